@@ -1,0 +1,32 @@
+//! The bottom of qtune: what a quantized matmul *is* and how it may be computed.
+//!
+//! - [`Problem`] says what a kernel is for; [`WeightSpec`] what one stored weight means.
+//! - [`Schedule`] says how the problem is computed; it prints on one line and parses back.
+//! - [`Arch`] is what every part of the compiler asks about a GPU.
+//! - [`dequant`] holds the dequantization algebra: a small language, its interpreter, and the
+//!   e-graph that finds the ways to compute a quant group's share of a dot product.
+//! - [`tile`] holds the tiling and tensorization e-graph, whose extracted nests become schedules.
+//!
+//! ```
+//! use qtune_ir::{Arch, Problem};
+//! let arch = Arch::named("h200").unwrap();
+//! let problem: Problem = "w4a16.awq-g128.f16-f16.n5120.k5120.m16".parse().unwrap();
+//! assert_eq!(problem.at(&arch), "w4a16.awq-g128.f16-f16.n5120.k5120.m16@sm90a.132");
+//! ```
+
+pub mod arch;
+pub mod dequant;
+mod dtype;
+mod problem;
+mod schedule;
+pub mod tile;
+mod weights;
+
+pub use arch::Arch;
+pub use dtype::DType;
+pub use problem::{Problem, ProblemError};
+pub use schedule::{
+    Accumulate, Family, GemvSchedule, MmaSchedule, Raster, Rejected, Schedule, ScheduleError,
+    WeightCache,
+};
+pub use weights::{Group, Param, ParamType, WeightSpec};

@@ -1,0 +1,153 @@
+//! The problem key: one struct says what a kernel is for, and prints the same everywhere.
+
+use crate::{Arch, DType};
+use std::fmt;
+use std::str::FromStr;
+
+/// `C[M,N] = A[M,K] * W[N,K]^T (+ bias)` with quantized `W`.
+///
+/// `m` is the upper edge of the M bucket: a kernel for `m` serves every token count from 1 to `m`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Problem {
+    /// Bits per weight code.
+    pub bits: u8,
+    /// Format name, resolved by the format registry.
+    pub format: String,
+    /// Element type of the activations A.
+    pub act: DType,
+    /// Element type of the output C.
+    pub out: DType,
+    /// Output features.
+    pub n: u32,
+    /// Input features.
+    pub k: u32,
+    /// Largest number of tokens.
+    pub m: u32,
+    /// Whether a bias of length N, in the output's element type, is added.
+    pub bias: bool,
+}
+
+/// A problem key that does not parse, or sizes that no kernel is made for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProblemError {
+    /// The text is not a problem key.
+    #[error(
+        "`{text}` is not a problem key ({why}); expected w4a16.FORMAT.ACT-OUT.nN.kK.mM[+bias]"
+    )]
+    Syntax {
+        /// The text given.
+        text: String,
+        /// The part that is wrong.
+        why: String,
+    },
+    /// A dimension outside what the kernels index with 32 bits.
+    #[error("{axis} = {value} is outside 1..={max}")]
+    Size {
+        /// `N`, `K` or `M`.
+        axis: &'static str,
+        /// The value given.
+        value: u64,
+        /// The largest value that is accepted.
+        max: u64,
+    },
+}
+
+/// Largest N and K: above any published model, small enough that byte offsets of the packed
+/// weights of one row tile stay within 32 bits.
+const DIM_MAX: u64 = 1 << 20;
+/// Largest M bucket.
+const TOKENS_MAX: u64 = 1 << 16;
+
+impl Problem {
+    /// Checks the sizes; called by every entry point before anything is allocated.
+    pub fn check_sizes(n: u64, k: u64, m: u64) -> Result<(), ProblemError> {
+        let checks = [("N", n, DIM_MAX), ("K", k, DIM_MAX), ("M", m, TOKENS_MAX)];
+        for (axis, value, max) in checks {
+            if value == 0 || value > max {
+                return Err(ProblemError::Size { axis, value, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// The key with the arch it is compiled for: `...m16@sm90a.132`.
+    pub fn at(&self, arch: &Arch) -> String {
+        format!("{self}@{}", arch.key())
+    }
+
+    /// The same weights and types with another M bucket.
+    pub fn with_m(&self, m: u32) -> Problem {
+        Problem { m, ..self.clone() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "w{}a16.{}.{}-{}.n{}.k{}.m{}",
+            self.bits, self.format, self.act, self.out, self.n, self.k, self.m
+        )?;
+        if self.bias {
+            f.write_str("+bias")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Problem {
+    type Err = ProblemError;
+
+    fn from_str(text: &str) -> Result<Self, ProblemError> {
+        let bad = |why: &str| ProblemError::Syntax { text: text.into(), why: why.into() };
+        let (body, bias) = match text.strip_suffix("+bias") {
+            Some(body) => (body, true),
+            None => (text, false),
+        };
+        let parts: Vec<&str> = body.split('.').collect();
+        let [width, format, types, n, k, m] = parts[..] else {
+            return Err(bad("six dot-separated parts"));
+        };
+        let bits = width.strip_prefix('w').and_then(|w| w.strip_suffix("a16"));
+        let bits = bits.and_then(|b| b.parse().ok()).ok_or_else(|| bad(width))?;
+        let (act, out) = types.split_once('-').ok_or_else(|| bad(types))?;
+        let dtype = |t: &str| t.parse::<DType>().map_err(|why| bad(&why));
+        let dim = |t: &str, prefix: char| {
+            t.strip_prefix(prefix).and_then(|t| t.parse::<u64>().ok()).ok_or_else(|| bad(t))
+        };
+        let (n, k, m) = (dim(n, 'n')?, dim(k, 'k')?, dim(m, 'm')?);
+        Problem::check_sizes(n, k, m)?;
+        Ok(Problem {
+            bits,
+            format: format.into(),
+            act: dtype(act)?,
+            out: dtype(out)?,
+            n: n as u32,
+            k: k as u32,
+            m: m as u32,
+            bias,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_print_and_parse_back() {
+        for key in
+            ["w4a16.awq-g128.f16-f16.n27648.k5120.m16", "w4a16.awq-ch.bf16-f32.n96.k64.m1+bias"]
+        {
+            assert_eq!(key.parse::<Problem>().unwrap().to_string(), key);
+        }
+    }
+
+    #[test]
+    fn malformed_keys_name_the_part_that_is_wrong() {
+        let why = |key: &str| key.parse::<Problem>().unwrap_err().to_string();
+        assert!(why("w4a16.awq.f16-f16.n0.k5.m1").contains("N = 0"));
+        assert!(why("w4a16.awq.f16-f17.n1.k5.m1").contains("f17"));
+        assert!(why("awq").contains("six"));
+    }
+}

@@ -1,0 +1,582 @@
+//! A schedule: every decision about how a problem is computed, on one line that parses back.
+//!
+//! Same problem, same schedule, same arch: same CUDA text, byte for byte. The dequantization term
+//! is part of the schedule because codegen sees nothing else of the algebra.
+
+use crate::{Arch, Problem, WeightSpec};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Kernel families: lowerings of schedules.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Packed or scalar FMA on CUDA cores, a few tokens.
+    Gemv,
+    /// `mma.sync.m16n8k16` with the weights on the 16-row side.
+    Mma,
+}
+
+/// Where partial dot products of a `gemv` lane are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Accumulate {
+    /// Half2 FMAs over one 16-byte load (16 products per half), then added in f32.
+    Half2,
+    /// f32 FMAs throughout.
+    F32,
+}
+
+/// How weights are loaded from global memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightCache {
+    /// Default caching.
+    Normal,
+    /// `L1::no_allocate`: streamed once, never reread.
+    NoAllocate,
+}
+
+/// The order in which thread blocks walk the output tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Raster {
+    /// Consecutive blocks take consecutive row tiles; token tiles outermost.
+    Rows,
+    /// Consecutive blocks take consecutive token tiles of one row tile, so that the weights that
+    /// they share are in L2 when the next one asks.
+    Tokens,
+}
+
+/// Weights per 16-byte load of 4-bit codes, and so the k extent of one lane's piece.
+const LANE_K: u32 = 32;
+/// k extent of one 16-row fragment chunk: four `k16` steps fill a lane's 16 bytes.
+const CHUNK_K: u32 = 64;
+
+/// A `gemv` schedule. A warp covers `rows * 32/lanes` rows by `32*lanes` of k per step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GemvSchedule {
+    /// Tokens that one thread block computes (1, 2 or 4).
+    pub tokens: u32,
+    /// Output rows per lane and step (register blocking).
+    pub rows: u32,
+    /// Lanes that share one output row, a power of two from 1 to 32.
+    pub lanes: u32,
+    /// Warps of a block along N.
+    pub warps_n: u32,
+    /// Warps of a block along K, reduced through shared memory.
+    pub warps_k: u32,
+    /// Steps whose weights are loaded before the first one is used.
+    pub unroll: u32,
+    /// Thread blocks that share one output tile along K.
+    pub split_k: u32,
+    /// Whether activations are staged in shared memory (else read from global memory each step).
+    pub stage_x: bool,
+    /// Where partial dot products are kept.
+    pub accumulate: Accumulate,
+    /// Caching of weight loads.
+    pub cache: WeightCache,
+    /// The dequantization term (see [`crate::dequant`]).
+    pub dequant: String,
+}
+
+/// An `mma` schedule. A block covers `block_n` rows by `block_m` tokens, `block_k` of k per stage.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MmaSchedule {
+    /// Tokens per block: a multiple of 8.
+    pub block_m: u32,
+    /// Output rows per block: a multiple of `16 * warps_n`.
+    pub block_n: u32,
+    /// k per stage: a multiple of `64 * warps_k`.
+    pub block_k: u32,
+    /// Warps along N.
+    pub warps_n: u32,
+    /// Warps along K within the block, reduced through shared memory at the end.
+    pub warps_k: u32,
+    /// Stages of the `cp.async` ring; 1 means load, wait, compute.
+    pub stages: u32,
+    /// Thread blocks that share one output tile along K.
+    pub split_k: u32,
+    /// XOR swizzle of the activation tile in shared memory.
+    pub swizzle: bool,
+    /// Order of thread blocks.
+    pub raster: Raster,
+    /// The dequantization term (see [`crate::dequant`]).
+    pub dequant: String,
+}
+
+/// Every decision about how a problem is computed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Schedule {
+    /// See [`GemvSchedule`].
+    Gemv(GemvSchedule),
+    /// See [`MmaSchedule`].
+    Mma(MmaSchedule),
+}
+
+/// A schedule that cannot be used for a problem on an arch. Data, not a failure: the search
+/// reports it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejected {
+    /// One line, with the numbers that decide.
+    pub reason: String,
+}
+
+/// Text that is not a schedule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a schedule: {why} in `{text}`")]
+pub struct ScheduleError {
+    why: String,
+    text: String,
+}
+
+fn require(condition: bool, reason: impl FnOnce() -> String) -> Result<(), Rejected> {
+    if condition {
+        Ok(())
+    } else {
+        Err(Rejected { reason: reason() })
+    }
+}
+
+impl GemvSchedule {
+    /// k covered by one warp step.
+    pub fn step_k(&self) -> u32 {
+        LANE_K * self.lanes
+    }
+
+    /// Output rows of one warp.
+    pub fn warp_rows(&self) -> u32 {
+        self.rows * 32 / self.lanes
+    }
+
+    /// Output rows of one block.
+    pub fn block_n(&self) -> u32 {
+        self.warp_rows() * self.warps_n
+    }
+
+    /// Threads of one block.
+    pub fn threads(&self) -> u32 {
+        32 * self.warps_n * self.warps_k
+    }
+
+    /// k rounded up to whole steps: the extent of the packed weights.
+    pub fn padded_k(&self, k: u32) -> u32 {
+        k.next_multiple_of(self.step_k())
+    }
+
+    /// Steps along k that one block of a split walks, at most.
+    pub fn steps_per_split(&self, k: u32) -> u32 {
+        (self.padded_k(k) / self.step_k()).div_ceil(self.split_k)
+    }
+
+    /// Chunks of eight activations between the four interleaved parts of the staged activations:
+    /// padded so that the parts start two 16-byte bank groups apart.
+    pub fn staged_pitch(&self, k: u32) -> u32 {
+        let chunks = self.steps_per_split(k) * self.lanes;
+        chunks.next_multiple_of(8) + 2
+    }
+
+    /// Bytes of dynamic shared memory.
+    pub fn shared_bytes(&self, problem: &Problem) -> u32 {
+        let element = match self.accumulate {
+            Accumulate::Half2 => 2,
+            Accumulate::F32 => problem.act.bytes(),
+        };
+        let staged = if self.stage_x {
+            self.tokens * self.staged_pitch(problem.k) * 4 * 8 * element
+        } else {
+            0
+        };
+        let reduction =
+            if self.warps_k > 1 { self.warps_k * self.tokens * self.block_n() * 4 } else { 0 };
+        staged + reduction
+    }
+
+    fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
+        require(spec.bits == 4, || {
+            format!("gemv reads 4-bit codes, the format has {}", spec.bits)
+        })?;
+        let group = spec.group.size(p.k);
+        require(group % LANE_K == 0 || group == p.k, || {
+            format!("quant group {group} is not a multiple of a lane's {LANE_K} weights")
+        })?;
+        require(group == p.k || group % self.step_k() == 0 || self.step_k() % group == 0, || {
+            format!("quant group {group} and step {} do not divide each other", self.step_k())
+        })?;
+        require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
+        require(self.lanes.is_power_of_two() && self.lanes <= 32, || {
+            format!("{} lanes per row is not a power of two up to 32", self.lanes)
+        })?;
+        require((1..=4).contains(&self.tokens), || format!("{} tokens is not 1..=4", self.tokens))?;
+        let steps = self.padded_k(p.k) / self.step_k();
+        require(self.warps_k * self.split_k <= steps, || {
+            format!("{} warps along K for {steps} steps", self.warps_k * self.split_k)
+        })?;
+        require(self.accumulate == Accumulate::F32 || p.act == crate::DType::F16, || {
+            format!("half2 accumulation needs f16 activations, not {}", p.act)
+        })?;
+        require(!(self.split_k > 1 && self.split_k > 16), || "more than 16 splits".into())?;
+        check_block(self.threads(), self.shared_bytes(p), arch)
+    }
+}
+
+impl MmaSchedule {
+    /// Threads of one block.
+    pub fn threads(&self) -> u32 {
+        32 * self.warps_n * self.warps_k
+    }
+
+    /// 16-row tiles per warp.
+    pub fn row_tiles(&self) -> u32 {
+        self.block_n / (16 * self.warps_n)
+    }
+
+    /// 8-token tiles per warp.
+    pub fn token_tiles(&self) -> u32 {
+        self.block_m / 8
+    }
+
+    /// k that one warp covers per stage.
+    pub fn warp_k(&self) -> u32 {
+        self.block_k / self.warps_k
+    }
+
+    /// k rounded up to whole stages: the extent of the packed weights.
+    pub fn padded_k(&self, k: u32) -> u32 {
+        k.next_multiple_of(self.block_k)
+    }
+
+    /// Quant groups that a stage touches.
+    pub fn groups_per_stage(&self, spec: &WeightSpec, k: u32) -> u32 {
+        (self.block_k / spec.group.size(self.padded_k(k))).max(1)
+    }
+
+    /// k over which a warp accumulates before the group parameters apply.
+    pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
+        spec.group.size(self.padded_k(k)).min(self.warp_k())
+    }
+
+    /// Bytes of weights per stage.
+    pub fn stage_weight_bytes(&self, spec: &WeightSpec) -> u32 {
+        self.block_n * self.block_k * spec.bits as u32 / 8
+    }
+
+    /// Bytes of activations per stage.
+    pub fn stage_act_bytes(&self) -> u32 {
+        self.block_m * self.block_k * 2
+    }
+
+    /// Bytes of group parameters per stage.
+    pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        self.block_n * spec.packed_param_bytes() * self.groups_per_stage(spec, k)
+    }
+
+    /// Bytes of dynamic shared memory: the ring, or the reduction buffer that reuses it.
+    pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        let stage = self.stage_weight_bytes(spec)
+            + self.stage_act_bytes()
+            + self.stage_param_bytes(spec, problem.k);
+        let reduction = self.warps_k * self.block_m * self.reduction_pitch() * 4;
+        (self.stages * stage).max(reduction)
+    }
+
+    /// f32 elements between tokens in the reduction buffer: 4 more than the rows, so that the
+    /// eight rows by four tokens that a warp writes at once fall into 32 banks.
+    pub fn reduction_pitch(&self) -> u32 {
+        self.block_n + 4
+    }
+
+    fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
+        require(spec.bits == 4, || format!("mma reads 4-bit codes, the format has {}", spec.bits))?;
+        require(self.block_m % 8 == 0 && self.block_m <= 64 && self.block_m > 0, || {
+            format!("{} tokens per block is not a multiple of 8 up to 64", self.block_m)
+        })?;
+        require(self.block_n > 0 && self.block_n % (16 * self.warps_n) == 0, || {
+            format!("{} rows over {} warps of 16-row tiles", self.block_n, self.warps_n)
+        })?;
+        require(self.block_k > 0 && self.block_k % (CHUNK_K * self.warps_k) == 0, || {
+            format!("k tile {} over {} warps of {CHUNK_K}", self.block_k, self.warps_k)
+        })?;
+        let group = spec.group.size(p.k);
+        let nested = |tile: u32| group == p.k || group % tile == 0 || tile % group == 0;
+        require(nested(self.block_k) && nested(self.warp_k()), || {
+            format!("quant group {group} and k tiles {}/{}", self.block_k, self.warp_k())
+        })?;
+        require(group % 16 == 0 || group == p.k, || format!("quant group {group} is not k16"))?;
+        require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
+        require((1..=8).contains(&self.stages), || format!("{} stages", self.stages))?;
+        let steps = self.padded_k(p.k) / self.block_k;
+        require((1..=steps.min(16)).contains(&self.split_k), || {
+            format!("{} splits of {steps} k tiles", self.split_k)
+        })?;
+        let accumulators = self.row_tiles() * self.token_tiles() * 4;
+        require(accumulators <= 128, || format!("{accumulators} accumulators per lane"))?;
+        check_block(self.threads(), self.shared_bytes(p, spec), arch)
+    }
+}
+
+fn check_block(threads: u32, shared: u32, arch: &Arch) -> Result<(), Rejected> {
+    require((32..=1024).contains(&threads), || format!("{threads} threads per block"))?;
+    let limit = arch.sm.shared_per_block;
+    require(shared <= limit, || format!("{shared} bytes of shared memory of {limit}"))
+}
+
+impl Schedule {
+    /// The kernel family that lowers this schedule.
+    pub fn family(&self) -> Family {
+        match self {
+            Schedule::Gemv(_) => Family::Gemv,
+            Schedule::Mma(_) => Family::Mma,
+        }
+    }
+
+    /// Whether this schedule is legal for the problem on the arch, by its numbers alone.
+    ///
+    /// # Errors
+    /// [`Rejected`] with the reason; nothing has been compiled yet.
+    pub fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
+        match self {
+            Schedule::Gemv(s) => s.check(p, spec, arch),
+            Schedule::Mma(s) => s.check(p, spec, arch),
+        }
+    }
+
+    /// The dequantization term.
+    pub fn dequant(&self) -> &str {
+        match self {
+            Schedule::Gemv(s) => &s.dequant,
+            Schedule::Mma(s) => &s.dequant,
+        }
+    }
+
+    /// The same schedule with another dequantization term.
+    pub fn with_dequant(&self, term: &str) -> Schedule {
+        let mut new = self.clone();
+        match &mut new {
+            Schedule::Gemv(s) => s.dequant = term.into(),
+            Schedule::Mma(s) => s.dequant = term.into(),
+        }
+        new
+    }
+
+    /// Threads per block.
+    pub fn threads(&self) -> u32 {
+        match self {
+            Schedule::Gemv(s) => s.threads(),
+            Schedule::Mma(s) => s.threads(),
+        }
+    }
+
+    /// Rows and tokens of one block's output tile: `(block_n, block_m)`.
+    pub fn tile(&self) -> (u32, u32) {
+        match self {
+            Schedule::Gemv(s) => (s.block_n(), s.tokens),
+            Schedule::Mma(s) => (s.block_n, s.block_m),
+        }
+    }
+
+    /// Thread blocks that share an output tile along K.
+    pub fn split_k(&self) -> u32 {
+        match self {
+            Schedule::Gemv(s) => s.split_k,
+            Schedule::Mma(s) => s.split_k,
+        }
+    }
+
+    /// Bytes of dynamic shared memory.
+    pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        match self {
+            Schedule::Gemv(s) => s.shared_bytes(problem),
+            Schedule::Mma(s) => s.shared_bytes(problem, spec),
+        }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Schedule::Gemv(s) => write!(
+                f,
+                "gemv tokens={} rows={} lanes={} warps={}x{} unroll={} split={} x={} acc={} cache={} dequant={}",
+                s.tokens,
+                s.rows,
+                s.lanes,
+                s.warps_n,
+                s.warps_k,
+                s.unroll,
+                s.split_k,
+                if s.stage_x { "shared" } else { "global" },
+                match s.accumulate {
+                    Accumulate::Half2 => "half2",
+                    Accumulate::F32 => "f32",
+                },
+                match s.cache {
+                    WeightCache::Normal => "normal",
+                    WeightCache::NoAllocate => "stream",
+                },
+                s.dequant
+            ),
+            Schedule::Mma(s) => write!(
+                f,
+                "mma tile={}x{}x{} warps={}x{} stages={} split={} swizzle={} raster={} dequant={}",
+                s.block_m,
+                s.block_n,
+                s.block_k,
+                s.warps_n,
+                s.warps_k,
+                s.stages,
+                s.split_k,
+                if s.swizzle { "xor" } else { "none" },
+                match s.raster {
+                    Raster::Rows => "rows",
+                    Raster::Tokens => "tokens",
+                },
+                s.dequant
+            ),
+        }
+    }
+}
+
+/// `key=value` words of a printed schedule, and the dequantization term after `dequant=`.
+struct Fields<'a> {
+    text: &'a str,
+    words: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(text: &'a str) -> Result<(&'a str, Fields<'a>), ScheduleError> {
+        let fail = |why: &str| ScheduleError { why: why.into(), text: text.into() };
+        let (head, dequant) =
+            text.trim().split_once(" dequant=").ok_or_else(|| fail("no `dequant=`"))?;
+        let mut parts = head.split_whitespace();
+        let family = parts.next().ok_or_else(|| fail("no family"))?;
+        let mut words = BTreeMap::from([("dequant", dequant)]);
+        for part in parts {
+            let (key, value) = part.split_once('=').ok_or_else(|| fail(part))?;
+            if words.insert(key, value).is_some() {
+                return Err(fail(&format!("`{key}` twice")));
+            }
+        }
+        Ok((family, Fields { text, words }))
+    }
+
+    fn fail<T>(&self, why: String) -> Result<T, ScheduleError> {
+        Err(ScheduleError { why, text: self.text.into() })
+    }
+
+    fn word(&mut self, key: &str) -> Result<&'a str, ScheduleError> {
+        match self.words.remove(key) {
+            Some(word) => Ok(word),
+            None => self.fail(format!("no `{key}=`")),
+        }
+    }
+
+    /// `count` positive numbers separated by `x`, none absurdly large.
+    fn numbers<const COUNT: usize>(&mut self, key: &str) -> Result<[u32; COUNT], ScheduleError> {
+        let word = self.word(key)?;
+        let parsed: Option<Vec<u32>> =
+            word.split('x').map(|n| n.parse().ok().filter(|n| (1..=1 << 16).contains(n))).collect();
+        match parsed.and_then(|numbers| numbers.try_into().ok()) {
+            Some(numbers) => Ok(numbers),
+            None => self.fail(format!("`{key}={word}` is not {COUNT} number(s) from 1 to 65536")),
+        }
+    }
+
+    fn number(&mut self, key: &str) -> Result<u32, ScheduleError> {
+        self.numbers::<1>(key).map(|[n]| n)
+    }
+
+    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<T, ScheduleError> {
+        let word = self.word(key)?;
+        match choices.iter().find(|(name, _)| *name == word) {
+            Some((_, value)) => Ok(*value),
+            None => {
+                let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+                self.fail(format!("`{key}={word}` is not one of {}", names.join(", ")))
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), ScheduleError> {
+        match self.words.keys().next() {
+            Some(key) => self.fail(format!("unknown `{key}=`")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = ScheduleError;
+
+    fn from_str(text: &str) -> Result<Self, ScheduleError> {
+        let (family, mut f) = Fields::read(text)?;
+        let schedule = match family {
+            "gemv" => {
+                let [warps_n, warps_k] = f.numbers("warps")?;
+                Schedule::Gemv(GemvSchedule {
+                    tokens: f.number("tokens")?,
+                    rows: f.number("rows")?,
+                    lanes: f.number("lanes")?,
+                    warps_n,
+                    warps_k,
+                    unroll: f.number("unroll")?,
+                    split_k: f.number("split")?,
+                    stage_x: f.choice("x", &[("shared", true), ("global", false)])?,
+                    accumulate: f
+                        .choice("acc", &[("half2", Accumulate::Half2), ("f32", Accumulate::F32)])?,
+                    cache: f.choice(
+                        "cache",
+                        &[("normal", WeightCache::Normal), ("stream", WeightCache::NoAllocate)],
+                    )?,
+                    dequant: f.word("dequant")?.into(),
+                })
+            }
+            "mma" => {
+                let [block_m, block_n, block_k] = f.numbers("tile")?;
+                let [warps_n, warps_k] = f.numbers("warps")?;
+                Schedule::Mma(MmaSchedule {
+                    block_m,
+                    block_n,
+                    block_k,
+                    warps_n,
+                    warps_k,
+                    stages: f.number("stages")?,
+                    split_k: f.number("split")?,
+                    swizzle: f.choice("swizzle", &[("xor", true), ("none", false)])?,
+                    raster: f
+                        .choice("raster", &[("rows", Raster::Rows), ("tokens", Raster::Tokens)])?,
+                    dequant: f.word("dequant")?.into(),
+                })
+            }
+            other => return f.fail(format!("unknown family `{other}`")),
+        };
+        f.finish()?;
+        Ok(schedule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x2 unroll=2 split=1 x=shared \
+                        acc=half2 cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
+    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
+                       dequant=(sum (* (* (- (real q) z) s) x))";
+
+    #[test]
+    fn schedules_print_and_parse_back() {
+        for text in [GEMV, MMA] {
+            assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        for (from, to) in [("tokens=1", "tokens=0"), ("acc=half2", "acc=int8"), ("rows=2 ", "")] {
+            let error = GEMV.replace(from, to).parse::<Schedule>().unwrap_err().to_string();
+            assert!(error.contains(from.split('=').next().unwrap()), "{error}");
+        }
+    }
+}

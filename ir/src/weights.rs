@@ -1,0 +1,109 @@
+//! What one stored weight means, independent of any file: bits, quant groups, group parameters
+//! and the dequantization expression.
+
+use std::fmt;
+
+/// How many consecutive input features (k) of one output row share their group parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Group {
+    /// `Size(g)`: columns `g*i .. g*i+g` form quant group `i`; the last one may be short.
+    Size(u32),
+    /// One group per output channel: the whole row.
+    Channel,
+}
+
+impl Group {
+    /// The group size in elements of k for a row of length `k`.
+    pub fn size(self, k: u32) -> u32 {
+        match self {
+            Group::Size(g) => g.min(k),
+            Group::Channel => k,
+        }
+    }
+
+    /// Number of quant groups in a row of length `k`.
+    pub fn count(self, k: u32) -> u32 {
+        k.div_ceil(self.size(k))
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Group::Size(g) => write!(f, "g{g}"),
+            Group::Channel => f.write_str("ch"),
+        }
+    }
+}
+
+/// How a group parameter is stored in the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum ParamType {
+    /// A 16-bit float.
+    F16,
+    /// A 32-bit float.
+    F32,
+    /// An unsigned integer of this many bits (a zero-point).
+    Code(u8),
+}
+
+impl ParamType {
+    /// Bits that a checkpoint needs for one value, without padding.
+    pub fn bits(self) -> u32 {
+        match self {
+            ParamType::F16 => 16,
+            ParamType::F32 => 32,
+            ParamType::Code(bits) => bits.into(),
+        }
+    }
+
+    /// Bytes that one value takes in qtune's packed parameter array. Integer codes up to 2^11 are
+    /// exact in f16, which the kernels can convert without a table.
+    pub fn packed_bytes(self) -> u32 {
+        match self {
+            ParamType::F16 | ParamType::Code(_) => 2,
+            ParamType::F32 => 4,
+        }
+    }
+}
+
+/// One value per output row and quant group, named as in the dequantization expression.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Param {
+    /// The symbol in the expression, `s` or `z` for instance.
+    pub name: String,
+    /// How it is stored.
+    pub dtype: ParamType,
+}
+
+/// Everything the compiler knows about a quantization format.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct WeightSpec {
+    /// The format's name in qtune's grammar, `awq-g128` for instance.
+    pub name: String,
+    /// Bits per code.
+    pub bits: u8,
+    /// Grouping along k.
+    pub group: Group,
+    /// Group parameters in the order in which they are packed.
+    pub params: Vec<Param>,
+    /// The weight as an expression of the code `q` and the parameters, such as `(* (- q z) s)`:
+    /// see [`crate::dequant`] for the language.
+    pub expr: String,
+}
+
+impl WeightSpec {
+    /// Bytes of one (row, group) entry of the packed parameter array.
+    pub fn packed_param_bytes(&self) -> u32 {
+        self.params.iter().map(|p| p.dtype.packed_bytes()).sum()
+    }
+
+    /// The least number of bytes that hold the weights of an `n` x `k` matrix: codes and group
+    /// parameters, bit-packed without padding. Weight traffic is judged against this.
+    pub fn compulsory_bytes(&self, n: u32, k: u32) -> u64 {
+        let codes = n as u64 * k as u64 * self.bits as u64;
+        let groups = n as u64 * self.group.count(k) as u64;
+        let params: u64 = self.params.iter().map(|p| p.dtype.bits() as u64).sum();
+        (codes + groups * params).div_ceil(8)
+    }
+}
