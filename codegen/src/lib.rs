@@ -1,1 +1,18 @@
-//! placeholder
+//! From a problem and a schedule to CUDA text, and from CUDA text to PTX and cubin.
+//!
+//! - [`layout`]: how weights are permuted offline for a schedule.
+//! - [`generate`]: problem + schedule -> kernel IR -> verifier -> CUDA C++ meant to be read.
+//! - [`nvrtc`]: finding, fetching and calling NVRTC.
+//!
+//! Generation is pure: same problem, schedule and arch give the same text, byte for byte.
+
+pub mod intrinsics;
+mod kernel;
+pub mod kir;
+pub mod layout;
+mod lower;
+pub mod nvrtc;
+
+pub use kernel::{Argument, BlockTile, Kernel};
+pub use layout::Layout;
+pub use lower::{generate, CodegenError, GENERATOR_VERSION};

@@ -1,1 +1,41 @@
-//! placeholder
+//! What the bytes of a checkpoint mean.
+//!
+//! - [`FORMATS`] is the registry: one [`FormatRow`] per format, with its dequantization expression,
+//!   packing and reader. [`resolve`] turns a name such as `awq-g128` into a [`WeightSpec`].
+//! - [`FormatName`] is the grammar of those names.
+//! - [`Checkpoint`] opens a folder or file, finds the quantized layers, checks them, and decodes
+//!   one into a [`QuantizedLinear`]: logical codes and group parameters, free of any packing.
+//! - [`safetensors`] reads the container strictly and writes matrices atomically.
+//! - [`presets`] holds the weight shapes of published models.
+//!
+//! Checkpoints are input from strangers: any bytes give a result or a [`FormatError`], and nothing
+//! is allocated that the size of a file does not justify.
+//!
+//! ```
+//! let spec = qtune_formats::resolve("awq-g128")?;
+//! assert_eq!(spec.expr, "(* (- q z) s)");
+//! # Ok::<(), qtune_formats::FormatError>(())
+//! ```
+
+mod awq;
+mod checkpoint;
+mod config;
+mod error;
+mod formula;
+mod linear;
+mod name;
+pub mod presets;
+mod registry;
+pub mod safetensors;
+mod source;
+mod suggest;
+mod tensors;
+
+pub use checkpoint::{Checkpoint, Layer, PlainTensor, StoredTensor, WeightShape};
+pub use config::QuantConfig;
+pub use error::FormatError;
+pub use linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+pub use name::{FormatName, Grouping, Modifier};
+pub use qtune_ir::{Group, Param, ParamType, WeightSpec};
+pub use registry::{resolve, FormatRow, LayerHeader, Variant, FORMATS};
+pub use tensors::{Module, TensorRef, TensorTable};

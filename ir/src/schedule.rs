@@ -177,20 +177,18 @@ impl GemvSchedule {
         chunks.next_multiple_of(8) + 2
     }
 
-    /// Bytes of dynamic shared memory.
-    pub fn shared_bytes(&self, problem: &Problem) -> u32 {
-        let element = match self.accumulate {
-            Accumulate::Half2 => 2,
-            Accumulate::F32 => problem.act.bytes(),
-        };
-        let staged = if self.stage_x {
-            self.tokens * self.staged_pitch(problem.k) * 4 * 8 * element
+    /// Bytes of staged activations.
+    pub fn staged_bytes(&self, problem: &Problem) -> u32 {
+        if self.stage_x {
+            self.tokens * self.staged_pitch(problem.k) * 4 * 8 * problem.act.bytes()
         } else {
             0
-        };
-        let reduction =
-            if self.warps_k > 1 { self.warps_k * self.tokens * self.block_n() * 4 } else { 0 };
-        staged + reduction
+        }
+    }
+
+    /// Bytes of dynamic shared memory: staged activations and the warps' partial sums.
+    pub fn shared_bytes(&self, problem: &Problem) -> u32 {
+        self.staged_bytes(problem) + self.warps_k * self.tokens * self.block_n() * 4
     }
 
     fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
@@ -289,8 +287,9 @@ impl MmaSchedule {
 
     fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
         require(spec.bits == 4, || format!("mma reads 4-bit codes, the format has {}", spec.bits))?;
-        require(self.block_m % 8 == 0 && self.block_m <= 64 && self.block_m > 0, || {
-            format!("{} tokens per block is not a multiple of 8 up to 64", self.block_m)
+        let pairs = self.block_m == 8 || self.block_m % 16 == 0;
+        require(pairs && (8..=64).contains(&self.block_m), || {
+            format!("{} tokens per block is neither 8 nor a multiple of 16 up to 64", self.block_m)
         })?;
         require(self.block_n > 0 && self.block_n % (16 * self.warps_n) == 0, || {
             format!("{} rows over {} warps of 16-row tiles", self.block_n, self.warps_n)
@@ -303,7 +302,7 @@ impl MmaSchedule {
         require(nested(self.block_k) && nested(self.warp_k()), || {
             format!("quant group {group} and k tiles {}/{}", self.block_k, self.warp_k())
         })?;
-        require(group % 16 == 0 || group == p.k, || format!("quant group {group} is not k16"))?;
+        require(group % 32 == 0 || group == p.k, || format!("quant group {group} is not k32"))?;
         require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
         require((1..=8).contains(&self.stages), || format!("{} stages", self.stages))?;
         let steps = self.padded_k(p.k) / self.block_k;

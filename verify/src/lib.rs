@@ -1,1 +1,33 @@
-//! placeholder
+//! Correct or not at all: every kernel is checked against the stored codes and parameters, in f64,
+//! within a bound that its own rounding justifies.
+//!
+//! [`verify`] launches a kernel on a device with inputs that show different mistakes, and compares
+//! every output that it sampled. `docs/verification.md` derives the bound and the counts.
+//!
+//! - `weights`, `inputs`: what the kernel is fed. `sample`: which thread blocks run.
+//! - `codes`, `rounding`, `reference`: the expected value and the bound of every output.
+//! - `guard`, `bench`, `case`, `compare`: launching, and judging what came back.
+//! - [`Counts`]: what a kernel costs, from the simulator's counters and the machine code.
+//! - [`default_schedule`]: a legal schedule for any problem that has one.
+
+mod bench;
+mod case;
+mod codes;
+mod compare;
+mod counts;
+mod defaults;
+mod error;
+mod guard;
+mod inputs;
+mod random;
+mod reference;
+mod rounding;
+mod sample;
+mod verify;
+mod weights;
+
+pub use counts::Counts;
+pub use defaults::default_schedule;
+pub use error::VerifyError;
+pub use verify::{verify, CaseResult, Effort, Verdict, VerifyRequest};
+pub use weights::WeightSource;

@@ -42,20 +42,10 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Loads `path` (absolute, or a plain soname) with `RTLD_NOW` and resolves every function.
-    ///
-    /// The library is deliberately never unloaded: NVRTC keeps process-wide state whose exit
-    /// handlers would run in unmapped code.
+    /// Loads `path` (absolute, or a plain soname) and resolves every function.
     pub fn load(path: &Path) -> Result<Api, NvrtcError> {
-        let refuse = |e: libloading::Error| NvrtcError::Load {
-            path: path.to_path_buf(),
-            reason: e.to_string(),
-        };
-        // SAFETY: loading runs the library's initialisers. It is NVIDIA's NVRTC, chosen by the
-        // user's settings or checked against a pinned digest, and its initialisers have no
-        // precondition.
-        let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(refuse)?;
-        let library: &'static Library = Box::leak(Box::new(library));
+        let refuse = |e| load_error(path, &e);
+        let library = keep_loaded(path)?;
         macro_rules! function {
             ($name:literal) => {{
                 // SAFETY: the field that receives the pointer has this function's C signature,
@@ -104,4 +94,18 @@ impl Api {
         }
         Err(NvrtcError::Call { function, name: name.to_owned(), message: self.message(status) })
     }
+}
+
+/// Loads the library at `path` with `RTLD_NOW`, for the life of the process: NVRTC keeps
+/// process-wide state whose exit handlers would otherwise run in unmapped code.
+pub(super) fn keep_loaded(path: &Path) -> Result<&'static Library, NvrtcError> {
+    // SAFETY: loading runs the library's initialisers. It is NVIDIA's NVRTC, chosen by the
+    // user's settings or checked against a pinned digest, and its initialisers have no
+    // precondition.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
+    library.map(|library| &*Box::leak(Box::new(library))).map_err(|e| load_error(path, &e))
+}
+
+fn load_error(path: &Path, error: &libloading::Error) -> NvrtcError {
+    NvrtcError::Load { path: path.to_path_buf(), reason: error.to_string() }
 }

@@ -17,7 +17,7 @@ pub struct Compiled {
     pub ptx: String,
     /// The ELF image that a driver loads.
     pub cubin: Vec<u8>,
-    /// The compiler's log: warnings and ptxas statistics (see
+    /// The compiler's log without its timings: warnings and ptxas statistics (see
     /// [`parse_ptxas_log`](super::parse_ptxas_log)).
     pub log: String,
 }
@@ -55,9 +55,14 @@ impl Nvrtc {
         Ok(Compiled {
             ptx: program.text(api.ptx_size, api.ptx, "nvrtcGetPTX")?,
             cubin: program.bytes(api.cubin_size, api.cubin, "nvrtcGetCUBIN")?,
-            log: log?,
+            log: without_timings(&log?),
         })
     }
+}
+
+/// Drops the lines that tell how long ptxas took: the same compile must give the same result.
+fn without_timings(log: &str) -> String {
+    log.lines().filter(|line| !line.contains("Compile time = ")).map(|l| format!("{l}\n")).collect()
 }
 
 /// An NVRTC program object, destroyed when dropped.
@@ -74,14 +79,7 @@ impl<'a> Source<'a> {
         let mut program: Program = ptr::null_mut();
         // SAFETY: both strings outlive the call, which copies them; zero headers need no arrays.
         let status = unsafe {
-            (api.create)(
-                &mut program,
-                text.as_ptr(),
-                c_name.as_ptr(),
-                0,
-                ptr::null(),
-                ptr::null(),
-            )
+            (api.create)(&mut program, text.as_ptr(), c_name.as_ptr(), 0, ptr::null(), ptr::null())
         };
         api.check(status, "nvrtcCreateProgram", name)?;
         Ok(Source { api, name, program })

@@ -101,8 +101,7 @@ fn remove_stale_scratch(data: &Path) {
 
 /// Runs `pip download` into `folder`; returns the wheel.
 fn download(requirement: &str, folder: &Path) -> Result<PathBuf, NvrtcError> {
-    let refuse =
-        |reason: String| NvrtcError::Fetch { requirement: requirement.to_owned(), reason };
+    let refuse = |reason: String| NvrtcError::Fetch { requirement: requirement.to_owned(), reason };
     let output = Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"])
         .args(["--disable-pip-version-check", "--dest"])
@@ -110,7 +109,9 @@ fn download(requirement: &str, folder: &Path) -> Result<PathBuf, NvrtcError> {
         .arg(requirement)
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| refuse(format!("python3 with pip is needed, and python3 did not start: {e}")))?;
+        .map_err(|e| {
+            refuse(format!("python3 with pip is needed, and python3 did not start: {e}"))
+        })?;
     if !output.status.success() {
         return Err(refuse(last_line(&output.stderr)));
     }

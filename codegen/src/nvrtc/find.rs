@@ -40,6 +40,8 @@ impl FoundBy {
 
 /// File names of the library, the newest CUDA first.
 const FILE_NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+/// Sonames handed to the dynamic loader as the last resort before a fetch.
+const SONAMES: [&str; 2] = ["libnvrtc.so.13", "libnvrtc.so.12"];
 /// Sub-folders of a CUDA toolkit that hold libraries.
 const TOOLKIT_FOLDERS: [&str; 3] = ["lib64", "lib", "targets/x86_64-linux/lib"];
 /// Where the two generations of wheels put their libraries below site-packages.
@@ -65,6 +67,8 @@ pub(super) struct Places {
     pub site_packages: Option<Vec<PathBuf>>,
     /// qtune's data folder, `None` when the machine names no home.
     pub data: Option<PathBuf>,
+    /// Names handed to the dynamic loader's own search.
+    pub sonames: Vec<&'static str>,
 }
 
 impl Places {
@@ -77,6 +81,7 @@ impl Places {
             toolkits: named.into_iter().flatten().collect(),
             site_packages: None,
             data: data_dir(),
+            sonames: SONAMES.to_vec(),
         }
     }
 
@@ -84,13 +89,11 @@ impl Places {
     ///
     /// # Errors
     /// [`NvrtcError::Setting`] if it is set to something that holds no library.
-    pub fn from_setting(&self) -> Result<Option<Candidate>, NvrtcError> {
+    pub fn in_setting(&self) -> Result<Option<Candidate>, NvrtcError> {
         let Some(setting) = &self.setting else { return Ok(None) };
         let path = if setting.is_dir() { first_in(setting) } else { Some(setting.clone()) };
-        let refuse = |reason: &str| NvrtcError::Setting {
-            path: setting.clone(),
-            reason: reason.to_owned(),
-        };
+        let refuse =
+            |reason: &str| NvrtcError::Setting { path: setting.clone(), reason: reason.to_owned() };
         match path {
             Some(path) if path.is_file() => Ok(Some(Candidate { path, found_by: FoundBy::Env })),
             Some(_) => Err(refuse("there is no such file or folder")),
@@ -143,14 +146,19 @@ fn data_dir_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf>
         .or_else(|| set("HOME").map(|h| h.join(".local/share/qtune")))
 }
 
-/// Whether a `libnvrtc-builtins` lies in the folder of `library` once links are followed: the
-/// library's RPATH is `$ORIGIN`, so that is the only place it looks.
+/// Start of the name of the library of built-in functions, which belongs beside NVRTC.
+pub(super) const BUILTINS: &str = "libnvrtc-builtins.so";
+
+/// Whether some [`BUILTINS`] lies in the folder of `library` once links are followed.
 pub(super) fn has_builtins(library: &Path) -> bool {
+    let Some(Ok(entries)) = real_folder(library).map(std::fs::read_dir) else { return false };
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(BUILTINS))
+}
+
+/// The folder that holds the file which `library` is or links to.
+pub(super) fn real_folder(library: &Path) -> Option<PathBuf> {
     let real = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
-    let Some(Ok(entries)) = real.parent().map(std::fs::read_dir) else { return false };
-    entries
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so"))
+    real.parent().map(Path::to_path_buf)
 }
 
 fn first_in(folder: &Path) -> Option<PathBuf> {

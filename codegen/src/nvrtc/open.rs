@@ -1,9 +1,9 @@
 //! Choosing, loading and identifying one NVRTC library.
 
-use super::api::Api;
+use super::api::{keep_loaded, Api};
 use super::error::NvrtcError;
 use super::fetch;
-use super::find::{has_builtins, Candidate, FoundBy, Places};
+use super::find::{has_builtins, real_folder, Candidate, FoundBy, Places, BUILTINS};
 use super::pin::{pin_for, Pin};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -15,8 +15,6 @@ use std::sync::Arc;
 
 /// The oldest CUDA that knows every instruction the code generator emits for `sm_90a`.
 const OLDEST_CUDA: u32 = 12;
-/// Sonames handed to the dynamic loader as the last resort before a fetch.
-const SONAMES: [&str; 2] = ["libnvrtc.so.13", "libnvrtc.so.12"];
 /// How much of each end of the library the fingerprint reads.
 const FINGERPRINT_SPAN: u64 = 1 << 20;
 
@@ -146,7 +144,7 @@ impl Nvrtc {
     /// Loads by soname, then finds out which file the loader took.
     fn load_soname(soname: &str, driver_cuda_major: Option<u32>) -> Result<Nvrtc, NvrtcError> {
         let api = Api::load(Path::new(soname))?;
-        let path = mapped_file(api.version as usize).unwrap_or_else(|| soname.into());
+        let path = mapped_file(api.version as *const () as usize).unwrap_or_else(|| soname.into());
         if path.is_absolute() && !has_builtins(&path) {
             return Err(NvrtcError::BuiltinsMissing { path });
         }
@@ -166,8 +164,9 @@ impl Nvrtc {
         if let Some(reason) = unsuitable(major, driver_cuda_major) {
             return Err(NvrtcError::Load { path, reason });
         }
-        let digest = file_digest(&path)
-            .map_err(|source| NvrtcError::Io { path: path.clone(), source })?;
+        load_builtins(&path, major, minor)?;
+        let digest =
+            file_digest(&path).map_err(|source| NvrtcError::Io { path: path.clone(), source })?;
         let fingerprint = format!("{major}.{minor}-{digest}");
         let inner = Inner { api, path, found_by, version: (major, minor), fingerprint };
         Ok(Nvrtc { inner: Arc::new(inner) })
@@ -181,19 +180,16 @@ pub(super) fn open_in(
     options: &OpenOptions<'_>,
 ) -> Result<Nvrtc, NvrtcError> {
     let driver = options.driver_cuda_major;
-    if let (Some(candidate), Some(setting)) = (places.from_setting()?, &places.setting) {
-        return Nvrtc::load(&candidate, driver).map_err(|e| NvrtcError::Setting {
-            path: setting.clone(),
-            reason: e.to_string(),
-        });
+    if let (Some(candidate), Some(setting)) = (places.in_setting()?, &places.setting) {
+        return Nvrtc::load(&candidate, driver)
+            .map_err(|e| NvrtcError::Setting { path: setting.clone(), reason: e.to_string() });
     }
     let mut passed_over = Vec::new();
     // Each step is only asked when the earlier ones gave nothing: one of them starts Python.
-    let steps: [&dyn Fn() -> Vec<Candidate>; 3] = [
-        &|| places.in_toolkits(),
-        &|| places.in_site_packages(),
-        &|| pin.and_then(|p| places.in_data_folder(p)).into_iter().collect(),
-    ];
+    let steps: [&dyn Fn() -> Vec<Candidate>; 3] =
+        [&|| places.in_toolkits(), &|| places.in_site_packages(), &|| {
+            pin.and_then(|p| places.in_data_folder(p)).into_iter().collect()
+        }];
     for candidate in steps.iter().flat_map(|step| step()) {
         match Nvrtc::load(&candidate, driver) {
             Ok(nvrtc) => return Ok(nvrtc),
@@ -203,7 +199,7 @@ pub(super) fn open_in(
             }
         }
     }
-    for soname in SONAMES {
+    for soname in &places.sonames {
         match Nvrtc::load_soname(soname, driver) {
             Ok(nvrtc) => return Ok(nvrtc),
             // Absence is the normal case here, and not worth a notice.
@@ -231,11 +227,26 @@ fn fetch_or_explain(
         reason: reason.to_owned(),
     };
     let pin = pin.ok_or_else(|| refuse("there is no pinned wheel for this CPU"))?;
-    let data = places.data.as_ref().ok_or_else(|| {
-        refuse("there is no data folder: set QTUNE_DATA, XDG_DATA_HOME or HOME")
-    })?;
+    let data = places
+        .data
+        .as_ref()
+        .ok_or_else(|| refuse("there is no data folder: set QTUNE_DATA, XDG_DATA_HOME or HOME"))?;
     let path = fetch::fetch(pin, data, options.notice)?;
     Nvrtc::load(&Candidate { path, found_by: FoundBy::Fetched }, options.driver_cuda_major)
+}
+
+/// Loads the builtins that lie beside `library`.
+///
+/// NVRTC opens them by soname at the first compile, and not every build has an RPATH that leads
+/// to its own folder (13.0.88 has none). The dynamic loader answers such an open with a library
+/// of that soname which is already there, so loading the right file first settles it.
+fn load_builtins(library: &Path, major: c_int, minor: c_int) -> Result<(), NvrtcError> {
+    let Some(folder) = real_folder(library).filter(|f| f.is_absolute()) else { return Ok(()) };
+    let builtins = folder.join(format!("{BUILTINS}.{major}.{minor}"));
+    if !builtins.is_file() {
+        return Err(NvrtcError::BuiltinsMissing { path: library.to_path_buf() });
+    }
+    keep_loaded(&builtins).map(drop)
 }
 
 /// Why a compiler of CUDA `major` is of no use, if it is not.
@@ -293,7 +304,8 @@ mod tests {
 
     #[test]
     fn a_function_of_this_program_is_mapped_from_this_program() {
-        let here = mapped_file(mapped_file as usize).expect("test binaries are mapped files");
+        let here =
+            mapped_file(mapped_file as *const () as usize).expect("test binaries are mapped files");
         assert_eq!(here, std::env::current_exe().expect("own path"));
     }
 

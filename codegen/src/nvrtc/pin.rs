@@ -77,10 +77,7 @@ const CUDA_12: [Pin; 2] = [
         sha256: "210cf05005a447e29214e9ce50851e83fc5f4358df8b453155d5e1918094dcb4",
         files: [
             PinnedFile { entry: "nvidia/cuda_nvrtc/lib/libnvrtc.so.12", len: 106_244_480 },
-            PinnedFile {
-                entry: "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.9",
-                len: 7_202_760,
-            },
+            PinnedFile { entry: "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.9", len: 7_202_760 },
         ],
     },
     Pin {
@@ -90,10 +87,7 @@ const CUDA_12: [Pin; 2] = [
         sha256: "096d4de6bda726415dfaf3198d4f5c522b8e70139c97feef5cd2ca6d4cd9cead",
         files: [
             PinnedFile { entry: "nvidia/cuda_nvrtc/lib/libnvrtc.so.12", len: 101_718_688 },
-            PinnedFile {
-                entry: "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.9",
-                len: 7_202_600,
-            },
+            PinnedFile { entry: "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.9", len: 7_202_600 },
         ],
     },
 ];

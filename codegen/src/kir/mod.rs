@@ -1,0 +1,218 @@
+//! The kernel IR: structured loops, typed buffers, register arrays, barriers and intrinsics.
+//!
+//! What a kernel does is decided here and nowhere later: [`verify`] checks it, [`write`] prints
+//! it. Expressions are pure; statements load, store, synchronise and call
+//! [intrinsics](crate::intrinsics).
+
+mod build;
+mod check;
+mod expr;
+mod write;
+
+pub use build::Body;
+pub use check::{verify, KirError};
+pub use expr::{call, float, hex, int, load, select, var, BinaryOp, Expr};
+pub use write::write;
+
+/// Type of a register value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    /// Signed 32-bit integer: indices and counts.
+    I32,
+    /// Unsigned 32-bit integer: packed codes, or two packed 16-bit floats.
+    U32,
+    /// 32-bit float.
+    F32,
+    /// 16 bits of a float, as stored.
+    U16,
+    /// Truth value.
+    Bool,
+    /// Two 32-bit words.
+    U32x2,
+    /// Four 32-bit words: one 16-byte access.
+    U32x4,
+}
+
+impl Type {
+    /// Bytes in memory.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Type::Bool => 1,
+            Type::U16 => 2,
+            Type::I32 | Type::U32 | Type::F32 => 4,
+            Type::U32x2 => 8,
+            Type::U32x4 => 16,
+        }
+    }
+
+    /// 32-bit words of a vector type; 1 for scalars.
+    pub fn words(self) -> usize {
+        match self {
+            Type::U32x2 => 2,
+            Type::U32x4 => 4,
+            _ => 1,
+        }
+    }
+}
+
+/// Where a buffer lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Space {
+    /// A pointer parameter that the kernel only reads.
+    GlobalRead,
+    /// A pointer parameter that the kernel writes.
+    GlobalWrite,
+    /// A view of dynamic shared memory from a byte offset.
+    Shared {
+        /// Bytes from the start of dynamic shared memory.
+        offset: u32,
+    },
+}
+
+/// A typed view of memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// Name in the emitted text.
+    pub name: String,
+    /// Where it lives.
+    pub space: Space,
+    /// Element type.
+    pub element: Type,
+}
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stmt {
+    /// `const T name = value;`
+    Let {
+        /// Name.
+        name: String,
+        /// Type.
+        ty: Type,
+        /// Value.
+        value: Expr,
+    },
+    /// A mutable scalar.
+    Var {
+        /// Name.
+        name: String,
+        /// Type.
+        ty: Type,
+        /// Initial value.
+        value: Expr,
+    },
+    /// A register array; every element starts at `init` if given.
+    Array {
+        /// Name.
+        name: String,
+        /// Element type.
+        ty: Type,
+        /// Extents, outermost first.
+        dims: Vec<u32>,
+        /// Initial value of every element.
+        init: Option<Expr>,
+    },
+    /// `place = value;` where `place` is a variable or an array element.
+    Assign {
+        /// Target.
+        place: Expr,
+        /// Value.
+        value: Expr,
+    },
+    /// Splits a vector load into words: `place[0..]` = words of `value`.
+    Unpack {
+        /// One 32-bit target per word.
+        places: Vec<Expr>,
+        /// The vector.
+        value: Expr,
+        /// Its type.
+        ty: Type,
+    },
+    /// `buffer[index] = value;`
+    Store {
+        /// Buffer name.
+        buffer: String,
+        /// Element index.
+        index: Expr,
+        /// Value.
+        value: Expr,
+    },
+    /// A counted loop `for (int var = from; var < to; var += step)`.
+    For {
+        /// Loop variable.
+        var: String,
+        /// First value.
+        from: Expr,
+        /// Bound, exclusive.
+        to: Expr,
+        /// Increment.
+        step: Expr,
+        /// Fully unrolled (constant bounds; required when the variable indexes register arrays).
+        unroll: bool,
+        /// Body.
+        body: Vec<Stmt>,
+    },
+    /// `if (condition) { ... }`
+    If {
+        /// Condition.
+        condition: Expr,
+        /// Body.
+        then: Vec<Stmt>,
+        /// Whether all threads of the block take the same way.
+        uniform: bool,
+    },
+    /// A barrier of the whole block.
+    Barrier,
+    /// A statement intrinsic.
+    Do {
+        /// Row of the intrinsic table.
+        intrinsic: &'static str,
+        /// Arguments; places that it writes are passed like values.
+        args: Vec<Expr>,
+    },
+    /// A comment line.
+    Comment(String),
+    /// An empty line.
+    Blank,
+}
+
+/// A parameter in declaration order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parameter {
+    /// A pointer.
+    Buffer(Buffer),
+    /// A scalar by value.
+    Scalar(String, Type),
+}
+
+/// A whole kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// Lines of the header comment.
+    pub header: Vec<String>,
+    /// Entry name.
+    pub name: String,
+    /// Threads per block.
+    pub threads: u32,
+    /// Parameters.
+    pub parameters: Vec<Parameter>,
+    /// Named compile-time sizes, for the reader.
+    pub constants: Vec<(String, i64)>,
+    /// Views of dynamic shared memory.
+    pub shared: Vec<Buffer>,
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+    /// Body.
+    pub body: Vec<Stmt>,
+}
+
+impl Program {
+    /// Every buffer, parameters first.
+    pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
+        let parameters = self.parameters.iter().filter_map(|p| match p {
+            Parameter::Buffer(buffer) => Some(buffer),
+            Parameter::Scalar(..) => None,
+        });
+        parameters.chain(&self.shared)
+    }
+}

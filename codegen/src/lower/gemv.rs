@@ -1,0 +1,400 @@
+//! The `gemv` family: CUDA cores, a few tokens, weights streamed straight into registers.
+//!
+//! A lane loads 16 bytes, 32 weights of one row, and owns the matching 32 activations of every
+//! token. Lanes that share a row add up by shuffles, warps that share it through shared memory.
+
+use super::output::{self, Tile};
+use super::term::{Plan, Prepared, Row};
+use super::{entry_type, CodegenError, Lowered, Lowering};
+use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
+use qtune_ir::dequant::Term;
+use qtune_ir::{Accumulate, DType, GemvSchedule, WeightCache};
+
+pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenError> {
+    let term: Term = s.dequant.parse()?;
+    let plan = Plan::new(&term, DType::F16);
+    let scale = plan.staged_scale()?;
+    let gemv = Gemv { cx, s, plan, scale };
+    let mut body = Body::new();
+    gemv.prologue(&mut body);
+    if s.stage_x {
+        gemv.stage_activations(&mut body);
+    }
+    gemv.mainloop(&mut body);
+    gemv.reduce(&mut body);
+    let tile = Tile {
+        tokens: s.tokens,
+        rows: s.block_n(),
+        pitch: s.block_n(),
+        parts: s.warps_k,
+        split_k: s.split_k,
+        threads: s.threads(),
+    };
+    output::emit(cx, &tile, &mut body);
+    Ok((body.finish(), gemv.shared(), vec![("STEPS".into(), gemv.steps().into())]))
+}
+
+struct Gemv<'a> {
+    cx: &'a Lowering<'a>,
+    s: &'a GemvSchedule,
+    plan: Plan<'a>,
+    /// Factor on staged activations.
+    scale: f64,
+}
+
+impl Gemv<'_> {
+    fn steps(&self) -> u32 {
+        self.cx.layout.steps()
+    }
+
+    fn packed(&self) -> bool {
+        self.s.accumulate == Accumulate::Half2
+    }
+
+    fn pitch(&self) -> u32 {
+        self.s.staged_pitch(self.cx.problem.k)
+    }
+
+    fn shared(&self) -> Vec<Buffer> {
+        let staged = self.s.staged_bytes(self.cx.problem);
+        let view = |name: &str, offset: u32, element: Type| Buffer {
+            name: name.into(),
+            space: Space::Shared { offset },
+            element,
+        };
+        let mut views = vec![view("red", staged, Type::F32)];
+        if self.s.stage_x {
+            views.push(view("staged_x", 0, Type::U32x4));
+        }
+        if self.s.split_k > 1 {
+            views.push(view("arrived", staged, Type::U32));
+        }
+        views
+    }
+
+    fn prologue(&self, body: &mut Body) {
+        let s = self.s;
+        body.comment("prologue: this block's tile, this warp's rows, this lane's part of a row");
+        let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
+        let lane = body.bind("lane", Type::I32, thread.clone() % 32u32);
+        let warp = body.bind("warp", Type::I32, thread / 32u32);
+        body.bind("warp_n", Type::I32, warp.clone() % s.warps_n);
+        body.bind("warp_k", Type::I32, warp / s.warps_n);
+        body.bind("lane_row", Type::I32, lane.clone() / s.lanes);
+        body.bind("lane_k", Type::I32, lane % s.lanes);
+        body.bind("row_tile", Type::I32, var("blockIdx.x"));
+        body.bind("token_tile", Type::I32, var("blockIdx.y"));
+        if s.split_k > 1 {
+            body.bind("split", Type::I32, var("blockIdx.z"));
+        }
+        let warp_tile = var("row_tile") * s.warps_n + var("warp_n");
+        body.bind("warp_tile", Type::I32, warp_tile);
+        output::split_range(body, s.split_k);
+        body.zeros("total", Type::F32, &[s.tokens, s.rows]);
+    }
+
+    /// Eight activations from global memory, or zeros past M and K, packed and scaled.
+    fn fetch(&self, body: &mut Body, name: &str, token: Expr, k8: Expr) {
+        let k8_end = var("K") / 8u32;
+        body.zeros(name, Type::U32, &[4]);
+        let m = var("token_tile") * self.s.tokens + token;
+        let inside = m.clone().less(var("tokens")).and(k8.clone().less(k8_end.clone()));
+        body.when(inside, |body| {
+            let places = (0..4u32).map(|w| Expr::at(name, [int(w)]));
+            body.unpack(places.collect(), Type::U32x4, load("x", m * k8_end + k8));
+        });
+        if self.scale != 1.0 {
+            for word in 0..4u32 {
+                let place = Expr::at(name, [int(word)]);
+                body.assign(place.clone(), call("h2_mul", [place, self.plan.both(self.scale)]));
+            }
+        }
+    }
+
+    /// Stages this block's activations so that a lane's four 16-byte pieces lie in four parts:
+    /// neighbouring lanes then read neighbouring pieces, without bank conflicts.
+    fn stage_activations(&self, body: &mut Body) {
+        let s = self.s;
+        body.section("stage the activations of this block's k range");
+        let chunks = (var("last") - var("first")) * (4 * s.lanes);
+        let chunks = body.bind("chunks", Type::I32, chunks);
+        body.unrolled("token", s.tokens, |body, token| {
+            body.range("chunk", var("thread"), chunks, s.threads(), |body, chunk| {
+                let k8 = var("first") * (4 * s.lanes) + chunk.clone();
+                self.fetch(body, "piece", token.clone(), k8);
+                let place = self.staged_place(&token, chunk.clone() % 4u32, chunk / 4u32);
+                let words = (0..4u32).map(|w| Expr::at("piece", [int(w)]));
+                let value = call("pack_u32x4", words.collect::<Vec<_>>());
+                body.store("staged_x", place, value);
+            });
+        });
+        body.barrier();
+    }
+
+    fn staged_place(&self, token: &Expr, part: Expr, position: Expr) -> Expr {
+        (token.clone() * 4u32 + part) * self.pitch() + position
+    }
+
+    fn mainloop(&self, body: &mut Body) {
+        let s = self.s;
+        body.section("mainloop: load the weights of several steps, then use them");
+        let stride = s.warps_k * s.unroll;
+        let from = var("first") + var("warp_k");
+        body.range("step", from, var("last"), stride, |body, step| {
+            body.zeros("words", Type::U32, &[s.unroll, s.rows, 4]);
+            let entry_words = self.entry_type().words() as u32;
+            if self.needs_params() {
+                body.zeros("entry", Type::U32, &[s.unroll, s.rows, entry_words]);
+            }
+            body.unrolled("ahead", s.unroll, |body, ahead| {
+                self.guarded(body, &step, &ahead, |body, at| self.load(body, &ahead, &at));
+            });
+            body.unrolled("ahead", s.unroll, |body, ahead| {
+                self.guarded(body, &step, &ahead, |body, at| self.compute(body, &ahead, &at));
+            });
+        });
+    }
+
+    /// Runs `then` for step `step + ahead * warps_k` if there is one.
+    fn guarded(
+        &self,
+        body: &mut Body,
+        step: &Expr,
+        ahead: &Expr,
+        then: impl FnOnce(&mut Body, Expr),
+    ) {
+        if self.s.unroll == 1 {
+            return then(body, step.clone());
+        }
+        let at = step.clone() + ahead.clone() * self.s.warps_k;
+        body.when_uniform(at.clone().less(var("last")), |body| {
+            let at = body.bind("at", Type::I32, at);
+            then(body, at);
+        });
+    }
+
+    fn needs_params(&self) -> bool {
+        !self.cx.spec.params.is_empty()
+    }
+
+    fn entry_type(&self) -> Type {
+        entry_type(self.cx.layout.entry_bytes())
+    }
+
+    fn load(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
+        let s = self.s;
+        body.unrolled("row_part", s.rows, |body, row_part| {
+            let slab = (var("warp_tile") * var("STEPS") + step.clone()) * s.rows;
+            let piece = (slab + row_part.clone()) * 32u32 + var("lane");
+            let value = match s.cache {
+                WeightCache::Normal => load("weights", piece),
+                WeightCache::NoAllocate => call("load_stream", [Expr::address("weights", piece)]),
+            };
+            let place = |w: u32| Expr::at("words", [ahead.clone(), row_part.clone(), int(w)]);
+            body.unpack((0..4).map(place).collect(), Type::U32x4, value);
+            if self.needs_params() {
+                self.load_entry(body, ahead, step, &row_part);
+            }
+        });
+    }
+
+    /// The group parameters of a lane's row and k: `[warp tile][set][row of the warp][group]`.
+    fn load_entry(&self, body: &mut Body, ahead: &Expr, step: &Expr, row_part: &Expr) {
+        let (s, layout) = (self.s, self.cx.layout);
+        let set = step.clone() / layout.steps_per_param_set();
+        let row = row_part.clone() * (32 / s.lanes) + var("lane_row");
+        let row = (var("warp_tile") * layout.param_sets() + set) * s.warp_rows() + row;
+        let groups = layout.groups_per_step();
+        let group = match groups {
+            1 => int(0),
+            _ => var("lane_k") * 32u32 / self.cx.spec.group.size(self.cx.problem.k),
+        };
+        let ty = self.entry_type();
+        let value = load("params", row * groups + group);
+        let value = if ty == Type::U16 { value.cast(Type::U32) } else { value };
+        let ty = if ty == Type::U16 { Type::U32 } else { ty };
+        let place = |w: usize| {
+            Expr::at("entry", [ahead.clone(), row_part.clone(), int(w as u32)])
+        };
+        body.unpack((0..ty.words()).map(place).collect(), ty, value);
+    }
+
+    /// One step: eight weights at a time against the matching activations of every token.
+    fn compute(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
+        let s = self.s;
+        self.prepare_invariants(body, ahead);
+        for (index, _) in self.plan.sums.iter().enumerate() {
+            body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, s.rows]);
+        }
+        body.unrolled("part", 4, |body, part| {
+            body.array("act", Type::U32, &[s.tokens, 4]);
+            body.unrolled("token", s.tokens, |body, token| {
+                self.load_activations(body, step, &token, &part);
+            });
+            body.unrolled("row_part", s.rows, |body, row_part| {
+                let place = [ahead.clone(), row_part.clone(), part.clone()];
+                let word = body.bind("word", Type::U32, Expr::at("words", place));
+                self.multiply(body, &row_part, &word);
+            });
+        });
+        self.accumulate(body, ahead);
+    }
+
+    fn load_activations(&self, body: &mut Body, step: &Expr, token: &Expr, part: &Expr) {
+        let places = |token: &Expr| (0..4u32).map(|w| Expr::at("act", [token.clone(), int(w)])).collect();
+        if self.s.stage_x {
+            let position = (step.clone() - var("first")) * self.s.lanes + var("lane_k");
+            let place = self.staged_place(token, part.clone(), position);
+            return body.unpack(places(token), Type::U32x4, load("staged_x", place));
+        }
+        let k8 = (step.clone() * self.s.lanes + var("lane_k")) * 4u32 + part.clone();
+        self.fetch(body, "piece", token.clone(), k8);
+        let copied: Vec<Expr> = places(token);
+        for (word, place) in copied.into_iter().enumerate() {
+            body.assign(place, Expr::at("piece", [int(word as u32)]));
+        }
+    }
+
+    fn sum_type(&self) -> Type {
+        match self.packed() {
+            true => Type::U32,
+            false => Type::F32,
+        }
+    }
+
+    fn sum_name(&self, index: usize) -> String {
+        format!("group_sum{index}")
+    }
+
+    fn row_params(&self, ahead: &Expr, row_part: &Expr) -> Vec<(String, Expr)> {
+        let words: Vec<Expr> = (0..self.entry_type().words() as u32)
+            .map(|w| Expr::at("entry", [ahead.clone(), row_part.clone(), int(w)]))
+            .collect();
+        self.cx.param_values(&words, 0)
+    }
+
+    /// `invariant{i}[row][position]`: operands of weights that are fixed within the group, one
+    /// per position weight, since odd pairs stay four bits higher.
+    fn prepare_invariants(&self, body: &mut Body, ahead: &Expr) {
+        for (index, id) in self.plan.invariants().into_iter().enumerate() {
+            let name = format!("invariant{index}");
+            body.array(&*name, Type::U32, &[self.s.rows, 2]);
+            body.unrolled("row_part", self.s.rows, |body, row_part| {
+                let params = self.row_params(ahead, &row_part);
+                for position in 0..2 {
+                    let row = Row { params: &params, position };
+                    let place = Expr::at(&*name, [row_part.clone(), int(position as u32)]);
+                    body.assign(place, self.plan.broadcast(id, &row));
+                }
+            });
+        }
+    }
+
+    fn prepared(&self, row_part: &Expr) -> Prepared {
+        let mut values = Vec::new();
+        for (index, id) in self.plan.invariants().into_iter().enumerate() {
+            for position in 0..2 {
+                let place = [row_part.clone(), int(position as u32)];
+                values.push((id, position, Expr::at(format!("invariant{index}"), place)));
+            }
+        }
+        Prepared::new(values)
+    }
+
+    fn multiply(&self, body: &mut Body, row_part: &Expr, word: &Expr) {
+        let prepared = self.prepared(row_part);
+        for (index, sum) in self.plan.sums.iter().enumerate() {
+            let weights = sum.weight.map(|weight| {
+                let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
+                let name = |pair: usize| format!("weight{index}_{pair}");
+                let bind = |(pair, value)| body.bind(name(pair), Type::U32, value);
+                pairs.into_iter().enumerate().map(bind).collect::<Vec<_>>()
+            });
+            let sums = self.sum_name(index);
+            body.unrolled("token", self.s.tokens, |body, token| {
+                let sum = Expr::at(sums, [token.clone(), row_part.clone()]);
+                for pair in 0..4usize {
+                    let act = Expr::at("act", [token.clone(), int(pair as u32)]);
+                    let weight = weights.as_ref().map(|weights| weights[pair].clone());
+                    self.multiply_pair(body, &sum, weight, act);
+                }
+            });
+        }
+    }
+
+    /// `sum += weight * act` for both halves of a pair; without a weight, `sum += act`.
+    fn multiply_pair(&self, body: &mut Body, sum: &Expr, weight: Option<Expr>, act: Expr) {
+        if self.packed() {
+            let value = match weight {
+                Some(weight) => call("h2_fma", [weight, act, sum.clone()]),
+                None => call("h2_add", [sum.clone(), act]),
+            };
+            return body.assign(sum.clone(), value);
+        }
+        let (low, high) = match self.cx.problem.act {
+            DType::Bf16 => ("bf2_low", "bf2_high"),
+            _ => ("h2_low", "h2_high"),
+        };
+        for (widen_act, widen_weight) in [(low, "h2_low"), (high, "h2_high")] {
+            let act = call(widen_act, [act.clone()]);
+            let value = match &weight {
+                Some(weight) => {
+                    let weight = call(widen_weight, [weight.clone()]);
+                    call("fma_f32", [weight, act, sum.clone()])
+                }
+                None => sum.clone() + act,
+            };
+            body.assign(sum.clone(), value);
+        }
+    }
+
+    /// Adds a lane's sums to its totals, with its rows' coefficients, in f32.
+    fn accumulate(&self, body: &mut Body, ahead: &Expr) {
+        let s = self.s;
+        body.unrolled("row_part", s.rows, |body, row_part| {
+            let params = match self.needs_params() {
+                true => self.row_params(ahead, &row_part),
+                false => Vec::new(),
+            };
+            let row = Row { params: &params, position: 0 };
+            for (nth, (sum, coefficient)) in self.plan.coefficients(&row).into_iter().enumerate() {
+                let coefficient = body.bind(format!("coefficient{nth}"), Type::F32, coefficient);
+                let name = self.sum_name(sum);
+                body.unrolled("token", s.tokens, |body, token| {
+                    let value = self.widened(Expr::at(name, [token.clone(), row_part.clone()]));
+                    let total = Expr::at("total", [token, row_part.clone()]);
+                    body.assign(total.clone(), call("fma_f32", [coefficient, value, total]));
+                });
+            }
+        });
+    }
+
+    fn widened(&self, sum: Expr) -> Expr {
+        match self.packed() {
+            true => call("h2_low", [sum.clone()]) + call("h2_high", [sum]),
+            false => sum,
+        }
+    }
+
+    /// Adds the lanes of a row, then stores every warp's totals to `red[warp_k][token][row]`.
+    fn reduce(&self, body: &mut Body) {
+        let s = self.s;
+        body.section("lanes of a row add up by shuffles; warps meet in shared memory");
+        body.unrolled("token", s.tokens, |body, token| {
+            body.unrolled("row_part", s.rows, |body, row_part| {
+                let total = Expr::at("total", [token.clone(), row_part.clone()]);
+                let mut distance = s.lanes / 2;
+                while distance > 0 {
+                    let other = call("shfl_xor", [total.clone(), int(distance)]);
+                    body.assign(total.clone(), total.clone() + other);
+                    distance /= 2;
+                }
+                body.when(var("lane_k").equals(0u32), |body| {
+                    let row = var("warp_n") * s.warp_rows() + row_part * (32 / s.lanes);
+                    let part = (var("warp_k") * s.tokens + token) * s.block_n();
+                    body.store("red", part + row + var("lane_row"), total);
+                });
+            });
+        });
+    }
+}

@@ -1,0 +1,195 @@
+//! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
+//! the dequantization term ([`term`]), the reduction and output ([`output`]).
+
+mod gemv;
+mod mma;
+mod output;
+mod term;
+
+use crate::kernel::{Argument, Kernel};
+use crate::kir::{self, Buffer, Expr, Parameter, Program, Space, Type};
+use crate::layout::Layout;
+use qtune_ir::dequant::DequantError;
+use qtune_ir::{Arch, DType, Problem, Rejected, Schedule, WeightSpec};
+
+/// Why no kernel was generated.
+#[derive(Debug, thiserror::Error)]
+pub enum CodegenError {
+    /// The schedule is not legal for this problem and arch: the caller's choice.
+    #[error("schedule refused: {0}")]
+    Rejected(#[from] Rejected),
+    /// The schedule's dequantization term cannot be lowered: the caller's choice.
+    #[error("dequantization term refused: {0}")]
+    Term(#[from] DequantError),
+    /// The generator built something its own verifier rejects: our fault.
+    #[error(transparent)]
+    Generator(#[from] kir::KirError),
+}
+
+/// Version of the generator: part of every cache fingerprint. A change of generated text or of
+/// packed layouts raises it, so that older winners miss.
+pub const GENERATOR_VERSION: u32 = 1;
+
+/// Generates the kernel of `schedule` for `problem`.
+///
+/// # Errors
+/// [`CodegenError`]; nothing is compiled here.
+pub fn generate(
+    problem: &Problem,
+    spec: &WeightSpec,
+    schedule: &Schedule,
+    arch: &Arch,
+) -> Result<Kernel, CodegenError> {
+    schedule.check(problem, spec, arch)?;
+    check_index_range(problem, schedule)?;
+    let layout = Layout::new(problem, spec, schedule);
+    let cx = Lowering { problem, spec, layout: &layout };
+    let (body, shared, mut constants) = match schedule {
+        Schedule::Gemv(s) => gemv::lower(&cx, s)?,
+        Schedule::Mma(s) => mma::lower(&cx, s)?,
+    };
+    constants.splice(0..0, [("N".into(), problem.n.into()), ("K".into(), problem.k.into())]);
+    let arguments = arguments(problem, spec, schedule);
+    let entry = entry_name(problem, schedule);
+    let program = Program {
+        header: header(problem, schedule, arch),
+        name: entry.clone(),
+        threads: schedule.threads(),
+        parameters: arguments.iter().map(|a| cx.parameter(*a)).collect(),
+        constants,
+        shared,
+        shared_bytes: schedule.shared_bytes(problem, spec),
+        body,
+    };
+    kir::verify(&program, arch.capability)?;
+    Ok(Kernel {
+        entry,
+        source: kir::write(&program),
+        arguments,
+        shared_bytes: program.shared_bytes,
+        layout,
+        problem: problem.clone(),
+        schedule: schedule.clone(),
+    })
+}
+
+/// Kernels index with 32-bit signed integers.
+fn check_index_range(problem: &Problem, schedule: &Schedule) -> Result<(), Rejected> {
+    let (tile_n, tile_m) = schedule.tile();
+    let rows = u64::from(problem.n.next_multiple_of(tile_n));
+    let tokens = u64::from(problem.m.next_multiple_of(tile_m));
+    let largest = [
+        (tokens * u64::from(problem.k), "activations"),
+        (rows * u64::from(problem.k) / 4, "weights"),
+        (rows * tokens * u64::from(schedule.split_k()), "outputs"),
+    ];
+    for (elements, what) in largest {
+        if elements > i32::MAX as u64 {
+            let reason = format!("{elements} {what} are more than 32-bit indices reach");
+            return Err(Rejected { reason });
+        }
+    }
+    Ok(())
+}
+
+fn header(problem: &Problem, schedule: &Schedule, arch: &Arch) -> Vec<String> {
+    vec![
+        format!("qtune {} (generator {GENERATOR_VERSION})", env!("CARGO_PKG_VERSION")),
+        format!("problem:  {}", problem.at(arch)),
+        format!("schedule: {schedule}"),
+    ]
+}
+
+/// A C identifier that tells a profile reader what ran.
+fn entry_name(problem: &Problem, schedule: &Schedule) -> String {
+    let family = match schedule {
+        Schedule::Gemv(_) => "gemv",
+        Schedule::Mma(_) => "mma",
+    };
+    let text = format!("qtune_{family}_{problem}");
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+fn arguments(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Vec<Argument> {
+    let split = schedule.split_k() > 1;
+    let all = [
+        (Argument::Weights, true),
+        (Argument::Params, !spec.params.is_empty()),
+        (Argument::Activations, true),
+        (Argument::Bias, problem.bias),
+        (Argument::Output, true),
+        (Argument::Partials, split),
+        (Argument::Counters, split),
+        (Argument::Tokens, true),
+    ];
+    all.into_iter().filter(|(_, needed)| *needed).map(|(argument, _)| argument).collect()
+}
+
+/// What every lowering needs to know.
+struct Lowering<'a> {
+    problem: &'a Problem,
+    spec: &'a WeightSpec,
+    layout: &'a Layout,
+}
+
+/// A lowered body: statements, shared views, named constants.
+type Lowered = (Vec<kir::Stmt>, Vec<Buffer>, Vec<(String, i64)>);
+
+impl Lowering<'_> {
+    fn parameter(&self, argument: Argument) -> Parameter {
+        let out = store_type(self.problem.out);
+        let (name, space, element) = match argument {
+            Argument::Weights => ("weights", Space::GlobalRead, Type::U32x4),
+            Argument::Params => ("params", Space::GlobalRead, self.params_element()),
+            Argument::Activations => ("x", Space::GlobalRead, Type::U32x4),
+            Argument::Bias => ("bias", Space::GlobalRead, out),
+            Argument::Output => ("out", Space::GlobalWrite, out),
+            Argument::Partials => ("partials", Space::GlobalWrite, Type::F32),
+            Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
+            Argument::Tokens => return Parameter::Scalar("tokens".into(), Type::I32),
+        };
+        Parameter::Buffer(Buffer { name: name.into(), space, element })
+    }
+
+    /// `gemv` reads one entry at a time, `mma` copies 16 bytes at a time.
+    fn params_element(&self) -> Type {
+        match &self.layout.is_gemv() {
+            true => entry_type(self.layout.entry_bytes()),
+            false => Type::U32x4,
+        }
+    }
+
+    /// Words of the entry in which the parameters of one row and group lie.
+    fn param_values(&self, words: &[Expr], entry: usize) -> Vec<(String, Expr)> {
+        let mut offset = entry * self.layout.entry_bytes();
+        let mut values = Vec::new();
+        for param in &self.spec.params {
+            let word = words[offset / 4].clone();
+            let value = match param.dtype.packed_bytes() {
+                4 => kir::call("bits_f32", [word]),
+                _ if offset % 4 == 0 => kir::call("h2_low", [word]),
+                _ => kir::call("h2_high", [word]),
+            };
+            values.push((param.name.clone(), value));
+            offset += param.dtype.packed_bytes() as usize;
+        }
+        values
+    }
+}
+
+/// The type that loads `bytes` at once.
+fn entry_type(bytes: usize) -> Type {
+    match bytes {
+        0..=2 => Type::U16,
+        3..=4 => Type::U32,
+        5..=8 => Type::U32x2,
+        _ => Type::U32x4,
+    }
+}
+
+fn store_type(dtype: DType) -> Type {
+    match dtype {
+        DType::F16 | DType::Bf16 => Type::U16,
+        DType::F32 => Type::F32,
+    }
+}

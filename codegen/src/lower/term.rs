@@ -1,0 +1,449 @@
+//! The dequantization term in kernel IR.
+//!
+//! A term is a linear combination of *sums* over a quant group, with coefficients that do not
+//! depend on k: `total += coefficient * sum`, in f32, once per group, row and token. Inside a sum
+//! stand the weight, an expression of the packed code in the compute type, and the activation,
+//! which may be pre-scaled when it is staged.
+
+use super::CodegenError;
+use crate::kir::{call, float, hex, var, Body, Expr, Type};
+use egg::{Id, Language};
+use qtune_ir::dequant::{Op, Term, POSITIONS};
+use qtune_ir::DType;
+
+/// A sum over a quant group.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sum {
+    /// Node of the `sum`.
+    id: Id,
+    /// The weight's expression; `None` sums the activations alone.
+    pub weight: Option<Id>,
+    /// Factor that activations get when they are staged.
+    pub scale: f64,
+}
+
+/// A dequantization term, taken apart.
+pub(super) struct Plan<'a> {
+    term: &'a Term,
+    /// What each node depends on.
+    uses: Vec<Uses>,
+    /// Type of packed arithmetic on weights.
+    pub compute: DType,
+    /// The distinct sums.
+    pub sums: Vec<Sum>,
+}
+
+/// What a node depends on.
+#[derive(Clone, Copy, Default)]
+struct Uses {
+    code: bool,
+    sum: bool,
+    params: bool,
+    in_place: bool,
+}
+
+/// Values of group parameters in one row, and the position weight that goes with them.
+pub(super) struct Row<'a> {
+    pub params: &'a [(String, Expr)],
+    pub position: usize,
+}
+
+/// Invariant parts of a weight expression, as packed values broadcast to both halves.
+pub(super) struct Prepared(Vec<(Id, usize, Expr)>);
+
+impl<'a> Plan<'a> {
+    /// Takes apart a term that [`qtune_ir::dequant::check_lowerable`] accepts.
+    pub fn new(term: &'a Term, compute: DType) -> Plan<'a> {
+        let mut uses: Vec<Uses> = Vec::new();
+        for node in term.nodes() {
+            let mut own = Uses {
+                code: matches!(node, Op::Code),
+                sum: matches!(node, Op::Sum(_)),
+                params: matches!(node, Op::Param(_)),
+                in_place: matches!(node, Op::At(_)),
+            };
+            for child in node.children() {
+                let child = uses[usize::from(*child)];
+                own.code |= child.code;
+                own.sum |= child.sum;
+                own.params |= child.params;
+                own.in_place |= child.in_place;
+            }
+            uses.push(own);
+        }
+        let mut plan = Plan { term, uses, compute, sums: Vec::new() };
+        plan.collect(term.root());
+        plan
+    }
+
+    fn uses(&self, id: Id) -> Uses {
+        self.uses[usize::from(id)]
+    }
+
+    fn number(&self, id: Id) -> Option<f64> {
+        match self.node(id) {
+            Op::Const(number) => Some(number.value()),
+            _ => None,
+        }
+    }
+
+    fn node(&self, id: Id) -> &Op {
+        self.term.node(id)
+    }
+
+    fn collect(&mut self, id: Id) {
+        if let Op::Sum(product) = *self.node(id) {
+            let (weight, activation) = match *self.node(product) {
+                Op::Mul([a, b]) if self.uses(a).code => (Some(a), b),
+                Op::Mul([a, b]) if self.uses(b).code => (Some(b), a),
+                _ => (None, product),
+            };
+            let scale = self.activation_scale(activation);
+            if !self.sums.iter().any(|sum| sum.id == id) {
+                self.sums.push(Sum { id, weight, scale });
+            }
+            return;
+        }
+        for child in self.node(id).children().to_vec() {
+            self.collect(child);
+        }
+    }
+
+    /// The constant that multiplies `x` in an activation expression.
+    fn activation_scale(&self, id: Id) -> f64 {
+        match *self.node(id) {
+            Op::Mul([a, b]) => self.activation_scale(a) * self.activation_scale(b),
+            _ => self.number(id).unwrap_or(1.0),
+        }
+    }
+
+    /// Whether the whole term is one sum with coefficient 1: then it accumulates across groups
+    /// and the group parameters are needed only inside of it.
+    pub fn is_direct(&self) -> bool {
+        matches!(self.node(self.term.root()), Op::Sum(_))
+    }
+
+    /// The single factor of all staged activations. Terms that need two are refused: staging one
+    /// copy is part of what makes pre-scaling free.
+    pub fn staged_scale(&self) -> Result<f64, CodegenError> {
+        let first = self.sums[0].scale;
+        if self.sums.iter().all(|sum| sum.scale == first) {
+            return Ok(first);
+        }
+        let reason = "sums over differently scaled activations".to_string();
+        Err(qtune_ir::Rejected { reason }.into())
+    }
+
+    /// `total = fma(coefficient, sum, total)` for every place the term mentions a sum, with the
+    /// row's parameters. `sums[i]` is the value of sum `i` for one token.
+    pub fn coefficients(&self, row: &Row) -> Vec<(usize, Expr)> {
+        let mut found = Vec::new();
+        self.linear(self.term.root(), float(1.0), row, &mut found);
+        found
+    }
+
+    fn linear(&self, id: Id, factor: Expr, row: &Row, found: &mut Vec<(usize, Expr)>) {
+        match *self.node(id) {
+            Op::Sum(_) => found.push((self.sum_index(id), factor)),
+            Op::Add([a, b]) => {
+                self.linear(a, factor.clone(), row, found);
+                self.linear(b, factor, row, found);
+            }
+            Op::Sub([a, b]) => {
+                self.linear(a, factor.clone(), row, found);
+                self.linear(b, negate(factor), row, found);
+            }
+            Op::Neg(a) => self.linear(a, negate(factor), row, found),
+            Op::Mul([a, b]) => self.linear_product(a, b, factor, row, found),
+            Op::Fma([a, b, c]) => {
+                self.linear_product(a, b, factor.clone(), row, found);
+                self.linear(c, factor, row, found);
+            }
+            // `check_lowerable` lets only the forms above contain sums.
+            _ => {}
+        }
+    }
+
+    fn linear_product(
+        &self,
+        a: Id,
+        b: Id,
+        factor: Expr,
+        row: &Row,
+        found: &mut Vec<(usize, Expr)>,
+    ) {
+        let (sum, invariant) = if self.uses(a).sum { (a, b) } else { (b, a) };
+        let factor = multiply(factor, self.invariant(invariant, row));
+        self.linear(sum, factor, row, found);
+    }
+
+    fn sum_index(&self, id: Id) -> usize {
+        // `collect` met every sum of the term.
+        self.sums.iter().position(|sum| sum.id == id).unwrap_or(0)
+    }
+
+    /// An invariant expression in f32.
+    fn invariant(&self, id: Id, row: &Row) -> Expr {
+        let sub = |id: Id| self.invariant(id, row);
+        match *self.node(id) {
+            Op::Position => float(POSITIONS[row.position]),
+            Op::Unposition => float(1.0 / POSITIONS[row.position]),
+            Op::Add([a, b]) => add(sub(a), sub(b)),
+            Op::Sub([a, b]) => add(sub(a), negate(sub(b))),
+            Op::Mul([a, b]) => multiply(sub(a), sub(b)),
+            Op::Fma([a, b, c]) => add(multiply(sub(a), sub(b)), sub(c)),
+            Op::Neg(a) => negate(sub(a)),
+            Op::Param(ref name) => {
+                let found = row.params.iter().find(|(param, _)| param == name.as_str());
+                found.map_or_else(|| var(name.as_str()), |(_, value)| value.clone())
+            }
+            _ => float(self.number(id).unwrap_or(f64::NAN)),
+        }
+    }
+
+    /// The invariant operands inside weights that are worth a register per row: everything that
+    /// is not a constant known now.
+    pub fn invariants(&self) -> Vec<Id> {
+        let mut found = Vec::new();
+        for weight in self.sums.iter().filter_map(|sum| sum.weight) {
+            self.collect_invariants(weight, &mut found);
+        }
+        found
+    }
+
+    fn collect_invariants(&self, id: Id, found: &mut Vec<Id>) {
+        if self.uses(id).code {
+            let children = self.node(id).children();
+            return children.iter().for_each(|child| self.collect_invariants(*child, found));
+        }
+        if self.uses(id).params && !found.contains(&id) {
+            found.push(id);
+        }
+    }
+
+    /// The value of invariant `id` in a row, rounded to the compute type, in both halves.
+    pub fn broadcast(&self, id: Id, row: &Row) -> Expr {
+        let value = self.invariant(id, row);
+        call(self.op("pack"), [value.clone(), value])
+    }
+
+    /// The four pairs of a packed word as packed weights of sum `index` in the compute type.
+    /// `prepared` names the invariants by position weight.
+    pub fn pairs(
+        &self,
+        body: &mut Body,
+        index: usize,
+        weight: Id,
+        word: Expr,
+        prepared: &Prepared,
+    ) -> [Expr; 4] {
+        let upper = match self.uses(weight).in_place {
+            true => body.bind(format!("upper{index}"), Type::U32, word.clone() >> 8u32),
+            false => word.clone(),
+        };
+        std::array::from_fn(|pair| {
+            let packed = Packed { plan: self, word: &word, upper: &upper, prepared, pair };
+            packed.value(weight)
+        })
+    }
+
+    /// Name of a packed operation in the compute type.
+    fn op(&self, name: &str) -> &'static str {
+        match (self.compute, name) {
+            (DType::Bf16, "pack") => "bf2_pack",
+            (DType::Bf16, _) => "bf2_fma",
+            (_, "pack") => "h2_pack",
+            (_, "add") => "h2_add",
+            (_, "sub") => "h2_sub",
+            (_, "mul") => "h2_mul",
+            _ => "h2_fma",
+        }
+    }
+
+    /// `value` in both halves of a packed register.
+    pub fn both(&self, value: f64) -> Expr {
+        let bits = match self.compute {
+            DType::Bf16 => half::bf16::from_f64(value).to_bits(),
+            _ => half::f16::from_f64(value).to_bits(),
+        };
+        hex(u32::from(bits) << 16 | u32::from(bits))
+    }
+}
+
+impl Prepared {
+    /// `values` are (invariant, position weight index, register).
+    pub fn new(values: Vec<(Id, usize, Expr)>) -> Prepared {
+        Prepared(values)
+    }
+}
+
+/// One pair of a word being dequantized.
+struct Packed<'p, 'a> {
+    plan: &'p Plan<'a>,
+    word: &'p Expr,
+    upper: &'p Expr,
+    prepared: &'p Prepared,
+    pair: usize,
+}
+
+impl Packed<'_, '_> {
+    fn value(&self, id: Id) -> Expr {
+        let plan = self.plan;
+        if let Some(constant) = self.constant(id) {
+            return plan.both(constant);
+        }
+        if !plan.uses(id).code {
+            return self.invariant(id);
+        }
+        match *plan.node(id) {
+            Op::Subnormal(code) => self.masked(code),
+            Op::Magic(code) => {
+                let magic = if plan.compute == DType::Bf16 { 0x4300_4300 } else { 0x6400_6400 };
+                let (source, mask) = self.source(code);
+                call("and_or", [source, hex(mask), hex(magic)])
+            }
+            Op::Real(code) => self.converted(code),
+            Op::Add([a, b]) => self.add(a, b, false),
+            Op::Sub([a, b]) => self.add(a, b, true),
+            Op::Mul([a, b]) => self.mul(a, b),
+            Op::Fma([a, b, c]) => self.fma(a, b, c),
+            Op::Neg(a) => self.value(a) ^ hex(0x8000_8000),
+            // `check_lowerable` admits nothing else around a code.
+            _ => plan.both(f64::NAN),
+        }
+    }
+
+    /// A constant of this pair: numbers and position weights.
+    fn constant(&self, id: Id) -> Option<f64> {
+        let position = POSITIONS[self.pair % 2];
+        let sub = |id: Id| self.constant(id);
+        match *self.plan.node(id) {
+            Op::Position => Some(position),
+            Op::Unposition => Some(1.0 / position),
+            Op::Add([a, b]) => Some(sub(a)? + sub(b)?),
+            Op::Sub([a, b]) => Some(sub(a)? - sub(b)?),
+            Op::Mul([a, b]) => Some(sub(a)? * sub(b)?),
+            Op::Neg(a) => Some(-sub(a)?),
+            _ => self.plan.number(id),
+        }
+    }
+
+    fn invariant(&self, id: Id) -> Expr {
+        let wanted = |(other, position, _): &&(Id, usize, Expr)| {
+            *position == self.pair % 2 && *other == id
+        };
+        let found = self.prepared.0.iter().find(wanted);
+        found.map_or_else(|| var("missing_invariant"), |(_, _, value)| value.clone())
+    }
+
+    /// The register that holds the pair's codes and the mask that isolates them: in place for
+    /// `(at code)`, else shifted down to bit 0.
+    fn source(&self, code: Id) -> (Expr, u32) {
+        let (code, in_place) = match *self.plan.node(code) {
+            Op::At(inner) => (inner, true),
+            _ => (code, false),
+        };
+        let pattern = self.integer(code);
+        let apply = |source: &Expr| pattern.iter().fold(source.clone(), apply_integer);
+        if !in_place {
+            let shift = 4 * self.pair as u32;
+            return (apply(self.word) >> shift, 0x000f_000f);
+        }
+        let source = if self.pair < 2 { self.word } else { self.upper };
+        (apply(source), if self.pair % 2 == 0 { 0x000f_000f } else { 0x00f0_00f0 })
+    }
+
+    fn masked(&self, code: Id) -> Expr {
+        let (source, mask) = self.source(code);
+        source & hex(mask)
+    }
+
+    /// The bit operations on a code, innermost first, as operations on all codes of a word.
+    fn integer(&self, code: Id) -> Vec<(char, u32)> {
+        let plan = self.plan;
+        let (op, [a, b]) = match *plan.node(code) {
+            Op::Xor(ab) => ('^', ab),
+            Op::And(ab) => ('&', ab),
+            Op::Or(ab) => ('|', ab),
+            _ => return Vec::new(),
+        };
+        let (inner, constant) = if plan.uses(a).code { (a, b) } else { (b, a) };
+        let mut operations = self.integer(inner);
+        let nibble = plan.number(constant).unwrap_or(0.0) as u32 & 15;
+        operations.push((op, nibble * 0x1111_1111));
+        operations
+    }
+
+    /// Plain integer to float conversion, one code at a time.
+    fn converted(&self, code: Id) -> Expr {
+        let (source, mask) = self.source(code);
+        let low = (source.clone() & hex(mask & 0xffff)).cast(Type::F32);
+        let high = ((source >> 16u32) & hex(mask & 0xffff)).cast(Type::F32);
+        call(self.plan.op("pack"), [low, high])
+    }
+
+    fn add(&self, a: Id, b: Id, subtract: bool) -> Expr {
+        let (a, b) = (self.value(a), self.value(b));
+        let plan = self.plan;
+        match (plan.compute, subtract) {
+            (DType::Bf16, false) => call("bf2_fma", [a, plan.both(1.0), b]),
+            (DType::Bf16, true) => call("bf2_fma", [b, plan.both(-1.0), a]),
+            (_, false) => call("h2_add", [a, b]),
+            (_, true) => call("h2_sub", [a, b]),
+        }
+    }
+
+    fn mul(&self, a: Id, b: Id) -> Expr {
+        match (self.constant(a), self.constant(b)) {
+            (Some(1.0), _) => return self.value(b),
+            (_, Some(1.0)) => return self.value(a),
+            _ => {}
+        }
+        let (a, b) = (self.value(a), self.value(b));
+        match self.plan.compute {
+            DType::Bf16 => call("bf2_fma", [a, b, self.plan.both(-0.0)]),
+            _ => call("h2_mul", [a, b]),
+        }
+    }
+
+    fn fma(&self, a: Id, b: Id, c: Id) -> Expr {
+        match (self.constant(a), self.constant(b)) {
+            (Some(1.0), _) => return self.add(b, c, false),
+            (_, Some(1.0)) => return self.add(a, c, false),
+            _ => {}
+        }
+        call(self.plan.op("fma"), [self.value(a), self.value(b), self.value(c)])
+    }
+}
+
+fn apply_integer(word: Expr, operation: &(char, u32)) -> Expr {
+    let &(op, constant) = operation;
+    match op {
+        '^' => word ^ hex(constant),
+        '&' => word & hex(constant),
+        _ => word | hex(constant),
+    }
+}
+
+fn multiply(a: Expr, b: Expr) -> Expr {
+    match (&a, &b) {
+        (Expr::Float(x), Expr::Float(y)) => Expr::Float(x * y),
+        (Expr::Float(one), _) if *one == 1.0 => b,
+        (_, Expr::Float(one)) if *one == 1.0 => a,
+        _ => a * b,
+    }
+}
+
+fn add(a: Expr, b: Expr) -> Expr {
+    match (&a, &b) {
+        (Expr::Float(x), Expr::Float(y)) => Expr::Float(x + y),
+        _ => a + b,
+    }
+}
+
+fn negate(a: Expr) -> Expr {
+    match a {
+        Expr::Float(x) => Expr::Float(-x),
+        other => float(-1.0) * other,
+    }
+}

@@ -1,0 +1,57 @@
+//! The crate's one error type.
+
+use qtune_codegen::nvrtc::NvrtcError;
+use thiserror::Error;
+
+/// Why a device could not be opened, or could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// No GPU of the wanted kind can be used on this machine.
+    #[error("no suitable device: {reason}; `--device sim` needs no GPU")]
+    NoDevice {
+        /// What is missing, and of which device.
+        reason: String,
+    },
+    /// The text is not the name of a device.
+    #[error("unknown device `{text}`; known: auto, sim, cuda, cuda:INDEX")]
+    UnknownDevice {
+        /// The text given.
+        text: String,
+    },
+    /// A kernel did not compile.
+    #[error("kernel `{entry}`: {source}")]
+    Compile {
+        /// The kernel's entry name.
+        entry: String,
+        /// NVRTC's own account.
+        #[source]
+        source: NvrtcError,
+    },
+    /// The compiled image lacks something that every kernel has.
+    #[error("kernel `{entry}`: {reason}")]
+    Image {
+        /// The kernel's entry name.
+        entry: String,
+        /// What is missing or disagrees.
+        reason: String,
+    },
+    /// An access outside a buffer, or a buffer or kernel of another device.
+    #[error("buffer `{buffer}`: {reason}")]
+    Buffer {
+        /// The buffer's name.
+        buffer: String,
+        /// The numbers that disagree.
+        reason: String,
+    },
+    /// The arguments or limits of a launch are wrong, or it could not be carried out.
+    #[error("launch of `{entry}`: {reason}")]
+    Launch {
+        /// The kernel's entry name.
+        entry: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The CUDA driver reported an error.
+    #[error("CUDA driver: {0}")]
+    Driver(String),
+}

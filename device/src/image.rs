@@ -1,0 +1,98 @@
+//! A compiled kernel with everything that a device or a report needs.
+
+use crate::DeviceError;
+use qtune_codegen::nvrtc::{parse_ptxas_log, Nvrtc};
+use qtune_codegen::Kernel;
+use qtune_ir::Arch;
+use qtune_sim::cubin::Cubin;
+
+/// What one thread block takes of an SM, read from the compiled image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Resources {
+    /// 32-bit registers per thread.
+    pub registers: u32,
+    /// Bytes of registers spilled to local memory, per thread: stores and loads.
+    pub spill_bytes: u32,
+    /// Static shared memory per thread block, in bytes, without the system's reserve.
+    pub static_shared_bytes: u32,
+    /// Dynamic shared memory per thread block, in bytes.
+    pub dynamic_shared_bytes: u32,
+}
+
+impl Resources {
+    /// Static and dynamic shared memory together.
+    pub fn shared_bytes(&self) -> u32 {
+        self.static_shared_bytes + self.dynamic_shared_bytes
+    }
+}
+
+/// A generated kernel compiled for one target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelImage {
+    /// The kernel and how to launch it.
+    pub kernel: Kernel,
+    /// Compile target, such as `sm_90a`.
+    pub target: String,
+    /// PTX text: what the simulator runs.
+    pub ptx: String,
+    /// ELF image: what a GPU runs.
+    pub cubin: Vec<u8>,
+    /// The compiler's log.
+    pub log: String,
+    /// Read from cubin and log.
+    pub resources: Resources,
+}
+
+impl KernelImage {
+    /// Compiles a kernel for `arch`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Compile`] with the compiler's log; [`DeviceError::Image`] as
+    /// [`KernelImage::from_parts`].
+    pub fn compile(nvrtc: &Nvrtc, kernel: Kernel, arch: &Arch) -> Result<KernelImage, DeviceError> {
+        let name = format!("{}.cu", kernel.entry);
+        let target = arch.target();
+        match nvrtc.compile(&kernel.source, &name, &target, &[]) {
+            Ok(compiled) => KernelImage::from_parts(
+                kernel,
+                &target,
+                compiled.ptx,
+                compiled.cubin,
+                compiled.log,
+            ),
+            Err(source) => Err(DeviceError::Compile { entry: kernel.entry, source }),
+        }
+    }
+
+    /// An image from parts that were compiled before, such as a cache's.
+    ///
+    /// # Errors
+    /// [`DeviceError::Image`] if the cubin cannot be read or does not hold the kernel.
+    pub fn from_parts(
+        kernel: Kernel,
+        target: &str,
+        ptx: String,
+        cubin: Vec<u8>,
+        log: String,
+    ) -> Result<KernelImage, DeviceError> {
+        let resources = read_resources(&kernel, &cubin, &log)?;
+        Ok(KernelImage { kernel, target: target.into(), ptx, cubin, log, resources })
+    }
+}
+
+/// Registers and shared memory come from the cubin; spilled bytes are told by the log alone.
+fn read_resources(kernel: &Kernel, cubin: &[u8], log: &str) -> Result<Resources, DeviceError> {
+    let fail = |reason: String| DeviceError::Image { entry: kernel.entry.clone(), reason };
+    let cubin = Cubin::parse(cubin).map_err(|e| fail(e.to_string()))?;
+    let found = &cubin
+        .kernel(&kernel.entry)
+        .ok_or_else(|| fail("the cubin does not hold it".into()))?
+        .resources;
+    let usage = parse_ptxas_log(log).into_iter().find(|u| u.kernel == kernel.entry);
+    Ok(Resources {
+        registers: found.registers,
+        spill_bytes: usage.map_or(0, |u| u.spill_store_bytes + u.spill_load_bytes),
+        static_shared_bytes: found.static_shared_bytes,
+        dynamic_shared_bytes: kernel.shared_bytes,
+    })
+}

@@ -1,0 +1,214 @@
+//! The vocabulary of a launch: buffers, arguments, options, and what comes back.
+
+use crate::KernelImage;
+use qtune_sim::Counters;
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+/// How good a device's word on time is. Printed with every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// Ranked by the cost model; nothing was timed.
+    Modelled,
+    /// Timed on the GPU.
+    Timed,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Evidence::Modelled => "modelled",
+            Evidence::Timed => "timed",
+        })
+    }
+}
+
+/// What a kernel may do with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// A write by a kernel is a finding.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// Device memory. Freed when dropped. Belongs to the device that made it.
+pub struct Buffer {
+    name: String,
+    bytes: usize,
+    inner: Box<dyn Any + Send + Sync>,
+}
+
+impl Buffer {
+    pub(crate) fn new(name: &str, bytes: usize, inner: impl Any + Send + Sync) -> Buffer {
+        Buffer { name: name.into(), bytes, inner: Box::new(inner) }
+    }
+
+    /// The name used in findings and counters.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The device's own representation, if the buffer is one of that device's.
+    pub(crate) fn inner<T: 'static>(&self) -> Option<&T> {
+        self.inner.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({}, {} bytes)", self.name, self.bytes)
+    }
+}
+
+/// A kernel that a device is ready to launch.
+pub struct LoadedKernel {
+    image: Arc<KernelImage>,
+    inner: Box<dyn Any + Send + Sync>,
+}
+
+impl LoadedKernel {
+    pub(crate) fn new(image: KernelImage, inner: impl Any + Send + Sync) -> LoadedKernel {
+        LoadedKernel { image: Arc::new(image), inner: Box::new(inner) }
+    }
+
+    /// What was loaded.
+    pub fn image(&self) -> &KernelImage {
+        &self.image
+    }
+
+    pub(crate) fn inner<T: 'static>(&self) -> Option<&T> {
+        self.inner.downcast_ref()
+    }
+}
+
+impl fmt::Debug for LoadedKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoadedKernel({})", self.image.kernel.entry)
+    }
+}
+
+/// One kernel argument.
+#[derive(Clone, Copy, Debug)]
+pub enum ArgValue<'a> {
+    /// The address of byte `offset` of a buffer.
+    Buffer(&'a Buffer, usize),
+    /// A 32-bit integer.
+    U32(u32),
+}
+
+/// Which thread blocks of the grid the simulator runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Blocks {
+    /// The whole grid.
+    #[default]
+    All,
+    /// These linear block indices (x fastest).
+    List(Vec<u32>),
+}
+
+/// When the simulator lets asynchronous copies land.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AsyncSchedule {
+    /// As late as the waits allow: shows missing waits.
+    #[default]
+    Lazy,
+    /// At once: shows a stage that is refilled while it is still read.
+    Eager,
+}
+
+/// The order in which the simulator lets the warps of a block run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WarpOrder {
+    /// Warp 0 first.
+    #[default]
+    Forward,
+    /// The last warp first.
+    Reversed,
+}
+
+/// A launch: the block shape and shared memory come from the loaded kernel.
+///
+/// `blocks`, `schedule` and `order` are for the simulator; a GPU runs the whole grid in its own
+/// order.
+#[derive(Clone, Debug)]
+pub struct LaunchArgs<'a> {
+    /// Thread blocks in x, y and z.
+    pub grid: [u32; 3],
+    /// Arguments in the order of [`qtune_codegen::Kernel::arguments`].
+    pub args: Vec<ArgValue<'a>>,
+    /// Thread blocks to run.
+    pub blocks: Blocks,
+    /// When asynchronous copies land.
+    pub schedule: AsyncSchedule,
+    /// Order of warps.
+    pub order: WarpOrder,
+}
+
+impl<'a> LaunchArgs<'a> {
+    /// A launch of the whole grid.
+    pub fn new(grid: [u32; 3], args: Vec<ArgValue<'a>>) -> LaunchArgs<'a> {
+        LaunchArgs {
+            grid,
+            args,
+            blocks: Blocks::All,
+            schedule: AsyncSchedule::default(),
+            order: WarpOrder::default(),
+        }
+    }
+
+    /// Thread blocks in the grid.
+    pub fn block_count(&self) -> u64 {
+        self.grid.iter().map(|&g| u64::from(g)).product()
+    }
+}
+
+/// What a launch gave besides the contents of its buffers.
+#[derive(Clone, Debug, Default)]
+pub struct LaunchOutcome {
+    /// Defects that the simulator saw, one line each. A kernel with findings is wrong.
+    pub findings: Vec<String>,
+    /// What the simulator counted; a GPU counts nothing.
+    pub counters: Option<Counters>,
+    /// Thread blocks that ran.
+    pub blocks_run: u64,
+    /// Thread blocks in the grid.
+    pub blocks_total: u64,
+}
+
+/// How a kernel is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeOptions {
+    /// Launches per sample, replayed as one CUDA graph.
+    pub launches_per_sample: u32,
+    /// Samples that are kept.
+    pub samples: u32,
+    /// Samples that are run first and thrown away.
+    pub warmup: u32,
+}
+
+impl Default for TimeOptions {
+    fn default() -> Self {
+        TimeOptions { launches_per_sample: 20, samples: 11, warmup: 2 }
+    }
+}
+
+/// Time of one launch, as a GPU measured it.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Timing {
+    /// Median over the samples, in microseconds.
+    pub median_us: f64,
+    /// Distance between the quartiles, in microseconds.
+    pub spread_us: f64,
+    /// Samples kept.
+    pub samples: u32,
+    /// Samples thrown away because the clock changed or another process used the GPU.
+    pub discarded: u32,
+}

@@ -1,0 +1,217 @@
+//! Unpacking AWQ's codes, zero-points and scales into logical order.
+
+use super::layout::{Layout, Parts};
+use super::{GEMM_ORDER, PER_WORD};
+use crate::error::FormatError;
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::registry::LayerHeader;
+use crate::tensors::{Module, TensorRef};
+use half::f16;
+use rayon::prelude::*;
+
+const VALUE_REMEDY: &str = "quantize the layer again, or download the checkpoint again";
+
+/// See [`crate::FormatRow::load`].
+pub(super) fn load(
+    module: &Module<'_>,
+    header: &LayerHeader,
+) -> Result<QuantizedLinear, FormatError> {
+    let parts = Parts::of(module)?;
+    let layout = Layout::of(header).ok_or_else(|| {
+        let problem = format!("has no AWQ packing `{}`", header.layout);
+        parts.qweight.error(problem, "inspect the layer before it is loaded")
+    })?;
+    let spec = super::ROW.spec(&header.name)?;
+    let (n, k, groups) = (header.n, header.k, header.groups());
+    let scales = parts.scales;
+    let (codes, second, scales, rounding) = match layout {
+        Layout::Gemm => (
+            gemm_codes(parts.qweight.bytes, n, k),
+            // Zero-points have the interleave of the codes.
+            zeros(n, groups, |n, g| {
+                nibble(parts.qzeros.bytes, g * n_words(header) + n / PER_WORD, gemm_nibble(n))
+            }),
+            matrix_f16(&scales, n, groups, |n, g| g * header.n + n)?,
+            Rounding::F16,
+        ),
+        Layout::Gemv => {
+            let zero_words = parts.qzeros.shape[1];
+            (
+                gemv_codes(parts.qweight.bytes, n, k),
+                zeros(n, groups, |n, g| {
+                    nibble(parts.qzeros.bytes, n * zero_words + g / PER_WORD, g % PER_WORD)
+                }),
+                matrix_f16(&scales, n, groups, |n, g| n * zero_words * PER_WORD + g)?,
+                Rounding::F32,
+            )
+        }
+        Layout::GemvFast => (
+            gemv_fast_codes(parts.qweight.bytes, n, k),
+            ParamValues::F16(matrix_f16(&parts.qzeros, n, groups, |n, g| g * header.n + n)?),
+            matrix_f16(&scales, n, groups, |n, g| g * header.n + n)?,
+            Rounding::F16,
+        ),
+    };
+    check_not_negative(&parts.scales, &scales, groups)?;
+    let bias = parts.bias.map(|bias| matrix_f16(&bias, n, 1, |n, _| n)).transpose()?;
+    let values = [ParamValues::F16(scales), second];
+    let named = spec.params.iter().zip(values);
+    let params = named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect();
+    Ok(QuantizedLinear { spec, n, k, codes, params, bias, rounding })
+}
+
+/// Words per row of a `gemm` tensor.
+fn n_words(header: &LayerHeader) -> usize {
+    header.n / PER_WORD
+}
+
+/// The nibble of its word that column `n` takes in the `gemm` packing.
+fn gemm_nibble(n: usize) -> usize {
+    // The inverse of GEMM_ORDER: even columns in the low half, odd ones in the high half.
+    n % PER_WORD / 2 + n % 2 * 4
+}
+
+/// Word `index` of a packed tensor.
+fn word(bytes: &[u8], index: usize) -> u32 {
+    let bytes = &bytes[4 * index..4 * index + 4];
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// Nibble `nibble` of word `index` of a packed tensor.
+fn nibble(bytes: &[u8], index: usize, nibble: usize) -> u8 {
+    (word(bytes, index) >> (4 * nibble) & 15) as u8
+}
+
+/// Zero-points `[N, groups]`, gathered by `at(n, group)`.
+fn zeros(n: usize, groups: usize, at: impl Fn(usize, usize) -> u8 + Sync) -> ParamValues {
+    let mut zeros = vec![0; n * groups];
+    zeros.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
+        row.iter_mut().enumerate().for_each(|(g, zero)| *zero = at(n, g));
+    });
+    ParamValues::Code(zeros)
+}
+
+/// Values `[N, groups]` of an f16 tensor, gathered by their element index; all must be finite.
+fn matrix_f16(
+    tensor: &TensorRef<'_>,
+    n: usize,
+    groups: usize,
+    index: impl Fn(usize, usize) -> usize + Sync,
+) -> Result<Vec<f16>, FormatError> {
+    let mut values = vec![f16::ZERO; n * groups];
+    values.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
+        for (g, value) in row.iter_mut().enumerate() {
+            let at = 2 * index(n, g);
+            *value = f16::from_le_bytes([tensor.bytes[at], tensor.bytes[at + 1]]);
+        }
+    });
+    check_each(tensor, &values, groups, |value| value.is_finite())?;
+    Ok(values)
+}
+
+/// A scale is a range divided by 15, so it cannot be negative; zero and subnormals are real.
+fn check_not_negative(
+    tensor: &TensorRef<'_>,
+    scales: &[f16],
+    groups: usize,
+) -> Result<(), FormatError> {
+    check_each(tensor, scales, groups, |value| *value >= f16::ZERO)
+}
+
+fn check_each(
+    tensor: &TensorRef<'_>,
+    values: &[f16],
+    groups: usize,
+    good: impl Fn(&f16) -> bool + Sync + Send,
+) -> Result<(), FormatError> {
+    match values.par_iter().position_first(|value| !good(value)) {
+        None => Ok(()),
+        Some(index) => {
+            let (n, group, value) = (index / groups, index % groups, values[index]);
+            let problem = format!("holds {value} for output feature {n}, quant group {group}");
+            Err(tensor.error(problem, VALUE_REMEDY))
+        }
+    }
+}
+
+/// Output rows that one task transposes: their 16 words of one input feature fill a cache line.
+const GEMM_ROWS: usize = 16 * PER_WORD;
+
+/// `gemm`: the code of row n, column k is in word `k * N/8 + n/8`.
+fn gemm_codes(packed: &[u8], n: usize, k: usize) -> Codes {
+    let mut codes = Codes::zeros(n, k, 4);
+    let (stride, words) = (codes.row_stride(), n / PER_WORD);
+    codes.bytes_mut().par_chunks_mut(GEMM_ROWS * stride).enumerate().for_each(|(tile, rows)| {
+        for column in 0..k {
+            let first = column * words + tile * GEMM_ROWS / PER_WORD;
+            for (index, eight_rows) in rows.chunks_mut(PER_WORD * stride).enumerate() {
+                let word = word(packed, first + index);
+                for (nibble, row) in GEMM_ORDER.into_iter().enumerate() {
+                    let code = (word >> (4 * nibble) & 15) as u8;
+                    eight_rows[row * stride + column / 2] |= code << (4 * (column % 2));
+                }
+            }
+        }
+    });
+    codes
+}
+
+/// `gemv`: row n is a run of words in natural order, which is how [`Codes`] keeps it.
+fn gemv_codes(packed: &[u8], n: usize, k: usize) -> Codes {
+    let mut codes = Codes::zeros(n, k, 4);
+    codes.bytes_mut().copy_from_slice(packed);
+    codes
+}
+
+/// `gemv_fast`: code (n, k) is in row n/4, element `k/64*64 + n%4*16 + k%64/32*8 + k%8`, nibble
+/// `k%32/8`: each 16-bit element holds four columns, eight apart.
+fn gemv_fast_codes(packed: &[u8], n: usize, k: usize) -> Codes {
+    let mut codes = Codes::zeros(n, k, 4);
+    let stride = codes.row_stride();
+    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+        let quad = &packed[n / 4 * k * 2..][..k * 2];
+        let code = |k: usize| {
+            let element = k / 64 * 64 + n % 4 * 16 + k % 64 / 32 * 8 + k % 8;
+            let nibble = k % 32 / 8;
+            quad[2 * element + nibble / 2] >> (4 * (nibble % 2)) & 15
+        };
+        for (pair, byte) in row.iter_mut().enumerate() {
+            *byte = code(2 * pair) | code(2 * pair + 1) << 4;
+        }
+    });
+    codes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gemm_words_hold_codes_0_to_7_as_the_library_packs_them() {
+        let codes = gemm_codes(&0x7531_6420u32.to_le_bytes(), 8, 1);
+        assert_eq!((0..8).map(|n| codes.get(n, 0)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        for column in 0..8 {
+            assert_eq!(GEMM_ORDER[gemm_nibble(column)], column);
+        }
+    }
+
+    #[test]
+    fn gemm_tiles_join_where_n_is_no_multiple_of_a_tile() {
+        let (n, k) = (GEMM_ROWS + 24, 5);
+        let mut packed = vec![0u8; k * n / 2];
+        let code = |n: usize, k: usize| ((n * 7 + k * 3) % 16) as u8;
+        for k in 0..k {
+            for column in 0..n {
+                let bit = 4 * gemm_nibble(column);
+                let byte = 4 * (k * n / PER_WORD + column / PER_WORD) + bit / 8;
+                packed[byte] |= code(column, k) << (bit % 8);
+            }
+        }
+        let codes = gemm_codes(&packed, n, k);
+        for column in 0..n {
+            for k in 0..k {
+                assert_eq!(codes.get(column, k), code(column, k), "column {column}, k {k}");
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Recognising quantized layers of libraries whose formats are not in the registry, so that they
+//! are refused by name instead of being taken for plain tensors.
+
+use crate::error::FormatError;
+use crate::tensors::TensorRef;
+
+/// Tensor suffixes that only quantized layers have, and whose they are.
+const SUFFIXES: [(&str, &str); 12] = [
+    ("g_idx", "GPTQ"),
+    ("qweight", "GPTQ"),
+    ("weight.absmax", "bitsandbytes 4-bit"),
+    ("SCB", "bitsandbytes LLM.int8"),
+    ("weight_packed", "compressed-tensors"),
+    ("weight_scale", "compressed-tensors or FP8"),
+    ("weight_scale_inv", "block FP8"),
+    ("weight_scale_2", "ModelOpt NVFP4"),
+    ("codebooks", "AQLM"),
+    ("Qidxs", "QuIP#"),
+    ("W_q", "HQQ"),
+    ("gate_up_proj_blocks", "gpt-oss MXFP4"),
+];
+
+/// An error if `tensor`, which no format of the registry claims, belongs to a quantized layer.
+pub(super) fn refuse(tensor: &TensorRef<'_>) -> Result<(), FormatError> {
+    let ends =
+        |suffix: &str| tensor.name.strip_suffix(suffix).is_some_and(|module| module.ends_with('.'));
+    match SUFFIXES.iter().find(|(suffix, _)| ends(suffix)) {
+        None => Ok(()),
+        Some((_, library)) => {
+            let known = crate::registry::known_names();
+            let problem = format!("belongs to a {library} layer, which this version does not read");
+            Err(tensor.error(problem, format!("use a checkpoint in one of: {known}")))
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! A decoded linear layer: logical codes and group parameters, free of any file's packing.
+
+use crate::formula::Formula;
+use half::f16;
+use qtune_ir::WeightSpec;
+use rayon::prelude::*;
+
+/// Unsigned codes of a matrix, row-major. Codes of up to 4 bits take half a byte, the even column
+/// in the low nibble; wider codes take one byte. Every row starts at a byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codes {
+    rows: usize,
+    cols: usize,
+    bits: u8,
+    bytes: Vec<u8>,
+}
+
+impl Codes {
+    /// All-zero codes of `bits` (at most 8) bits.
+    pub fn zeros(rows: usize, cols: usize, bits: u8) -> Codes {
+        let mut codes = Codes { rows, cols, bits, bytes: Vec::new() };
+        codes.bytes = vec![0; rows * codes.row_stride()];
+        codes
+    }
+
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bits per code.
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// Bytes per row.
+    pub fn row_stride(&self) -> usize {
+        if self.bits <= 4 {
+            self.cols.div_ceil(2)
+        } else {
+            self.cols
+        }
+    }
+
+    /// All rows, `row_stride` bytes each.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All rows, for a decoder to fill.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// The stored bytes of row `n`.
+    pub fn row(&self, n: usize) -> &[u8] {
+        let stride = self.row_stride();
+        &self.bytes[n * stride..(n + 1) * stride]
+    }
+
+    /// The code of column `k` of row `n`.
+    pub fn get(&self, n: usize, k: usize) -> u8 {
+        assert!(k < self.cols, "column {k} of {}", self.cols);
+        let row = self.row(n);
+        if self.bits <= 4 {
+            row[k / 2] >> (4 * (k % 2)) & 15
+        } else {
+            row[k]
+        }
+    }
+
+    /// Writes the codes of row `n` to `out`, one per byte; `out` holds one byte per column.
+    pub fn unpack_row(&self, n: usize, out: &mut [u8]) {
+        assert_eq!(out.len(), self.cols, "one byte per column");
+        let row = self.row(n);
+        if self.bits > 4 {
+            out.copy_from_slice(row);
+            return;
+        }
+        for (pair, byte) in out.chunks_mut(2).zip(row) {
+            pair[0] = byte & 15;
+            if let Some(odd) = pair.get_mut(1) {
+                *odd = byte >> 4;
+            }
+        }
+    }
+
+    /// Stores the codes of row `n`, one per byte, each within `bits`.
+    pub fn pack_row(&mut self, n: usize, codes: &[u8]) {
+        assert_eq!(codes.len(), self.cols, "one byte per column");
+        assert!(
+            codes.iter().all(|code| code >> (self.bits - 1) <= 1),
+            "codes of {} bits",
+            self.bits
+        );
+        let (stride, bits) = (self.row_stride(), self.bits);
+        let row = &mut self.bytes[n * stride..(n + 1) * stride];
+        if bits > 4 {
+            row.copy_from_slice(codes);
+            return;
+        }
+        for (byte, pair) in row.iter_mut().zip(codes.chunks(2)) {
+            *byte = pair[0] | pair.get(1).map_or(0, |odd| odd << 4);
+        }
+    }
+}
+
+/// The values of one group parameter, logical `[N, K/G]`, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ParamValues {
+    /// 16-bit floats.
+    F16(Vec<f16>),
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// Unsigned integers, one per byte.
+    Code(Vec<u8>),
+}
+
+impl ParamValues {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            ParamValues::F16(values) => values.len(),
+            ParamValues::F32(values) => values.len(),
+            ParamValues::Code(values) => values.len(),
+        }
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Value `index`, exactly.
+    pub fn get(&self, index: usize) -> f64 {
+        match self {
+            ParamValues::F16(values) => values[index].to_f64(),
+            ParamValues::F32(values) => values[index].into(),
+            ParamValues::Code(values) => values[index].into(),
+        }
+    }
+}
+
+/// One group parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamArray {
+    /// The symbol in the dequantization expression: `s`, `z`, `t`.
+    pub name: String,
+    /// Its values.
+    pub values: ParamValues,
+}
+
+/// How a format's own library rounds a dequantized weight. All of them compute the exact value of
+/// the expression and round it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// To f16.
+    F16,
+    /// To f32.
+    F32,
+}
+
+impl Rounding {
+    /// `exact` rounded once, to nearest even.
+    pub fn round(self, exact: f64) -> f32 {
+        match self {
+            Rounding::F32 => exact as f32,
+            Rounding::F16 => f16::from_f32(round_to_odd(exact)).to_f32(),
+        }
+    }
+}
+
+/// `exact` as f32, inexact results with an odd last bit. f32 has more than two bits beyond f16, so
+/// rounding such a value to f16 gives what rounding `exact` itself would: the odd bit keeps it off
+/// the ties (Boldo and Melquiond, "When double rounding is odd", 2004). Needed because a plain
+/// conversion in two steps rounds twice.
+fn round_to_odd(exact: f64) -> f32 {
+    let nearest = exact as f32;
+    if f64::from(nearest) == exact || !nearest.is_finite() {
+        return nearest;
+    }
+    let away = f64::from(nearest).abs() > exact.abs();
+    let toward_zero = nearest.to_bits() - u32::from(away);
+    f32::from_bits(toward_zero | 1)
+}
+
+/// One quantized linear layer in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedLinear {
+    /// What a weight means: bits, groups, parameters, expression.
+    pub spec: WeightSpec,
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+    /// Codes `[N, K]`.
+    pub codes: Codes,
+    /// Group parameters `[N, K/G]`, in the order of `spec.params`.
+    pub params: Vec<ParamArray>,
+    /// Bias `[N]`, added to the output.
+    pub bias: Option<Vec<f16>>,
+    /// How the format's own library rounds a weight.
+    pub rounding: Rounding,
+}
+
+impl QuantizedLinear {
+    /// Input features per quant group.
+    pub fn group_size(&self) -> usize {
+        match self.spec.group {
+            qtune_ir::Group::Size(size) => (size as usize).min(self.k),
+            qtune_ir::Group::Channel => self.k,
+        }
+    }
+
+    /// Quant groups per output row.
+    pub fn groups(&self) -> usize {
+        self.k.div_ceil(self.group_size())
+    }
+
+    /// The values of the parameter called `name` in the expression.
+    pub fn param(&self, name: &str) -> Option<&ParamValues> {
+        self.params.iter().find(|param| param.name == name).map(|param| &param.values)
+    }
+
+    /// The weights `[N, K]`, row-major, as the format's own library computes them, bit for bit.
+    ///
+    /// # Panics
+    ///
+    /// If `spec.expr` is not an expression of `q` and the parameters, which no reader produces.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let mut weights = vec![0.0; self.n * self.k];
+        let names: Vec<&str> = self.spec.params.iter().map(|param| param.name.as_str()).collect();
+        let formula =
+            Formula::parse(&self.spec.expr, &names).expect("an expression of the registry");
+        weights.par_chunks_mut(self.k.max(1)).enumerate().for_each_init(
+            || vec![0u8; self.k],
+            |codes, (n, row)| {
+                self.codes.unpack_row(n, codes);
+                self.dequantize_row(&formula, n, codes, row);
+            },
+        );
+        weights
+    }
+
+    /// One row. A group has few codes and many weights, so each code's value is computed once.
+    fn dequantize_row(&self, formula: &Formula, n: usize, codes: &[u8], row: &mut [f32]) {
+        let mut params = vec![0.0; self.params.len()];
+        let mut value_of = vec![0.0; 1 << self.codes.bits()];
+        let groups = codes.chunks(self.group_size()).zip(row.chunks_mut(self.group_size()));
+        for (group, (codes, weights)) in groups.enumerate() {
+            for (value, param) in params.iter_mut().zip(&self.params) {
+                *value = param.values.get(n * self.groups() + group);
+            }
+            for (code, value) in value_of.iter_mut().enumerate() {
+                *value = self.rounding.round(formula.value(code as f64, &params));
+            }
+            for (weight, code) in weights.iter_mut().zip(codes) {
+                *weight = value_of[usize::from(*code)];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use qtune_ir::{Group, Param, ParamType};
+
+    #[test]
+    fn codes_unpack_as_they_are_read_one_by_one() {
+        for bits in [4, 8] {
+            let mut codes = Codes::zeros(3, 5, bits);
+            for (index, byte) in codes.bytes_mut().iter_mut().enumerate() {
+                *byte = (index * 37) as u8;
+            }
+            for n in 0..3 {
+                let mut row = [0; 5];
+                codes.unpack_row(n, &mut row);
+                assert_eq!(row.to_vec(), (0..5).map(|k| codes.get(n, k)).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn packed_rows_unpack_to_the_same_codes() {
+        for (bits, row) in [(3, [7, 0, 1, 2, 5]), (4, [15, 0, 8, 3, 9]), (8, [255, 0, 16, 3, 9])] {
+            let mut codes = Codes::zeros(2, 5, bits);
+            codes.pack_row(1, &row);
+            let mut unpacked = [0; 5];
+            codes.unpack_row(1, &mut unpacked);
+            assert_eq!(unpacked, row);
+            assert!(codes.row(0).iter().all(|byte| *byte == 0), "the other row is untouched");
+        }
+    }
+
+    #[test]
+    fn rounding_to_f16_happens_once() {
+        // Just above the tie between 1 and the next f16: two steps would land on the tie first.
+        let above_tie = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
+        assert_eq!(Rounding::F16.round(above_tie), 1.0 + 2f32.powi(-10));
+        assert_eq!(Rounding::F16.round(-above_tie), -1.0 - 2f32.powi(-10));
+        let below_tie = 1.0 + 3.0 * 2f64.powi(-11) - 2f64.powi(-40);
+        assert_eq!(Rounding::F16.round(below_tie), 1.0 + 2f32.powi(-10));
+        assert_eq!(Rounding::F16.round(1e9), f32::INFINITY);
+    }
+
+    #[test]
+    fn a_short_last_group_has_its_own_parameters() {
+        let spec = WeightSpec {
+            name: "test".into(),
+            bits: 4,
+            group: Group::Size(2),
+            params: vec![Param { name: "s".into(), dtype: ParamType::F32 }],
+            expr: "(* q s)".into(),
+        };
+        let mut codes = Codes::zeros(1, 3, 4);
+        codes.bytes_mut().copy_from_slice(&[0x21, 0x03]);
+        let values = ParamValues::F32(vec![10.0, 100.0]);
+        let params = vec![ParamArray { name: "s".into(), values }];
+        let rounding = Rounding::F32;
+        let layer = QuantizedLinear { spec, n: 1, k: 3, codes, params, bias: None, rounding };
+        assert_eq!(layer.dequantize(), [10.0, 20.0, 300.0]);
+    }
+
+    proptest! {
+        /// Values of f16 sums and products are multiples of 2^-24, so nearest is decided exactly.
+        #[test]
+        fn the_rounded_value_is_a_nearest_f16(value in -(1i64 << 40)..(1i64 << 40)) {
+            let exact = value as f64 / (1u64 << 24) as f64;
+            let rounded = f64::from(Rounding::F16.round(exact));
+            let bits = f16::from_f64(rounded).to_bits();
+            for neighbour in [bits.wrapping_sub(1), bits + 1] {
+                let neighbour = f16::from_bits(neighbour);
+                if neighbour.is_finite() && rounded.is_finite() {
+                    let (near, far) = ((rounded - exact).abs(), (neighbour.to_f64() - exact).abs());
+                    prop_assert!(near < far || (near == far && bits % 2 == 0));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Weight shapes of published models, as an engine that fuses q, k, v and gate, up sees them.
+//!
+//! Every number comes from the model's published `config.json`.
+
+use crate::error::FormatError;
+use crate::suggest::did_you_mean;
+
+/// The dimensions of a decoder-only transformer that decide its weight shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelPreset {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// Width of the residual stream.
+    pub hidden: u32,
+    /// Width of the MLP between `gate`/`up` and `down`.
+    pub intermediate: u32,
+    /// Query heads.
+    pub heads: u32,
+    /// Key/value heads.
+    pub kv_heads: u32,
+    /// Elements per head.
+    pub head_dim: u32,
+    /// Transformer blocks.
+    pub layers: u32,
+    /// Whether q, k and v have a bias (Qwen2 models).
+    pub qkv_bias: bool,
+}
+
+/// One weight matrix of a preset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PresetMatrix {
+    /// `qkv`, `o`, `gate_up` or `down`.
+    pub name: &'static str,
+    /// Output features.
+    pub n: u32,
+    /// Input features.
+    pub k: u32,
+    /// Whether the layer adds a bias.
+    pub bias: bool,
+    /// Multiplications with this shape for one decoded token.
+    pub calls_per_token: u32,
+}
+
+impl ModelPreset {
+    /// The four fused matrices of a transformer block, in execution order.
+    pub fn matrices(&self) -> [PresetMatrix; 4] {
+        let matrix =
+            |name, n, k, bias| PresetMatrix { name, n, k, bias, calls_per_token: self.layers };
+        let attention = self.heads * self.head_dim;
+        let qkv = attention + 2 * self.kv_heads * self.head_dim;
+        [
+            matrix("qkv", qkv, self.hidden, self.qkv_bias),
+            matrix("o", self.hidden, attention, false),
+            matrix("gate_up", 2 * self.intermediate, self.hidden, false),
+            matrix("down", self.hidden, self.intermediate, false),
+        ]
+    }
+}
+
+/// A row of the table below: name, hidden, intermediate, (heads, kv heads, head size), layers,
+/// bias of q, k, v.
+const fn row(
+    name: &'static str,
+    hidden: u32,
+    intermediate: u32,
+    (heads, kv_heads, head_dim): (u32, u32, u32),
+    layers: u32,
+    qkv_bias: bool,
+) -> ModelPreset {
+    ModelPreset { name, hidden, intermediate, heads, kv_heads, head_dim, layers, qkv_bias }
+}
+
+/// Every preset.
+pub static PRESETS: &[ModelPreset] = &[
+    row("qwen2.5-32b", 5120, 27648, (40, 8, 128), 64, true),
+    row("qwen2.5-7b", 3584, 18944, (28, 4, 128), 28, true),
+    row("qwen3-32b", 5120, 25600, (64, 8, 128), 64, false),
+    row("qwen3-8b", 4096, 12288, (32, 8, 128), 36, false),
+    row("llama-3.1-70b", 8192, 28672, (64, 8, 128), 80, false),
+    row("llama-3.1-8b", 4096, 14336, (32, 8, 128), 32, false),
+    row("mistral-7b", 4096, 14336, (32, 8, 128), 32, false),
+];
+
+/// The preset called `name`; the error lists those that exist.
+pub fn preset(name: &str) -> Result<&'static ModelPreset, FormatError> {
+    let names = || PRESETS.iter().map(|preset| preset.name);
+    let wanted = name.to_ascii_lowercase();
+    PRESETS.iter().find(|preset| preset.name == wanted).ok_or_else(|| FormatError::UnknownPreset {
+        name: name.into(),
+        suggestion: did_you_mean(&wanted, names()),
+        known: names().collect::<Vec<_>>().join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qwen2_5_32b_has_the_four_published_fused_shapes() {
+        let matrices = preset("qwen2.5-32b").unwrap().matrices();
+        let shapes = matrices.map(|m| (m.name, m.n, m.k));
+        assert_eq!(
+            shapes,
+            [
+                ("qkv", 7168, 5120),
+                ("o", 5120, 5120),
+                ("gate_up", 55296, 5120),
+                ("down", 5120, 27648)
+            ]
+        );
+        assert!(matrices[0].bias && !matrices[1].bias);
+    }
+
+    #[test]
+    fn attention_may_be_wider_than_the_residual_stream() {
+        let matrices = preset("Qwen3-32B").unwrap().matrices();
+        assert_eq!((matrices[0].n, matrices[1].k), (10240, 8192));
+    }
+
+    #[test]
+    fn presets_have_distinct_names_and_shapes_that_groups_of_128_divide() {
+        for (index, one) in PRESETS.iter().enumerate() {
+            assert!(PRESETS[..index].iter().all(|other| other.name != one.name));
+            assert!(one.matrices().iter().all(|m| m.n % 128 == 0 && m.k % 128 == 0));
+        }
+    }
+
+    #[test]
+    fn an_unknown_preset_lists_the_known_ones_and_the_nearest() {
+        let message = preset("qwen2.5-32").unwrap_err().to_string();
+        assert!(message.contains("did you mean `qwen2.5-32b`?"), "{message}");
+        assert!(message.contains("mistral-7b"), "{message}");
+    }
+}

@@ -1,0 +1,202 @@
+//! The format registry: one row per format.
+//!
+//! Adding a format is one file with its [`FormatRow`] and one line in [`FORMATS`]; names, the
+//! command line, checkpoint detection and the compiler pick it up from here.
+
+use crate::config::QuantConfig;
+use crate::error::FormatError;
+use crate::linear::QuantizedLinear;
+use crate::name::{FormatName, Grouping, Modifier};
+use crate::suggest::did_you_mean;
+use crate::tensors::Module;
+use qtune_ir::{Group, Param, ParamType, WeightSpec};
+
+/// Every format that this version reads.
+pub static FORMATS: &[&FormatRow] = &[&crate::awq::ROW];
+
+/// One format: what its names, its values and its bytes mean.
+#[derive(Debug)]
+pub struct FormatRow {
+    /// First word of its names.
+    pub family: &'static str,
+    /// One line for people who choose a format.
+    pub doc: &'static str,
+    /// The paper and the library that define it.
+    pub source: &'static str,
+    /// How codes and group parameters are packed in a file.
+    pub packing: &'static str,
+    /// The spellings its names may have, for help and messages.
+    pub names: &'static str,
+    /// Some names that resolve; the first is the usual one.
+    pub examples: &'static [&'static str],
+    /// The value of one weight, per width and set of modifiers; the first row's width is the
+    /// one that names leave out.
+    pub variants: &'static [Variant],
+    /// Tensor suffixes of which one is enough to suspect a layer in this format.
+    pub anchors: &'static [&'static str],
+    /// All tensor suffixes that belong to such a layer.
+    pub companions: &'static [&'static str],
+    /// Whether a module with an anchor is in this format. The tensors decide; the configuration
+    /// only where they leave it open.
+    pub claims: fn(&Module<'_>, Option<&QuantConfig>) -> Result<bool, FormatError>,
+    /// Checks a claimed module's tensors against each other and the configuration, without
+    /// reading their data.
+    pub inspect: fn(&Module<'_>, Option<&QuantConfig>) -> Result<LayerHeader, FormatError>,
+    /// Decodes a module that `inspect` accepted, checking the values.
+    pub load: fn(&Module<'_>, &LayerHeader) -> Result<QuantizedLinear, FormatError>,
+}
+
+/// What one weight is worth in one variation of a format.
+#[derive(Debug)]
+pub struct Variant {
+    /// Bits per code.
+    pub bits: u8,
+    /// The modifiers in the name that select it, sorted.
+    pub modifiers: &'static [Modifier],
+    /// Group parameters: symbol and stored type.
+    pub params: &'static [(&'static str, ParamType)],
+    /// The weight as an expression of the code `q` and the parameters.
+    pub expr: &'static str,
+}
+
+/// What the shapes of a quantized layer's tensors say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerHeader {
+    /// The format's name: `awq-g128`.
+    pub name: FormatName,
+    /// The name of the packing inside the format: `gemm`.
+    pub layout: &'static str,
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+    /// Quant groups along k.
+    pub group: Group,
+}
+
+impl LayerHeader {
+    /// Quant groups per output row.
+    pub fn groups(&self) -> usize {
+        match self.group {
+            Group::Size(size) => self.k.div_ceil(size as usize),
+            Group::Channel => 1,
+        }
+    }
+}
+
+impl FormatRow {
+    /// The specification of this row's format `name`, which must be of this family.
+    pub fn spec(&self, name: &FormatName) -> Result<WeightSpec, FormatError> {
+        let bad = |problem: String| FormatError::UnknownFormat {
+            name: name.to_string(),
+            problem,
+            known: known_names(),
+        };
+        let default_bits = self.variants.first().map_or(0, |variant| variant.bits);
+        let bits = name.bits.unwrap_or(default_bits);
+        let group = match name.grouping {
+            Some(Grouping::Size(size)) => Group::Size(size),
+            Some(Grouping::Channel) => Group::Channel,
+            Some(Grouping::Block(size)) => {
+                return Err(bad(format!("{} groups are written -g{size}", self.family)));
+            }
+            None => return Err(bad(format!("the group size is missing, as in {}", self.names))),
+        };
+        let fits = |variant: &&Variant| variant.bits == bits && variant.modifiers == name.modifiers;
+        let variant = self.variants.iter().find(fits).ok_or_else(|| {
+            bad(format!("{} has no such width or modifier: {}", self.family, self.names))
+        })?;
+        let printed =
+            FormatName { bits: (bits != default_bits).then_some(bits), ..name.clone() }.to_string();
+        let param =
+            |(name, dtype): &(&str, ParamType)| Param { name: (*name).into(), dtype: *dtype };
+        Ok(WeightSpec {
+            name: printed,
+            bits,
+            group,
+            params: variant.params.iter().map(param).collect(),
+            expr: variant.expr.into(),
+        })
+    }
+}
+
+/// What the format called `name` means. The error names the part that is wrong, lists the formats
+/// that exist and suggests the nearest.
+pub fn resolve(name: &str) -> Result<WeightSpec, FormatError> {
+    let parsed: FormatName = name.parse()?;
+    let row = FORMATS.iter().find(|row| row.family == parsed.family);
+    let Some(row) = row else {
+        let examples = FORMATS.iter().flat_map(|row| row.examples.iter().copied());
+        return Err(FormatError::UnknownFormat {
+            name: name.into(),
+            problem: format!(
+                "there is no family `{}`{}",
+                crate::error::shown(&parsed.family),
+                did_you_mean(&parsed.to_string(), examples)
+            ),
+            known: known_names(),
+        });
+    };
+    row.spec(&parsed)
+}
+
+/// The spellings of all formats, for messages.
+pub(crate) fn known_names() -> String {
+    FORMATS.iter().map(|row| row.names).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formula::Formula;
+
+    #[test]
+    fn rows_are_complete_and_their_families_distinct() {
+        for (index, row) in FORMATS.iter().enumerate() {
+            assert!(FORMATS[..index].iter().all(|other| other.family != row.family));
+            for text in [row.doc, row.source, row.packing, row.names] {
+                assert!(!text.is_empty() && !text.contains('\n'), "{}: {text:?}", row.family);
+            }
+            assert!(!row.examples.is_empty() && !row.variants.is_empty());
+            assert!(row.anchors.iter().all(|anchor| row.companions.contains(anchor)));
+        }
+    }
+
+    #[test]
+    fn examples_resolve_to_themselves() {
+        for row in FORMATS {
+            for example in row.examples {
+                assert_eq!(resolve(example).unwrap().name, *example);
+                assert!(example.starts_with(row.family));
+            }
+        }
+    }
+
+    #[test]
+    fn every_expression_is_a_formula_of_the_code_and_the_row_s_parameters() {
+        for row in FORMATS {
+            for variant in row.variants {
+                let names: Vec<&str> = variant.params.iter().map(|(name, _)| *name).collect();
+                let formula = Formula::parse(variant.expr, &names).unwrap();
+                let at = |q: f64| formula.value(q, &vec![2.0; names.len()]);
+                assert_ne!(at(0.0), at(1.0), "{} ignores the code", variant.expr);
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_width_is_left_out_of_the_name() {
+        assert_eq!(resolve("AWQ-w4-g64").unwrap().name, "awq-g64");
+    }
+
+    #[test]
+    fn unknown_names_list_what_exists_and_suggest_the_nearest() {
+        let message = |name: &str| resolve(name).unwrap_err().to_string();
+        assert!(message("awk-g128").contains("did you mean `awq-g128`?"));
+        assert!(message("exl3-g128").contains("known formats: awq-g<SIZE>"));
+        assert!(message("awq-w3-g128").contains("no such width"));
+        assert!(message("awq-g128-dq").contains("no such width or modifier"));
+        assert!(message("awq-b64").contains("are written -g64"));
+        assert!(message("awq").contains("group size is missing"));
+    }
+}

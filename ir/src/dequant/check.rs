@@ -1,0 +1,192 @@
+//! The verifier: which terms are well typed, legal on an engine, and accepted by codegen.
+//!
+//! A term that codegen accepts has this shape, and [`Lowered`] is the proof:
+//! - the root is an f32 expression of `+ - * fma neg` per (row, token, quant group) over sums and
+//!   uniform values (constants, group parameters; on `Mma` also `p` and `rp`);
+//! - a sum is `(sum Y)` or `(sum (* A Y))`, where `Y` is `x` or `(* c x)` with a power of two `c`,
+//!   the same `c` in every sum of the term because activations are staged once;
+//! - `A` is computed per weight in the compute type by `+ - * fma neg` from conversions of the code
+//!   (`real magic subn` of an integer expression, or of `at` one) and from uniform values. A maximal
+//!   uniform sub-expression of `A` is computed in f32 once per row, quant group and position weight
+//!   (`p` is known where code is emitted) and rounded once to the compute type.
+
+use super::{Context, DequantError, Engine, Facts, Op, Role, Term};
+use crate::DType;
+use egg::{Id, Language};
+
+/// Products that one half of a half2 accumulator adds before it is widened: the longest chain.
+pub const HALF2_CHAIN: u32 = 16;
+
+/// One distinct sum of a term.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SumSite {
+    /// The `sum` node.
+    pub id: Id,
+    /// The expression `A` of a weight; `None` for the plain sum of activations.
+    pub weight: Option<Id>,
+    /// The constant `c` that activations are multiplied by when they are staged.
+    pub activation_scale: f64,
+}
+
+/// A term that codegen accepts, with what it needs to know about each node.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// Facts of [`Term::nodes`], by index.
+    pub facts: Vec<Facts>,
+    /// The distinct sums, in node order.
+    pub sums: Vec<SumSite>,
+    /// Whether codes are used where they lie (`at`), so that the position weight matters.
+    pub in_place: bool,
+}
+
+impl Lowered {
+    /// Checks `term` for the engine of `ctx`.
+    ///
+    /// # Errors
+    /// [`DequantError::IllTyped`] or [`DequantError::Illegal`], naming the sub-expression.
+    pub fn new(term: &Term, ctx: &Context) -> Result<Lowered, DequantError> {
+        ctx.check()?;
+        let facts = typed(term, ctx)?;
+        let illegal = |id: Id, why: String| DequantError::Illegal {
+            at: term.text_at(id),
+            engine: ctx.engine,
+            act: ctx.act,
+            why,
+        };
+        for (index, op) in term.nodes().iter().enumerate() {
+            let own = &facts[index];
+            check_node(ctx, op, own, |id| &facts[usize::from(id)])
+                .map_err(|why| illegal(Id::from(index), why))?;
+        }
+        let root = &facts[usize::from(term.root())];
+        if root.role != Role::Outer {
+            return Err(illegal(term.root(), "the root contains no sum".into()));
+        }
+        let sums = sum_sites(term, &facts).map_err(|(id, why)| illegal(id, why))?;
+        let in_place = term.nodes().iter().any(|op| matches!(op, Op::At(_)));
+        Ok(Lowered { facts, sums, in_place })
+    }
+
+    /// Facts of one node.
+    pub fn facts(&self, id: Id) -> &Facts {
+        &self.facts[usize::from(id)]
+    }
+}
+
+/// The facts of every node.
+fn typed(term: &Term, ctx: &Context) -> Result<Vec<Facts>, DequantError> {
+    let mut facts: Vec<Facts> = Vec::with_capacity(term.nodes().len());
+    for (index, op) in term.nodes().iter().enumerate() {
+        let of = Facts::of(ctx, op, |id| &facts[usize::from(id)]);
+        let at = || term.text_at(Id::from(index));
+        facts.push(of.map_err(|why| DequantError::IllTyped { at: at(), why })?);
+    }
+    Ok(facts)
+}
+
+fn sum_sites(term: &Term, facts: &[Facts]) -> Result<Vec<SumSite>, (Id, String)> {
+    let mut sites: Vec<SumSite> = Vec::new();
+    for (index, op) in term.nodes().iter().enumerate() {
+        let Op::Sum(body) = op else { continue };
+        let id = Id::from(index);
+        let (weight, activation) = match term.node(*body) {
+            Op::Mul([a, y]) if facts[usize::from(*body)].role == Role::Product => (Some(*a), *y),
+            _ => (None, *body),
+        };
+        let activation_scale = activation_scale(term, facts, activation)
+            .ok_or_else(|| (id, "activations may only be scaled by one power of two".into()))?;
+        if sites.first().is_some_and(|first| first.activation_scale != activation_scale) {
+            return Err((id, "sums of one term scale the activations differently".into()));
+        }
+        sites.push(SumSite { id, weight, activation_scale });
+    }
+    Ok(sites)
+}
+
+fn activation_scale(term: &Term, facts: &[Facts], id: Id) -> Option<f64> {
+    match term.node(id) {
+        Op::Activation => Some(1.0),
+        Op::Mul([c, x]) if *term.node(*x) == Op::Activation => {
+            let value = facts[usize::from(*c)].constant?.value();
+            let power_of_two = value > 0.0 && value.to_bits() & ((1 << 52) - 1) == 0;
+            power_of_two.then_some(value)
+        }
+        _ => None,
+    }
+}
+
+/// What must hold of one node, given its own and its children's facts.
+///
+/// # Errors
+/// One line saying what does not.
+pub(super) fn check_node<'a>(
+    ctx: &Context,
+    op: &Op,
+    own: &Facts,
+    child: impl Fn(Id) -> &'a Facts,
+) -> Result<(), String> {
+    match op {
+        Op::Magic(i) => fits_magic(ctx, child(*i))?,
+        Op::Subnormal(i) => fits_subnormal(ctx, child(*i))?,
+        Op::Real(i) if !child(*i).exact_in(ctx.compute()) => {
+            return Err(format!("codes are not exact in {}", ctx.compute()));
+        }
+        Op::Sum(body) if ctx.engine == Engine::Half2 => fits_half2_sum(child(*body))?,
+        _ => {}
+    }
+    match own.role {
+        Role::Weight | Role::Product => {
+            fits_compute(ctx, own)?;
+            op.children().iter().try_for_each(|id| fits_compute(ctx, child(*id)))
+        }
+        Role::Outer if own.position && ctx.engine != Engine::Mma => {
+            Err("p varies along k, so it cannot leave the sum".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value of the weight's computation must not overflow the compute type.
+fn fits_compute(ctx: &Context, facts: &Facts) -> Result<(), String> {
+    let limit = ctx.compute().max_finite();
+    match facts.magnitude() {
+        Some(magnitude) if magnitude > limit && facts.role != Role::Activation => {
+            Err(format!("values up to {magnitude} overflow {}", ctx.compute()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The integer must stay below the last mantissa bit that the magic number leaves free.
+pub(super) fn fits_magic(ctx: &Context, integer: &Facts) -> Result<(), String> {
+    match integer.magnitude() {
+        Some(hi) if hi < ctx.magic_base() => Ok(()),
+        hi => Err(format!("{} does not fit below {}", hi.unwrap_or(f64::NAN), ctx.magic_base())),
+    }
+}
+
+/// The integer must fit an f16 subnormal's ten bits, and its products must not underflow.
+pub(super) fn fits_subnormal(ctx: &Context, integer: &Facts) -> Result<(), String> {
+    if ctx.compute() != DType::F16 {
+        return Err("subnormal codes are an f16 trick".into());
+    }
+    if ctx.engine == Engine::Half2 {
+        return Err("products of subnormal codes underflow in half FMAs".into());
+    }
+    match integer.magnitude() {
+        Some(hi) if hi <= 1023.0 => Ok(()),
+        _ => Err("does not fit ten bits".into()),
+    }
+}
+
+/// A chain of half FMAs must not overflow, whatever the activations are: the body's grid is in
+/// units of the largest f16.
+fn fits_half2_sum(body: &Facts) -> Result<(), String> {
+    match body.magnitude() {
+        Some(magnitude) if magnitude * f64::from(HALF2_CHAIN) <= 1.0 => Ok(()),
+        Some(magnitude) => Err(format!(
+            "{HALF2_CHAIN} products of up to {magnitude} times the largest f16 overflow"
+        )),
+        None => Err("products of unknown size may overflow f16".into()),
+    }
+}

@@ -1,0 +1,81 @@
+//! What surrounds a term: the format, the activations and the arithmetic that consumes weights.
+
+use super::DequantError;
+use crate::{DType, ParamType, WeightSpec};
+use std::fmt;
+
+/// The arithmetic that consumes dequantized weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Engine {
+    /// `mma.m16n8k16` on pairs of weights in the activation's type, f32 accumulation. The layout
+    /// puts the codes of rows `g` at bit 0 and of rows `g+8` at bit 4: `p` is a row's constant.
+    Mma,
+    /// Packed half FMAs, 16 products per half, then f32. `p` alternates between pairs of one row.
+    Half2,
+    /// Weights in f16 pairs, widened to f32 and multiplied by f32 activations. `p` alternates.
+    F32,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Engine::Mma => "mma",
+            Engine::Half2 => "half2",
+            Engine::F32 => "f32",
+        })
+    }
+}
+
+/// The position weights a code may have where it lies in its 16-bit half word, once the word has
+/// been shifted at most by 8: bit 0 or bit 4.
+pub const POSITIONS: [f64; 2] = [1.0, 16.0];
+
+/// Everything that decides what a term means and whether it is legal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Element type of the activations.
+    pub act: DType,
+    /// What consumes the weights.
+    pub engine: Engine,
+    /// The format.
+    pub spec: WeightSpec,
+}
+
+impl Context {
+    /// The type in which weights are computed inside sums.
+    pub fn compute(&self) -> DType {
+        match self.engine {
+            Engine::Mma => self.act,
+            Engine::Half2 | Engine::F32 => DType::F16,
+        }
+    }
+
+    /// The power of two whose last mantissa bit weighs 1 in the compute type: an integer placed in
+    /// the low mantissa bits reads as this plus the integer (`0x6400` in f16, `0x4300` in bf16).
+    pub fn magic_base(&self) -> f64 {
+        2.0f64.powi(self.compute().mantissa_bits() as i32)
+    }
+
+    /// The largest code.
+    pub fn code_max(&self) -> u32 {
+        (1 << self.spec.bits) - 1
+    }
+
+    /// How the parameter called `name` is stored, and its index.
+    pub fn param(&self, name: &str) -> Option<(usize, ParamType)> {
+        let found = self.spec.params.iter().enumerate().find(|(_, p)| p.name == name);
+        found.map(|(index, param)| (index, param.dtype))
+    }
+
+    /// Refuses combinations that no kernel computes.
+    pub(super) fn check(&self) -> Result<(), DequantError> {
+        let why = match self.engine {
+            Engine::Mma if self.act == DType::F32 => "mma has no f32 operands",
+            Engine::Half2 if self.act != DType::F16 => "half2 sums need f16 activations",
+            _ if !(1..=10).contains(&self.spec.bits) => "codes must have 1 to 10 bits",
+            _ => return Ok(()),
+        };
+        let what = format!("{} on {} with {} activations", self.spec.name, self.engine, self.act);
+        Err(DequantError::Context { what, why })
+    }
+}

@@ -1,0 +1,312 @@
+//! The table of rewrites. `README.md` beside this file holds the rules about rules.
+
+use super::check::{fits_magic, fits_subnormal};
+use super::{Context, DequantError, Engine, Facts, Op, Role};
+use egg::{Analysis, DidMerge, EGraph, Id, Language, Pattern, Rewrite, Subst, Var};
+use std::sync::Arc;
+
+/// One row of the table: a named equality, used from left to right.
+pub struct Rule {
+    /// Its name, as printed in derivations and given to `Options::disabled_rules`.
+    pub name: &'static str,
+    /// What it is about; rows of a theme stand together.
+    pub theme: &'static str,
+    /// Pairs of left and right side. `BASE` stands for the compute type's magic base.
+    pub forms: &'static [(&'static str, &'static str)],
+    /// Conditions, all of which must hold of the matched values.
+    conditions: &'static [Need],
+}
+
+/// A condition on the values that a pattern's variables are bound to.
+#[derive(Clone, Copy)]
+enum Need {
+    /// Depends on the code: computed per weight.
+    Weight(&'static str),
+    /// The same for all k of a quant group.
+    Invariant(&'static str),
+    /// Computed outside of the loop over k.
+    Hoistable(&'static str),
+    /// Not computed outside of the loop over k.
+    Varying(&'static str),
+    /// Depends on a group parameter, and not on the position weight.
+    Scale(&'static str),
+    /// Either contains a sum.
+    AnyOuter(&'static str, &'static str),
+    /// The sum or difference of the two is exact in the compute type.
+    ExactOffset(&'static str, &'static str),
+    /// No larger than twice the codes, so that multiplying it by a scale keeps the codes' bits.
+    SmallOffset(&'static str),
+    /// An integer in the low bits that fits below the magic base even in place.
+    FitsInPlace(&'static str),
+    /// An integer that fits below the magic base.
+    FitsMagic(&'static str),
+    /// An integer that can be read as an f16 subnormal.
+    FitsSubnormal(&'static str),
+    /// The engine adds products in f16.
+    HalfSums,
+}
+
+use Need::{
+    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsSubnormal, HalfSums, Hoistable, Invariant,
+    Scale, SmallOffset, Varying, Weight,
+};
+
+/// The rule that the analysis applies: an operator on constants is a constant.
+pub const FOLD_CONSTANTS: &str = "fold-constants";
+
+const fn rule(
+    name: &'static str,
+    theme: &'static str,
+    forms: &'static [(&'static str, &'static str)],
+    conditions: &'static [Need],
+) -> Rule {
+    Rule { name, theme, forms, conditions }
+}
+
+/// Every rule, by theme.
+#[rustfmt::skip]
+pub static RULES: &[Rule] = &[
+    rule("scale-after-sum", "sums",
+        &[("(sum (* (* ?a ?c) ?y))", "(* ?c (sum (* ?a ?y)))"),
+          ("(sum (* (* ?c ?a) ?y))", "(* ?c (sum (* ?a ?y)))")],
+        &[Weight("?a"), Invariant("?c")]),
+    rule("zero-as-correction", "sums",
+        &[("(sum (* (- ?a ?c) ?y))", "(- (sum (* ?a ?y)) (* ?c (sum ?y)))"),
+          ("(sum (* (+ ?a ?c) ?y))", "(+ (sum (* ?a ?y)) (* ?c (sum ?y)))")],
+        &[Weight("?a"), Invariant("?c")]),
+    rule("prescale-activations", "sums",
+        &[("(sum (* ?a x))", "(* 256 (sum (* ?a (* 0.00390625 x))))")],
+        &[Weight("?a"), HalfSums]),
+
+    rule("merge-scales", "scales",
+        &[("(* ?c (* ?d ?e))", "(* (* ?c ?d) ?e)"),
+          ("(* (* ?d ?e) ?c)", "(* (* ?c ?d) ?e)"),
+          ("(* (* ?e ?d) ?c)", "(* (* ?c ?d) ?e)")],
+        &[Hoistable("?c"), Hoistable("?d"), Varying("?e")]),
+    rule("distribute-scale", "scales",
+        &[("(* ?s (- ?a ?b))", "(- (* ?s ?a) (* ?s ?b))"),
+          ("(* ?s (+ ?a ?b))", "(+ (* ?s ?a) (* ?s ?b))")],
+        &[Hoistable("?s"), AnyOuter("?a", "?b")]),
+
+    rule("magic-number", "conversions",
+        &[("(real ?i)", "(- (magic ?i) BASE)")],
+        &[FitsMagic("?i")]),
+    rule("subnormal", "conversions",
+        &[("(real ?i)", "(* 16777216 (subn ?i))")],
+        &[FitsSubnormal("?i")]),
+    rule("code-in-place", "conversions",
+        &[("(real ?i)", "(* rp (real (at ?i)))")],
+        &[FitsInPlace("?i")]),
+
+    rule("offset-into-zero", "offsets",
+        &[("(- (- ?m ?b) ?z)", "(- ?m (+ ?b ?z))"),
+          ("(+ (- ?m ?b) ?z)", "(- ?m (- ?b ?z))")],
+        &[Weight("?m"), Hoistable("?b"), Hoistable("?z"), ExactOffset("?b", "?z")]),
+    rule("unscale-by-fma", "offsets",
+        &[("(* rp (- ?m ?b))", "(fma ?m rp (neg (* ?b rp)))")],
+        &[Weight("?m"), Hoistable("?b"), ExactOffset("?b", "?b")]),
+    rule("offset-into-fma", "offsets",
+        &[("(- (fma ?m ?r ?c) ?z)", "(fma ?m ?r (- ?c ?z))"),
+          ("(+ (fma ?m ?r ?c) ?z)", "(fma ?m ?r (+ ?c ?z))")],
+        &[Weight("?m"), Hoistable("?c"), Hoistable("?z"), ExactOffset("?c", "?z")]),
+
+    rule("precompute-offset", "fma",
+        &[("(* (- ?a ?z) ?s)", "(fma ?a ?s (neg (* ?z ?s)))"),
+          ("(* ?s (- ?a ?z))", "(fma ?a ?s (neg (* ?z ?s)))"),
+          ("(* (+ ?a ?z) ?s)", "(fma ?a ?s (* ?z ?s))"),
+          ("(* ?s (+ ?a ?z))", "(fma ?a ?s (* ?z ?s))")],
+        &[Weight("?a"), Hoistable("?z"), Scale("?s"), SmallOffset("?z")]),
+    rule("fuse-multiply-add", "fma",
+        &[("(- (* ?a ?s) ?t)", "(fma ?a ?s (neg ?t))"),
+          ("(- (* ?s ?a) ?t)", "(fma ?a ?s (neg ?t))"),
+          ("(+ (* ?a ?s) ?t)", "(fma ?a ?s ?t)"),
+          ("(+ (* ?s ?a) ?t)", "(fma ?a ?s ?t)")],
+        &[Weight("?a"), Scale("?s"), Hoistable("?t")]),
+
+    // No forms: `Algebra::modify` applies it, because it computes its right side.
+    rule(FOLD_CONSTANTS, "constants", &[], &[]),
+];
+
+/// The names of all rules, in table order.
+pub fn rule_names() -> Vec<&'static str> {
+    RULES.iter().map(|rule| rule.name).collect()
+}
+
+/// The e-graph's analysis: facts about each class, and constant folding.
+#[derive(Clone)]
+pub(super) struct Algebra {
+    pub ctx: Arc<Context>,
+    pub fold_constants: bool,
+}
+
+/// The e-graph of the algebra.
+pub(super) type Graph = EGraph<Op, Algebra>;
+
+impl Analysis<Op> for Algebra {
+    /// `None` only for nodes that no typed term contains.
+    type Data = Option<Facts>;
+
+    fn make(graph: &mut Graph, node: &Op, _id: Id) -> Self::Data {
+        let children: Option<Vec<&Facts>> =
+            node.children().iter().map(|id| graph[*id].data.as_ref()).collect();
+        let children = children?;
+        let child = |id| node.children().iter().position(|c| *c == id).map(|i| children[i]);
+        let fallback = children.first().copied();
+        let mut facts = Facts::of(&graph.analysis.ctx, node, |id| {
+            child(id).or(fallback).expect("an operator asks only for its own children")
+        })
+        .ok()?;
+        if graph.analysis.fold_constants && facts.role == Role::Constant {
+            let values: Option<Vec<f64>> =
+                children.iter().map(|f| f.constant.map(|c| c.value())).collect();
+            facts.constant = facts.constant.or(values.and_then(|v| folded(node, &v)));
+        }
+        Some(facts)
+    }
+
+    fn merge(&mut self, a: &mut Self::Data, b: Self::Data) -> DidMerge {
+        let before = b.clone();
+        match (a.as_mut(), b) {
+            (Some(a), Some(b)) => {
+                let changed = a.merge(&b);
+                DidMerge(changed, before.as_ref() != Some(a))
+            }
+            (None, Some(b)) => {
+                *a = Some(b);
+                DidMerge(true, false)
+            }
+            (_, None) => DidMerge(false, a.is_some()),
+        }
+    }
+
+    fn modify(graph: &mut Graph, id: Id) {
+        if !graph.analysis.fold_constants {
+            return;
+        }
+        let Some(num) = graph[id].data.as_ref().and_then(|facts| facts.constant) else { return };
+        if graph[id].nodes.iter().any(|node| matches!(node, Op::Const(_))) {
+            return;
+        }
+        let constant = graph.add(Op::Const(num));
+        if graph.are_explanations_enabled() {
+            graph.union_trusted(id, constant, FOLD_CONSTANTS);
+        } else {
+            graph.union(id, constant);
+        }
+    }
+}
+
+/// An operator on constants, if it rounds nothing: folding must not change the value.
+fn folded(op: &Op, v: &[f64]) -> Option<super::Num> {
+    let value = match (op, v) {
+        (Op::Add(_), [a, b]) => a + b,
+        (Op::Sub(_), [a, b]) => a - b,
+        (Op::Mul(_), [a, b]) => a * b,
+        (Op::Neg(_), [a]) => -a,
+        _ => return None,
+    };
+    let exact = crate::DType::F32.round(value) == value;
+    exact.then(|| super::Num::new(value)).flatten()
+}
+
+/// The rewrites of all rules that are not disabled.
+///
+/// # Errors
+/// [`DequantError::UnknownRule`] for a name that is not in the table.
+pub(super) fn rewrites(
+    ctx: &Arc<Context>,
+    disabled: &[&str],
+) -> Result<Vec<Rewrite<Op, Algebra>>, DequantError> {
+    if let Some(name) = disabled.iter().find(|name| !rule_names().contains(name)) {
+        return Err(DequantError::UnknownRule { name: name.to_string(), known: rule_names() });
+    }
+    let enabled = RULES.iter().filter(|rule| !disabled.contains(&rule.name));
+    Ok(enabled.flat_map(|rule| rule.rewrites(ctx)).collect())
+}
+
+/// The rule that a rewrite belongs to: rewrites are named `rule#form`.
+pub(super) fn rule_of(rewrite: &str) -> Option<&'static str> {
+    let name = rewrite.split('#').next().unwrap_or(rewrite);
+    RULES.iter().map(|rule| rule.name).find(|known| *known == name)
+}
+
+impl Rule {
+    fn rewrites<'a>(
+        &'static self,
+        ctx: &'a Arc<Context>,
+    ) -> impl Iterator<Item = Rewrite<Op, Algebra>> + 'a {
+        self.forms.iter().enumerate().map(move |(index, (left, right))| {
+            let (left, right) = (pattern(left, ctx), pattern(right, ctx));
+            let guard = Guard { ctx: ctx.clone(), conditions: bind(self.conditions) };
+            let applier = egg::ConditionalApplier { condition: guard, applier: right };
+            Rewrite::new(format!("{}#{index}", self.name), left, applier)
+                .expect("the right side uses only variables of the left: the table's test")
+        })
+    }
+}
+
+fn pattern(text: &str, ctx: &Context) -> Pattern<Op> {
+    let base = ctx.magic_base().to_string();
+    text.replace("BASE", &base).parse().expect("patterns of the table parse: the table's test")
+}
+
+/// Conditions with their variables parsed once.
+fn bind(conditions: &'static [Need]) -> Vec<(Need, Vec<Var>)> {
+    let var = |name: &str| name.parse().expect("variables of the table parse: the table's test");
+    conditions.iter().map(|need| (*need, need.variables().into_iter().map(var).collect())).collect()
+}
+
+impl Need {
+    fn variables(self) -> Vec<&'static str> {
+        match self {
+            Weight(a) | Invariant(a) | Hoistable(a) | Varying(a) | Scale(a) | SmallOffset(a)
+            | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) => vec![a],
+            AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
+            HalfSums => vec![],
+        }
+    }
+
+    fn holds(self, ctx: &Context, facts: &[&Facts]) -> bool {
+        match (self, facts) {
+            (Weight(_), [a]) => a.role == Role::Weight,
+            (Invariant(_), [a]) => a.invariant(ctx.engine),
+            (Hoistable(_), [a]) => a.hoistable(),
+            (Varying(_), [a]) => !a.hoistable(),
+            (Scale(_), [a]) => a.hoistable() && a.param && !a.position,
+            (AnyOuter(..), [a, b]) => a.role == Role::Outer || b.role == Role::Outer,
+            (ExactOffset(..), [a, b]) => a.offset_exact(b, ctx.compute()),
+            (SmallOffset(_), [a]) => {
+                a.magnitude().is_none_or(|m| m <= 2.0 * f64::from(ctx.code_max() + 1))
+            }
+            (FitsInPlace(_), [i]) => {
+                let last = super::POSITIONS[super::POSITIONS.len() - 1];
+                i.role == Role::Integer
+                    && i.magnitude().is_some_and(|hi| hi * last < ctx.magic_base())
+            }
+            (FitsMagic(_), [i]) => fits_magic(ctx, i).is_ok(),
+            (FitsSubnormal(_), [i]) => fits_subnormal(ctx, i).is_ok(),
+            (HalfSums, _) => ctx.engine == Engine::Half2,
+            _ => false,
+        }
+    }
+}
+
+/// All conditions of a rule.
+struct Guard {
+    ctx: Arc<Context>,
+    conditions: Vec<(Need, Vec<Var>)>,
+}
+
+impl egg::Condition<Op, Algebra> for Guard {
+    fn check(&self, graph: &mut Graph, _class: Id, subst: &Subst) -> bool {
+        self.conditions.iter().all(|(need, variables)| {
+            let facts: Option<Vec<&Facts>> =
+                variables.iter().map(|v| graph[subst[*v]].data.as_ref()).collect();
+            facts.is_some_and(|facts| need.holds(&self.ctx, &facts))
+        })
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        self.conditions.iter().flat_map(|(_, variables)| variables.clone()).collect()
+    }
+}

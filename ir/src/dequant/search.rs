@@ -1,0 +1,214 @@
+//! The search: build the e-graph, extract, keep what no other variant beats.
+
+use super::cost::{CostModel, CostParams};
+use super::extract::Extraction;
+use super::rounding::of_node;
+use super::rules::{rewrites, Algebra, Graph};
+use super::{source, Context, DequantError, Lowered, Rounding, Term};
+use crate::Arch;
+use egg::{Id, Runner, SimpleScheduler, StopReason};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Limits of a search. The defaults saturate every registered format; they are there so that an
+/// odd expression cannot run away.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// Rounds of matching and applying all rules.
+    pub iterations: usize,
+    /// E-nodes.
+    pub nodes: usize,
+    /// Wall-clock limit of the saturation; generous, because a search that it stops is not
+    /// reproducible.
+    pub time: Duration,
+    /// Terms kept per e-class and rounding.
+    pub k: usize,
+    /// Names of rules that are left out.
+    pub disabled_rules: &'a [&'a str],
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options {
+            iterations: 24,
+            nodes: 4000,
+            time: Duration::from_secs(10),
+            k: 3,
+            disabled_rules: &[],
+        }
+    }
+}
+
+/// One legal way to compute a quant group's dot product.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// The term.
+    pub term: Term,
+    /// Lane-instructions per weight, see [`CostModel`].
+    pub cost: f64,
+    /// Where it rounds.
+    pub rounding: Rounding,
+}
+
+/// The result of a search.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// What no other variant beats in both cost and rounding, cheapest first.
+    pub variants: Vec<Variant>,
+    /// Why the saturation ended, such as `saturated`.
+    pub stop_reason: String,
+    /// E-nodes at the end.
+    pub nodes: usize,
+    /// E-classes at the end.
+    pub classes: usize,
+    /// Iterations that were run.
+    pub iterations: usize,
+}
+
+/// Finds the ways to compute a quant group's dot product on an engine.
+///
+/// The same arguments give the same result, unless the time limit ends the saturation.
+///
+/// # Errors
+/// [`DequantError`] if the format's expression is ill-typed, a disabled rule is unknown, or no
+/// legal term is left.
+pub fn variants(
+    ctx: &Context,
+    params: &CostParams,
+    arch: &Arch,
+    options: &Options,
+) -> Result<Search, DequantError> {
+    let saturated = saturate(ctx, options, false)?;
+    let model = CostModel::new(ctx, params, arch);
+    let graph = &saturated.runner.egraph;
+    let extraction = Extraction::new(graph, ctx, &model, options.k);
+    let mut all: Vec<Variant> = extraction
+        .candidates(graph.find(saturated.root))
+        .filter_map(|candidate| Variant::of(Term::new(&candidate.to_expr()), ctx, &model).ok())
+        .collect();
+    all.sort_by(Variant::order);
+    let variants = front(all);
+    if variants.is_empty() {
+        return Err(DequantError::NoLegalTerm {
+            source_term: saturated.source.to_string(),
+            engine: ctx.engine,
+            act: ctx.act,
+        });
+    }
+    Ok(Search {
+        variants,
+        stop_reason: describe(saturated.runner.stop_reason.as_ref()),
+        nodes: graph.total_size(),
+        classes: graph.number_of_classes(),
+        iterations: saturated.runner.iterations.len(),
+    })
+}
+
+/// A saturated e-graph of a format's source term.
+pub(super) struct Saturated {
+    pub source: Term,
+    pub runner: Runner<super::Op, Algebra>,
+    pub root: Id,
+}
+
+/// Runs the rules on the source term.
+pub(super) fn saturate(
+    ctx: &Context,
+    options: &Options,
+    explanations: bool,
+) -> Result<Saturated, DequantError> {
+    let source = source(ctx)?;
+    let ctx = Arc::new(ctx.clone());
+    let rules = rewrites(&ctx, options.disabled_rules)?;
+    let fold_constants = !options.disabled_rules.contains(&super::rules::FOLD_CONSTANTS);
+    let mut graph = Graph::new(Algebra { ctx, fold_constants });
+    if explanations {
+        graph = graph.with_explanations_enabled();
+    }
+    let runner = Runner::new(graph.analysis.clone())
+        .with_egraph(graph)
+        .with_expr(source.expr())
+        .with_iter_limit(options.iterations)
+        .with_node_limit(options.nodes)
+        .with_time_limit(options.time)
+        .with_scheduler(SimpleScheduler)
+        .run(&rules);
+    let root = runner.roots[0];
+    Ok(Saturated { source, runner, root })
+}
+
+fn describe(reason: Option<&StopReason>) -> String {
+    match reason {
+        Some(StopReason::Saturated) => "saturated".into(),
+        Some(StopReason::IterationLimit(n)) => format!("iteration limit {n}"),
+        Some(StopReason::NodeLimit(n)) => format!("node limit {n}"),
+        Some(StopReason::TimeLimit(seconds)) => format!("time limit {seconds} s"),
+        Some(StopReason::Other(why)) => why.clone(),
+        None => "not run".into(),
+    }
+}
+
+impl Variant {
+    /// Cost and rounding of a term, such as one that a stored schedule names.
+    ///
+    /// # Errors
+    /// As [`Lowered::new`].
+    pub fn of(term: Term, ctx: &Context, model: &CostModel) -> Result<Variant, DequantError> {
+        let lowered = Lowered::new(&term, ctx)?;
+        let cost = model.term(&term, &lowered.facts);
+        let rounding = lowered.rounding(&term, ctx);
+        Ok(Variant { term, cost, rounding })
+    }
+
+    fn order(&self, other: &Variant) -> std::cmp::Ordering {
+        self.cost
+            .total_cmp(&other.cost)
+            .then(self.term.nodes().len().cmp(&other.term.nodes().len()))
+            .then_with(|| self.term.to_string().cmp(&other.term.to_string()))
+    }
+}
+
+impl Lowered {
+    /// All rounding classes of the term.
+    pub fn rounding(&self, term: &Term, ctx: &Context) -> Rounding {
+        let child = |id: Id| (term.node(id), self.facts(id));
+        let nodes = term.nodes().iter().zip(&self.facts);
+        nodes.fold(Rounding::EXACT, |all, (op, own)| all.with(of_node(ctx, op, own, child)))
+    }
+}
+
+/// The variants, in order of cost, whose rounding no earlier one's is a subset of.
+fn front(sorted: Vec<Variant>) -> Vec<Variant> {
+    let mut kept: Vec<Variant> = Vec::new();
+    for variant in sorted {
+        if !kept.iter().any(|better| variant.rounding.contains(better.rounding)) {
+            kept.push(variant);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod dump {
+    use super::*;
+    use crate::*;
+    #[test]
+    fn dump() {
+        let mk = |expr: &str, ps: &[(&str, ParamType)]| WeightSpec{ name: "t".into(), bits: 4, group: Group::Size(128), params: ps.iter().map(|(n,d)| Param{name:n.to_string(), dtype:*d}).collect(), expr: expr.into()};
+        let awq = mk("(* (- q z) s)", &[("s", ParamType::F16), ("z", ParamType::Code(4))]);
+        let sym = mk("(* (- q 8) s)", &[("s", ParamType::F16)]);
+        let hqq = mk("(* (- q z) s)", &[("s", ParamType::F16), ("z", ParamType::F16)]);
+        let odd = mk("(- (* (^ q 5) s) t)", &[("s", ParamType::F16), ("t", ParamType::F16)]);
+        let arch = Arch::named("h200").unwrap();
+        for spec in [awq, sym, hqq, odd] {
+            for (act, engine) in [(DType::F16, super::super::Engine::Mma), (DType::Bf16, super::super::Engine::Mma), (DType::F16, super::super::Engine::Half2), (DType::Bf16, super::super::Engine::F32)] {
+                let ctx = Context { act, engine, spec: spec.clone() };
+                let p = CostParams { group: 128, segment: if engine == super::super::Engine::Mma {64} else {32}, tokens: if engine == super::super::Engine::Mma {8} else {1}, row_tiles: 2 };
+                let t = std::time::Instant::now();
+                let r = variants(&ctx, &p, &arch, &Options::default());
+                println!("== {} {engine} {act} {:?}", spec.expr, t.elapsed());
+                match r { Ok(s) => { println!("  {} nodes {} classes {} iters {}", s.stop_reason, s.nodes, s.classes, s.iterations); for v in s.variants { println!("  {:.3} {:50} {}", v.cost, v.rounding.to_string(), v.term); } }, Err(e) => println!("  {e}") }
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The factors that rules may choose from: what keeps the e-graph small.
+
+use super::lower::{CHUNK_K, FRAGMENT_M, PIECE_K};
+use crate::{Accumulate, Arch, DType, Problem, Schedule};
+
+/// Factor lists of one problem, each without 1 (a loop of one step is left out).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Factors {
+    /// Tokens per `gemv` block.
+    pub tokens: Vec<u32>,
+    /// 8-token tiles per `mma` block.
+    pub token_tiles: Vec<u32>,
+    /// Rows per `gemv` lane.
+    pub rows: Vec<u32>,
+    /// 16-row tiles per `mma` warp.
+    pub row_tiles: Vec<u32>,
+    /// Lanes that share a row.
+    pub lanes: Vec<u32>,
+    /// Warps along N.
+    pub warps_n: Vec<u32>,
+    /// Warps along K.
+    pub warps_k: Vec<u32>,
+    /// Steps loaded ahead by a `gemv` lane.
+    pub unroll: Vec<u32>,
+    /// 64-k chunks per `mma` warp and stage.
+    pub k_tiles: Vec<u32>,
+    /// Stages of the ring.
+    pub stages: Vec<u32>,
+    /// Blocks along K.
+    pub splits: Vec<u32>,
+    /// Whether half2 arithmetic computes in the type of the activations.
+    pub half2: bool,
+    /// Whether the arch has `mma.sync.m16n8k16`.
+    pub mma: bool,
+}
+
+/// Rows that a block has at least when a grid is judged too small for the GPU.
+const SPLIT_ROWS: u32 = 64;
+/// Blocks per SM above which splitting K cannot help: enough to fill every SM and hide the tail.
+const SPLIT_BLOCKS_PER_SM: u32 = 4;
+/// `mma.sync.m16n8k16` exists from this compute capability on (PTX ISA, `mma`, target notes).
+const MMA_CAPABILITY: (u8, u8) = (8, 0);
+
+/// The powers of two from `first` to `last`.
+fn powers(first: u32, last: u32) -> Vec<u32> {
+    std::iter::successors(Some(first), |f| f.checked_mul(2)).take_while(|f| *f <= last).collect()
+}
+
+impl Factors {
+    /// Powers of two that the problem has room for, and the exact number of token tiles.
+    pub fn new(p: &Problem, arch: &Arch) -> Factors {
+        let tokens = p.m.next_power_of_two();
+        let tiles = p.m.div_ceil(FRAGMENT_M);
+        let mut token_tiles = powers(2, tiles.min(8));
+        token_tiles.extend((2..=8).contains(&tiles).then_some(tiles));
+        token_tiles.sort_unstable();
+        token_tiles.dedup();
+        let pieces = p.k.div_ceil(PIECE_K).next_power_of_two();
+        let chunks = p.k.div_ceil(CHUNK_K).next_power_of_two();
+        let room = SPLIT_BLOCKS_PER_SM * arch.sm_count / p.n.div_ceil(SPLIT_ROWS);
+        Factors {
+            tokens: powers(2, tokens.min(4)),
+            token_tiles,
+            rows: powers(2, p.n.min(4)),
+            row_tiles: powers(2, (p.n / 16).min(4)),
+            lanes: powers(4, pieces.min(32)),
+            warps_n: powers(2, p.n.min(8)),
+            warps_k: powers(2, chunks.min(8)),
+            unroll: powers(2, pieces.min(4)),
+            k_tiles: powers(2, chunks.min(4)),
+            stages: vec![2, 3, 4, 6],
+            splits: powers(2, chunks.min(2 * room).min(8)),
+            half2: p.act == DType::F16,
+            mma: arch.capability >= MMA_CAPABILITY,
+        }
+    }
+
+    /// Only the factors of one schedule: its derivation needs no others.
+    pub fn of(schedule: &Schedule) -> Factors {
+        let one = |factor: u32| if factor > 1 { vec![factor] } else { vec![] };
+        let mut f = Factors {
+            tokens: vec![],
+            token_tiles: vec![],
+            rows: vec![],
+            row_tiles: vec![],
+            lanes: vec![],
+            warps_n: vec![],
+            warps_k: vec![],
+            unroll: vec![],
+            k_tiles: vec![],
+            stages: vec![],
+            splits: one(schedule.split_k()),
+            half2: false,
+            mma: false,
+        };
+        match schedule {
+            Schedule::Gemv(s) => {
+                f.tokens = one(s.tokens);
+                f.rows = one(s.rows);
+                f.lanes = one(s.lanes);
+                (f.warps_n, f.warps_k) = (one(s.warps_n), one(s.warps_k));
+                f.unroll = one(s.unroll);
+                f.half2 = s.accumulate == Accumulate::Half2;
+            }
+            Schedule::Mma(s) => {
+                f.token_tiles = one(s.token_tiles());
+                f.row_tiles = one(s.row_tiles());
+                (f.warps_n, f.warps_k) = (one(s.warps_n), one(s.warps_k));
+                f.k_tiles = one(s.warp_k() / CHUNK_K);
+                f.stages = one(s.stages);
+                f.mma = true;
+            }
+        }
+        f
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn factors(key: &str) -> Factors {
+        Factors::new(&key.parse().unwrap(), &Arch::named("h200").unwrap())
+    }
+
+    #[test]
+    fn a_single_token_is_not_tiled_and_a_large_grid_is_not_split() {
+        let f = factors("w4a16.awq-g128.f16-f16.n55296.k5120.m1");
+        assert!(f.tokens.is_empty() && f.token_tiles.is_empty() && f.splits.is_empty());
+        assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m1").splits, [2, 4, 8]);
+    }
+
+    #[test]
+    fn the_exact_number_of_token_tiles_is_among_the_factors() {
+        assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m24").token_tiles, [2, 3]);
+        assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m64").token_tiles, [2, 4, 8]);
+        assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m65").token_tiles, [2, 4, 8]);
+    }
+
+    #[test]
+    fn a_short_row_has_no_room_for_many_lanes() {
+        assert_eq!(factors("w4a16.awq-g128.f16-f16.n64.k128.m1").lanes, [4]);
+    }
+}

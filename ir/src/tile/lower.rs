@@ -1,0 +1,383 @@
+//! Nests and schedules: every legal nest means exactly one coarse [`Schedule`], and back.
+//!
+//! A loop that has one step is left out, except `n lane`. From the outside to the inside:
+//!
+//! | `gemv` layer | field | `mma` layer | field |
+//! |---|---|---|---|
+//! | `m M block` | grid | `m M block` | grid |
+//! | `m T reg` | `tokens = T` | `m BM reg` | `block_m = BM`, else 8 |
+//! | `n N block` | grid | `n N block` | grid |
+//! | `n BN warp` | `warps_n` = steps | `n BN warp` | `warps_n` = steps |
+//! | `n WR lane` | `lanes = 32 / steps` | `n 16R reg` | `block_n / warps_n = 16R` |
+//! | `stage x shared` | `stage_x` | | |
+//! | `n R reg` | `rows = R` | | |
+//! | `k K serial` or `k K (split S)` | `split_k = S` | the same | `split_k = S` |
+//! | `k .. unroll` | `unroll` = steps | `ring S` | `stages = S` |
+//! | `k .. warp` | `warps_k` = steps | `k BK warp` | `warps_k` = steps |
+//! | `k 32L lane` | `lanes = L` | `k WK unroll` | `block_k / warps_k = WK` |
+//! | `fma32`, `fma2` | `acc = f32, half2` | `k 64 reg` | a lane's 16-byte chunk |
+//! | | | `mma16816` | |
+//!
+//! The naive nest is the `gemv` schedule whose every number is 1, with default caching: each lane
+//! takes one row, in a grid of one-warp blocks.
+//!
+//! What no nest says takes its usual value: vector loads of weights bypass L1 (they are read once),
+//! the activation tile of `mma` is swizzled (without it `ldmatrix` has eight-way conflicts), blocks
+//! that share weights run one after the other when there are several token tiles. The dequantization
+//! term is empty until the caller sets it.
+
+use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
+use crate::{Accumulate, GemvSchedule, MmaSchedule, Problem, Raster, Schedule, WeightCache};
+
+/// k of one 16-byte load of 4-bit codes: a `gemv` leaf.
+pub(super) const PIECE_K: u32 = 32;
+/// k of one lane's 16-byte chunk of a 16-row fragment: four `k16` steps.
+pub(super) const CHUNK_K: u32 = 64;
+/// Rows of a fragment.
+pub(super) const FRAGMENT_N: u32 = 16;
+/// Tokens of a fragment.
+pub(super) const FRAGMENT_M: u32 = 8;
+
+/// The problem's iteration space.
+pub fn extents(problem: &Problem) -> Extents {
+    [problem.m, problem.n, problem.k]
+}
+
+/// The schedule that a nest means.
+///
+/// # Errors
+/// [`NestError`] if the layers are not those of a kernel family, in their order.
+pub fn schedule(nest: &Nest, problem: &Problem) -> Result<Schedule, NestError> {
+    schedule_of(&nest.layers, nest.leaf, problem).ok_or_else(|| {
+        NestError::new("layers that are those of no kernel family in their order", nest)
+    })
+}
+
+/// The place of a layer in a family's chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    For(Axis, Binding),
+    /// `k K serial` or `k K (split S)`.
+    Steps,
+    StageX,
+    Ring,
+}
+
+const SLOTS: usize = 11;
+
+const GEMV: [Slot; SLOTS] = [
+    Slot::For(Axis::M, Binding::Block),
+    Slot::For(Axis::M, Binding::Reg),
+    Slot::For(Axis::N, Binding::Block),
+    Slot::For(Axis::N, Binding::Warp),
+    Slot::For(Axis::N, Binding::Lane),
+    Slot::StageX,
+    Slot::For(Axis::N, Binding::Reg),
+    Slot::Steps,
+    Slot::For(Axis::K, Binding::Unroll),
+    Slot::For(Axis::K, Binding::Warp),
+    Slot::For(Axis::K, Binding::Lane),
+];
+
+const MMA: [Slot; SLOTS - 1] = [
+    Slot::For(Axis::M, Binding::Block),
+    Slot::For(Axis::M, Binding::Reg),
+    Slot::For(Axis::N, Binding::Block),
+    Slot::For(Axis::N, Binding::Warp),
+    Slot::For(Axis::N, Binding::Reg),
+    Slot::Steps,
+    Slot::Ring,
+    Slot::For(Axis::K, Binding::Warp),
+    Slot::For(Axis::K, Binding::Unroll),
+    Slot::For(Axis::K, Binding::Reg),
+];
+
+impl Slot {
+    fn takes(self, layer: &Layer) -> bool {
+        match (self, layer) {
+            (Slot::For(axis, binding), Layer::For(l)) => l.axis == axis && l.binding == binding,
+            (Slot::Steps, Layer::For(l)) => {
+                l.axis == Axis::K && matches!(l.binding, Binding::Serial | Binding::Split(_))
+            }
+            (Slot::StageX, Layer::StageX) | (Slot::Ring, Layer::Ring(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A family's slots, each with the number of its layer, or `None` where there is no layer: the
+/// steps of a loop, the blocks of a split (1 for a serial walk), the stages of a ring.
+struct Filled {
+    slots: &'static [Slot],
+    numbers: [Option<u32>; SLOTS],
+}
+
+impl Filled {
+    /// Fits layers into slots in order. `None` if a layer has no slot, or if the grid loops or the
+    /// walk over k are missing.
+    fn fit(slots: &'static [Slot], layers: &[Layer], leaf: Leaf) -> Option<Filled> {
+        let mut covered = leaf.extents();
+        let mut filled = Filled { slots, numbers: [None; SLOTS] };
+        let mut position = slots.len();
+        for layer in layers.iter().rev() {
+            position = slots[..position].iter().rposition(|slot| slot.takes(layer))?;
+            filled.numbers[position] = Some(match layer {
+                Layer::StageX => 1,
+                Layer::Ring(stages) => *stages,
+                Layer::For(l) => {
+                    let steps = l.extent.div_ceil(covered[l.axis.index()]);
+                    covered[l.axis.index()] = l.extent;
+                    match l.binding {
+                        Binding::Split(blocks) => blocks,
+                        Binding::Serial => 1,
+                        _ => steps,
+                    }
+                }
+            });
+        }
+        let grid = [Slot::For(Axis::M, Binding::Block), Slot::For(Axis::N, Binding::Block)];
+        grid.iter().chain(&[Slot::Steps]).try_for_each(|s| filled.slot(*s).map(drop))?;
+        Some(filled)
+    }
+
+    fn slot(&self, slot: Slot) -> Option<u32> {
+        self.numbers[self.slots.iter().position(|s| *s == slot)?]
+    }
+
+    /// Steps of a loop, 1 if there is none.
+    fn steps(&self, axis: Axis, binding: Binding) -> u32 {
+        self.slot(Slot::For(axis, binding)).unwrap_or(1)
+    }
+}
+
+/// [`schedule`] of a nest in parts, without an error text: the extractor asks this of every nest.
+pub(super) fn schedule_of(layers: &[Layer], leaf: Leaf, problem: &Problem) -> Option<Schedule> {
+    match leaf {
+        Leaf::Mac => {
+            let naive = Nest::naive(extents(problem));
+            (layers == naive.layers).then(|| Schedule::Gemv(NAIVE))
+        }
+        Leaf::Fma32 => gemv(layers, leaf, Accumulate::F32),
+        Leaf::Fma2 => gemv(layers, leaf, Accumulate::Half2),
+        Leaf::Mma16816 => mma(layers, problem),
+    }
+}
+
+/// The schedule of the naive nest.
+const NAIVE: GemvSchedule = GemvSchedule {
+    tokens: 1,
+    rows: 1,
+    lanes: 1,
+    warps_n: 1,
+    warps_k: 1,
+    unroll: 1,
+    split_k: 1,
+    stage_x: false,
+    accumulate: Accumulate::F32,
+    cache: WeightCache::Normal,
+    dequant: String::new(),
+};
+
+fn gemv(layers: &[Layer], leaf: Leaf, accumulate: Accumulate) -> Option<Schedule> {
+    let filled = Filled::fit(&GEMV, layers, leaf)?;
+    let lanes = filled.steps(Axis::K, Binding::Lane);
+    let rows_of_lanes = filled.slot(Slot::For(Axis::N, Binding::Lane))?;
+    (rows_of_lanes * lanes == 32).then(|| {
+        Schedule::Gemv(GemvSchedule {
+            tokens: filled.steps(Axis::M, Binding::Reg),
+            rows: filled.steps(Axis::N, Binding::Reg),
+            lanes,
+            warps_n: filled.steps(Axis::N, Binding::Warp),
+            warps_k: filled.steps(Axis::K, Binding::Warp),
+            unroll: filled.steps(Axis::K, Binding::Unroll),
+            split_k: filled.slot(Slot::Steps).unwrap_or(1),
+            stage_x: filled.slot(Slot::StageX).is_some(),
+            accumulate,
+            cache: WeightCache::NoAllocate,
+            dequant: String::new(),
+        })
+    })
+}
+
+fn mma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
+    let filled = Filled::fit(&MMA, layers, Leaf::Mma16816)?;
+    let chunk_k = filled.steps(Axis::K, Binding::Reg) * Leaf::Mma16816.extents()[2];
+    let (warps_n, warps_k) =
+        (filled.steps(Axis::N, Binding::Warp), filled.steps(Axis::K, Binding::Warp));
+    let block_m = FRAGMENT_M * filled.steps(Axis::M, Binding::Reg);
+    (chunk_k == CHUNK_K).then(|| {
+        Schedule::Mma(MmaSchedule {
+            block_m,
+            block_n: FRAGMENT_N * filled.steps(Axis::N, Binding::Reg) * warps_n,
+            block_k: CHUNK_K * filled.steps(Axis::K, Binding::Unroll) * warps_k,
+            warps_n,
+            warps_k,
+            stages: filled.slot(Slot::Ring).unwrap_or(1),
+            split_k: filled.slot(Slot::Steps).unwrap_or(1),
+            swizzle: true,
+            raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+            dequant: String::new(),
+        })
+    })
+}
+
+/// The nest that a schedule refines: the inverse of [`schedule`], but for what nests do not say
+/// (caching, swizzle, raster, dequantization). A schedule that is the naive one in every number
+/// gives the naive nest.
+///
+/// # Errors
+/// [`NestError`] if a tile is not a multiple of what it is made of: no nest describes it.
+pub fn nest(schedule: &Schedule, problem: &Problem) -> Result<Nest, NestError> {
+    let nest = match schedule {
+        Schedule::Gemv(s) if GemvSchedule { dequant: String::new(), ..s.clone() } == NAIVE => {
+            Nest::naive(extents(problem))
+        }
+        Schedule::Gemv(s) => gemv_nest(s, problem),
+        Schedule::Mma(s) => mma_nest(s, problem),
+    };
+    super::verify(&nest, extents(problem))?;
+    match schedule_of(&nest.layers, nest.leaf, problem) {
+        Some(meant) if meant.tile() == schedule.tile() && meant.threads() == schedule.threads() => {
+            Ok(nest)
+        }
+        _ => Err(NestError::new("a tile that is no multiple of its fragments", schedule)),
+    }
+}
+
+/// Layers under construction, from the inside to the outside.
+struct Chain {
+    layers: Vec<Layer>,
+    covered: Extents,
+    leaf: Leaf,
+}
+
+impl Chain {
+    fn new(leaf: Leaf) -> Chain {
+        Chain { layers: Vec::new(), covered: leaf.extents(), leaf }
+    }
+
+    fn wrap(mut self, layer: Option<Layer>) -> Chain {
+        self.layers.extend(layer);
+        self
+    }
+
+    /// A loop over all of an axis.
+    fn whole(self, axis: Axis, extent: u32, binding: Binding) -> Chain {
+        self.wrap(Some(Layer::For(Loop { axis, extent, binding })))
+    }
+
+    /// A loop of `steps` steps; none for one step, unless it binds the lanes to rows.
+    fn steps(mut self, axis: Axis, steps: u32, binding: Binding) -> Chain {
+        let extent = self.covered[axis.index()].saturating_mul(steps);
+        self.covered[axis.index()] = extent;
+        let said = steps > 1 || (axis, binding) == (Axis::N, Binding::Lane);
+        self.wrap(said.then_some(Layer::For(Loop { axis, extent, binding })))
+    }
+
+    /// The grid loops over rows, then tokens.
+    fn build(mut self) -> Nest {
+        self.layers.reverse();
+        Nest { layers: self.layers, leaf: self.leaf }
+    }
+}
+
+fn walk(split_k: u32) -> Binding {
+    match split_k {
+        1 => Binding::Serial,
+        blocks => Binding::Split(blocks),
+    }
+}
+
+fn gemv_nest(s: &GemvSchedule, p: &Problem) -> Nest {
+    let leaf = match s.accumulate {
+        Accumulate::F32 => Leaf::Fma32,
+        Accumulate::Half2 => Leaf::Fma2,
+    };
+    Chain::new(leaf)
+        .steps(Axis::K, s.lanes, Binding::Lane)
+        .steps(Axis::K, s.warps_k, Binding::Warp)
+        .steps(Axis::K, s.unroll, Binding::Unroll)
+        .whole(Axis::K, p.k, walk(s.split_k))
+        .steps(Axis::N, s.rows, Binding::Reg)
+        .wrap(s.stage_x.then_some(Layer::StageX))
+        .steps(Axis::N, 32 / s.lanes.clamp(1, 32), Binding::Lane)
+        .steps(Axis::N, s.warps_n, Binding::Warp)
+        .whole(Axis::N, p.n, Binding::Block)
+        .steps(Axis::M, s.tokens, Binding::Reg)
+        .whole(Axis::M, p.m, Binding::Block)
+        .build()
+}
+
+fn mma_nest(s: &MmaSchedule, p: &Problem) -> Nest {
+    Chain::new(Leaf::Mma16816)
+        .steps(Axis::K, CHUNK_K / Leaf::Mma16816.extents()[2], Binding::Reg)
+        .steps(Axis::K, s.warp_k() / CHUNK_K, Binding::Unroll)
+        .steps(Axis::K, s.warps_k, Binding::Warp)
+        .wrap((s.stages > 1).then_some(Layer::Ring(s.stages)))
+        .whole(Axis::K, p.k, walk(s.split_k))
+        .steps(Axis::N, s.row_tiles(), Binding::Reg)
+        .steps(Axis::N, s.warps_n, Binding::Warp)
+        .whole(Axis::N, p.n, Binding::Block)
+        .steps(Axis::M, s.token_tiles(), Binding::Reg)
+        .whole(Axis::M, p.m, Binding::Block)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(key: &str) -> Problem {
+        key.parse().unwrap()
+    }
+
+    #[test]
+    fn the_naive_nest_is_the_naive_schedule() {
+        let p = problem("w4a16.awq-g128.f16-f16.n96.k128.m2");
+        let naive = schedule(&Nest::naive(extents(&p)), &p).unwrap();
+        assert_eq!(
+            naive.to_string(),
+            "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 \
+             cache=normal dequant="
+        );
+        assert_eq!(nest(&naive, &p).unwrap(), Nest::naive(extents(&p)));
+    }
+
+    #[test]
+    fn each_schedule_has_one_nest_which_means_that_schedule() {
+        let p = problem("w4a16.awq-g128.f16-f16.n5120.k5120.m48");
+        for text in [
+            "gemv tokens=4 rows=2 lanes=8 warps=4x2 unroll=2 split=4 x=shared acc=half2 cache=stream dequant=",
+            "gemv tokens=1 rows=1 lanes=32 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
+            "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
+            "mma tile=16x128x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens dequant=",
+            "mma tile=64x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=",
+        ] {
+            let wanted: Schedule = text.parse().unwrap();
+            let nest = nest(&wanted, &p).unwrap();
+            assert_eq!(schedule(&nest, &p).unwrap().to_string(), text, "{nest}");
+            crate::tile::verify(&nest, extents(&p)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_schedule_whose_tile_is_ragged_has_no_nest() {
+        let p = problem("w4a16.awq-g128.f16-f16.n5120.k5120.m48");
+        let text = "mma tile=16x100x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens \
+                    dequant=";
+        assert!(nest(&text.parse().unwrap(), &p).is_err());
+    }
+
+    #[test]
+    fn nests_of_no_family_are_refused() {
+        let p = problem("w4a16.awq-g128.f16-f16.n64.k64.m1");
+        for text in [
+            "(for m 1 serial (for n 64 block (for n 32 lane (for k 64 serial (fma32)))))",
+            "(for m 1 block (for n 64 block (for n 16 lane (for k 64 serial (fma32)))))",
+            "(for m 1 block (for n 64 block (for k 64 serial (mma16816))))",
+            "(for n 64 block (for m 1 block (for k 64 serial (for k 64 reg (mma16816)))))",
+        ] {
+            assert!(schedule(&text.parse().unwrap(), &p).is_err(), "{text}");
+        }
+    }
+}

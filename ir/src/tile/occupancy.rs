@@ -1,0 +1,153 @@
+//! Registers, resident blocks and bytes in flight of a schedule, before it is compiled.
+
+use super::lower::PIECE_K;
+use crate::arch::SHARED_RESERVE;
+use crate::{Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
+
+/// Registers that one thread can have (CUDA C++ Programming Guide, "Compute Capabilities").
+pub const REGISTERS_PER_THREAD: u32 = 255;
+/// Registers are given to a warp in units of this many (the same, "register allocation unit").
+const REGISTER_UNIT: u32 = 256;
+/// Addresses, loop counters and grid indices: a typical main loop of the generated kernels.
+const BASE_REGISTERS: u32 = 24;
+/// Temporaries of a dequantization term: a pair of halves for every code position, and masks.
+const DEQUANT_REGISTERS: u32 = 12;
+/// `mma` operands in flight: a 16x16 fragment of weights before and after conversion, activation
+/// fragments, the next chunk.
+const FRAGMENT_REGISTERS: u32 = 40;
+/// Registers of one 16-byte load.
+const LOAD_REGISTERS: u32 = 4;
+/// Bytes of one load of weights by one lane.
+const LOAD_BYTES: u64 = 16;
+
+/// Whether the sum of a quant group is scaled after it is complete, which takes a second set of
+/// accumulators. The reduction then stands inside the term; a term that is the reduction itself
+/// has the scale on every product. Per-channel groups are scaled once, at the end.
+fn sums_groups_apart(dequant: &str, problem: &Problem, spec: &WeightSpec) -> bool {
+    !dequant.is_empty()
+        && !dequant.trim_start().starts_with("(sum")
+        && spec.group.size(problem.k) < problem.k
+}
+
+/// Registers per thread, estimated: accumulators (twice if group sums are kept apart), loads in
+/// flight, operands. The compiler has the last word.
+pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u32 {
+    let copies = 1 + u32::from(sums_groups_apart(schedule.dequant(), problem, spec));
+    match schedule {
+        Schedule::Gemv(s) => gemv_registers(s, spec, copies),
+        Schedule::Mma(s) => mma_registers(s, copies),
+    }
+}
+
+fn gemv_registers(s: &GemvSchedule, spec: &WeightSpec, copies: u32) -> u32 {
+    let params = s.rows * spec.params.len() as u32;
+    // One piece of the activations of each token as half2 pairs.
+    let activations = s.tokens * PIECE_K / 2;
+    let accumulators = s.rows * s.tokens * copies;
+    let loads = s.unroll * s.rows * LOAD_REGISTERS;
+    BASE_REGISTERS + DEQUANT_REGISTERS + loads + params + activations + accumulators
+}
+
+fn mma_registers(s: &MmaSchedule, copies: u32) -> u32 {
+    let accumulators = s.row_tiles() * s.token_tiles() * 4 * copies;
+    accumulators + FRAGMENT_REGISTERS + BASE_REGISTERS + s.row_tiles() * LOAD_REGISTERS
+}
+
+/// Blocks that one SM holds at once: the least of what registers, shared memory, warps and the
+/// block limit allow. 0 if not even one fits.
+///
+/// `registers` is per thread, estimated or from the cubin; `shared` is bytes per block without the
+/// system's share.
+pub fn resident_blocks(arch: &Arch, threads: u32, registers: u32, shared: u32) -> u32 {
+    let warps = threads.div_ceil(32).max(1);
+    let per_warp = (32 * registers.max(1)).next_multiple_of(REGISTER_UNIT);
+    let by_registers = arch.sm.registers / (per_warp * warps);
+    let by_shared = arch.sm.shared_bytes / (shared + SHARED_RESERVE);
+    by_registers.min(by_shared).min(arch.sm.warps / warps).min(arch.sm.blocks)
+}
+
+/// Thread blocks of the whole launch: row tiles, token tiles, splits.
+pub fn grid_blocks(problem: &Problem, schedule: &Schedule) -> u64 {
+    let (block_n, block_m) = schedule.tile();
+    let rows = problem.n.div_ceil(block_n) as u64;
+    rows * problem.m.div_ceil(block_m) as u64 * schedule.split_k() as u64
+}
+
+/// Bytes of loads that one block has outstanding when its main loop waits in steady state: all
+/// loads of a `gemv` batch, all stages of a ring but the one that is waited for.
+pub fn block_bytes_in_flight(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u64 {
+    match schedule {
+        Schedule::Gemv(s) => s.threads() as u64 * (s.unroll * s.rows) as u64 * LOAD_BYTES,
+        Schedule::Mma(s) => {
+            let stage = s.stage_weight_bytes(spec)
+                + s.stage_act_bytes()
+                + s.stage_param_bytes(spec, problem.k);
+            (s.stages - 1).max(1) as u64 * stage as u64
+        }
+    }
+}
+
+/// Bytes of loads in flight per SM at the main loop's steady-state wait: resident blocks times
+/// bytes outstanding. A grid that does not fill the GPU has fewer blocks per SM.
+///
+/// `registers` is per thread, from [`registers`] or from the cubin.
+pub fn bytes_in_flight_per_sm(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    schedule: &Schedule,
+    registers: u32,
+) -> u64 {
+    let shared = schedule.shared_bytes(problem, spec);
+    let resident = resident_blocks(arch, schedule.threads(), registers, shared) as u64;
+    let available = grid_blocks(problem, schedule).div_ceil(arch.sm_count as u64);
+    resident.min(available) * block_bytes_in_flight(problem, spec, schedule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn residency_is_the_least_of_four_limits() {
+        let h200 = Arch::named("h200").unwrap();
+        assert_eq!(resident_blocks(&h200, 256, 32, 0), 8, "warps");
+        assert_eq!(resident_blocks(&h200, 32, 32, 0), 32, "blocks");
+        assert_eq!(resident_blocks(&h200, 256, 128, 0), 2, "registers");
+        assert_eq!(resident_blocks(&h200, 256, 32, 100 << 10), 2, "shared memory");
+        assert_eq!(resident_blocks(&h200, 1024, 128, 0), 0, "too many registers for one block");
+    }
+
+    #[test]
+    fn registers_are_allocated_in_units() {
+        let h200 = Arch::named("h200").unwrap();
+        // 33 registers take 40: 65536 / (40 * 32 * 8) = 6.4.
+        assert_eq!(resident_blocks(&h200, 256, 33, 0), 6);
+    }
+
+    #[test]
+    fn group_sums_kept_apart_double_the_accumulators() {
+        let p: Problem = "w4a16.awq-g128.f16-f16.n5120.k5120.m16".parse().unwrap();
+        let text = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=";
+        let count = |term: &str| {
+            let spec = super::super::tests::awq();
+            registers(&p, &spec, &(text.to_string() + term).parse().unwrap())
+        };
+        assert_eq!(count("(* s (sum (* q x)))") - count("(sum (* (* q s) x))"), 4 * 2 * 4);
+    }
+
+    #[test]
+    fn bytes_in_flight_follow_the_grid_and_the_ring() {
+        let arch = Arch::named("h200").unwrap();
+        let spec = super::super::tests::awq();
+        let p: Problem = "w4a16.awq-g128.f16-f16.n8448.k5120.m16".parse().unwrap();
+        let schedule: Schedule =
+            "mma tile=16x64x128 warps=1x2 stages=4 split=1 swizzle=xor raster=rows dequant=(sum x)"
+                .parse()
+                .unwrap();
+        let stage = 64 * 128 / 2 + 16 * 128 * 2 + 64 * 4;
+        assert_eq!(bytes_in_flight_per_sm(&p, &spec, &arch, &schedule, 64), 3 * stage);
+        let taller = Problem { n: 4 * p.n, ..p };
+        assert_eq!(bytes_in_flight_per_sm(&taller, &spec, &arch, &schedule, 64), 12 * stage);
+    }
+}

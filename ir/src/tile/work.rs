@@ -1,0 +1,181 @@
+//! What one thread block of a schedule does: instructions, bytes and products, before it is
+//! compiled. [`super::cost`] turns these counts into times.
+//!
+//! Counts are per thread block over its whole walk along K, padding included: a padded weight
+//! costs what a real one costs. A lane-instruction is one instruction of one lane; a warp
+//! instruction is 32 of them.
+
+use super::lower::{FRAGMENT_M, FRAGMENT_N, PIECE_K};
+use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
+
+/// Bytes of one wavefront: what the L1 and shared memory move per clock (`gpu-facts`, and CUDA C++
+/// Programming Guide, "Shared Memory": 32 banks of 4 bytes).
+pub(super) const WAVEFRONT_BYTES: f64 = 128.0;
+/// 16-byte loads of 16-bit activations for the 32 weights of a `gemv` piece.
+const PIECE_X_LOADS: f64 = PIECE_K as f64 / 8.0;
+/// Per `gemv` piece: the load of the weights and its address.
+const PIECE_LOAD: f64 = 2.0;
+/// Per piece: the group parameters, loaded and spread over both halves.
+const PIECE_PARAMS: f64 = 2.0;
+/// Per piece and token with half2 sums: two halves widened and added in f32.
+const PIECE_FLUSH: f64 = 3.0;
+/// Per batch of a `gemv` main loop: counter, compare, branch, pointer steps.
+const BATCH_LOOP: f64 = 8.0;
+/// Per stage of an `mma` main loop and warp: wait, barrier, ring index, compare, branch.
+const STAGE_LOOP: f64 = 24.0;
+/// Per 16 bytes through `cp.async`: the instruction and its address.
+const COPY: f64 = 2.0;
+/// Per fragment and quant group: parameters loaded and spread.
+const SEGMENT_PARAMS: f64 = 4.0;
+/// Share of the activations that a second warp of a block finds evicted from L1 when they are
+/// not staged. Not measured: warps drift apart while weights stream past L1.
+const L1_MISS: f64 = 0.25;
+/// Wavefronts of `ldmatrix` when eight rows of a fragment start in the same bank.
+const CONFLICT: f64 = 8.0;
+/// Cycles from one `shfl` to its result (microbenchmarks of Ampere and Hopper, arXiv 2206.02874
+/// and 2402.13499: about 23).
+const SHUFFLE_CYCLES: f64 = 25.0;
+/// Cycles of a block-wide barrier with its write and read of shared memory.
+const BARRIER_CYCLES: f64 = 60.0;
+
+/// The counts of one thread block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    /// Weights that the block computes, padding included.
+    pub weights: f64,
+    /// Lane-instructions per weight, all of them.
+    pub lane_instructions_per_weight: f64,
+    /// Multiply-accumulates of tensor cores.
+    pub tensor_macs: f64,
+    /// Lane-instructions per weight on the FMA pipe, and that pipe's rate.
+    pub fma: (f64, f64),
+    /// Bytes from L2.
+    pub l2_bytes: f64,
+    /// Wavefronts of shared memory and L1.
+    pub wavefronts: f64,
+    /// Waits of the main loop.
+    pub batches: f64,
+    /// Warp instructions of one warp between two waits.
+    pub batch_instructions: f64,
+    /// Cycles of the tensor cores of one sub-core that a warp needs between two waits.
+    pub batch_tensor_cycles: f64,
+    /// Batches that are loaded ahead: 0 means load, wait, compute.
+    pub ahead: u32,
+    /// Bytes copied to shared memory before the main loop starts.
+    pub staged_bytes: f64,
+    /// Cycles of the reductions across lanes and warps at the end.
+    pub reduction_cycles: f64,
+}
+
+/// Counts one block of a schedule, with `dequant` lane-instructions per weight that turn a packed
+/// code into the operand of the multiplication.
+pub(super) fn count(
+    p: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    schedule: &Schedule,
+    dequant: f64,
+) -> Work {
+    match schedule {
+        Schedule::Gemv(s) => gemv(p, spec, arch, s, dequant),
+        Schedule::Mma(s) => mma(p, spec, arch, s, dequant),
+    }
+}
+
+/// Packed bytes of weights with their parameters.
+fn weight_bytes(spec: &WeightSpec, weights: f64, group: u32) -> f64 {
+    weights * (spec.bits as f64 / 8.0 + spec.packed_param_bytes() as f64 / group as f64)
+}
+
+fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: f64) -> Work {
+    let (tokens, rows) = (s.tokens as f64, s.rows as f64);
+    let piece = PIECE_K as f64;
+    let steps = s.steps_per_split(p.k) as f64;
+    let block_k = steps * s.step_k() as f64;
+    let weights = s.block_n() as f64 * block_k;
+    let (math, rate, convert) = match s.accumulate {
+        Accumulate::Half2 => (tokens / 2.0, arch.rates.half2, PIECE_FLUSH * tokens / piece),
+        // Each weight and, once for all rows of the lane, each activation is widened.
+        Accumulate::F32 => (tokens, arch.rates.fp32, 1.0 + tokens / rows),
+    };
+    let loads = (PIECE_LOAD + PIECE_PARAMS + PIECE_X_LOADS * tokens / rows) / piece;
+    let overhead = BATCH_LOOP / (piece * rows * s.unroll as f64);
+    let lane_instructions_per_weight = dequant + math + convert + loads + overhead;
+    let batch_weights = piece * rows * s.unroll as f64;
+
+    let packed = weight_bytes(spec, weights, spec.group.size(p.k));
+    let x_bytes = tokens * block_k * p.act.bytes() as f64;
+    let rereads = if s.stage_x { 0.0 } else { L1_MISS * (s.warps_n - 1) as f64 };
+    let x_wavefronts = PIECE_X_LOADS * tokens * s.lanes.div_ceil(8) as f64;
+    let staging = if s.stage_x { 2.0 * x_bytes / WAVEFRONT_BYTES } else { 0.0 };
+    let results = s.block_n() as f64 * tokens * 4.0;
+    Work {
+        weights,
+        lane_instructions_per_weight,
+        tensor_macs: 0.0,
+        fma: (math, rate),
+        l2_bytes: packed + x_bytes * (1.0 + rereads),
+        wavefronts: packed / WAVEFRONT_BYTES + steps * s.warps_n as f64 * x_wavefronts + staging,
+        batches: (steps / (s.warps_k * s.unroll) as f64).ceil(),
+        batch_instructions: batch_weights * lane_instructions_per_weight,
+        batch_tensor_cycles: 0.0,
+        ahead: 0,
+        staged_bytes: if s.stage_x { x_bytes } else { 0.0 },
+        reduction_cycles: (s.lanes as f64).log2() * (SHUFFLE_CYCLES + 2.0 * rows * tokens)
+            + warp_reduction(s.warps_k, results),
+    }
+}
+
+/// Cycles in which the warps along K add `bytes` of partial results in shared memory: each warp's
+/// are written and read once.
+fn warp_reduction(warps_k: u32, bytes: f64) -> f64 {
+    match warps_k {
+        1 => 0.0,
+        warps => BARRIER_CYCLES + 2.0 * warps as f64 * bytes / WAVEFRONT_BYTES,
+    }
+}
+
+fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f64) -> Work {
+    let stages = (s.padded_k(p.k) / s.block_k).div_ceil(s.split_k) as f64;
+    let weights = s.block_n as f64 * s.block_k as f64 * stages;
+    let lane_instructions_per_weight = dequant + mma_overhead(p, spec, s);
+    let tile = (FRAGMENT_N * s.row_tiles() * s.warp_k()) as f64;
+
+    let weight_bytes = s.stage_weight_bytes(spec) as f64;
+    let act_bytes = s.stage_act_bytes() as f64;
+    let stage_bytes = weight_bytes + act_bytes + s.stage_param_bytes(spec, p.k) as f64;
+    let conflicts = if s.swizzle { 1.0 } else { CONFLICT };
+    let read_bytes = weight_bytes + act_bytes * s.warps_n as f64 * conflicts;
+    let results = (s.block_n * s.block_m) as f64 * 4.0;
+    Work {
+        weights,
+        lane_instructions_per_weight,
+        tensor_macs: weights * s.block_m as f64,
+        fma: (0.0, arch.rates.fp32),
+        l2_bytes: stage_bytes * stages,
+        wavefronts: (stage_bytes + read_bytes) * stages / WAVEFRONT_BYTES,
+        batches: stages,
+        batch_instructions: tile * lane_instructions_per_weight / 32.0,
+        batch_tensor_cycles: tile * s.block_m as f64 * 4.0 / arch.mma_macs_per_clock,
+        ahead: s.stages - 1,
+        staged_bytes: 0.0,
+        reduction_cycles: warp_reduction(s.warps_k, results),
+    }
+}
+
+/// Lane-instructions per weight of an `mma` main loop beside dequantization.
+fn mma_overhead(p: &Problem, spec: &WeightSpec, s: &MmaSchedule) -> f64 {
+    let (token_tiles, row_tiles) = (s.token_tiles() as f64, s.row_tiles() as f64);
+    let fragment = (FRAGMENT_N * 16) as f64;
+    // One `mma` for each fragment and token tile; one `ldmatrix.x4` brings two k16 steps of a
+    // token tile, for all row tiles of the warp.
+    let multiply = token_tiles * 32.0 / fragment;
+    let load_x = token_tiles * 0.5 * 32.0 / (row_tiles * fragment);
+    let pieces = (1.0 + COPY) / PIECE_K as f64;
+    let copy_x = COPY * (s.block_m * 2) as f64 / 16.0 / s.block_n as f64;
+    let segment = s.segment_k(spec, p.k) as f64;
+    let params = SEGMENT_PARAMS * 32.0 / (FRAGMENT_N as f64 * segment);
+    let stage = STAGE_LOOP * 32.0 / (FRAGMENT_N as f64 * row_tiles * s.warp_k() as f64);
+    debug_assert_eq!(s.block_m % FRAGMENT_M, 0);
+    multiply + load_x + pieces + copy_x + params + stage
+}

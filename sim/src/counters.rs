@@ -1,0 +1,261 @@
+//! What a run counts: instructions by class, global sectors, shared-memory wavefronts.
+//!
+//! Definitions, each exact for a given PTX text and launch:
+//! - a *request* is one warp instruction that touches the memory with at least one lane;
+//! - *sectors* are the distinct 32-byte pieces a request touches; their ideal is the number of
+//!   distinct bytes divided by 32, rounded up;
+//! - *wavefronts*: a shared request is split into parts of 32 lanes (up to 4 bytes each), 16 lanes
+//!   (8 bytes) or 8 lanes (16 bytes); a part takes as many passes as the fullest of the 32 banks
+//!   holds distinct 4-byte words. The ideal is one per part with an active lane.
+
+use serde::Serialize;
+
+/// Kind of an instruction, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Integer, logic, comparison, selection.
+    Int,
+    /// Moves, conversions, address casts.
+    MovCvt,
+    /// f32 and f64 arithmetic.
+    Fp32,
+    /// f16 and bf16 arithmetic, scalar or packed.
+    Half2,
+    /// Global and generic loads.
+    Ldg,
+    /// Global and generic stores.
+    Stg,
+    /// Shared loads.
+    Lds,
+    /// Shared stores, `stmatrix`.
+    Sts,
+    /// `cp.async` with its commits and waits.
+    CpAsync,
+    /// `ldmatrix`.
+    Ldmatrix,
+    /// `mma.sync`.
+    Mma,
+    /// Lane exchange: shuffles, votes, `movmatrix`.
+    Shfl,
+    /// Barriers and fences.
+    Barrier,
+    /// Branches, returns, traps.
+    Branch,
+    /// Atomics and reductions in memory.
+    Atomic,
+    /// Parameter, constant and local accesses, prefetches, sleeps.
+    Other,
+}
+
+impl Class {
+    /// All classes, in declaration order: `ALL[c as usize] == c`.
+    pub const ALL: [Class; 16] = [
+        Class::Int,
+        Class::MovCvt,
+        Class::Fp32,
+        Class::Half2,
+        Class::Ldg,
+        Class::Stg,
+        Class::Lds,
+        Class::Sts,
+        Class::CpAsync,
+        Class::Ldmatrix,
+        Class::Mma,
+        Class::Shfl,
+        Class::Barrier,
+        Class::Branch,
+        Class::Atomic,
+        Class::Other,
+    ];
+
+    /// Name as printed in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Int => "int",
+            Class::MovCvt => "mov_cvt",
+            Class::Fp32 => "fp32",
+            Class::Half2 => "half2",
+            Class::Ldg => "ldg",
+            Class::Stg => "stg",
+            Class::Lds => "lds",
+            Class::Sts => "sts",
+            Class::CpAsync => "cp_async",
+            Class::Ldmatrix => "ldmatrix",
+            Class::Mma => "mma",
+            Class::Shfl => "shfl",
+            Class::Barrier => "barrier",
+            Class::Branch => "branch",
+            Class::Atomic => "atomic",
+            Class::Other => "other",
+        }
+    }
+}
+
+/// Executions of one class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ClassCount {
+    /// Warp instructions issued.
+    pub warp_instructions: u64,
+    /// Sum over them of the lanes that executed.
+    pub lanes: u64,
+}
+
+/// Traffic to global memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct GlobalTraffic {
+    /// Warp requests.
+    pub requests: u64,
+    /// Distinct 32-byte sectors, summed over requests.
+    pub sectors: u64,
+    /// Fewest sectors that could hold the distinct bytes of each request.
+    pub ideal_sectors: u64,
+    /// Bytes asked for by all lanes, broadcasts counted once per lane; zero-filled bytes of
+    /// `cp.async` are not read and not counted.
+    pub bytes: u64,
+}
+
+/// Traffic to shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SharedTraffic {
+    /// Warp requests.
+    pub requests: u64,
+    /// Passes through the banks.
+    pub wavefronts: u64,
+    /// Passes without bank conflicts.
+    pub ideal_wavefronts: u64,
+}
+
+/// Traffic to one device buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct BufferCounters {
+    /// Name given at allocation.
+    pub buffer: String,
+    /// Loads, `cp.async` sources included.
+    pub loads: GlobalTraffic,
+    /// Stores.
+    pub stores: GlobalTraffic,
+    /// Atomics and reductions.
+    pub atomics: GlobalTraffic,
+    /// Distinct 32-byte sectors touched by the whole run.
+    pub footprint_sectors: u64,
+}
+
+/// Everything counted in a run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Counters {
+    /// Executions by class, indexed by `Class as usize`.
+    pub classes: [ClassCount; 16],
+    /// Loads from all global buffers.
+    pub global_loads: GlobalTraffic,
+    /// Stores to all global buffers.
+    pub global_stores: GlobalTraffic,
+    /// Atomics on all global buffers.
+    pub global_atomics: GlobalTraffic,
+    /// The same by buffer, in allocation order; buffers without traffic are left out.
+    pub buffers: Vec<BufferCounters>,
+    /// Shared loads and `ldmatrix`.
+    pub shared_loads: SharedTraffic,
+    /// Shared stores, `stmatrix` and the shared side of `cp.async`.
+    pub shared_stores: SharedTraffic,
+    /// Branches whose lanes went both ways.
+    pub divergent_branches: u64,
+    /// Barrier instructions of the thread block executed by warps.
+    pub barriers: u64,
+}
+
+impl Counters {
+    /// Executions of one class.
+    pub fn class(&self, class: Class) -> ClassCount {
+        self.classes[class as usize]
+    }
+
+    /// Counters of a buffer by name.
+    pub fn buffer(&self, name: &str) -> Option<&BufferCounters> {
+        self.buffers.iter().find(|b| b.buffer == name)
+    }
+
+    /// All warp instructions.
+    pub fn warp_instructions(&self) -> u64 {
+        self.classes.iter().map(|c| c.warp_instructions).sum()
+    }
+
+    /// All lane instructions.
+    pub fn lane_instructions(&self) -> u64 {
+        self.classes.iter().map(|c| c.lanes).sum()
+    }
+
+    /// Shared loads and stores together.
+    pub fn shared(&self) -> SharedTraffic {
+        let mut sum = self.shared_loads;
+        sum.add(self.shared_stores);
+        sum
+    }
+}
+
+impl GlobalTraffic {
+    /// Adds another count.
+    pub fn add(&mut self, other: GlobalTraffic) {
+        self.requests += other.requests;
+        self.sectors += other.sectors;
+        self.ideal_sectors += other.ideal_sectors;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SharedTraffic {
+    /// Adds another count.
+    pub fn add(&mut self, other: SharedTraffic) {
+        self.requests += other.requests;
+        self.wavefronts += other.wavefronts;
+        self.ideal_wavefronts += other.ideal_wavefronts;
+    }
+}
+
+/// Counts of the instructions generated from one source line (`-lineinfo`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LineCounters {
+    /// Source file as named in the PTX.
+    pub file: String,
+    /// Source line.
+    pub line: u32,
+    /// Executions of the line's instructions.
+    pub executed: ClassCount,
+    /// Their global traffic.
+    pub global: GlobalTraffic,
+    /// Their shared traffic.
+    pub shared: SharedTraffic,
+}
+
+/// What is counted per instruction while a block runs; everything else is summed up from it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PcCounters {
+    pub executed: ClassCount,
+    pub global: GlobalTraffic,
+    pub shared: SharedTraffic,
+    pub divergent: u64,
+}
+
+impl PcCounters {
+    pub(crate) fn add(&mut self, other: &PcCounters) {
+        self.executed.warp_instructions += other.executed.warp_instructions;
+        self.executed.lanes += other.executed.lanes;
+        self.global.add(other.global);
+        self.shared.add(other.shared);
+        self.divergent += other.divergent;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Class;
+
+    #[test]
+    fn classes_are_listed_in_index_order_with_distinct_names() {
+        let mut names = std::collections::HashSet::new();
+        for (index, class) in Class::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, index);
+            assert!(names.insert(class.name()));
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Walks a kernel's statements and produces its [`Program`].
+
+use std::collections::HashMap;
+
+use super::operands::Operands;
+use super::operands::{NameLookup, Names};
+use super::scope::{File, Files, Scope};
+use super::symbols::{layout, SymbolAddress};
+use super::table;
+use crate::cfg;
+use crate::error::SimError;
+use crate::program::{Instruction, Op, PredicateSource, Program, Slot, NO_PC};
+use crate::ptx::ast::{InstructionSyntax, Kernel, ModuleSyntax, Statement};
+
+/// Most instructions of one kernel; program counters stay well inside 32 bits.
+const MAX_INSTRUCTIONS: usize = 1 << 24;
+
+/// Decodes one kernel of a module.
+pub(crate) fn lower(module: &ModuleSyntax, kernel: &Kernel) -> Result<Program, SimError> {
+    let layout = layout(module, kernel)?;
+    let body_addresses = layout.body_addresses.clone();
+    let names =
+        Names { scopes: Vec::new(), files: Files::default(), layout, specials: HashMap::new() };
+    let mut lowering = Lowering {
+        names,
+        body_addresses,
+        next_variable: 0,
+        code: Vec::new(),
+        uses: Vec::new(),
+        label_targets: Vec::new(),
+    };
+    lowering.scope(&kernel.body)?;
+    lowering.finish(module, kernel)
+}
+
+struct Lowering<'a> {
+    names: Names<'a>,
+    /// Addresses of the variables declared in the body, in statement order.
+    body_addresses: Vec<SymbolAddress>,
+    next_variable: usize,
+    code: Vec<Instruction>,
+    /// Registers read and written, by instruction.
+    uses: Vec<(Vec<(File, Slot)>, Vec<(File, Slot)>)>,
+    /// Program counter of each label number.
+    label_targets: Vec<u32>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Opens a scope: all its labels and declarations are visible in all its statements, forward
+    /// references included.
+    fn scope(&mut self, body: &'a [Statement]) -> Result<(), SimError> {
+        self.names.scopes.push(self.declarations(body)?);
+        for statement in body {
+            match statement {
+                Statement::Scope(inner) => self.scope(inner)?,
+                Statement::Label { name, .. } => {
+                    let label = self.names.label(name);
+                    if let Some(target) = label.and_then(|l| self.label_targets.get_mut(l as usize))
+                    {
+                        *target = self.code.len() as u32;
+                    }
+                }
+                Statement::Instruction(syntax) => self.instruction(syntax)?,
+                Statement::Variable(_) => self.next_variable += 1,
+                Statement::Registers(_) => {}
+            }
+        }
+        self.names.scopes.pop();
+        Ok(())
+    }
+
+    fn declarations(&mut self, body: &'a [Statement]) -> Result<Scope<'a>, SimError> {
+        let mut scope = Scope::default();
+        // `body_addresses` is in textual order, so the variables of nested scopes are counted in.
+        let mut variable = self.next_variable;
+        for statement in body {
+            match statement {
+                Statement::Registers(range) => {
+                    if scope.declare(range, &mut self.names.files).is_none() {
+                        return Err(SimError::parse(range.line, "too many registers"));
+                    }
+                }
+                Statement::Label { name, line } => {
+                    let label = self.label_targets.len() as u32;
+                    self.label_targets.push(NO_PC);
+                    if scope.labels.insert(name, label).is_some() {
+                        return Err(SimError::parse(*line, format!("label `{name}` twice")));
+                    }
+                }
+                Statement::Variable(declared) => {
+                    if let Some(&address) = self.body_addresses.get(variable) {
+                        scope.variables.insert(&declared.name, address);
+                    }
+                    variable += 1;
+                }
+                Statement::Scope(inner) => variable += variable_count(inner),
+                Statement::Instruction(_) => {}
+            }
+        }
+        Ok(scope)
+    }
+
+    fn instruction(&mut self, syntax: &InstructionSyntax) -> Result<(), SimError> {
+        let error = |reason: String| SimError::Decode {
+            line: syntax.line,
+            instruction: syntax.opcode.clone(),
+            reason,
+        };
+        if self.code.len() >= MAX_INSTRUCTIONS {
+            return Err(error(format!("the kernel has more than {MAX_INSTRUCTIONS} instructions")));
+        }
+        let (row, modifiers) = table::find(&syntax.opcode).map_err(error)?;
+        let guard = self.guard(syntax)?;
+        let mut operands = Operands::new(&mut self.names, syntax);
+        let op = (row.build)(&mut operands, &modifiers)?;
+        let (mut reads, writes) = (operands.reads, operands.writes);
+        let propagates_undefined = operands.propagates_undefined;
+        let class = operands.class.unwrap_or(row.class);
+        if let Some(guard) = guard {
+            reads.push((File::Predicate, guard.slot));
+        }
+        let counts = (u8::try_from(reads.len()), u8::try_from(writes.len()));
+        let (Ok(read_count), Ok(write_count)) = counts else {
+            return Err(error("too many operands".to_owned()));
+        };
+        self.code.push(Instruction {
+            op,
+            guard,
+            class,
+            reconverge: NO_PC,
+            propagates_undefined,
+            operands_start: 0,
+            reads: read_count,
+            writes: write_count,
+            line: syntax.line,
+            source: syntax.source,
+        });
+        self.uses.push((reads, writes));
+        Ok(())
+    }
+
+    fn guard(&mut self, syntax: &InstructionSyntax) -> Result<Option<PredicateSource>, SimError> {
+        let Some((name, negated)) = &syntax.guard else { return Ok(None) };
+        match self.names.register(name) {
+            Some(Some(register)) if register.file == File::Predicate => {
+                Ok(Some(PredicateSource { slot: register.slot, negated: *negated }))
+            }
+            _ => Err(SimError::parse(syntax.line, format!("`{name}` is not a predicate register"))),
+        }
+    }
+
+    fn finish(mut self, module: &ModuleSyntax, kernel: &Kernel) -> Result<Program, SimError> {
+        self.patch_branches()?;
+        let files = &self.names.files;
+        let counts = [File::R32, File::R64, File::Predicate].map(|file| files.count(file));
+        let operands = flatten_uses(&mut self.code, &self.uses, counts);
+        cfg::set_reconvergence(&mut self.code);
+        let layout = self.names.layout;
+        let small = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Ok(Program {
+            name: kernel.name.clone(),
+            code: self.code,
+            operands,
+            count32: counts[0],
+            count64: counts[1],
+            count_predicates: counts[2],
+            constants32: sorted(files.constants32.iter().map(|(&v, &s)| (s, v))),
+            constants64: sorted(files.constants64.iter().map(|(&v, &s)| (s, v))),
+            constant_predicates: sorted(files.constant_predicates.iter().map(|(&v, &s)| (s, v))),
+            specials: self.names.specials.iter().map(|(&special, &slot)| (slot, special)).collect(),
+            parameters: layout.parameters,
+            parameter_bytes: layout.parameter_bytes,
+            static_shared_bytes: small(layout.static_shared_bytes),
+            dynamic_shared_offset: small(layout.dynamic_shared_offset),
+            local_bytes: small(layout.local_bytes),
+            constant_bank: layout.constant_bank,
+            globals: layout.globals,
+            max_threads: kernel.max_threads,
+            required_threads: kernel.required_threads,
+            files: module.files.clone(),
+        })
+    }
+
+    /// Replaces label numbers by program counters. A branch to the end of the body leaves it.
+    fn patch_branches(&mut self) -> Result<(), SimError> {
+        let end = self.code.len() as u32;
+        for instruction in &mut self.code {
+            if let Op::Branch { target, .. } = &mut instruction.op {
+                *target = match self.label_targets.get(*target as usize) {
+                    Some(&pc) if pc <= end => pc,
+                    _ => return Err(SimError::parse(instruction.line, "branch to nowhere")),
+                };
+            }
+        }
+        // Falling off the end is a return; a branch there needs an instruction to land on.
+        let line = self.code.last().map_or(0, |i| i.line);
+        self.code.push(Instruction {
+            op: Op::Exit,
+            guard: None,
+            class: crate::counters::Class::Branch,
+            reconverge: NO_PC,
+            propagates_undefined: false,
+            operands_start: 0,
+            reads: 0,
+            writes: 0,
+            line,
+            source: None,
+        });
+        self.uses.push((Vec::new(), Vec::new()));
+        Ok(())
+    }
+}
+
+fn variable_count(body: &[Statement]) -> usize {
+    body.iter()
+        .map(|statement| match statement {
+            Statement::Variable(_) => 1,
+            Statement::Scope(inner) => variable_count(inner),
+            _ => 0,
+        })
+        .sum()
+}
+
+/// Constants in slot order, so that decoding is the same on every run.
+fn sorted<T: Copy>(pairs: impl Iterator<Item = (Slot, T)>) -> Vec<(Slot, T)> {
+    let mut pairs: Vec<(Slot, T)> = pairs.collect();
+    pairs.sort_by_key(|&(slot, _)| slot);
+    pairs
+}
+
+/// Turns (file, slot) into definedness indices, reads before writes, and links the instructions.
+fn flatten_uses(
+    code: &mut [Instruction],
+    uses: &[(Vec<(File, Slot)>, Vec<(File, Slot)>)],
+    counts: [usize; 3],
+) -> Vec<u32> {
+    let mut operands = Vec::new();
+    let index = |&(file, slot): &(File, Slot)| {
+        let base = match file {
+            File::R32 => 0,
+            File::R64 => counts[0],
+            File::Predicate => counts[0] + counts[1],
+        };
+        (base + slot as usize) as u32
+    };
+    for (instruction, (reads, writes)) in code.iter_mut().zip(uses) {
+        instruction.operands_start = operands.len() as u32;
+        operands.extend(reads.iter().map(index));
+        operands.extend(writes.iter().map(index));
+    }
+    operands
+}

@@ -1,0 +1,20 @@
+//! From the syntax tree to a [`Program`]: strict, table-driven decoding.
+//!
+//! [`table`] holds one row per instruction form with its full modifier list; a row's builder turns
+//! operands into slots through [`operands::Operands`]. [`lower`] walks the statements, resolves
+//! names by scope and patches branch targets.
+
+mod build_control;
+mod build_float;
+mod build_int;
+mod build_matrix;
+mod build_memory;
+mod build_move;
+mod build_warp;
+mod lower;
+mod operands;
+mod scope;
+mod symbols;
+pub(crate) mod table;
+
+pub(crate) use lower::lower;

@@ -1,0 +1,186 @@
+//! A warp: registers as structure of arrays, definedness masks, divergence stack.
+
+use crate::program::{PredicateSource, Program, Slot, NO_PC};
+
+/// Lanes of a warp.
+pub(crate) const LANES: usize = 32;
+/// Mask with every lane.
+pub(crate) const FULL: u32 = u32::MAX;
+/// One 32-bit register of all lanes.
+pub(crate) type Lanes32 = [u32; LANES];
+/// One 64-bit register of all lanes.
+pub(crate) type Lanes64 = [u64; LANES];
+
+/// Lanes that run together until they reach `reconverge`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    pub pc: u32,
+    pub reconverge: u32,
+    pub mask: u32,
+}
+
+/// Whether a warp can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ready,
+    /// Waits at the barrier of this number.
+    AtBarrier(u32),
+    Exited,
+}
+
+/// One warp of a thread block.
+#[derive(Debug)]
+pub(crate) struct Warp {
+    pub index: u32,
+    pub r32: Vec<Lanes32>,
+    pub r64: Vec<Lanes64>,
+    pub predicates: Vec<u32>,
+    /// Lanes in which each register is defined, over all three files (see `Program::index64`).
+    pub defined: Vec<u32>,
+    pub stack: Vec<Frame>,
+    /// Lanes that have not exited.
+    pub live: u32,
+    pub status: Status,
+    pub copies: crate::exec::async_copy::AsyncCopies,
+    /// Local memory of all lanes, lane after lane.
+    pub local: Vec<u8>,
+    /// One flag per local byte.
+    pub local_defined: Vec<bool>,
+}
+
+impl Warp {
+    /// A warp with `program`'s constants in place; [`Warp::start`] makes it runnable.
+    pub(crate) fn new(program: &Program, index: u32) -> Warp {
+        let registers = program.count32 + program.count64 + program.count_predicates;
+        let local = program.local_bytes as usize * LANES;
+        let mut warp = Warp {
+            index,
+            r32: vec![[0; LANES]; program.count32],
+            r64: vec![[0; LANES]; program.count64],
+            predicates: vec![0; program.count_predicates],
+            defined: vec![0; registers],
+            stack: Vec::with_capacity(16),
+            live: 0,
+            status: Status::Exited,
+            copies: Default::default(),
+            local: vec![0; local],
+            local_defined: vec![false; local],
+        };
+        for &(slot, value) in &program.constants32 {
+            warp.r32[slot as usize] = [value; LANES];
+        }
+        for &(slot, value) in &program.constants64 {
+            warp.r64[slot as usize] = [value; LANES];
+        }
+        for &(slot, value) in &program.constant_predicates {
+            warp.predicates[slot as usize] = if value { FULL } else { 0 };
+        }
+        warp
+    }
+
+    /// Puts the warp at the kernel's first instruction with the lanes of `mask`, all other
+    /// registers undefined.
+    pub(crate) fn start(&mut self, program: &Program, mask: u32) {
+        self.defined.fill(0);
+        self.define_constants(program);
+        self.stack.clear();
+        self.stack.push(Frame { pc: 0, reconverge: NO_PC, mask });
+        self.live = mask;
+        self.status = if mask == 0 { Status::Exited } else { Status::Ready };
+        self.copies.reset();
+        self.local_defined.fill(false);
+    }
+
+    fn define_constants(&mut self, program: &Program) {
+        for &(slot, _) in &program.constants32 {
+            self.defined[slot as usize] = FULL;
+        }
+        for &(slot, _) in &program.specials {
+            self.defined[slot as usize] = FULL;
+        }
+        for &(slot, _) in &program.constants64 {
+            self.defined[program.index64(slot)] = FULL;
+        }
+        for &(slot, _) in &program.constant_predicates {
+            self.defined[program.index_predicate(slot)] = FULL;
+        }
+    }
+
+    /// Lanes for which a predicate source is true.
+    #[inline(always)]
+    pub(crate) fn predicate(&self, source: PredicateSource) -> u32 {
+        let value = self.predicates[source.slot as usize];
+        if source.negated {
+            !value
+        } else {
+            value
+        }
+    }
+
+    /// Sets a predicate in the lanes of `mask`.
+    #[inline(always)]
+    pub(crate) fn set_predicate(&mut self, slot: Slot, mask: u32, value: u32) {
+        let old = &mut self.predicates[slot as usize];
+        *old = *old & !mask | value & mask;
+    }
+
+    #[inline(always)]
+    pub(crate) fn get32(&self, slot: Slot) -> &Lanes32 {
+        &self.r32[slot as usize]
+    }
+
+    #[inline(always)]
+    pub(crate) fn get64(&self, slot: Slot) -> &Lanes64 {
+        &self.r64[slot as usize]
+    }
+
+    /// Writes a 32-bit register in the lanes of `mask`.
+    #[inline(always)]
+    pub(crate) fn set32(&mut self, slot: Slot, mask: u32, values: &Lanes32) {
+        let register = &mut self.r32[slot as usize];
+        if mask == FULL {
+            *register = *values;
+        } else {
+            for lane in 0..LANES {
+                if mask >> lane & 1 != 0 {
+                    register[lane] = values[lane];
+                }
+            }
+        }
+    }
+
+    /// Writes a 64-bit register in the lanes of `mask`.
+    #[inline(always)]
+    pub(crate) fn set64(&mut self, slot: Slot, mask: u32, values: &Lanes64) {
+        let register = &mut self.r64[slot as usize];
+        if mask == FULL {
+            *register = *values;
+        } else {
+            for lane in 0..LANES {
+                if mask >> lane & 1 != 0 {
+                    register[lane] = values[lane];
+                }
+            }
+        }
+    }
+}
+
+/// The lanes of a mask, ascending.
+#[inline(always)]
+pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    let mut rest = mask;
+    std::iter::from_fn(move || {
+        if rest == 0 {
+            return None;
+        }
+        let lane = rest.trailing_zeros() as usize;
+        rest &= rest - 1;
+        Some(lane)
+    })
+}
+
+/// The value of a register that the instruction requires to be the same in all lanes.
+#[inline(always)]
+pub(crate) fn first_lane(values: &Lanes32, mask: u32) -> u32 {
+    values[mask.trailing_zeros() as usize % LANES]
+}

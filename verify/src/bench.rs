@@ -1,0 +1,164 @@
+//! A kernel set up on a device: packed weights uploaded, ready for launch after launch.
+
+use crate::guard::Guarded;
+use crate::inputs::{encode, Activations};
+use crate::reference::Reference;
+use crate::sample::Sample;
+use crate::weights::Weights;
+use crate::VerifyError;
+use qtune_codegen::{Argument, Kernel};
+use qtune_device::{
+    Access, ArgValue, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome,
+    LoadedKernel, WarpOrder,
+};
+use rayon::prelude::*;
+
+/// What every output byte holds before a launch: a NaN in each element type.
+pub(crate) const UNWRITTEN: u8 = 0xff;
+
+/// A loaded kernel with its read-only operands.
+pub(crate) struct Bench<'a> {
+    pub device: &'a dyn Device,
+    loaded: LoadedKernel,
+    weights: Buffer,
+    params: Buffer,
+    bias: Buffer,
+}
+
+/// What a launch writes, and the activations that it reads.
+pub(crate) struct Workspace {
+    tokens: u32,
+    output: Guarded,
+    partials: Guarded,
+    counters: Guarded,
+}
+
+/// How the simulator runs a launch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mode {
+    pub schedule: AsyncSchedule,
+    pub order: WarpOrder,
+}
+
+impl Mode {
+    /// The schedule and order opposite to the default.
+    pub fn opposite() -> Mode {
+        Mode { schedule: AsyncSchedule::Eager, order: WarpOrder::Reversed }
+    }
+}
+
+/// What a launch left behind.
+pub(crate) struct Launched {
+    pub outcome: LaunchOutcome,
+    /// The whole output, `[M, N]`.
+    pub output: Vec<u8>,
+    /// Misuse of workspaces, one line each.
+    pub damage: Vec<String>,
+}
+
+impl<'a> Bench<'a> {
+    /// Uploads the packed form of the references' row tiles. Everything else of the weights stays
+    /// uninitialised: a kernel that strays into it is found out.
+    pub fn new(
+        device: &'a dyn Device,
+        image: &KernelImage,
+        weights: &Weights<'_>,
+        references: &[Reference],
+    ) -> Result<Bench<'a>, VerifyError> {
+        let kernel = &image.kernel;
+        let layout = &kernel.layout;
+        let loaded = device.load(image)?;
+        let read_only = |name, bytes: usize| device.alloc(name, bytes.max(16), Access::ReadOnly);
+        let packed_weights = read_only("weights", layout.weight_bytes())?;
+        let packed_params = read_only("params", layout.param_bytes())?;
+        let pack = |r: &Reference| {
+            let tile = r.tile();
+            let codes = layout.pack_weight_tile(tile.index, &|n, k| tile.code(n, k));
+            let value = |n, group, param: usize| tile.row_params(n, group)[param];
+            (tile.index as usize, codes, layout.pack_param_tile(tile.index, &value))
+        };
+        let packed: Vec<_> = references.par_iter().map(pack).collect();
+        for (tile, codes, params) in packed {
+            device.upload(&packed_weights, tile * layout.tile_weight_bytes(), &codes)?;
+            device.upload(&packed_params, tile * layout.tile_param_bytes(), &params)?;
+        }
+        let problem = &kernel.problem;
+        let bias = read_only("bias", (problem.n * problem.out.bytes()) as usize)?;
+        if problem.bias {
+            let values: Vec<f32> = (0..problem.n).map(|n| weights.bias(n)).collect();
+            device.upload(&bias, 0, &encode(&values, problem.out))?;
+        }
+        Ok(Bench { device, loaded, weights: packed_weights, params: packed_params, bias })
+    }
+
+    fn kernel(&self) -> &Kernel {
+        &self.loaded.image().kernel
+    }
+
+    /// Buffers for launches with `tokens` tokens.
+    pub fn workspace(&self, tokens: u32) -> Result<Workspace, VerifyError> {
+        let kernel = self.kernel();
+        let problem = &kernel.problem;
+        let output = tokens as usize * (problem.n * problem.out.bytes()) as usize;
+        let filled = |name, bytes: usize, fill| {
+            Guarded::new(self.device, name, &vec![fill; bytes.max(16)])
+        };
+        Ok(Workspace {
+            tokens,
+            output: Guarded::new(self.device, "output", &vec![UNWRITTEN; output])?,
+            partials: filled("partials", kernel.partials_bytes(tokens), UNWRITTEN)?,
+            counters: filled("counters", kernel.counter_bytes(tokens), 0)?,
+        })
+    }
+
+    /// One launch: output and partial sums start as NaN, the counters as the last launch left them.
+    pub fn launch(
+        &self,
+        space: &Workspace,
+        x: &Buffer,
+        sample: &Sample,
+        mode: Mode,
+    ) -> Result<Launched, VerifyError> {
+        let kernel = self.kernel();
+        space.output.fill_with(self.device, UNWRITTEN)?;
+        space.partials.fill_with(self.device, UNWRITTEN)?;
+        let args = kernel.arguments.iter().map(|argument| match argument {
+            Argument::Weights => ArgValue::Buffer(&self.weights, 0),
+            Argument::Params => ArgValue::Buffer(&self.params, 0),
+            Argument::Activations => ArgValue::Buffer(x, 0),
+            Argument::Bias => ArgValue::Buffer(&self.bias, 0),
+            Argument::Output => space.output.argument(),
+            Argument::Partials => space.partials.argument(),
+            Argument::Counters => space.counters.argument(),
+            Argument::Tokens => ArgValue::U32(space.tokens),
+        });
+        let launch = LaunchArgs {
+            blocks: sample.blocks.clone(),
+            schedule: mode.schedule,
+            order: mode.order,
+            ..LaunchArgs::new(kernel.grid(space.tokens), args.collect())
+        };
+        let outcome = self.device.launch(&self.loaded, &launch)?;
+        let output = space.output.read(self.device)?;
+        Ok(Launched { outcome, output, damage: self.damage(space)? })
+    }
+
+    fn damage(&self, space: &Workspace) -> Result<Vec<String>, VerifyError> {
+        let mut damage = Vec::new();
+        for buffer in [&space.output, &space.partials, &space.counters] {
+            damage.extend(buffer.damage(self.device)?);
+        }
+        if let Some(at) = space.counters.read(self.device)?.iter().position(|byte| *byte != 0) {
+            damage.push(format!("counter {} is not back at zero", at / 4));
+        }
+        Ok(damage)
+    }
+
+    /// Activations in device memory, of exactly their own size.
+    pub fn activations(&self, x: &Activations) -> Result<Buffer, VerifyError> {
+        let bytes = x.encode(self.kernel().problem.act);
+        let buffer = self.device.alloc("activations", bytes.len(), Access::ReadOnly)?;
+        self.device.upload(&buffer, 0, &bytes)?;
+        Ok(buffer)
+    }
+}

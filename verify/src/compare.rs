@@ -1,0 +1,138 @@
+//! Comparing what a kernel wrote with what it should have written.
+
+use crate::bench::UNWRITTEN;
+use crate::inputs::decode;
+use crate::reference::Expected;
+use crate::sample::OutputTile;
+use qtune_ir::Problem;
+use std::ops::Range;
+
+/// Ratios above this are reported as this: infinity has no place in JSON.
+pub(crate) const RATIO_MAX: f64 = 1e9;
+
+/// The worst element seen so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Worst {
+    /// Error over bound.
+    pub ratio: f64,
+    /// Where, and what was found there, if the ratio is above 1.
+    pub detail: Option<String>,
+    /// Elements compared.
+    pub elements: u64,
+}
+
+impl Worst {
+    /// Takes the worse of two.
+    pub fn merge(&mut self, other: Worst) {
+        self.elements += other.elements;
+        if other.ratio > self.ratio {
+            self.ratio = other.ratio;
+            self.detail = other.detail;
+        }
+    }
+}
+
+/// Error over bound of one element. Infinity is right where a correct kernel may round to it.
+pub(crate) fn ratio(found: f64, expected: &Expected) -> f64 {
+    if found == f64::INFINITY.copysign(expected.value) && expected.may_overflow {
+        return 0.0;
+    }
+    let error = (found - expected.value).abs();
+    if error == 0.0 {
+        return 0.0;
+    }
+    // NaN and 0/0 compare false: both are as wrong as can be.
+    let ratio = error / expected.bound;
+    if ratio < RATIO_MAX {
+        ratio
+    } else {
+        RATIO_MAX
+    }
+}
+
+/// Compares one output tile with its expected values, `[rows][tokens]`.
+pub(crate) fn tile(
+    output: &[u8],
+    problem: &Problem,
+    rows: Range<u32>,
+    tokens: Range<u32>,
+    expected: &[Vec<Expected>],
+) -> Worst {
+    let mut worst = Worst::default();
+    for (n, row) in rows.zip(expected) {
+        for (m, expected) in tokens.clone().zip(row) {
+            let index = m as usize * problem.n as usize + n as usize;
+            let found = decode(output, index, problem.out);
+            let ratio = ratio(found, expected);
+            worst.elements += 1;
+            if ratio > worst.ratio {
+                worst.ratio = ratio;
+                worst.detail = (ratio > 1.0).then(|| {
+                    format!(
+                        "token {m}, output {n}: {found} where {} +- {:.3e} is right",
+                        expected.value, expected.bound
+                    )
+                });
+            }
+        }
+    }
+    worst
+}
+
+/// The first element outside `tiles` that was written. Blocks that did not run write nothing, so
+/// whoever wrote it strayed out of its tile.
+pub(crate) fn stray_write(
+    output: &[u8],
+    problem: &Problem,
+    tiles: &[OutputTile],
+    tile_rows: u32,
+) -> Option<String> {
+    let element = problem.out.bytes() as usize;
+    let mut outside = output.to_vec();
+    for tile in tiles {
+        let rows = tile.rows(tile_rows, problem.n);
+        for m in tile.tokens() {
+            let start = (m as usize * problem.n as usize + rows.start as usize) * element;
+            outside[start..start + rows.len() * element].fill(UNWRITTEN);
+        }
+    }
+    let at = outside.iter().position(|byte| *byte != UNWRITTEN)? / element;
+    let (m, n) = (at / problem.n as usize, at % problem.n as usize);
+    Some(format!("token {m}, output {n} was written by a block that does not own it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(value: f64, may_overflow: bool) -> Expected {
+        Expected { value, bound: 0.5, may_overflow }
+    }
+
+    #[test]
+    fn errors_are_measured_in_bounds_and_nan_is_never_right() {
+        assert_eq!(ratio(1.25, &expected(1.0, false)), 0.5);
+        assert_eq!(ratio(f64::NAN, &expected(1.0, true)), RATIO_MAX);
+        assert_eq!(ratio(1.0, &Expected { bound: 0.0, ..expected(1.0, false) }), 0.0);
+        assert_eq!(ratio(2.0, &Expected { bound: 0.0, ..expected(1.0, false) }), RATIO_MAX);
+    }
+
+    #[test]
+    fn infinity_is_right_only_where_the_type_overflows_on_that_side() {
+        assert_eq!(ratio(f64::INFINITY, &expected(65520.0, true)), 0.0);
+        assert_eq!(ratio(f64::NEG_INFINITY, &expected(65520.0, true)), RATIO_MAX);
+        assert_eq!(ratio(f64::INFINITY, &expected(6000.0, false)), RATIO_MAX);
+    }
+
+    #[test]
+    fn a_write_outside_the_tiles_that_ran_is_named() {
+        let problem: Problem = "w4a16.awq-g128.f16-f16.n4.k128.m2".parse().unwrap();
+        let tiles = [OutputTile { row_tile: 1, first_token: 0, end_token: 2 }];
+        let mut output = vec![UNWRITTEN; 16];
+        output[4] = 0;
+        assert_eq!(stray_write(&output, &problem, &tiles, 2), None);
+        output[2] = 0;
+        let line = stray_write(&output, &problem, &tiles, 2).unwrap();
+        assert!(line.starts_with("token 0, output 1"), "{line}");
+    }
+}

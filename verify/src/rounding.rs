@@ -1,0 +1,154 @@
+//! How much rounding a schedule's arithmetic may add: the units of the error bound.
+//!
+//! The bound itself is put together in [`crate::reference`]; `docs/verification.md` derives it.
+
+use qtune_ir::{Accumulate, DType, Group, Schedule, WeightSpec};
+
+/// Truncation unit of one tensor-core addition. Products are exact; the addends of one instruction
+/// are aligned to the largest and cut off, with at least one bit more than f32 has on sm_80 and
+/// later (Fasi et al., "Numerical behavior of NVIDIA tensor cores", PeerJ CS 330, 2021; Khattak
+/// and Mikaitis, arXiv 2512.07004). One bit of that is kept as a margin for later chips.
+const TENSOR_UNIT: f64 = 1.0 / (1 << 23) as f64;
+/// Unit roundoff of f32.
+const F32_UNIT: f64 = 1.0 / (1 << 24) as f64;
+/// Unit roundoff of f16.
+const F16_UNIT: f64 = 1.0 / (1 << 11) as f64;
+/// Largest error of an f16 result that is subnormal.
+const F16_TINY: f64 = 1.0 / (1u64 << 25) as f64;
+/// k of one `mma.m16n8k16`.
+const MMA_K: u32 = 16;
+/// Products that one half of a half2 accumulator takes up: a 16-byte load holds 32 weights.
+const HALF2_CHAIN: u32 = 16;
+/// Products of one `gemv` lane and step.
+const LANE_K: u32 = 32;
+
+/// The rounding of one schedule, by class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rounding {
+    engine: Engine,
+    /// Most products in one chain of accumulation.
+    chain: u32,
+    /// f32 additions that a finished chain passes through on its way to the output.
+    additions: u32,
+    out: DType,
+    bias: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Engine {
+    Tensor,
+    Half2,
+    F32,
+}
+
+impl Rounding {
+    /// The rounding of a schedule for weights of `spec` with `k` columns.
+    pub fn new(schedule: &Schedule, spec: &WeightSpec, problem: &qtune_ir::Problem) -> Rounding {
+        let k = problem.k;
+        let (engine, chain, additions) = match schedule {
+            Schedule::Mma(s) => {
+                let segment = s.segment_k(spec, k);
+                // Every warp adds up its segments, then warps and splits are added.
+                let segments = (s.padded_k(k) / s.warps_k).div_ceil(segment.max(1));
+                (Engine::Tensor, segment, segments + s.warps_k + s.split_k)
+            }
+            Schedule::Gemv(s) => {
+                let steps = s.padded_k(k) / s.step_k();
+                let (engine, chain) = match s.accumulate {
+                    Accumulate::Half2 => (Engine::Half2, HALF2_CHAIN),
+                    Accumulate::F32 => (Engine::F32, LANE_K),
+                };
+                // Two halves of a chain, the lane's steps, then lanes, warps and splits.
+                let lanes = s.lanes.ilog2() + s.warps_k + s.split_k;
+                (engine, chain, 2 + steps + lanes)
+            }
+        };
+        let chain = match spec.group {
+            Group::Size(size) => chain.min(size),
+            Group::Channel => chain,
+        };
+        Rounding { engine, chain, additions, out: problem.out, bias: problem.bias }
+    }
+
+    /// Relative error of accumulation, over the sum of absolute products, when at most `products`
+    /// of a token's activations are not zero: adding zero is exact.
+    pub fn accumulation(&self, products: u32) -> f64 {
+        let chain = self.chain.min(products);
+        let within = match self.engine {
+            Engine::Tensor => {
+                // One cut per product, and per instruction one for the accumulator and one when
+                // the result is normalized to 24 bits, which is at most two units.
+                let instructions = self.chain.div_ceil(MMA_K).min(products);
+                f64::from(chain + 3 * instructions) * TENSOR_UNIT
+            }
+            Engine::Half2 => f64::from(chain) * F16_UNIT,
+            Engine::F32 => f64::from(chain) * F32_UNIT,
+        };
+        let after = f64::from(self.additions) * F32_UNIT;
+        within + after + within * after
+    }
+
+    /// Absolute error per product: what f16 accumulators lose below their normal range.
+    pub fn underflow(&self) -> f64 {
+        match self.engine {
+            Engine::Half2 => F16_TINY,
+            Engine::Tensor | Engine::F32 => 0.0,
+        }
+    }
+
+    /// Error of adding the bias in f32 and rounding to the output type, for an exact result
+    /// `value` that is already off by at most `error`.
+    pub fn output(&self, value: f64, error: f64) -> f64 {
+        let magnitude = value.abs() + error;
+        let bias = if self.bias { F32_UNIT * magnitude } else { 0.0 };
+        bias + self.out.unit_roundoff() * (magnitude + bias) + self.out.tiny_roundoff()
+    }
+
+    /// Whether a value may round to infinity in the output type.
+    pub fn may_overflow(&self, value: f64, error: f64) -> bool {
+        value.abs() + error + self.output(value, error) > self.out.max_finite()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounding(schedule: &str) -> Rounding {
+        let problem = "w4a16.awq-g128.f16-f16.n64.k4096.m1".parse().unwrap();
+        let spec = qtune_formats::resolve("awq-g128").unwrap();
+        Rounding::new(&schedule.parse().unwrap(), &spec, &problem)
+    }
+
+    const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared \
+                        acc=half2 cache=stream dequant=q";
+
+    #[test]
+    fn narrower_accumulators_get_a_wider_bound() {
+        let half2 = rounding(GEMV).accumulation(4096);
+        let f32 = rounding(&GEMV.replace("half2", "f32")).accumulation(4096);
+        let mma = rounding(
+            "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=q",
+        );
+        assert!(half2 > 100.0 * f32);
+        assert!(mma.accumulation(4096) > f32 && mma.accumulation(4096) < 1e-4);
+        assert_eq!(mma.underflow(), 0.0);
+        assert_eq!(rounding(GEMV).underflow(), 2f64.powi(-25));
+    }
+
+    #[test]
+    fn a_single_product_is_rounded_once() {
+        let one = rounding(GEMV).accumulation(1);
+        assert!(one < 1.1 * F16_UNIT, "{one}");
+    }
+
+    #[test]
+    fn the_output_bound_holds_the_rounding_of_its_type() {
+        let r = rounding(GEMV);
+        for value in [1.0, 0.3, 1e-7, 1234.567] {
+            let rounded = DType::F16.round(value);
+            assert!((rounded - value).abs() <= r.output(value, 0.0), "{value}");
+        }
+        assert!(r.may_overflow(65500.0, 1.0) && !r.may_overflow(60000.0, 1.0));
+    }
+}

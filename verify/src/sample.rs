@@ -1,0 +1,117 @@
+//! Which thread blocks of a full-size launch are run and checked.
+//!
+//! Row tiles are chosen once, token tiles per launch. The first and the last of each are always
+//! among them: that is where ragged edges lie. Every split-K partner of a chosen block is run as
+//! well, since the output of a tile is only there when all of them have finished.
+
+use crate::random;
+use qtune_codegen::Kernel;
+use qtune_device::Blocks;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// Launches with at most this many weight reads (N * K * token tiles) run whole.
+const WHOLE_WEIGHTS: u64 = 1 << 19;
+
+/// The part of a launch that is run, and so checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// Thread blocks to run.
+    pub blocks: Blocks,
+    /// Output tiles that those blocks complete.
+    pub tiles: Vec<OutputTile>,
+    /// Thread blocks run, over those in the grid.
+    pub share: f64,
+}
+
+/// A rectangle of the output.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OutputTile {
+    /// Index of the row tile.
+    pub row_tile: u32,
+    /// First token.
+    pub first_token: u32,
+    /// One past the last token.
+    pub end_token: u32,
+}
+
+impl OutputTile {
+    /// Output features of the tile, cut at `n`.
+    pub fn rows(&self, tile_rows: u32, n: u32) -> Range<u32> {
+        self.row_tile * tile_rows..((self.row_tile + 1) * tile_rows).min(n)
+    }
+
+    /// Tokens of the tile.
+    pub fn tokens(&self) -> Range<u32> {
+        self.first_token..self.end_token
+    }
+}
+
+/// Row tiles to check: all of them for a small problem or without a limit, else `limit` of them.
+pub(crate) fn row_tiles(kernel: &Kernel, limit: Option<usize>, seed: u64) -> Vec<u32> {
+    let count = kernel.layout.tiles();
+    let weights = u64::from(kernel.problem.n) * u64::from(kernel.problem.k);
+    match limit {
+        Some(limit) if weights > WHOLE_WEIGHTS => choose(count, limit, seed),
+        _ => (0..count).collect(),
+    }
+}
+
+/// `limit` of `0..count`, ascending: the first, the last, and seeded others.
+fn choose(count: u32, limit: usize, seed: u64) -> Vec<u32> {
+    let limit = limit.max(2).min(count as usize);
+    let mut chosen = BTreeSet::from([0, count - 1]);
+    let mut draw = seed;
+    while chosen.len() < limit {
+        draw = random::mix(draw);
+        chosen.insert((draw % u64::from(count)) as u32);
+    }
+    chosen.into_iter().collect()
+}
+
+/// The sample of a launch with `tokens` tokens that computes the given row tiles. Up to three
+/// token tiles of each: the first, the last and a seeded one; all where every row tile is run.
+pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64) -> Sample {
+    let [x, y, splits] = kernel.grid(tokens);
+    let whole = row_tiles.len() == kernel.layout.tiles() as usize;
+    let token_tiles = tokens.div_ceil(kernel.schedule.tile().1);
+    let kept: BTreeSet<u32> = match whole {
+        true => (0..token_tiles).collect(),
+        false => choose(token_tiles, 3, seed).into_iter().collect(),
+    };
+    let wanted: BTreeSet<u32> = row_tiles.iter().copied().collect();
+    let mut blocks = Vec::new();
+    let mut tiles = BTreeSet::new();
+    for block in 0..x * y {
+        let tile = kernel.block_tile(block, tokens);
+        let token_tile = tile.tokens.start / kernel.schedule.tile().1;
+        if wanted.contains(&tile.row_tile) && kept.contains(&token_tile) {
+            blocks.extend(kernel.partners(block, tokens));
+            tiles.insert(OutputTile {
+                row_tile: tile.row_tile,
+                first_token: tile.tokens.start,
+                end_token: tile.tokens.end,
+            });
+        }
+    }
+    blocks.sort_unstable();
+    let total = u64::from(x) * u64::from(y) * u64::from(splits);
+    let share = blocks.len() as f64 / total as f64;
+    let blocks = if blocks.len() as u64 == total { Blocks::All } else { Blocks::List(blocks) };
+    Sample { blocks, tiles: tiles.into_iter().collect(), share }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_edges_are_always_chosen_and_the_seed_decides_the_rest() {
+        let chosen = choose(1000, 6, 1);
+        assert_eq!(chosen.len(), 6);
+        assert_eq!((chosen[0], chosen[5]), (0, 999));
+        assert_ne!(chosen, choose(1000, 6, 2));
+        assert_eq!(choose(1, 6, 1), [0]);
+        assert_eq!(choose(3, 6, 1), [0, 1, 2]);
+    }
+}

@@ -1,0 +1,168 @@
+//! The entry point: a request, and the verdict on it.
+
+use crate::bench::Bench;
+use crate::case::{self, Setting};
+use crate::codes::Decoder;
+use crate::counts::{self, Counts};
+use crate::reference::Reference;
+use crate::rounding::Rounding;
+use crate::sample;
+use crate::weights::{WeightSource, Weights};
+use crate::VerifyError;
+use qtune_device::{Device, KernelImage};
+use qtune_ir::WeightSpec;
+
+/// How much is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Before timing: bell-shaped activations under two schedules, and a few columns of weights
+    /// read back.
+    Quick,
+    /// Before a kernel is stored: also constant, large and tiny activations, and more columns;
+    /// every column where the launch is small.
+    Full,
+}
+
+/// What to verify.
+#[derive(Clone, Debug)]
+pub struct VerifyRequest<'a> {
+    /// The compiled kernel; its problem's `m` is the bucket.
+    pub image: &'a KernelImage,
+    /// The format.
+    pub spec: &'a WeightSpec,
+    /// The weights.
+    pub weights: WeightSource<'a>,
+    /// Token counts to launch with, each from 1 to the bucket.
+    pub tokens: Vec<u32>,
+    /// How much is checked.
+    pub effort: Effort,
+    /// Row tiles that are run of a matrix that is not small; `None` runs them all.
+    pub sample_tiles: Option<usize>,
+    /// Decides activations, columns and sampled blocks.
+    pub seed: u64,
+}
+
+impl<'a> VerifyRequest<'a> {
+    /// A request with seeded weights: the bucket's M and its edges, a sample of large matrices.
+    pub fn new(image: &'a KernelImage, spec: &'a WeightSpec, seed: u64) -> VerifyRequest<'a> {
+        VerifyRequest {
+            image,
+            spec,
+            weights: WeightSource::Synthetic { seed },
+            tokens: edge_tokens(image.kernel.problem.m),
+            effort: Effort::Full,
+            sample_tiles: Some(4),
+            seed,
+        }
+    }
+}
+
+/// The bucket's M, one less, and 1.
+fn edge_tokens(bucket: u32) -> Vec<u32> {
+    let mut tokens = vec![bucket, bucket - 1, 1];
+    tokens.retain(|&m| m > 0);
+    tokens.dedup();
+    tokens
+}
+
+/// The verdict on the launches with one token count.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CaseResult {
+    /// Tokens of the launches.
+    pub m: u32,
+    /// Whether every output is within its bound and nothing else was found.
+    pub passed: bool,
+    /// The largest error over its bound, at most 1e9.
+    pub error_over_bound: f64,
+    /// Output elements compared.
+    pub outputs_checked: u64,
+    /// The first thing that is wrong.
+    pub detail: Option<String>,
+}
+
+/// The verdict on a kernel.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Verdict {
+    /// One per token count, in the order of the request.
+    pub cases: Vec<CaseResult>,
+    /// Whether every case passed.
+    pub passed: bool,
+    /// The largest of the cases.
+    pub error_over_bound: f64,
+    /// What the kernel costs. Memory counts come from the first case's first launch.
+    pub counts: Counts,
+    /// Everything that the simulator and the guard bands saw, one line each.
+    pub findings: Vec<String>,
+    /// Thread blocks run over those in the grid, of the first case.
+    pub share_of_blocks_run: f64,
+}
+
+/// Verifies a kernel.
+///
+/// # Errors
+/// [`VerifyError`] if it cannot be verified at all; a kernel that is wrong is a [`Verdict`] that
+/// did not pass.
+pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdict, VerifyError> {
+    let kernel = &request.image.kernel;
+    check_tokens(request)?;
+    let weights = Weights::new(request.weights, request.spec, &kernel.problem)?;
+    let decoder = Decoder::new(&kernel.problem, request.spec, &kernel.schedule)?;
+    let tiles = sample::row_tiles(kernel, request.sample_tiles, request.seed);
+    let tile = |&index: &u32| {
+        let tile = weights.row_tile(index, kernel.layout.tile_rows());
+        Reference::new(&decoder, &weights, tile, &kernel.layout)
+    };
+    let references: Vec<Reference> = tiles.iter().map(tile).collect();
+    let bench = Bench::new(device, request.image, &weights, &references)?;
+    let setting = Setting {
+        kernel,
+        bench,
+        references: tiles.into_iter().zip(references).collect(),
+        rounding: Rounding::new(&kernel.schedule, request.spec, &kernel.problem),
+        effort: request.effort,
+        seed: request.seed,
+    };
+    let most = request.tokens.iter().max().copied().unwrap_or(0);
+    let mut runs = Vec::new();
+    for &tokens in &request.tokens {
+        runs.push(case::run(&setting, tokens, tokens == most)?);
+    }
+    Ok(verdict(request, device, runs))
+}
+
+fn check_tokens(request: &VerifyRequest<'_>) -> Result<(), VerifyError> {
+    let problem = &request.image.kernel.problem;
+    let allowed = 1..=problem.m;
+    let outside = |tokens| VerifyError::Tokens {
+        tokens,
+        bucket: problem.m,
+        problem: problem.to_string(),
+    };
+    match request.tokens.iter().find(|m| !allowed.contains(m)) {
+        Some(&tokens) => Err(outside(tokens)),
+        None if request.tokens.is_empty() => Err(outside(0)),
+        None => Ok(()),
+    }
+}
+
+fn verdict(request: &VerifyRequest<'_>, device: &dyn Device, runs: Vec<case::CaseRun>) -> Verdict {
+    let first = &runs[0];
+    let tokens = first.result.m;
+    let counts = counts::count(request.image, request.spec, device.arch(), &first.first, tokens);
+    let share_of_blocks_run = first.share;
+    let mut findings: Vec<String> = Vec::new();
+    for line in runs.iter().flat_map(|run| &run.findings) {
+        if !findings.contains(line) {
+            findings.push(line.clone());
+        }
+    }
+    let cases: Vec<CaseResult> = runs.into_iter().map(|run| run.result).collect();
+    Verdict {
+        passed: cases.iter().all(|case| case.passed),
+        error_over_bound: cases.iter().map(|case| case.error_over_bound).fold(0.0, f64::max),
+        cases,
+        counts,
+        findings,
+        share_of_blocks_run,
+    }
+}

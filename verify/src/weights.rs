@@ -1,0 +1,212 @@
+//! The weights under test: real ones from a checkpoint, or procedural ones that look like them.
+
+use crate::random;
+use crate::VerifyError;
+use half::f16;
+use qtune_formats::QuantizedLinear;
+use qtune_ir::{DType, ParamType, Problem, WeightSpec};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Where codes, group parameters and bias come from.
+#[derive(Clone, Copy, Debug)]
+pub enum WeightSource<'a> {
+    /// Procedural: uniform codes, scales of 0.002 to 0.03, zero-points around the middle. Any
+    /// part of a matrix of any size costs only that part.
+    Synthetic {
+        /// Decides every value.
+        seed: u64,
+    },
+    /// A layer of a checkpoint.
+    Real(&'a QuantizedLinear),
+}
+
+/// Range of synthetic scales, as 4-bit models of 7B to 70B parameters have them.
+const SCALES: Range<f64> = 0.002..0.03;
+
+/// A source together with the sizes it fills.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weights<'a> {
+    source: WeightSource<'a>,
+    spec: &'a WeightSpec,
+    n: u32,
+    k: u32,
+    out: DType,
+}
+
+/// The logical weights of one row tile.
+#[derive(Clone, Debug)]
+pub(crate) struct RowTile {
+    /// Index of the row tile in the packed buffers.
+    pub index: u32,
+    /// Output features that exist.
+    pub rows: Range<u32>,
+    /// Codes `[rows, K]`.
+    codes: Vec<u8>,
+    /// Parameters `[rows, groups, params]`.
+    params: Vec<f32>,
+    k: usize,
+    groups: usize,
+    param_count: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// # Errors
+    /// [`VerifyError::Weights`] if a checkpoint's layer is not what the problem says.
+    pub fn new(
+        source: WeightSource<'a>,
+        spec: &'a WeightSpec,
+        problem: &Problem,
+    ) -> Result<Weights<'a>, VerifyError> {
+        if let WeightSource::Real(layer) = source {
+            let sizes = layer.n == problem.n as usize && layer.k == problem.k as usize;
+            if !sizes || layer.spec.params != spec.params || layer.spec.group != spec.group {
+                let reason = format!(
+                    "the layer is {} {}x{}, the problem {} {}x{}",
+                    layer.spec.name, layer.n, layer.k, spec.name, problem.n, problem.k
+                );
+                return Err(VerifyError::Weights { reason });
+            }
+        }
+        Ok(Weights { source, spec, n: problem.n, k: problem.k, out: problem.out })
+    }
+
+    /// The logical weights of row tile `index` of `tile_rows` rows.
+    pub fn row_tile(&self, index: u32, tile_rows: u32) -> RowTile {
+        let rows = (index * tile_rows).min(self.n)..((index + 1) * tile_rows).min(self.n);
+        let groups = self.spec.group.count(self.k) as usize;
+        let param_count = self.spec.params.len();
+        let k = self.k as usize;
+        let mut codes = vec![0; rows.len() * k];
+        let mut params = vec![0.0; rows.len() * groups * param_count];
+        let per_row = (groups * param_count).max(1);
+        codes.par_chunks_mut(k).zip(rows.clone()).for_each(|(row, n)| self.fill_codes(n, row));
+        params.par_chunks_mut(per_row).zip(rows.clone()).for_each(|(row, n)| {
+            for (at, value) in row.iter_mut().enumerate() {
+                *value = self.param(n, (at / param_count) as u32, at % param_count);
+            }
+        });
+        RowTile { index, rows, codes, params, k, groups, param_count }
+    }
+
+    fn fill_codes(&self, n: u32, row: &mut [u8]) {
+        match self.source {
+            WeightSource::Real(layer) => layer.codes.unpack_row(n as usize, row),
+            WeightSource::Synthetic { seed } => {
+                let mask = ((1u32 << self.spec.bits) - 1) as u8;
+                for (chunk, codes) in row.chunks_mut(8).enumerate() {
+                    let bytes = random::at(seed, n, chunk as u32).to_le_bytes();
+                    for (code, byte) in codes.iter_mut().zip(bytes) {
+                        *code = byte & mask;
+                    }
+                }
+            }
+        }
+    }
+
+    fn param(&self, n: u32, group: u32, index: usize) -> f32 {
+        match self.source {
+            WeightSource::Real(layer) => {
+                let at = n as usize * layer.groups() + group as usize;
+                layer.params[index].values.get(at) as f32
+            }
+            WeightSource::Synthetic { seed } => {
+                let bits = random::at(seed ^ (index as u64 + 1) << 32, n, group);
+                synthetic_param(self.spec.params[index].dtype, bits)
+            }
+        }
+    }
+
+    /// Elements of k per quant group.
+    pub fn group(&self) -> usize {
+        self.spec.group.size(self.k) as usize
+    }
+
+    /// The bias of output feature `n`, as the output type holds it.
+    pub fn bias(&self, n: u32) -> f32 {
+        let value = match self.source {
+            WeightSource::Real(layer) => {
+                layer.bias.as_ref().map_or(0.0, |bias| bias[n as usize].to_f64())
+            }
+            WeightSource::Synthetic { seed } => {
+                f64::from(random::bell(random::at(seed ^ 0xb1a5, n, 0)))
+            }
+        };
+        self.out.round(value) as f32
+    }
+}
+
+/// A parameter as models have them. Zero-points cluster around the middle of their range but reach
+/// both ends, where off-by-one mistakes show.
+fn synthetic_param(dtype: ParamType, bits: u64) -> f32 {
+    let scale = SCALES.start + (SCALES.end - SCALES.start) * random::unit(bits);
+    match dtype {
+        ParamType::F16 => f16::from_f64(scale).to_f32(),
+        ParamType::F32 => scale as f32,
+        ParamType::Code(width) => {
+            let top = ((1u32 << width) - 1) as f32;
+            let middle = 2.0f32.powi(i32::from(width) - 1);
+            (middle + random::bell(bits) * middle * 0.4).round().clamp(0.0, top)
+        }
+    }
+}
+
+impl RowTile {
+    /// Quant groups per row.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// The code of weight `(n, k)`; `n` in `rows`.
+    pub fn code(&self, n: u32, k: u32) -> u8 {
+        self.codes[(n - self.rows.start) as usize * self.k + k as usize]
+    }
+
+    /// All codes of row `n`.
+    pub fn row_codes(&self, n: u32) -> &[u8] {
+        let at = (n - self.rows.start) as usize * self.k;
+        &self.codes[at..at + self.k]
+    }
+
+    /// The parameters of a row's quant group, in the spec's order.
+    pub fn row_params(&self, n: u32, group: u32) -> &[f32] {
+        let entry = (n - self.rows.start) as usize * self.groups + group as usize;
+        &self.params[entry * self.param_count..][..self.param_count]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem() -> (Problem, WeightSpec) {
+        let problem = "w4a16.awq-g32.f16-f16.n40.k96.m1+bias".parse().unwrap();
+        (problem, qtune_formats::resolve("awq-g32").unwrap())
+    }
+
+    #[test]
+    fn synthetic_weights_do_not_depend_on_the_tiling() {
+        let (problem, spec) = problem();
+        let weights = Weights::new(WeightSource::Synthetic { seed: 3 }, &spec, &problem).unwrap();
+        let (whole, part) = (weights.row_tile(0, 40), weights.row_tile(2, 16));
+        assert_eq!(part.rows, 32..40);
+        for n in part.rows.clone() {
+            assert_eq!(whole.row_codes(n), part.row_codes(n));
+            assert_eq!(whole.row_params(n, 2), part.row_params(n, 2));
+            assert_eq!(part.code(n, 5), part.row_codes(n)[5]);
+        }
+    }
+
+    #[test]
+    fn synthetic_parameters_look_like_a_models() {
+        let (problem, spec) = problem();
+        let weights = Weights::new(WeightSource::Synthetic { seed: 3 }, &spec, &problem).unwrap();
+        let tile = weights.row_tile(0, 40);
+        let zeros: std::collections::BTreeSet<u32> =
+            (0..40).map(|n| tile.row_params(n, 0)[1] as u32).collect();
+        assert!(zeros.len() > 5 && zeros.iter().all(|z| *z < 16), "{zeros:?}");
+        assert!((0..40).all(|n| SCALES.contains(&f64::from(tile.row_params(n, 1)[0]))));
+        let codes: std::collections::BTreeSet<u8> = tile.row_codes(0).iter().copied().collect();
+        assert_eq!(codes.len(), 16);
+    }
+}
