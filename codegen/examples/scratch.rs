@@ -2,7 +2,16 @@ use qtune_codegen::*;
 use qtune_ir::*;
 fn main() {
     let arch = Arch::named(&std::env::args().nth(1).unwrap_or("h200".into())).unwrap();
-    let spec = WeightSpec { name: "awq-g128".into(), bits: 4, group: Group::Size(128), params: vec![Param{name:"s".into(),dtype:ParamType::F16},Param{name:"z".into(),dtype:ParamType::Code(4)}], expr: "(* (- q z) s)".into() };
+    let spec = WeightSpec {
+        name: "awq-g128".into(),
+        bits: 4,
+        group: Group::Size(128),
+        params: vec![
+            Param { name: "s".into(), dtype: ParamType::F16 },
+            Param { name: "z".into(), dtype: ParamType::Code(4) },
+        ],
+        expr: "(* (- q z) s)".into(),
+    };
     let schedules = [
      ("f16",16,"mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))"),
      ("f16",1,"mma tile=8x64x256 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))"),
@@ -13,11 +22,34 @@ fn main() {
      ("f16",1,"gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal dequant=(sum (* (* (- (real q) z) s) x))"),
     ];
     let nvrtc = nvrtc::Nvrtc::open(&Default::default()).unwrap();
-    for (i,(act,m,s)) in schedules.iter().enumerate() {
-        let p: Problem = format!("w4a16.awq-g128.{act}-{act}.n5120.k5120.m{m}{}", if i%2==1 {"+bias"} else {""}).parse().unwrap();
+    for (i, (act, m, s)) in schedules.iter().enumerate() {
+        let p: Problem = format!(
+            "w4a16.awq-g128.{act}-{act}.n5120.k5120.m{m}{}",
+            if i % 2 == 1 { "+bias" } else { "" }
+        )
+        .parse()
+        .unwrap();
         let s: Schedule = s.parse().unwrap();
-        match generate(&p,&spec,&s,&arch) { Ok(k)=>{ std::fs::write(format!("/tmp/k{i}.cu"),&k.source).unwrap();
-            match nvrtc.compile(&k.source,"k.cu",&arch.target(),&[]) { Ok(c)=>{ println!("{i} ok {}", c.log.lines().filter(|l| l.contains("Used")||l.contains("spill")).collect::<Vec<_>>().join(" | ")); std::fs::write(format!("/tmp/k{i}.ptx"),&c.ptx).unwrap(); std::fs::write(format!("/tmp/k{i}.cubin"),&c.cubin).unwrap();}, Err(e)=>println!("{i} {e}") }
-        }, Err(e)=>println!("{i} {e}") }
+        match generate(&p, &spec, &s, &arch) {
+            Ok(k) => {
+                std::fs::write(format!("/tmp/k{i}.cu"), &k.source).unwrap();
+                match nvrtc.compile(&k.source, "k.cu", &arch.target(), &[]) {
+                    Ok(c) => {
+                        println!(
+                            "{i} ok {}",
+                            c.log
+                                .lines()
+                                .filter(|l| l.contains("Used") || l.contains("spill"))
+                                .collect::<Vec<_>>()
+                                .join(" | ")
+                        );
+                        std::fs::write(format!("/tmp/k{i}.ptx"), &c.ptx).unwrap();
+                        std::fs::write(format!("/tmp/k{i}.cubin"), &c.cubin).unwrap();
+                    }
+                    Err(e) => println!("{i} {e}"),
+                }
+            }
+            Err(e) => println!("{i} {e}"),
+        }
     }
 }

@@ -60,7 +60,7 @@ impl std::fmt::Debug for Intrinsic {
 
 use Arg::{Constant, Global, In, InOut, Out, Shared};
 use Meaning::{Effect, Pure, Read};
-use Type::{F32, U16, U32, U32x4};
+use Type::{U32x4, F32, U16, U32};
 
 const MMA: &[Arg] = &[
     InOut(F32),

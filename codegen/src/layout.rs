@@ -379,7 +379,8 @@ mod tests {
 
     #[test]
     fn every_group_of_every_row_is_among_the_packed_parameters() {
-        for group in [qtune_ir::Group::Size(32), qtune_ir::Group::Size(128), qtune_ir::Group::Channel]
+        for group in
+            [qtune_ir::Group::Size(32), qtune_ir::Group::Size(128), qtune_ir::Group::Channel]
         {
             for layout in layouts(40, 256, group) {
                 let mut seen = std::collections::HashSet::new();

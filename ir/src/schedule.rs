@@ -3,6 +3,7 @@
 //! Same problem, same schedule, same arch: same CUDA text, byte for byte. The dequantization term
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
+use crate::dequant::Engine;
 use crate::{Arch, Problem, WeightSpec};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -338,6 +339,17 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => s.check(p, spec, arch),
             Schedule::Mma(s) => s.check(p, spec, arch),
+        }
+    }
+
+    /// The arithmetic that consumes the weights.
+    pub fn engine(&self) -> Engine {
+        match self {
+            Schedule::Mma(_) => Engine::Mma,
+            Schedule::Gemv(s) => match s.accumulate {
+                Accumulate::Half2 => Engine::Half2,
+                Accumulate::F32 => Engine::F32,
+            },
         }
     }
 

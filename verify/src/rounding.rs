@@ -2,7 +2,8 @@
 //!
 //! The bound itself is put together in [`crate::reference`]; `docs/verification.md` derives it.
 
-use qtune_ir::{Accumulate, DType, Group, Schedule, WeightSpec};
+use qtune_ir::dequant::HALF2_CHAIN;
+use qtune_ir::{Accumulate, DType, Problem, Schedule, WeightSpec};
 
 /// Truncation unit of one tensor-core addition. Products are exact; the addends of one instruction
 /// are aligned to the largest and cut off, with at least one bit more than f32 has on sm_80 and
@@ -17,8 +18,6 @@ const F16_UNIT: f64 = 1.0 / (1 << 11) as f64;
 const F16_TINY: f64 = 1.0 / (1u64 << 25) as f64;
 /// k of one `mma.m16n8k16`.
 const MMA_K: u32 = 16;
-/// Products that one half of a half2 accumulator takes up: a 16-byte load holds 32 weights.
-const HALF2_CHAIN: u32 = 16;
 /// Products of one `gemv` lane and step.
 const LANE_K: u32 = 32;
 
@@ -42,15 +41,23 @@ enum Engine {
 }
 
 impl Rounding {
-    /// The rounding of a schedule for weights of `spec` with `k` columns.
-    pub fn new(schedule: &Schedule, spec: &WeightSpec, problem: &qtune_ir::Problem) -> Rounding {
+    /// The rounding of a schedule whose dequantization term has `sums` sums; `direct` terms are
+    /// one sum that nothing is done to, which tensor cores accumulate across quant groups.
+    pub fn new(
+        schedule: &Schedule,
+        spec: &WeightSpec,
+        problem: &Problem,
+        sums: u32,
+        direct: bool,
+    ) -> Rounding {
         let k = problem.k;
         let (engine, chain, additions) = match schedule {
             Schedule::Mma(s) => {
-                let segment = s.segment_k(spec, k);
+                let warp = s.padded_k(k) / s.warps_k;
+                let chain = if direct { warp } else { s.segment_k(spec, k).max(1) };
                 // Every warp adds up its segments, then warps and splits are added.
-                let segments = (s.padded_k(k) / s.warps_k).div_ceil(segment.max(1));
-                (Engine::Tensor, segment, segments + s.warps_k + s.split_k)
+                let segments = warp.div_ceil(chain) * sums;
+                (Engine::Tensor, chain, segments + s.warps_k + s.split_k)
             }
             Schedule::Gemv(s) => {
                 let steps = s.padded_k(k) / s.step_k();
@@ -60,12 +67,8 @@ impl Rounding {
                 };
                 // Two halves of a chain, the lane's steps, then lanes, warps and splits.
                 let lanes = s.lanes.ilog2() + s.warps_k + s.split_k;
-                (engine, chain, 2 + steps + lanes)
+                (engine, chain, 2 + steps * sums + lanes)
             }
-        };
-        let chain = match spec.group {
-            Group::Size(size) => chain.min(size),
-            Group::Channel => chain,
         };
         Rounding { engine, chain, additions, out: problem.out, bias: problem.bias }
     }
@@ -117,7 +120,7 @@ mod tests {
     fn rounding(schedule: &str) -> Rounding {
         let problem = "w4a16.awq-g128.f16-f16.n64.k4096.m1".parse().unwrap();
         let spec = qtune_formats::resolve("awq-g128").unwrap();
-        Rounding::new(&schedule.parse().unwrap(), &spec, &problem)
+        Rounding::new(&schedule.parse().unwrap(), &spec, &problem, 1, false)
     }
 
     const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared \

@@ -336,8 +336,7 @@ mod tests {
     fn program(build: impl FnOnce(&mut Body)) -> Program {
         let mut body = Body::new();
         build(&mut body);
-        let x =
-            Buffer { name: "x".into(), space: Space::GlobalRead, element: Type::F32 };
+        let x = Buffer { name: "x".into(), space: Space::GlobalRead, element: Type::F32 };
         Program {
             header: vec![],
             name: "test".into(),
@@ -367,8 +366,9 @@ mod tests {
             b.bind("i", Type::F32, int(1));
         })
         .contains("F32"));
-        assert!(why(|b| b.when(var("threadIdx.x").equals(0u32), |b| b.barrier()))
-            .contains("divergent"));
+        assert!(
+            why(|b| b.when(var("threadIdx.x").equals(0u32), |b| b.barrier())).contains("divergent")
+        );
         assert!(why(|b| {
             b.zeros("acc", Type::F32, &[2]);
             b.unrolled("i", 3, |b, i| {

@@ -123,7 +123,9 @@ impl Writer {
         for Buffer { name, space, element } in &program.shared {
             let ty = type_name(*element);
             if let Space::Shared { offset } = space {
-                self.line(format!("{ty}* const {name} = reinterpret_cast<{ty}*>(shared + {offset});"));
+                self.line(format!(
+                    "{ty}* const {name} = reinterpret_cast<{ty}*>(shared + {offset});"
+                ));
             }
         }
     }

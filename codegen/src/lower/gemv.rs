@@ -12,8 +12,8 @@ use qtune_ir::{Accumulate, DType, GemvSchedule, WeightCache};
 
 pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenError> {
     let term: Term = s.dequant.parse()?;
-    let plan = Plan::new(&term, DType::F16);
-    let scale = plan.staged_scale()?;
+    let plan = Plan::new(&term, &cx.context)?;
+    let scale = plan.activation_scale();
     let gemv = Gemv { cx, s, plan, scale };
     let mut body = Body::new();
     gemv.prologue(&mut body);
@@ -213,9 +213,7 @@ impl Gemv<'_> {
         let value = load("params", row * groups + group);
         let value = if ty == Type::U16 { value.cast(Type::U32) } else { value };
         let ty = if ty == Type::U16 { Type::U32 } else { ty };
-        let place = |w: usize| {
-            Expr::at("entry", [ahead.clone(), row_part.clone(), int(w as u32)])
-        };
+        let place = |w: usize| Expr::at("entry", [ahead.clone(), row_part.clone(), int(w as u32)]);
         body.unpack((0..ty.words()).map(place).collect(), ty, value);
     }
 
@@ -223,7 +221,7 @@ impl Gemv<'_> {
     fn compute(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
         self.prepare_invariants(body, ahead);
-        for (index, _) in self.plan.sums.iter().enumerate() {
+        for (index, _) in self.plan.sums().iter().enumerate() {
             body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, s.rows]);
         }
         body.unrolled("part", 4, |body, part| {
@@ -241,7 +239,8 @@ impl Gemv<'_> {
     }
 
     fn load_activations(&self, body: &mut Body, step: &Expr, token: &Expr, part: &Expr) {
-        let places = |token: &Expr| (0..4u32).map(|w| Expr::at("act", [token.clone(), int(w)])).collect();
+        let places =
+            |token: &Expr| (0..4u32).map(|w| Expr::at("act", [token.clone(), int(w)])).collect();
         if self.s.stage_x {
             let position = (step.clone() - var("first")) * self.s.lanes + var("lane_k");
             let place = self.staged_place(token, part.clone(), position);
@@ -303,7 +302,7 @@ impl Gemv<'_> {
 
     fn multiply(&self, body: &mut Body, row_part: &Expr, word: &Expr) {
         let prepared = self.prepared(row_part);
-        for (index, sum) in self.plan.sums.iter().enumerate() {
+        for (index, sum) in self.plan.sums().iter().enumerate() {
             let weights = sum.weight.map(|weight| {
                 let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
                 let name = |pair: usize| format!("weight{index}_{pair}");

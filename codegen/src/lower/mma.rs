@@ -17,8 +17,8 @@ const COPY: u32 = 16;
 
 pub(super) fn lower(cx: &Lowering, s: &MmaSchedule) -> Result<Lowered, CodegenError> {
     let term: Term = s.dequant.parse()?;
-    let plan = Plan::new(&term, cx.problem.act);
-    if plan.staged_scale()? != 1.0 {
+    let plan = Plan::new(&term, &cx.context)?;
+    if plan.activation_scale() != 1.0 {
         let reason = "mma stages activations unscaled".to_string();
         return Err(qtune_ir::Rejected { reason }.into());
     }
@@ -234,13 +234,7 @@ impl Mma<'_> {
     }
 
     /// Spreads 16-byte pieces over the block's threads.
-    fn for_pieces(
-        &self,
-        body: &mut Body,
-        name: &str,
-        pieces: u32,
-        each: impl Fn(&mut Body, Expr),
-    ) {
+    fn for_pieces(&self, body: &mut Body, name: &str, pieces: u32, each: impl Fn(&mut Body, Expr)) {
         let threads = self.s.threads();
         if pieces % threads == 0 {
             let turns = pieces / threads;
@@ -341,7 +335,7 @@ impl Mma<'_> {
 
     fn multiply_row_tile(&self, body: &mut Body, word: &Expr, row_part: &Expr, k16: &Expr) {
         let prepared = self.prepared(row_part);
-        for (index, sum) in self.plan.sums.iter().enumerate() {
+        for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
             let name = |pair: usize| format!("frag{index}_a{pair}");
@@ -365,7 +359,7 @@ impl Mma<'_> {
     /// Sums of activations: an A fragment of ones adds up k for every token, in the very registers
     /// where the corrections are needed. All row tiles share the result.
     fn sum_activations(&self, body: &mut Body, k16: &Expr) {
-        for (index, sum) in self.plan.sums.iter().enumerate() {
+        for (index, sum) in self.plan.sums().iter().enumerate() {
             if sum.weight.is_some() {
                 continue;
             }
@@ -398,7 +392,7 @@ impl Mma<'_> {
     fn begin_segment(&self, body: &mut Body, slot: &Expr, segment: &Expr, segment_k: u32) {
         let (rows, tiles) = (self.s.row_tiles(), self.s.token_tiles());
         if !self.plan.is_direct() {
-            for (index, sum) in self.plan.sums.iter().enumerate() {
+            for (index, sum) in self.plan.sums().iter().enumerate() {
                 match sum.weight {
                     Some(_) => body.zeros(self.sum_name(index), Type::F32, &[rows, tiles, 4]),
                     None => body.zeros(self.sum_name(index), Type::F32, &[tiles, 4]),
@@ -479,7 +473,8 @@ impl Mma<'_> {
                     false => Vec::new(),
                 };
                 let row = Row { params: &params, position: half };
-                for (nth, (sum, coefficient)) in self.plan.coefficients(&row).into_iter().enumerate()
+                for (nth, (sum, coefficient)) in
+                    self.plan.coefficients(&row).into_iter().enumerate()
                 {
                     let name = format!("coefficient{nth}_{half}");
                     let coefficient = body.bind(name, Type::F32, coefficient);
@@ -498,7 +493,7 @@ impl Mma<'_> {
         coefficient: Expr,
     ) {
         let name = self.sum_name(sum);
-        let shared_by_rows = self.plan.sums[sum].weight.is_none();
+        let shared_by_rows = self.plan.sums()[sum].weight.is_none();
         body.unrolled("token_part", self.s.token_tiles(), |body, tile| {
             for c in [2 * half as u32, 2 * half as u32 + 1] {
                 let total = Expr::at("total", [row_part.clone(), tile.clone(), int(c)]);

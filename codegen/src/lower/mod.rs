@@ -9,7 +9,7 @@ mod term;
 use crate::kernel::{Argument, Kernel};
 use crate::kir::{self, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
-use qtune_ir::dequant::DequantError;
+use qtune_ir::dequant::{Context, DequantError};
 use qtune_ir::{Arch, DType, Problem, Rejected, Schedule, WeightSpec};
 
 /// Why no kernel was generated.
@@ -43,7 +43,9 @@ pub fn generate(
     schedule.check(problem, spec, arch)?;
     check_index_range(problem, schedule)?;
     let layout = Layout::new(problem, spec, schedule);
-    let cx = Lowering { problem, spec, layout: &layout };
+    let engine = schedule.engine();
+    let context = Context { act: problem.act, engine, spec: spec.clone() };
+    let cx = Lowering { problem, spec, layout: &layout, context };
     let (body, shared, mut constants) = match schedule {
         Schedule::Gemv(s) => gemv::lower(&cx, s)?,
         Schedule::Mma(s) => mma::lower(&cx, s)?,
@@ -130,6 +132,7 @@ struct Lowering<'a> {
     problem: &'a Problem,
     spec: &'a WeightSpec,
     layout: &'a Layout,
+    context: Context,
 }
 
 /// A lowered body: statements, shared views, named constants.

@@ -8,38 +8,15 @@
 use super::CodegenError;
 use crate::kir::{call, float, hex, var, Body, Expr, Type};
 use egg::{Id, Language};
-use qtune_ir::dequant::{Op, Term, POSITIONS};
+use qtune_ir::dequant::{Context, Facts, Lowered, Op, Role, SumSite, Term, POSITIONS};
 use qtune_ir::DType;
 
-/// A sum over a quant group.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sum {
-    /// Node of the `sum`.
-    id: Id,
-    /// The weight's expression; `None` sums the activations alone.
-    pub weight: Option<Id>,
-    /// Factor that activations get when they are staged.
-    pub scale: f64,
-}
-
-/// A dequantization term, taken apart.
+/// A dequantization term that can be lowered.
 pub(super) struct Plan<'a> {
     term: &'a Term,
-    /// What each node depends on.
-    uses: Vec<Uses>,
+    lowered: Lowered,
     /// Type of packed arithmetic on weights.
-    pub compute: DType,
-    /// The distinct sums.
-    pub sums: Vec<Sum>,
-}
-
-/// What a node depends on.
-#[derive(Clone, Copy, Default)]
-struct Uses {
-    code: bool,
-    sum: bool,
-    params: bool,
-    in_place: bool,
+    compute: DType,
 }
 
 /// Values of group parameters in one row, and the position weight that goes with them.
@@ -52,69 +29,32 @@ pub(super) struct Row<'a> {
 pub(super) struct Prepared(Vec<(Id, usize, Expr)>);
 
 impl<'a> Plan<'a> {
-    /// Takes apart a term that [`qtune_ir::dequant::check_lowerable`] accepts.
-    pub fn new(term: &'a Term, compute: DType) -> Plan<'a> {
-        let mut uses: Vec<Uses> = Vec::new();
-        for node in term.nodes() {
-            let mut own = Uses {
-                code: matches!(node, Op::Code),
-                sum: matches!(node, Op::Sum(_)),
-                params: matches!(node, Op::Param(_)),
-                in_place: matches!(node, Op::At(_)),
-            };
-            for child in node.children() {
-                let child = uses[usize::from(*child)];
-                own.code |= child.code;
-                own.sum |= child.sum;
-                own.params |= child.params;
-                own.in_place |= child.in_place;
-            }
-            uses.push(own);
-        }
-        let mut plan = Plan { term, uses, compute, sums: Vec::new() };
-        plan.collect(term.root());
-        plan
+    /// Checks the term and takes it apart.
+    ///
+    /// # Errors
+    /// The term is not one that the engine of `ctx` can compute.
+    pub fn new(term: &'a Term, ctx: &Context) -> Result<Plan<'a>, CodegenError> {
+        Ok(Plan { term, lowered: Lowered::new(term, ctx)?, compute: ctx.compute() })
     }
 
-    fn uses(&self, id: Id) -> Uses {
-        self.uses[usize::from(id)]
-    }
-
-    fn number(&self, id: Id) -> Option<f64> {
-        match self.node(id) {
-            Op::Const(number) => Some(number.value()),
-            _ => None,
-        }
+    /// The distinct sums.
+    pub fn sums(&self) -> &[SumSite] {
+        &self.lowered.sums
     }
 
     fn node(&self, id: Id) -> &Op {
         self.term.node(id)
     }
 
-    fn collect(&mut self, id: Id) {
-        if let Op::Sum(product) = *self.node(id) {
-            let (weight, activation) = match *self.node(product) {
-                Op::Mul([a, b]) if self.uses(a).code => (Some(a), b),
-                Op::Mul([a, b]) if self.uses(b).code => (Some(b), a),
-                _ => (None, product),
-            };
-            let scale = self.activation_scale(activation);
-            if !self.sums.iter().any(|sum| sum.id == id) {
-                self.sums.push(Sum { id, weight, scale });
-            }
-            return;
-        }
-        for child in self.node(id).children().to_vec() {
-            self.collect(child);
-        }
+    fn facts(&self, id: Id) -> &Facts {
+        self.lowered.facts(id)
     }
 
-    /// The constant that multiplies `x` in an activation expression.
-    fn activation_scale(&self, id: Id) -> f64 {
-        match *self.node(id) {
-            Op::Mul([a, b]) => self.activation_scale(a) * self.activation_scale(b),
-            _ => self.number(id).unwrap_or(1.0),
-        }
+    /// The value of a uniform expression that uses no group parameter.
+    fn constant(&self, id: Id, position: usize) -> Option<f64> {
+        let facts = self.facts(id);
+        let grid = facts.grid[position].filter(|grid| grid.lo == grid.hi);
+        (facts.hoistable() && !facts.param).then_some(grid?.lo)
     }
 
     /// Whether the whole term is one sum with coefficient 1: then it accumulates across groups
@@ -123,15 +63,9 @@ impl<'a> Plan<'a> {
         matches!(self.node(self.term.root()), Op::Sum(_))
     }
 
-    /// The single factor of all staged activations. Terms that need two are refused: staging one
-    /// copy is part of what makes pre-scaling free.
-    pub fn staged_scale(&self) -> Result<f64, CodegenError> {
-        let first = self.sums[0].scale;
-        if self.sums.iter().all(|sum| sum.scale == first) {
-            return Ok(first);
-        }
-        let reason = "sums over differently scaled activations".to_string();
-        Err(qtune_ir::Rejected { reason }.into())
+    /// The factor that activations get when they are staged.
+    pub fn activation_scale(&self) -> f64 {
+        self.sums().first().map_or(1.0, |sum| sum.activation_scale)
     }
 
     /// `total = fma(coefficient, sum, total)` for every place the term mentions a sum, with the
@@ -159,7 +93,7 @@ impl<'a> Plan<'a> {
                 self.linear_product(a, b, factor.clone(), row, found);
                 self.linear(c, factor, row, found);
             }
-            // `check_lowerable` lets only the forms above contain sums.
+            // `Lowered` lets only the forms above contain sums.
             _ => {}
         }
     }
@@ -172,18 +106,22 @@ impl<'a> Plan<'a> {
         row: &Row,
         found: &mut Vec<(usize, Expr)>,
     ) {
-        let (sum, invariant) = if self.uses(a).sum { (a, b) } else { (b, a) };
+        let a_sums = self.facts(a).role == Role::Outer;
+        let (sum, invariant) = if a_sums { (a, b) } else { (b, a) };
         let factor = multiply(factor, self.invariant(invariant, row));
         self.linear(sum, factor, row, found);
     }
 
     fn sum_index(&self, id: Id) -> usize {
-        // `collect` met every sum of the term.
-        self.sums.iter().position(|sum| sum.id == id).unwrap_or(0)
+        // `Lowered` lists every sum of the term.
+        self.sums().iter().position(|sum| sum.id == id).unwrap_or(0)
     }
 
     /// An invariant expression in f32.
     fn invariant(&self, id: Id, row: &Row) -> Expr {
+        if let Some(constant) = self.constant(id, row.position) {
+            return float(constant);
+        }
         let sub = |id: Id| self.invariant(id, row);
         match *self.node(id) {
             Op::Position => float(POSITIONS[row.position]),
@@ -197,7 +135,8 @@ impl<'a> Plan<'a> {
                 let found = row.params.iter().find(|(param, _)| param == name.as_str());
                 found.map_or_else(|| var(name.as_str()), |(_, value)| value.clone())
             }
-            _ => float(self.number(id).unwrap_or(f64::NAN)),
+            // Every other operator depends on a code or an activation.
+            _ => float(f64::NAN),
         }
     }
 
@@ -205,18 +144,18 @@ impl<'a> Plan<'a> {
     /// is not a constant known now.
     pub fn invariants(&self) -> Vec<Id> {
         let mut found = Vec::new();
-        for weight in self.sums.iter().filter_map(|sum| sum.weight) {
+        for weight in self.sums().iter().filter_map(|sum| sum.weight) {
             self.collect_invariants(weight, &mut found);
         }
         found
     }
 
     fn collect_invariants(&self, id: Id, found: &mut Vec<Id>) {
-        if self.uses(id).code {
+        if !self.facts(id).hoistable() {
             let children = self.node(id).children();
             return children.iter().for_each(|child| self.collect_invariants(*child, found));
         }
-        if self.uses(id).params && !found.contains(&id) {
+        if self.facts(id).param && !found.contains(&id) {
             found.push(id);
         }
     }
@@ -237,7 +176,7 @@ impl<'a> Plan<'a> {
         word: Expr,
         prepared: &Prepared,
     ) -> [Expr; 4] {
-        let upper = match self.uses(weight).in_place {
+        let upper = match self.lowered.in_place {
             true => body.bind(format!("upper{index}"), Type::U32, word.clone() >> 8u32),
             false => word.clone(),
         };
@@ -292,7 +231,7 @@ impl Packed<'_, '_> {
         if let Some(constant) = self.constant(id) {
             return plan.both(constant);
         }
-        if !plan.uses(id).code {
+        if plan.facts(id).hoistable() {
             return self.invariant(id);
         }
         match *plan.node(id) {
@@ -308,30 +247,18 @@ impl Packed<'_, '_> {
             Op::Mul([a, b]) => self.mul(a, b),
             Op::Fma([a, b, c]) => self.fma(a, b, c),
             Op::Neg(a) => self.value(a) ^ hex(0x8000_8000),
-            // `check_lowerable` admits nothing else around a code.
+            // `Lowered` admits nothing else around a code.
             _ => plan.both(f64::NAN),
         }
     }
 
-    /// A constant of this pair: numbers and position weights.
     fn constant(&self, id: Id) -> Option<f64> {
-        let position = POSITIONS[self.pair % 2];
-        let sub = |id: Id| self.constant(id);
-        match *self.plan.node(id) {
-            Op::Position => Some(position),
-            Op::Unposition => Some(1.0 / position),
-            Op::Add([a, b]) => Some(sub(a)? + sub(b)?),
-            Op::Sub([a, b]) => Some(sub(a)? - sub(b)?),
-            Op::Mul([a, b]) => Some(sub(a)? * sub(b)?),
-            Op::Neg(a) => Some(-sub(a)?),
-            _ => self.plan.number(id),
-        }
+        self.plan.constant(id, self.pair % 2)
     }
 
     fn invariant(&self, id: Id) -> Expr {
-        let wanted = |(other, position, _): &&(Id, usize, Expr)| {
-            *position == self.pair % 2 && *other == id
-        };
+        let wanted =
+            |(other, position, _): &&(Id, usize, Expr)| *position == self.pair % 2 && *other == id;
         let found = self.prepared.0.iter().find(wanted);
         found.map_or_else(|| var("missing_invariant"), |(_, _, value)| value.clone())
     }
@@ -367,9 +294,9 @@ impl Packed<'_, '_> {
             Op::Or(ab) => ('|', ab),
             _ => return Vec::new(),
         };
-        let (inner, constant) = if plan.uses(a).code { (a, b) } else { (b, a) };
+        let (inner, constant) = if plan.facts(b).hoistable() { (a, b) } else { (b, a) };
         let mut operations = self.integer(inner);
-        let nibble = plan.number(constant).unwrap_or(0.0) as u32 & 15;
+        let nibble = plan.constant(constant, 0).unwrap_or(0.0) as u32 & 15;
         operations.push((op, nibble * 0x1111_1111));
         operations
     }

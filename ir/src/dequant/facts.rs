@@ -28,7 +28,8 @@ pub enum Role {
     Outer,
 }
 
-/// Every value lies in `lo..=hi` and is a multiple of `2^ulp`.
+/// Every value lies in `lo..=hi` and is a multiple of `2^ulp`. Float parameters are assumed not to
+/// exceed 64, and activations are measured in units of the largest one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
     /// Least value.
@@ -39,8 +40,13 @@ pub struct Grid {
     pub ulp: i32,
 }
 
-/// Spacing of activations: finer than any type, so that nothing made from them counts as exact.
-const ACTIVATION_ULP: i32 = -1000;
+/// Spacing of floats: finer than any type, so that nothing computed from them counts as exact.
+const FLOAT_ULP: i32 = -1000;
+
+/// The magnitude that float parameters are taken to have at most, when it is asked whether a term
+/// overflows. Scales and zero-points of published formats are below it; a checkpoint that is not
+/// shows as an infinite error bound.
+const PARAM_MAX: f64 = 64.0;
 
 impl Grid {
     fn constant(value: f64) -> Grid {
@@ -121,7 +127,7 @@ pub struct Facts {
     pub param: bool,
     /// Its value, where it is a constant.
     pub constant: Option<Num>,
-    /// Where its values lie, for each of [`POSITIONS`]; `None` where that depends on a float.
+    /// Where its values lie, for each of [`POSITIONS`]; `None` for what contains a sum.
     pub grid: [Option<Grid>; 2],
 }
 
@@ -200,9 +206,9 @@ impl Facts {
                 let grid = Grid::integers(ctx.code_max().into());
                 Ok(Facts::leaf(Role::Integer, [Some(grid); 2]))
             }
-            // In units of the largest activation, so that the grid of a product bounds it.
+            // In units of the largest activation, so that the grid of a product bounds its overflow.
             Op::Activation => {
-                let grid = Grid { lo: -1.0, hi: 1.0, ulp: ACTIVATION_ULP };
+                let grid = Grid { lo: -1.0, hi: 1.0, ulp: FLOAT_ULP };
                 Ok(Facts::leaf(Role::Activation, [Some(grid); 2]))
             }
             Op::Position | Op::Unposition => Ok(position_facts(op)),
@@ -254,10 +260,10 @@ fn param_facts(ctx: &Context, name: &str) -> Result<Facts, String> {
         return Err(format!("unknown parameter `{name}`, known: {}", known.join(", ")));
     };
     let grid = match dtype {
-        ParamType::Code(bits) => Some(Grid::integers(2.0f64.powi(bits.into()) - 1.0)),
-        ParamType::F16 | ParamType::F32 => None,
+        ParamType::Code(bits) => Grid::integers(2.0f64.powi(bits.into()) - 1.0),
+        ParamType::F16 | ParamType::F32 => Grid { lo: -PARAM_MAX, hi: PARAM_MAX, ulp: FLOAT_ULP },
     };
-    Ok(Facts { param: true, ..Facts::leaf(Role::Uniform, [grid; 2]) })
+    Ok(Facts { param: true, ..Facts::leaf(Role::Uniform, [Some(grid); 2]) })
 }
 
 fn integer_facts(op: &Op, a: &Facts, b: &Facts) -> Result<Facts, String> {

@@ -4,8 +4,11 @@
 mod check;
 mod context;
 mod cost;
+mod error_bound;
+mod explain;
 mod extract;
 mod facts;
+mod interp;
 mod language;
 mod root;
 mod rounding;
@@ -16,7 +19,10 @@ mod term;
 pub use check::{Lowered, SumSite, HALF2_CHAIN};
 pub use context::{Context, Engine, POSITIONS};
 pub use cost::{CostModel, CostParams};
+pub use error_bound::{Bounded, Evaluator};
+pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};
+pub use interp::Group;
 pub use language::{Name, Num, Op};
 pub use root::source;
 pub use rounding::Rounding;
@@ -74,6 +80,14 @@ pub enum DequantError {
         engine: Engine,
         /// The activations' type.
         act: DType,
+    },
+    /// A term that the rules do not lead to from the format's expression.
+    #[error("`{term}` does not follow from `{source_term}` by the rules in use")]
+    NotDerivable {
+        /// The term given.
+        term: String,
+        /// The source term.
+        source_term: String,
     },
     /// A rule name that does not exist.
     #[error("unknown rule `{name}`; known: {}", known.join(", "))]

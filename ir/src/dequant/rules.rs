@@ -34,7 +34,8 @@ enum Need {
     AnyOuter(&'static str, &'static str),
     /// The sum or difference of the two is exact in the compute type.
     ExactOffset(&'static str, &'static str),
-    /// No larger than twice the codes, so that multiplying it by a scale keeps the codes' bits.
+    /// Not much larger than the codes, so that rounding its product with a scale costs no bits of
+    /// the codes; a magic base is.
     SmallOffset(&'static str),
     /// An integer in the low bits that fits below the magic base even in place.
     FitsInPlace(&'static str),
@@ -74,6 +75,9 @@ pub static RULES: &[Rule] = &[
         &[("(sum (* (- ?a ?c) ?y))", "(- (sum (* ?a ?y)) (* ?c (sum ?y)))"),
           ("(sum (* (+ ?a ?c) ?y))", "(+ (sum (* ?a ?y)) (* ?c (sum ?y)))")],
         &[Weight("?a"), Invariant("?c")]),
+    rule("merge-corrections", "sums",
+        &[("(- (- ?e (* ?a ?y)) (* ?b ?y))", "(- ?e (* (+ ?a ?b) ?y))")],
+        &[Hoistable("?a"), Hoistable("?b"), AnyOuter("?y", "?y")]),
     rule("prescale-activations", "sums",
         &[("(sum (* ?a x))", "(* 256 (sum (* ?a (* 0.00390625 x))))")],
         &[Weight("?a"), HalfSums]),
@@ -276,7 +280,7 @@ impl Need {
             (AnyOuter(..), [a, b]) => a.role == Role::Outer || b.role == Role::Outer,
             (ExactOffset(..), [a, b]) => a.offset_exact(b, ctx.compute()),
             (SmallOffset(_), [a]) => {
-                a.magnitude().is_none_or(|m| m <= 2.0 * f64::from(ctx.code_max() + 1))
+                a.magnitude().is_some_and(|m| m <= f64::from(4 * (ctx.code_max() + 1)))
             }
             (FitsInPlace(_), [i]) => {
                 let last = super::POSITIONS[super::POSITIONS.len() - 1];

@@ -116,7 +116,7 @@ pub fn compulsory_bytes(p: &Problem, spec: &WeightSpec) -> u64 {
 }
 
 /// Bytes that this schedule moves from and to DRAM.
-fn dram_bytes(p: &Problem, spec: &WeightSpec, schedule: &Schedule) -> f64 {
+fn dram_bytes(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f64 {
     let (block_n, block_m) = schedule.tile();
     let k = match schedule {
         Schedule::Gemv(s) => s.padded_k(p.k),
@@ -131,19 +131,152 @@ fn dram_bytes(p: &Problem, spec: &WeightSpec, schedule: &Schedule) -> f64 {
         1 => 0.0,
         blocks => 2.0 * blocks as f64 * (p.m.next_multiple_of(block_m)) as f64 * n as f64 * 4.0,
     };
-    (codes + params) * weight_reads(p, schedule) + rest as f64 + partials
+    (codes + params) * weight_reads(p, spec, arch, schedule) + rest as f64 + partials
 }
 
-/// How often the weights come from DRAM: once for each token tile, unless the blocks that share
-/// them run one after the other.
-fn weight_reads(p: &Problem, schedule: &Schedule) -> f64 {
+/// How often the weights come from DRAM: once for each token tile, unless they stay in L2 or the
+/// blocks that share them run one after the other.
+fn weight_reads(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f64 {
+    let kept = spec.compulsory_bytes(p.n, p.k) as f64 <= L2_KEEPS * arch.l2_bytes as f64;
     match schedule {
         Schedule::Mma(s) if s.raster == Raster::Tokens => 1.0,
+        _ if kept => 1.0,
         _ => p.m.div_ceil(schedule.tile().1) as f64,
     }
 }
 
-/// [`weight_reads`] where weights that stay in L2 are free after the first token tile.
-fn reads_beyond_l2(p: &Problem, spec: &WeightSpec, arch: &Arch) -> bool {
-    spec.compulsory_bytes(p.n, p.k) as f64 > L2_KEEPS * arch.l2_bytes as f64
+/// A block by itself, in us: every wait of its main loop takes the DRAM latency, shared by the
+/// batches that are loaded ahead, or the compute between two waits where that is longer.
+/// Activations that are not staged are asked for when they are used: one more wait, for L2.
+fn block_alone_us(work: &Work, clocks_per_us: f64) -> f64 {
+    let compute = (work.batch_instructions * CYCLES_PER_INSTRUCTION).max(work.batch_tensor_cycles);
+    let compute = compute / clocks_per_us;
+    let activations = if work.waits_for_x { L2_LATENCY_US } else { 0.0 };
+    let batch = match work.ahead {
+        0 => DRAM_LATENCY_US + activations + compute,
+        ahead => (DRAM_LATENCY_US / ahead as f64).max(compute) + BARRIER_CYCLES / clocks_per_us,
+    };
+    work.batches * batch
+}
+
+/// The numbers of [`estimate`].
+pub(super) fn times(
+    p: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    schedule: &Schedule,
+    dequant: f64,
+) -> Times {
+    let registers = registers(p, spec, schedule);
+    let shared_bytes = schedule.shared_bytes(p, spec);
+    let resident = resident_blocks(arch, schedule.threads(), registers, shared_bytes);
+    let work = count(p, spec, arch, schedule, dequant);
+    let blocks = grid_blocks(p, schedule);
+    let slots = arch.sm_count as u64 * resident.max(1) as u64;
+    let waves = blocks.div_ceil(slots);
+    let clocks_per_us = arch.clock_ghz * 1000.0;
+    // Of the busiest SM, in us.
+    let per_sm = blocks.div_ceil(arch.sm_count as u64) as f64 / clocks_per_us;
+    let warp_weights = work.weights / 32.0;
+    let dram_bytes = dram_bytes(p, spec, arch, schedule);
+    let overlapping = [
+        dram_bytes / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY),
+        per_sm * work.l2_bytes / arch.l2_bytes_per_clock,
+        per_sm * warp_weights * work.lane_instructions_per_weight / arch.rates.issue,
+        per_sm * work.tensor_macs / arch.mma_macs_per_clock,
+        per_sm * warp_weights * work.fma.0 / work.fma.1,
+        per_sm * work.wavefronts,
+        waves as f64 * block_alone_us(&work, clocks_per_us),
+    ];
+    let longest = overlapping.iter().copied().fold(0.0, f64::max);
+    let hidden = overlapping.iter().sum::<f64>() - longest;
+    let staging = match work.staged_bytes {
+        0.0 => 0.0,
+        bytes => L2_LATENCY_US + bytes / arch.l2_bytes_per_clock / clocks_per_us,
+    };
+    let split = if schedule.split_k() > 1 { SPLIT_US } else { 0.0 };
+    let reduction = work.reduction_cycles / clocks_per_us;
+    let adding = [hidden * OVERLAP_LOSS, LAUNCH_US, FILL_US, staging, reduction, split];
+    let time_us = longest + adding.iter().sum::<f64>();
+    Times {
+        time_us,
+        registers,
+        shared_bytes,
+        resident,
+        overlapping,
+        adding,
+        work,
+        waves,
+        blocks,
+        dram_bytes,
+    }
+}
+
+/// Models any schedule, legal or not, with `dequant` lane-instructions per weight from a packed
+/// code to the operand of the multiplication: unpacking, conversion, scale, zero-point and
+/// corrections, but not the multiplication nor the widening that the engine needs.
+pub fn estimate(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    schedule: &Schedule,
+    dequant: f64,
+) -> Estimate {
+    let t = times(problem, spec, arch, schedule, dequant);
+    let mut bound = 0;
+    for (index, us) in t.overlapping.iter().enumerate() {
+        if *us > t.overlapping[bound] {
+            bound = index;
+        }
+    }
+    Estimate {
+        time_us: t.time_us,
+        terms: t.terms(arch, schedule),
+        bound: OVERLAPPING[bound],
+        roof_us: compulsory_bytes(problem, spec) as f64 / (arch.dram_gb_per_s * 1000.0),
+        blocks: t.blocks,
+        registers: t.registers,
+        shared_bytes: t.shared_bytes,
+        resident_blocks: t.resident,
+        waves: t.waves,
+        bytes_in_flight_per_sm: bytes_in_flight_per_sm(
+            problem,
+            spec,
+            arch,
+            schedule,
+            t.registers,
+        ),
+        lane_instructions_per_weight: t.work.lane_instructions_per_weight,
+    }
+}
+
+impl Times {
+    fn terms(&self, arch: &Arch, schedule: &Schedule) -> Vec<Term> {
+        let w = &self.work;
+        let per_sm = self.blocks.div_ceil(arch.sm_count as u64);
+        let detail = |name: &str| match name {
+            "dram" => {
+                let rate = arch.dram_gb_per_s * DRAM_EFFICIENCY;
+                format!("{:.2} MB at {rate:.0} GB/s", self.dram_bytes / 1e6)
+            }
+            "l2" => format!("{per_sm} blocks of {:.0} KB per SM", w.l2_bytes / 1e3),
+            "issue" => format!("{:.2} instructions per weight", w.lane_instructions_per_weight),
+            "tensor" => format!("{:.2} M products per block", w.tensor_macs / 1e6),
+            "fma" => format!("{:.2} FMAs per weight", w.fma.0),
+            "shared" => format!("{:.0} wavefronts per block", w.wavefronts),
+            "latency" => format!(
+                "{} waves of {} waits, {} ahead, {} resident blocks",
+                self.waves, w.batches, w.ahead, self.resident
+            ),
+            "overlap" => format!("{:.0} % of the terms that do not bound", OVERLAP_LOSS * 100.0),
+            "launch" => "from the launch to the first instruction".into(),
+            "fill" => "from the first instruction to full bandwidth".into(),
+            "staging" => format!("{:.0} bytes of activations per block", w.staged_bytes),
+            "reduction" => format!("{:.0} cycles across lanes and warps", w.reduction_cycles),
+            _ => format!("{} blocks per output tile", schedule.split_k()),
+        };
+        let rows = OVERLAPPING.iter().zip(&self.overlapping).map(|(name, us)| (name, us, false));
+        let rows = rows.chain(ADDING.iter().zip(&self.adding).map(|(name, us)| (name, us, true)));
+        rows.map(|(&name, &us, adds)| Term { name, us, adds, detail: detail(name) }).collect()
+    }
 }

@@ -1,7 +1,7 @@
 //! The tiling language as egg sees it: [`Nest`]s as e-graph terms, and the e-class analysis.
 
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, AXES, BINDINGS, LEAVES};
-use egg::{define_language, Analysis, DidMerge, Id, Language, RecExpr};
+use egg::{define_language, Analysis, DidMerge, Id, RecExpr};
 
 define_language! {
     /// Operators of the tiling language; [`Nest`] documents their meaning.

@@ -45,7 +45,7 @@ pub fn verify(nest: &Nest, extents: Extents) -> Result<Facts, NestError> {
     Ok(facts)
 }
 
-fn loops(nest: &Nest) -> impl Iterator<Item = (usize, Loop)> + '_ {
+fn loops(nest: &Nest) -> impl Iterator<Item = (usize, Loop)> + Clone + '_ {
     nest.layers.iter().enumerate().filter_map(|(index, layer)| match layer {
         Layer::For(l) => Some((index, *l)),
         Layer::StageX | Layer::Ring(_) => None,

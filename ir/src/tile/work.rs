@@ -61,6 +61,8 @@ pub(super) struct Work {
     pub batch_tensor_cycles: f64,
     /// Batches that are loaded ahead: 0 means load, wait, compute.
     pub ahead: u32,
+    /// Whether a batch also waits for activations from L2, once its weights are there.
+    pub waits_for_x: bool,
     /// Bytes copied to shared memory before the main loop starts.
     pub staged_bytes: f64,
     /// Cycles of the reductions across lanes and warps at the end.
@@ -120,6 +122,7 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
         batch_instructions: batch_weights * lane_instructions_per_weight,
         batch_tensor_cycles: 0.0,
         ahead: 0,
+        waits_for_x: !s.stage_x,
         staged_bytes: if s.stage_x { x_bytes } else { 0.0 },
         reduction_cycles: (s.lanes as f64).log2() * (SHUFFLE_CYCLES + 2.0 * rows * tokens)
             + warp_reduction(s.warps_k, results),
@@ -158,6 +161,7 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
         batch_instructions: tile * lane_instructions_per_weight / 32.0,
         batch_tensor_cycles: tile * s.block_m as f64 * 4.0 / arch.mma_macs_per_clock,
         ahead: s.stages - 1,
+        waits_for_x: false,
         staged_bytes: 0.0,
         reduction_cycles: warp_reduction(s.warps_k, results),
     }

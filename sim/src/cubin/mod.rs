@@ -6,7 +6,7 @@
 //! format is not documented by NVIDIA; the numbers here are those that `cuobjdump -elf` names.
 //!
 //! Spilled *bytes* are only in the compiler's log. What a cubin tells is the stack frame
-//! ([`Kernel::stack_bytes`]) and the local loads and stores in the machine code.
+//! ([`Resources::stack_bytes`]) and the local loads and stores in the machine code.
 
 mod elf;
 mod error;

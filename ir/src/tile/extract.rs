@@ -1,0 +1,269 @@
+//! The extractor: from the e-graph of all derivable nests to the k best different sketches.
+//!
+//! Every class is a chain of layers (see [`Link`]), so the derivable nests are the paths from the
+//! root class to a leaf; there are tens of thousands, each is visited once and mapped to its
+//! schedule. What belongs to one term is decided here: legality by [`Schedule::check`], registers,
+//! shared memory, modelled time. Survivors are peeled into Pareto fronts over (time, shared bytes,
+//! registers).
+
+use super::cost::times;
+use super::language::{link, EGraph, Link};
+use super::lower::schedule_of;
+use super::nest::{Layer, Leaf, Nest};
+use super::occupancy::REGISTERS_PER_THREAD;
+use super::{Dequant, DequantChoice};
+use crate::{Arch, Family, Problem, Schedule, WeightSpec};
+use egg::Id;
+use std::collections::{BTreeMap, HashMap};
+
+/// A legal schedule with the numbers that rank it.
+pub(super) struct Candidate {
+    pub nest: Nest,
+    /// Without its dequantization term.
+    pub schedule: Schedule,
+    pub dequant: DequantKey,
+    pub time_us: f64,
+    pub shared_bytes: u32,
+    pub registers: u32,
+}
+
+/// What the choice of a dequantization term may depend on, and so what it is asked once for:
+/// the engine, the register tile and the extents between which group sums are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct DequantKey {
+    family: Family,
+    half2: bool,
+    tokens: u32,
+    rows: u32,
+    lane_k: u32,
+    tile_k: u32,
+}
+
+impl DequantKey {
+    fn of(schedule: &Schedule) -> DequantKey {
+        let family = schedule.family();
+        match schedule {
+            Schedule::Gemv(s) => DequantKey {
+                family,
+                half2: s.accumulate == crate::Accumulate::Half2,
+                tokens: s.tokens,
+                rows: s.rows,
+                lane_k: s.lanes,
+                tile_k: s.step_k() * s.unroll,
+            },
+            Schedule::Mma(s) => DequantKey {
+                family,
+                half2: false,
+                tokens: s.block_m,
+                rows: s.row_tiles(),
+                lane_k: s.warp_k(),
+                tile_k: s.block_k,
+            },
+        }
+    }
+}
+
+/// The outcome of a walk over all derivable nests.
+pub(super) struct Walk<'a> {
+    problem: &'a Problem,
+    spec: &'a WeightSpec,
+    arch: &'a Arch,
+    dequant: &'a Dequant<'a>,
+    pub choices: HashMap<DequantKey, Option<DequantChoice>>,
+    pub legal: Vec<Candidate>,
+    pub considered: usize,
+    pub rejected: BTreeMap<String, usize>,
+}
+
+/// Nodes of one class as chain nodes.
+type Links = HashMap<Id, Vec<Link>>;
+
+impl<'a> Walk<'a> {
+    /// Visits every nest that `root` stands for.
+    pub fn over(
+        egraph: &EGraph,
+        root: Id,
+        problem: &'a Problem,
+        spec: &'a WeightSpec,
+        arch: &'a Arch,
+        dequant: &'a Dequant<'a>,
+    ) -> Walk<'a> {
+        let lookup = |id: Id| &egraph[id].nodes[0];
+        let links: Links = egraph
+            .classes()
+            .map(|class| (class.id, class.iter().filter_map(|node| link(node, &lookup)).collect()))
+            .collect();
+        let mut walk = Walk {
+            problem,
+            spec,
+            arch,
+            dequant,
+            choices: HashMap::new(),
+            legal: Vec::new(),
+            considered: 0,
+            rejected: BTreeMap::new(),
+        };
+        walk.descend(egraph, &links, root, &mut Vec::new());
+        walk
+    }
+
+    fn descend(&mut self, egraph: &EGraph, links: &Links, class: Id, layers: &mut Vec<Layer>) {
+        for link in &links[&egraph.find(class)] {
+            match link {
+                Link::Layer(layer, body) => {
+                    layers.push(*layer);
+                    self.descend(egraph, links, *body, layers);
+                    layers.pop();
+                }
+                Link::Leaf(leaf) => self.consider(layers, *leaf),
+            }
+        }
+    }
+
+    fn consider(&mut self, layers: &[Layer], leaf: Leaf) {
+        self.considered += 1;
+        if let Err(reason) = self.judge(layers, leaf) {
+            *self.rejected.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// Keeps a legal nest, or says why it is none.
+    fn judge(&mut self, layers: &[Layer], leaf: Leaf) -> Result<(), String> {
+        let schedule = schedule_of(layers, leaf, self.problem).ok_or("no kernel family")?;
+        schedule.check(self.problem, self.spec, self.arch).map_err(|r| without_numbers(&r.reason))?;
+        let key = DequantKey::of(&schedule);
+        let ask = || (self.dequant)(&schedule);
+        let choice = self.choices.entry(key).or_insert_with(ask).as_ref();
+        let choice = choice.ok_or("no dequantization term")?;
+        // The term decides whether group sums take registers of their own.
+        let complete = schedule.with_dequant(&choice.term);
+        let cost = choice.instructions_per_weight;
+        let t = times(self.problem, self.spec, self.arch, &complete, cost);
+        if t.registers > REGISTERS_PER_THREAD || t.resident == 0 {
+            return Err("more registers than there are".into());
+        }
+        self.legal.push(Candidate {
+            nest: Nest { layers: layers.to_vec(), leaf },
+            schedule,
+            dequant: key,
+            time_us: t.time_us,
+            shared_bytes: t.shared_bytes,
+            registers: t.registers,
+        });
+        Ok(())
+    }
+}
+
+/// A reason without its numbers, so that equal reasons count together.
+fn without_numbers(reason: &str) -> String {
+    let mut text = String::with_capacity(reason.len());
+    for c in reason.chars() {
+        match c.is_ascii_digit() {
+            true if text.ends_with('#') => {}
+            true => text.push('#'),
+            false => text.push(c),
+        }
+    }
+    text
+}
+
+/// The `k` best candidates: the fastest of each family, as the model may misjudge one of them as a
+/// whole, then by Pareto fronts the fastest of the first front, of the second, and so on; ties go
+/// to fewer resources, then to the lesser nest. None is slower than `slack` times the fastest. The
+/// result is sorted by time.
+pub(super) fn best(mut candidates: Vec<Candidate>, k: usize, slack: f64) -> Vec<Candidate> {
+    candidates.sort_by(|a, b| {
+        let numbers = a.time_us.total_cmp(&b.time_us);
+        let resources = (a.shared_bytes, a.registers).cmp(&(b.shared_bytes, b.registers));
+        numbers.then(resources).then_with(|| a.nest.cmp(&b.nest))
+    });
+    if let Some(limit) = candidates.first().map(|c| c.time_us * slack) {
+        candidates.retain(|c| c.time_us <= limit);
+    }
+    let mut chosen = fastest_of_each_family(&mut candidates);
+    chosen.truncate(k);
+    while chosen.len() < k && !candidates.is_empty() {
+        let (front, rest) = peel(candidates);
+        chosen.extend(front.into_iter().take(k - chosen.len()));
+        candidates = rest;
+    }
+    chosen.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
+    chosen
+}
+
+/// Takes the first candidate of each family out of candidates sorted by time.
+fn fastest_of_each_family(sorted: &mut Vec<Candidate>) -> Vec<Candidate> {
+    let mut families = Vec::new();
+    let mut others = Vec::with_capacity(sorted.len());
+    let mut fastest = Vec::new();
+    for candidate in sorted.drain(..) {
+        let family = candidate.schedule.family();
+        if families.contains(&family) {
+            others.push(candidate);
+        } else {
+            families.push(family);
+            fastest.push(candidate);
+        }
+    }
+    *sorted = others;
+    fastest
+}
+
+/// The Pareto front of candidates sorted by time, and the rest, both in that order.
+fn peel(sorted: Vec<Candidate>) -> (Vec<Candidate>, Vec<Candidate>) {
+    // Resources of the front so far: what is faster and takes no more of either dominates.
+    let mut stairs: Vec<(u32, u32)> = Vec::new();
+    sorted.into_iter().partition(|c| {
+        let point = (c.shared_bytes, c.registers);
+        let dominated = stairs.iter().any(|s| s.0 <= point.0 && s.1 <= point.1);
+        if !dominated {
+            stairs.retain(|s| !(point.0 <= s.0 && point.1 <= s.1));
+            stairs.push(point);
+        }
+        !dominated
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(time_us: f64, shared_bytes: u32, registers: u32) -> Candidate {
+        let schedule: Schedule = "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 \
+                                  x=global acc=f32 cache=normal dequant="
+            .parse()
+            .unwrap();
+        let dequant = DequantKey::of(&schedule);
+        let nest = Nest::naive([1, shared_bytes, registers]);
+        Candidate { nest, schedule, dequant, time_us, shared_bytes, registers }
+    }
+
+    fn points(candidates: &[Candidate]) -> Vec<(f64, u32, u32)> {
+        candidates.iter().map(|c| (c.time_us, c.shared_bytes, c.registers)).collect()
+    }
+
+    #[test]
+    fn fronts_are_peeled_one_after_the_other() {
+        let all = || {
+            vec![
+                candidate(1.0, 8, 8),
+                candidate(1.5, 9, 8),
+                candidate(2.0, 4, 8),
+                candidate(2.5, 5, 8),
+                candidate(2.7, 8, 4),
+                candidate(9.0, 0, 0),
+            ]
+        };
+        let three = points(&best(all(), 3, 4.0));
+        assert_eq!(three, [(1.0, 8, 8), (2.0, 4, 8), (2.7, 8, 4)]);
+        let four = points(&best(all(), 4, 4.0));
+        assert_eq!(four, [(1.0, 8, 8), (1.5, 9, 8), (2.0, 4, 8), (2.7, 8, 4)]);
+        assert_eq!(best(all(), 99, 4.0).len(), 5, "the last is beyond the slack");
+        assert_eq!(best(all(), 99, 10.0).len(), 6);
+    }
+
+    #[test]
+    fn reasons_count_together_without_their_numbers() {
+        assert_eq!(without_numbers("12 warps along K for 3 steps"), "# warps along K for # steps");
+    }
+}

@@ -1,0 +1,100 @@
+//! What a kernel costs, in numbers that decide its speed on a GPU that is not here.
+//!
+//! Memory counts come from a simulated launch, instruction counts from the machine code. The
+//! definitions stand in `docs/verification.md`.
+
+use crate::instructions::{self, InstructionSource};
+use qtune_device::{Counters, KernelImage, LaunchOutcome};
+use qtune_ir::tile::occupancy;
+use qtune_ir::{Arch, WeightSpec};
+
+/// Bytes of one sector of global memory.
+const SECTOR_BYTES: u64 = 32;
+
+/// The counts of one kernel.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// Instructions that lanes execute in loops that touch weights, over the weights used.
+    pub lane_instructions_per_weight: f64,
+    /// Where that number comes from.
+    pub instruction_source: InstructionSource,
+    /// Passes through the shared-memory banks over the least possible, whole kernel.
+    pub shared_wavefronts_over_ideal: f64,
+    /// 32-byte sectors that loads of weights and group parameters touch, over the least possible.
+    pub global_sectors_over_ideal: f64,
+    /// Bytes that those loads move, for the whole grid, over the least that hold the weights,
+    /// times the token tiles.
+    pub weight_bytes_over_compulsory: f64,
+    /// Bytes of loads in flight per SM at the main loop's wait.
+    pub bytes_in_flight_per_sm: u64,
+    /// 32-bit registers per thread.
+    pub registers: u32,
+    /// Bytes spilled to local memory per thread.
+    pub spill_bytes: u32,
+    /// Static and dynamic shared memory per thread block.
+    pub shared_bytes: u32,
+}
+
+/// The counts of `image`, from a simulated launch with `tokens` tokens that completed
+/// `output_tiles` output tiles.
+pub(crate) fn count(
+    image: &KernelImage,
+    spec: &WeightSpec,
+    arch: &Arch,
+    launch: &LaunchOutcome,
+    tokens: u32,
+    output_tiles: usize,
+) -> Counts {
+    let kernel = &image.kernel;
+    let resources = &image.resources;
+    let none = Counters::default();
+    let counters = launch.counters.as_ref().unwrap_or(&none);
+    let shared = counters.shared();
+    let (sectors, ideal_sectors) = weight_sectors(counters);
+    let token_tiles = f64::from(tokens.div_ceil(kernel.schedule.tile().1));
+    let all_tiles = f64::from(kernel.layout.tiles()) * token_tiles;
+    let whole_grid = (sectors * SECTOR_BYTES) as f64 * all_tiles / output_tiles.max(1) as f64;
+    let compulsory = spec.compulsory_bytes(kernel.problem.n, kernel.problem.k) as f64;
+    let weights_used = output_tiles as f64
+        * f64::from(kernel.layout.tile_rows())
+        * f64::from(kernel.problem.k);
+    let (lane_instructions_per_weight, instruction_source) =
+        instructions::per_weight(image, spec).unwrap_or_else(|| {
+            let executed = counters.lane_instructions() as f64;
+            (executed / weights_used.max(1.0), InstructionSource::Ptx)
+        });
+    Counts {
+        lane_instructions_per_weight,
+        instruction_source,
+        shared_wavefronts_over_ideal: ratio(shared.wavefronts, shared.ideal_wavefronts),
+        global_sectors_over_ideal: ratio(sectors, ideal_sectors),
+        weight_bytes_over_compulsory: whole_grid / (compulsory * token_tiles),
+        bytes_in_flight_per_sm: occupancy::bytes_in_flight_per_sm(
+            &kernel.problem,
+            spec,
+            arch,
+            &kernel.schedule,
+            resources.registers,
+        ),
+        registers: resources.registers,
+        spill_bytes: resources.spill_bytes,
+        shared_bytes: resources.shared_bytes(),
+    }
+}
+
+/// Sectors touched by loads of weights and group parameters, and the fewest possible.
+fn weight_sectors(counters: &Counters) -> (u64, u64) {
+    let buffers = ["weights", "params"].into_iter().filter_map(|name| counters.buffer(name));
+    buffers.fold((0, 0), |(sectors, ideal), buffer| {
+        (sectors + buffer.loads.sectors, ideal + buffer.loads.ideal_sectors)
+    })
+}
+
+/// `count / ideal`; nothing at all is ideal.
+fn ratio(count: u64, ideal: u64) -> f64 {
+    if ideal == 0 {
+        1.0
+    } else {
+        count as f64 / ideal as f64
+    }
+}

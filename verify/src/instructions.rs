@@ -1,0 +1,157 @@
+//! Lane-instructions per weight, from machine code.
+//!
+//! The generator unrolls everything inside a main loop, so what a loop iteration does is read off
+//! its code: an `mma` loop has a known number of tensor instructions per stage, a `gemv` loop a
+//! known number of 16-byte loads per step. A loop that covers several steps (because the compiler
+//! unrolled it) shows as a multiple, and what remains is covered by the loops with fewer. Loops
+//! that only load weights (the filling of the ring) run once per stage ahead. Epilogues and the
+//! staging of activations touch no weights and are left out.
+
+use crate::codes;
+use qtune_device::KernelImage;
+use qtune_ir::{DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec};
+use qtune_sim::cubin::Cubin;
+use qtune_sim::sass::{Class, Program};
+
+/// Weights in one 16-byte load.
+const WEIGHTS_PER_LOAD: f64 = 32.0;
+
+/// Where an instruction count comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstructionSource {
+    /// The loops of the machine code.
+    Sass,
+    /// The simulator's count of PTX instructions, prologue and epilogue included: the compiler
+    /// left no loop, as it does for very short K.
+    Ptx,
+}
+
+/// How one warp walks K.
+struct Walk {
+    /// Steps of the main loop per warp.
+    steps: f64,
+    /// Weights that a lane uses per step.
+    weights: f64,
+    /// Instructions of the marking kind per step.
+    marks: u32,
+    /// Whether tensor instructions mark a step, else 16-byte loads do.
+    tensor: bool,
+    /// Stages that are loaded before the main loop.
+    ahead: f64,
+    /// Turns of an inner loop that copies pieces.
+    copy_turns: f64,
+}
+
+/// Lane-instructions per weight, or `None` if the code has no loop that does the multiplying.
+pub(crate) fn per_weight(
+    image: &KernelImage,
+    spec: &WeightSpec,
+) -> Option<(f64, InstructionSource)> {
+    let cubin = Cubin::parse(&image.cubin).ok()?;
+    let code = cubin.kernel(&image.kernel.entry)?;
+    let program = Program::decode(&code.text, cubin.sm).ok()?;
+    let walk = Walk::of(image, spec)?;
+    let trips = walk.trips(&program)?;
+    let executed = program.executed_in_loops(&trips);
+    Some((executed / (walk.steps * walk.weights), InstructionSource::Sass))
+}
+
+impl Walk {
+    fn of(image: &KernelImage, spec: &WeightSpec) -> Option<Walk> {
+        let kernel = &image.kernel;
+        match &kernel.schedule {
+            Schedule::Gemv(s) => Some(Walk::gemv(s, image)),
+            Schedule::Mma(s) => {
+                let (_, lowered) = codes::lowered(&kernel.problem, spec, &kernel.schedule).ok()?;
+                let weighted = lowered.sums.iter().filter(|sum| sum.weight.is_some()).count();
+                let plain = lowered.sums.len() - weighted;
+                Some(Walk::mma(s, image, weighted as u32, plain as u32))
+            }
+        }
+    }
+
+    fn gemv(s: &GemvSchedule, image: &KernelImage) -> Walk {
+        let layout = &image.kernel.layout;
+        let activations = match (s.stage_x, image.kernel.problem.act) {
+            (true, _) => 0,
+            (false, DType::F32) => 8 * s.tokens,
+            (false, _) => 4 * s.tokens,
+        };
+        let wide_params = if layout.entry_bytes() > 8 { s.rows } else { 0 };
+        Walk {
+            steps: f64::from(layout.steps()) / f64::from(s.warps_k * s.split_k),
+            weights: WEIGHTS_PER_LOAD * f64::from(s.rows),
+            marks: s.rows + activations + wide_params,
+            tensor: false,
+            ahead: 0.0,
+            copy_turns: 1.0,
+        }
+    }
+
+    /// `weighted` sums over weights, `plain` ones over activations alone.
+    fn mma(s: &MmaSchedule, image: &KernelImage, weighted: u32, plain: u32) -> Walk {
+        let fragments = s.warp_k() / 16;
+        let per_k16 = s.token_tiles() * (weighted * s.row_tiles() + plain);
+        let pieces = (s.stage_act_bytes() / 16).max(1);
+        Walk {
+            steps: f64::from(image.kernel.layout.steps()) / f64::from(s.split_k),
+            // A 16x16 fragment is eight weights per lane.
+            weights: 8.0 * f64::from(fragments * s.row_tiles()),
+            marks: fragments * per_k16,
+            tensor: true,
+            ahead: f64::from(s.stages - 1),
+            copy_turns: f64::from(pieces.div_ceil(s.threads())),
+        }
+    }
+
+    /// How often each loop runs per entry, or `None` if none of them is the main loop.
+    fn trips(&self, program: &Program) -> Option<Vec<f64>> {
+        let mut trips = vec![0.0; program.loops.len()];
+        let mut main: Vec<(f64, usize)> = Vec::new();
+        for index in 0..program.loops.len() {
+            let steps = f64::from(self.marks_in(program, index)) / f64::from(self.marks);
+            if steps >= 1.0 {
+                main.push((steps, index));
+            }
+        }
+        // The loop that covers most steps per iteration goes first; the others do what it leaves.
+        main.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut left = self.steps;
+        for (nth, (steps, index)) in main.iter().enumerate() {
+            let last = nth + 1 == main.len();
+            let turns = if last { left / steps } else { (left / steps).floor() };
+            trips[*index] = turns;
+            left -= turns * steps;
+        }
+        if main.is_empty() {
+            return None;
+        }
+        for (index, body) in program.loops.iter().enumerate() {
+            let inside = |main: usize| body.parent == Some(main);
+            let copies = body.own.get(Class::AsyncCopy) > 0;
+            if main.iter().any(|(_, m)| inside(*m)) {
+                trips[index] = if copies { self.copy_turns } else { 1.0 };
+            } else if copies && trips[index] == 0.0 {
+                trips[index] = self.ahead;
+            }
+        }
+        Some(trips)
+    }
+
+    /// Instructions that mark steps among a loop's own.
+    fn marks_in(&self, program: &Program, index: usize) -> u32 {
+        let body = &program.loops[index];
+        if self.tensor {
+            return body.own.get(Class::Tensor);
+        }
+        let inner = |pc: u32| {
+            let loops = program.loops.iter().enumerate();
+            loops.into_iter().any(|(i, l)| i != index && l.parent == Some(index) && l.contains(pc))
+        };
+        let loads = program.loop_instructions(index).filter(|i| {
+            i.class == Class::GlobalLoad && i.bytes_per_lane == Some(16) && !inner(i.pc)
+        });
+        loads.count() as u32
+    }
+}
