@@ -42,7 +42,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub(crate) fn new(name: &str, bytes: usize, inner: impl Any + Send + Sync) -> Buffer {
+    /// For implementations of [`crate::Device`]: `inner` is the device's own representation.
+    pub fn new(name: &str, bytes: usize, inner: impl Any + Send + Sync) -> Buffer {
         Buffer { name: name.into(), bytes, inner: Box::new(inner) }
     }
 
@@ -57,7 +58,7 @@ impl Buffer {
     }
 
     /// The device's own representation, if the buffer is one of that device's.
-    pub(crate) fn inner<T: 'static>(&self) -> Option<&T> {
+    pub fn inner<T: 'static>(&self) -> Option<&T> {
         self.inner.downcast_ref()
     }
 }
@@ -75,7 +76,8 @@ pub struct LoadedKernel {
 }
 
 impl LoadedKernel {
-    pub(crate) fn new(image: KernelImage, inner: impl Any + Send + Sync) -> LoadedKernel {
+    /// For implementations of [`crate::Device`]: `inner` is the device's own representation.
+    pub fn new(image: KernelImage, inner: impl Any + Send + Sync) -> LoadedKernel {
         LoadedKernel { image: Arc::new(image), inner: Box::new(inner) }
     }
 
@@ -84,7 +86,8 @@ impl LoadedKernel {
         &self.image
     }
 
-    pub(crate) fn inner<T: 'static>(&self) -> Option<&T> {
+    /// The device's own representation, if the kernel is one of that device's.
+    pub fn inner<T: 'static>(&self) -> Option<&T> {
         self.inner.downcast_ref()
     }
 }

@@ -1,7 +1,7 @@
 //! The decoded form of a kernel: one compact instruction array whose operands are slot numbers.
 //!
-//! Registers live in three files of 32 lanes each: 32-bit (also 8- and 16-bit registers, kept
-//! zero-extended), 64-bit and predicate. Immediates, symbol addresses and special registers are
+//! Registers live in three files of 32 lanes each: 32-bit (also 8- and 16-bit registers, whose
+//! upper bits have no meaning), 64-bit and predicate. Immediates, symbol addresses and special registers are
 //! slots too, filled once per warp, so executors never look at an operand's kind.
 
 use crate::counters::Class;

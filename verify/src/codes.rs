@@ -1,2 +1,254 @@
 //! What each code of a quant group stands for, and how far a schedule's way of computing it may be
 //! off.
+//!
+//! A dequantization term is linear in its sums over k: one weight adds `coefficient_j * w_j * x`
+//! for every sum `j`. So the error of one weight, times `|x|`, can be tabulated per code, and the
+//! errors of all weights add up.
+
+use crate::rounding::Rounding;
+use crate::VerifyError;
+use qtune_ir::dequant::{
+    source, Bounded, Context, DequantError, Engine, Evaluator, Group, Lowered, Op, Term, POSITIONS,
+};
+use qtune_ir::{Accumulate, Problem, Schedule, WeightSpec};
+
+/// Unit roundoff of f32.
+const F32_UNIT: f64 = 1.0 / (1 << 24) as f64;
+
+/// The term of a schedule and what it is a way of computing.
+#[derive(Clone, Debug)]
+pub(crate) struct Meaning {
+    ctx: Context,
+    term: Term,
+    source: Term,
+}
+
+impl Meaning {
+    /// # Errors
+    /// [`VerifyError::Term`] if the term or the format's expression does not parse.
+    pub fn new(
+        problem: &Problem,
+        spec: &WeightSpec,
+        schedule: &Schedule,
+    ) -> Result<Meaning, VerifyError> {
+        let engine = match schedule {
+            Schedule::Mma(_) => Engine::Mma,
+            Schedule::Gemv(s) => match s.accumulate {
+                Accumulate::Half2 => Engine::Half2,
+                Accumulate::F32 => Engine::F32,
+            },
+        };
+        let ctx = Context { act: problem.act, engine, spec: spec.clone() };
+        let fail = |e: DequantError| refused(schedule.dequant(), &e);
+        let term: Term = schedule.dequant().parse().map_err(fail)?;
+        let source = source(&ctx).map_err(fail)?;
+        Ok(Meaning { ctx, term, source })
+    }
+
+    /// Facts of the term.
+    ///
+    /// # Errors
+    /// [`VerifyError::Term`] if the engine cannot compute the term.
+    pub fn lowered(&self) -> Result<Lowered, VerifyError> {
+        Lowered::new(&self.term, &self.ctx).map_err(|e| refused(&self.term.to_string(), &e))
+    }
+
+    /// The rounding of accumulation that the schedule's arithmetic implies.
+    ///
+    /// # Errors
+    /// As [`Meaning::lowered`].
+    pub fn rounding(
+        &self,
+        problem: &Problem,
+        schedule: &Schedule,
+    ) -> Result<Rounding, VerifyError> {
+        let sums = self.lowered()?.sums.len() as u32;
+        let direct = matches!(self.term.node(self.term.root()), Op::Sum(_));
+        Ok(Rounding::new(schedule, &self.ctx.spec, problem, sums, direct))
+    }
+}
+
+fn refused(term: &str, error: &DequantError) -> VerifyError {
+    VerifyError::Term { term: term.into(), reason: error.to_string() }
+}
+
+/// Tabulates quant groups.
+pub(crate) struct Decoder<'a> {
+    meaning: &'a Meaning,
+    evaluator: Evaluator<'a>,
+    codes: u32,
+}
+
+/// The codes of one quant group of one row.
+#[derive(Clone, Debug)]
+pub(crate) struct CodeTable {
+    /// Exact weight, by code.
+    weights: [f64; 16],
+    /// By position weight and code.
+    values: [CodeError; 32],
+    /// Absolute error per product for each unit of underflow in it.
+    sensitivity: f64,
+}
+
+/// How far one weight may be off, per unit of activation.
+#[derive(Clone, Copy, Debug, Default)]
+struct CodeError {
+    /// Rounding of the weight and of the coefficients.
+    own: f64,
+    /// What accumulation errors are relative to: the products as they are summed.
+    magnitude: f64,
+}
+
+impl<'a> Decoder<'a> {
+    /// # Errors
+    /// As [`Meaning::lowered`].
+    pub fn new(meaning: &'a Meaning) -> Result<Decoder<'a>, VerifyError> {
+        let evaluator = Evaluator::new(&meaning.term, &meaning.ctx)
+            .map_err(|e| refused(&meaning.term.to_string(), &e))?;
+        Ok(Decoder { meaning, evaluator, codes: meaning.ctx.code_max() + 1 })
+    }
+
+    /// The table of a quant group with these parameters.
+    pub fn table(&self, params: &[f32]) -> CodeTable {
+        let params: Vec<f64> = params.iter().map(|p| f64::from(*p)).collect();
+        let mut table = CodeTable {
+            weights: [0.0; 16],
+            values: [CodeError::default(); 32],
+            sensitivity: 0.0,
+        };
+        for code in 0..self.codes.min(16) {
+            table.weights[code as usize] = self.exact(code, &params);
+        }
+        for (index, &position) in POSITIONS.iter().enumerate() {
+            self.fill(&mut table, index, position, &params);
+        }
+        table
+    }
+
+    /// The weight of a code, by the format's own expression.
+    fn exact(&self, code: u32, params: &[f64]) -> f64 {
+        let group = Group {
+            ctx: &self.meaning.ctx,
+            params,
+            codes: &[code],
+            positions: &[1.0],
+            activations: &[1.0],
+        };
+        group.value(&self.meaning.source)
+    }
+
+    fn fill(&self, table: &mut CodeTable, index: usize, position: f64, params: &[f64]) {
+        let sums = self.evaluator.sums();
+        let mut unit = vec![Bounded::default(); sums.len()];
+        for (j, sum) in sums.iter().enumerate() {
+            unit[j] = Bounded::exact(1.0);
+            let coefficient = self.evaluator.combine(&unit, params, position);
+            unit[j] = Bounded::default();
+            let mut largest = 0.0f64;
+            for code in 0..self.codes.min(16) {
+                let weight = self.evaluator.weight(sum, code, params, position);
+                largest = largest.max(weight.magnitude());
+                let entry = &mut table.values[16 * index + code as usize];
+                entry.add(weight, coefficient, sum.activation_scale);
+            }
+            // Scaled activations that become subnormal lose up to a unit before they are
+            // multiplied.
+            let scaled = if sum.activation_scale < 1.0 { largest } else { 0.0 };
+            let per_unit = coefficient.magnitude() * (1.0 + scaled);
+            table.sensitivity = table.sensitivity.max(per_unit);
+        }
+    }
+}
+
+impl CodeError {
+    /// Adds one sum's share.
+    fn add(&mut self, weight: Bounded, coefficient: Bounded, scale: f64) {
+        let product = weight.magnitude() * scale;
+        let rounded = coefficient.error + F32_UNIT * coefficient.value.abs();
+        self.own += coefficient.magnitude() * weight.error * scale + rounded * product;
+        self.magnitude += coefficient.magnitude() * product;
+    }
+}
+
+impl CodeTable {
+    /// Index of a code at one of the two position weights.
+    pub fn index(code: u8, position: usize) -> u8 {
+        16 * (position as u8 & 1) + (code & 15)
+    }
+
+    /// The exact weight at an index.
+    pub fn weight(&self, index: u8) -> f64 {
+        self.weights[usize::from(index & 15)]
+    }
+
+    /// Error weights by index, when accumulation is off by `relative`.
+    pub fn errors(&self, relative: f64) -> [f64; 32] {
+        self.values.map(|value| value.own + relative * value.magnitude)
+    }
+
+    /// Error of the output for each unit of underflow in a product.
+    pub fn sensitivity(&self) -> f64 {
+        self.sensitivity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared \
+                        acc=f32 cache=stream dequant=";
+    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
+                       dequant=";
+
+    /// Terms that round in different ways, with the schedules that may use them.
+    const TERMS: [(&str, &str); 4] = [
+        (GEMV, "(sum (* (* (- (real q) z) s) x))"),
+        (MMA, "(sum (* (* (- (real q) z) s) x))"),
+        (MMA, "(* s (sum (* (- (real q) z) x)))"),
+        (MMA, "(* s (- (sum (* (magic q) x)) (* (+ 1024 z) (sum x))))"),
+    ];
+
+    fn with_table(schedule: &str, act: &str, check: impl Fn(&CodeTable, &Rounding)) {
+        let problem: Problem = format!("w4a16.awq-g128.{act}-{act}.n64.k4096.m1").parse().unwrap();
+        let spec = qtune_formats::resolve("awq-g128").unwrap();
+        let schedule: Schedule = schedule.parse().unwrap();
+        let meaning = Meaning::new(&problem, &spec, &schedule).unwrap();
+        let rounding = meaning.rounding(&problem, &schedule).unwrap();
+        let decoder = Decoder::new(&meaning).unwrap();
+        let scale = half::f16::from_f32(0.0137).to_f32();
+        for zero in 0..16 {
+            check(&decoder.table(&[scale, zero as f32]), &rounding);
+        }
+    }
+
+    #[test]
+    fn weights_are_the_formats_expression() {
+        let scale = f64::from(half::f16::from_f32(0.0137).to_f32());
+        for (schedule, term) in TERMS {
+            with_table(&format!("{schedule}{term}"), "f16", |table, _| {
+                let step = table.weight(8) - table.weight(7);
+                assert_eq!(step, scale, "{term}");
+            });
+        }
+    }
+
+    #[test]
+    fn the_bound_of_a_one_hot_output_is_less_than_one_code() {
+        for act in ["f16", "bf16"] {
+            for (schedule, term) in TERMS {
+                if act == "bf16" && term.contains("1024") {
+                    continue;
+                }
+                with_table(&format!("{schedule}{term}"), act, |table, rounding| {
+                    let errors = table.errors(rounding.accumulation(1));
+                    for (entry, error) in errors.iter().enumerate() {
+                        let weight = table.weight(entry as u8);
+                        let bound = error + rounding.output(weight, *error);
+                        assert!(bound < 0.5 * 0.0137, "{act} {term}: {bound:.2e} of code {entry}");
+                    }
+                });
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@
 //! that only load weights (the filling of the ring) run once per stage ahead. Epilogues and the
 //! staging of activations touch no weights and are left out.
 
-use crate::codes;
+use crate::codes::Meaning;
 use qtune_device::KernelImage;
 use qtune_ir::{DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec};
 use qtune_sim::cubin::Cubin;
@@ -63,7 +63,8 @@ impl Walk {
         match &kernel.schedule {
             Schedule::Gemv(s) => Some(Walk::gemv(s, image)),
             Schedule::Mma(s) => {
-                let (_, lowered) = codes::lowered(&kernel.problem, spec, &kernel.schedule).ok()?;
+                let meaning = Meaning::new(&kernel.problem, spec, &kernel.schedule).ok()?;
+                let lowered = meaning.lowered().ok()?;
                 let weighted = lowered.sums.iter().filter(|sum| sum.weight.is_some()).count();
                 let plain = lowered.sums.len() - weighted;
                 Some(Walk::mma(s, image, weighted as u32, plain as u32))

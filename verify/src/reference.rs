@@ -92,19 +92,18 @@ impl Reference {
         let groups = self.tile.groups();
         let tables = &self.tables[index * groups..][..groups];
         let relative = rounding.accumulation(products);
-        let mut row = Row {
-            weights: Vec::with_capacity(k),
-            errors: Vec::with_capacity(k),
-            floor: 0.0,
-            bias: self.bias[index],
-        };
+        let mut weights = Vec::with_capacity(k);
+        let mut errors = Vec::with_capacity(k);
+        let (mut all, mut largest) = (0.0, 0.0f64);
         for (entries, table) in entries.chunks(self.group).zip(tables) {
-            let errors = table.errors(relative);
-            row.weights.extend(entries.iter().map(|&entry| table.weight(entry)));
-            row.errors.extend(entries.iter().map(|&entry| errors[usize::from(entry)]));
-            row.floor += rounding.underflow() * entries.len() as f64 * table.sensitivity();
+            let by_entry = table.errors(relative);
+            weights.extend(entries.iter().map(|&entry| table.weight(entry)));
+            errors.extend(entries.iter().map(|&entry| by_entry[usize::from(entry)]));
+            all += entries.len() as f64 * table.sensitivity();
+            largest = largest.max(table.sensitivity());
         }
-        row
+        let floor = rounding.underflow() * all.min(f64::from(products) * largest);
+        Row { weights, errors, floor, bias: self.bias[index] }
     }
 }
 

@@ -2,10 +2,9 @@
 
 use crate::bench::Bench;
 use crate::case::{self, Setting};
-use crate::codes::Decoder;
+use crate::codes::{Decoder, Meaning};
 use crate::counts::{self, Counts};
 use crate::reference::Reference;
-use crate::rounding::Rounding;
 use crate::sample;
 use crate::weights::{WeightSource, Weights};
 use crate::VerifyError;
@@ -106,7 +105,8 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
     let kernel = &request.image.kernel;
     check_tokens(request)?;
     let weights = Weights::new(request.weights, request.spec, &kernel.problem)?;
-    let decoder = Decoder::new(&kernel.problem, request.spec, &kernel.schedule)?;
+    let meaning = Meaning::new(&kernel.problem, request.spec, &kernel.schedule)?;
+    let decoder = Decoder::new(&meaning)?;
     let tiles = sample::row_tiles(kernel, request.sample_tiles, request.seed);
     let tile = |&index: &u32| {
         let tile = weights.row_tile(index, kernel.layout.tile_rows());
@@ -118,7 +118,7 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
         kernel,
         bench,
         references: tiles.into_iter().zip(references).collect(),
-        rounding: Rounding::new(&kernel.schedule, request.spec, &kernel.problem),
+        rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
         effort: request.effort,
         seed: request.seed,
     };

@@ -8,7 +8,7 @@
 use super::output::{self, Tile};
 use super::term::{Plan, Prepared, Row};
 use super::{entry_type, CodegenError, Lowered, Lowering};
-use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
+use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
 use qtune_ir::{DType, MmaSchedule, Raster};
 
@@ -117,8 +117,12 @@ impl Mma<'_> {
         if s.split_k > 1 {
             body.bind("split", Type::I32, var("blockIdx.z"));
         }
-        body.bind("swizzle_key", Type::I32, lane % 8u32);
         output::split_range(body, s.split_k);
+        let piece =
+            var("warp_n") * s.row_tiles() * (s.block_k / 64) + var("warp_k") * self.chunks();
+        body.bind("lane_piece", Type::I32, piece * 32u32 + lane);
+        self.plan_activations(body);
+        self.plan_tokens(body);
         body.zeros("total", Type::F32, &[s.row_tiles(), s.token_tiles(), 4]);
     }
 
@@ -150,7 +154,7 @@ impl Mma<'_> {
             body.barrier();
             let next = body.bind("next", Type::I32, step + (stages - 1));
             let wrapped = slot.clone().equals(0u32);
-            let free = crate::kir::select(wrapped, int(stages - 1), slot.clone() - 1u32);
+            let free = select(wrapped, int(stages - 1), slot.clone() - 1u32);
             let free = body.bind("free", Type::I32, free);
             body.when_uniform(next.clone().less(var("last")), |body| {
                 self.load_stage(body, &next, &free);
@@ -159,24 +163,23 @@ impl Mma<'_> {
             self.compute_stage(body, &slot);
             let after = slot.clone() + 1u32;
             let wraps = after.clone().equals(stages);
-            body.assign(slot.clone(), crate::kir::select(wraps, int(0), after));
+            body.assign(slot.clone(), select(wraps, int(0), after));
         });
         body.call("copy_wait", [int(0)]);
+    }
+
+    /// Offset of a lane's 16 bytes from its first in a stage: the same in global memory and in the
+    /// ring, and a constant once the loops over row tiles and chunks are unrolled.
+    fn weight_offset(&self, row_part: Expr, chunk: Expr) -> Expr {
+        row_part * (self.s.block_k / 64 * 32) + chunk * 32u32
     }
 
     fn load_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         self.load_weights(body, step, slot);
         self.load_activations(body, step, slot);
-        if !self.cx.spec.params.is_empty() {
+        if self.needs_params() {
             self.load_params(body, step, slot);
         }
-    }
-
-    /// Index of a lane's 16 bytes in a stage: the same in global memory and in the ring.
-    fn weight_piece(&self, row_tile: Expr, chunk: Expr) -> Expr {
-        let row_tile = var("warp_n") * self.s.row_tiles() + row_tile;
-        let chunk = var("warp_k") * self.chunks() + chunk;
-        (row_tile * (self.s.block_k / 64) + chunk) * 32u32 + var("lane")
     }
 
     /// Index of the stage's first piece in a global array that holds `pieces` per stage.
@@ -186,43 +189,68 @@ impl Mma<'_> {
 
     fn load_weights(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         let pieces = self.weight_pieces();
+        let to = slot.clone() * pieces + var("lane_piece");
+        let to = body.bind("weights_to", Type::I32, to);
+        let from = self.stage_base(step, pieces) + var("lane_piece");
+        let from = body.bind("weights_from", Type::I32, from);
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
             body.unrolled("chunk", self.chunks(), |body, chunk| {
-                let piece = self.weight_piece(row_part, chunk);
-                let piece = body.bind("weight_piece", Type::I32, piece);
-                let to = Expr::address("ring_weights", slot.clone() * pieces + piece.clone());
-                let from = Expr::address("weights", self.stage_base(step, pieces) + piece);
-                body.call("copy_async_16", [to, from]);
+                let offset = self.weight_offset(row_part, chunk);
+                let to = Expr::address("ring_weights", to + offset.clone());
+                body.call("copy_async_16", [to, Expr::address("weights", from + offset)]);
             });
         });
     }
 
     fn load_params(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         let pieces = self.param_bytes() / COPY;
-        self.for_pieces(body, "param_piece", pieces, |body, piece| {
-            let to = Expr::address("ring_params", slot.clone() * pieces + piece.clone());
-            let from = Expr::address("params", self.stage_base(step, pieces) + piece);
-            body.call("copy_async_16", [to, from]);
+        let to = body.bind("params_to", Type::I32, slot.clone() * pieces);
+        let from = body.bind("params_from", Type::I32, self.stage_base(step, pieces));
+        self.for_pieces(body, "param_piece", pieces, |body, piece, _| {
+            let to = Expr::address("ring_params", to.clone() + piece.clone());
+            body.call("copy_async_16", [to, Expr::address("params", from.clone() + piece)]);
         });
     }
 
-    /// Activations `[token][k]`; tokens past M and k past K become zeros without being read.
-    fn load_activations(&self, body: &mut Body, step: &Expr, slot: &Expr) {
-        let row = self.s.block_k / 8;
-        self.for_pieces(body, "x_piece", self.act_pieces(), |body, piece| {
+    /// Eight activations per piece.
+    fn row_pieces(&self) -> u32 {
+        self.s.block_k / 8
+    }
+
+    /// Where a thread's pieces of activations come from and go to, less what changes by stage.
+    /// Tokens past M repeat the last one: their columns are computed and never stored.
+    fn plan_activations(&self, body: &mut Body) {
+        let row = self.row_pieces();
+        let turns = self.act_pieces().div_ceil(self.s.threads());
+        body.array("x_from", Type::I32, &[turns]);
+        body.array("x_to", Type::I32, &[turns]);
+        self.for_pieces(body, "x_piece", self.act_pieces(), |body, piece, turn| {
             let token = body.bind("x_token", Type::I32, piece.clone() / row);
             let chunk = body.bind("x_chunk", Type::I32, piece % row);
             let m = var("token_tile") * self.s.block_m + token.clone();
             let m = body.bind("x_m", Type::I32, m);
-            let k8 = body.bind("x_k8", Type::I32, step.clone() * row + chunk.clone());
-            let k8_end = var("K") / 8u32;
-            let valid = m.clone().less(var("tokens")).and(k8.clone().less(k8_end.clone()));
+            let m = select(m.clone().less(var("tokens")), m, var("tokens") - 1u32);
+            body.assign(Expr::at("x_from", [turn.clone()]), m * (var("K") / 8u32) + chunk.clone());
+            let place = token.clone() * row + self.swizzled(chunk, token % 8u32);
+            body.assign(Expr::at("x_to", [turn]), place);
+        });
+    }
+
+    /// Activations `[token][k]`; k past K becomes zeros without being read.
+    fn load_activations(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+        let row = self.row_pieces();
+        let to = body.bind("x_stage", Type::I32, slot.clone() * self.act_pieces());
+        let from = body.bind("x_k8", Type::I32, step.clone() * row);
+        self.for_pieces(body, "x_piece", self.act_pieces(), |body, piece, turn| {
+            let to = Expr::address("ring_x", to.clone() + Expr::at("x_to", [turn.clone()]));
+            let index = from.clone() + Expr::at("x_from", [turn]);
+            if self.cx.problem.k % self.s.block_k == 0 {
+                return body.call("copy_async_16", [to, Expr::address("x", index)]);
+            }
+            let valid = (from.clone() + piece % row).less(var("K") / 8u32);
             let valid = body.bind("x_valid", Type::Bool, valid);
-            let from = output::clamp(valid.clone(), m * k8_end + k8);
-            let key = token.clone() % 8u32;
-            let place = slot.clone() * self.act_pieces() + token * row + self.swizzled(chunk, key);
-            let (to, from) = (Expr::address("ring_x", place), Expr::address("x", from));
-            body.call("copy_async_16_or_zero", [to, from, valid]);
+            let index = select(valid.clone(), index, int(0));
+            body.call("copy_async_16_or_zero", [to, Expr::address("x", index), valid]);
         });
     }
 
@@ -233,52 +261,63 @@ impl Mma<'_> {
         }
     }
 
-    /// Spreads 16-byte pieces over the block's threads.
-    fn for_pieces(&self, body: &mut Body, name: &str, pieces: u32, each: impl Fn(&mut Body, Expr)) {
+    /// Spreads 16-byte pieces over the block's threads, in unrolled turns: `each(piece, turn)`.
+    fn for_pieces(
+        &self,
+        body: &mut Body,
+        name: &str,
+        pieces: u32,
+        each: impl Fn(&mut Body, Expr, Expr),
+    ) {
         let threads = self.s.threads();
-        if pieces % threads == 0 {
-            let turns = pieces / threads;
-            return body.unrolled(&format!("{name}_turn"), turns, |body, turn| {
-                let piece = body.bind(name, Type::I32, turn * threads + var("thread"));
-                each(body, piece);
-            });
-        }
-        body.range(name, var("thread"), pieces, threads, |body, piece| each(body, piece));
+        let turns = pieces.div_ceil(threads);
+        body.unrolled(&format!("{name}_turn"), turns, |body, turn| {
+            let piece = turn.clone() * threads + var("thread");
+            let piece = body.bind(name, Type::I32, piece);
+            if pieces % threads == 0 {
+                return each(body, piece, turn);
+            }
+            body.when(piece.clone().less(pieces), |body| each(body, piece, turn));
+        });
     }
 
     /// One stage: quant-group segments, in each of them k chunks of 32 with one B fragment load.
     fn compute_stage(&self, body: &mut Body, slot: &Expr) {
-        let segment = self.s.segment_k(self.cx.spec, self.cx.problem.k);
+        let s = self.s;
+        let segment = s.segment_k(self.cx.spec, self.cx.problem.k);
         let per_chunk = (64 / segment).max(1);
         let chunks = (segment / 64).max(1);
-        body.unrolled("segment", self.s.warp_k() / segment, |body, index| {
+        let weights = slot.clone() * self.weight_pieces() + var("lane_piece");
+        body.bind("weights_at", Type::I32, weights);
+        let tokens = slot.clone() * self.act_pieces() + var("lane_tokens");
+        body.bind("tokens_at", Type::I32, tokens);
+        body.unrolled("segment", s.warp_k() / segment, |body, index| {
             self.begin_segment(body, slot, &index, segment);
             body.unrolled("chunk", chunks, |body, chunk| {
                 let whole = index.clone() / per_chunk * chunks + chunk;
                 let halves = segment.min(64) / 32;
-                self.load_words(body, slot, &whole);
+                self.load_words(body, &whole);
                 body.unrolled("half", halves, |body, half| {
                     let half = index.clone() % per_chunk * halves + half;
-                    self.multiply_k32(body, slot, &whole, &half);
+                    self.multiply_k32(body, &whole, &half);
                 });
             });
             self.end_segment(body);
         });
     }
 
-    fn load_words(&self, body: &mut Body, slot: &Expr, chunk: &Expr) {
+    fn load_words(&self, body: &mut Body, chunk: &Expr) {
         body.array("words", Type::U32, &[self.s.row_tiles(), 4]);
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
-            let piece = self.weight_piece(row_part.clone(), chunk.clone());
-            let index = slot.clone() * self.weight_pieces() + piece;
+            let index = var("weights_at") + self.weight_offset(row_part.clone(), chunk.clone());
             let places = (0..4u32).map(|w| Expr::at("words", [row_part.clone(), int(w)]));
             body.unpack(places.collect(), Type::U32x4, load("ring_weights", index));
         });
     }
 
     /// Two k16 steps: B fragments of all token tiles, then A fragments one row tile at a time.
-    fn multiply_k32(&self, body: &mut Body, slot: &Expr, chunk: &Expr, half: &Expr) {
-        self.load_tokens(body, slot, chunk, half);
+    fn multiply_k32(&self, body: &mut Body, chunk: &Expr, half: &Expr) {
+        self.load_tokens(body, chunk, half);
         body.unrolled("k16", 2, |body, k16| {
             self.sum_activations(body, &k16);
             body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
@@ -289,39 +328,49 @@ impl Mma<'_> {
         });
     }
 
-    /// `tokens_b[k16][token tile]` by `ldmatrix`: lane 8i+r names row r of matrix i.
-    fn load_tokens(&self, body: &mut Body, slot: &Expr, chunk: &Expr, half: &Expr) {
+    /// The lane's part of an `ldmatrix` address, less what changes by stage and chunk: lane 8i+r
+    /// names row r of matrix i. With one token tile the four matrices are four k8 chunks, else two
+    /// k8 chunks of two token tiles. The swizzle changes only the low three bits of the k8 chunk,
+    /// so the possible values are few and computed once.
+    fn plan_tokens(&self, body: &mut Body) {
+        let (lane, row) = (var("lane"), self.row_pieces());
+        let single = self.s.token_tiles() == 1;
+        let token = match single {
+            true => lane.clone() % 8u32,
+            false => lane.clone() / 16u32 * 8u32 + lane.clone() % 8u32,
+        };
+        let chunk = var("warp_k") * (self.chunks() * 8);
+        body.bind("lane_tokens", Type::I32, token * row + chunk);
+        let (parts, width) = if single { (2, 4u32) } else { (4, 2) };
+        body.array("lane_k8", Type::I32, &[parts]);
+        body.unrolled("part", parts, |body, part| {
+            let k8 = part.clone() * width + lane.clone() / 8u32 % width;
+            body.assign(Expr::at("lane_k8", [part]), self.swizzled(k8, lane % 8u32));
+        });
+    }
+
+    /// `frag_b[k16][token tile]`: the activations of k32 for all tokens.
+    fn load_tokens(&self, body: &mut Body, chunk: &Expr, half: &Expr) {
         let tiles = self.s.token_tiles();
         body.array("frag_b", Type::U32, &[2, tiles, 2]);
-        let row = self.s.block_k / 8;
-        let k8 = (var("warp_k") * self.chunks() + chunk.clone()) * 8u32 + half.clone() * 4u32;
-        let place = |token: Expr, k8: Expr| {
-            let chunk = self.swizzled(k8, var("swizzle_key"));
-            Expr::address("ring_x", slot.clone() * self.act_pieces() + token * row + chunk)
-        };
+        let at = var("tokens_at") + chunk.clone() * 8u32;
         let b = |k16: Expr, tile: Expr, r: u32| Expr::at("frag_b", [k16, tile, int(r)]);
-        let lane = var("lane");
         if tiles == 1 {
-            let address = place(lane.clone() % 8u32, k8 + lane / 8u32);
-            let zero = || int(0);
-            let regs = [b(zero(), zero(), 0), b(zero(), zero(), 1), b(int(1), zero(), 0)];
-            let [r0, r1, r2] = regs;
-            return body.call("ldmatrix_x4", [r0, r1, r2, b(int(1), zero(), 1), address]);
+            let place = at + Expr::at("lane_k8", [half.clone()]);
+            let regs = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(k16, r)| b(int(k16), int(0), r));
+            let mut args = regs.to_vec();
+            args.push(Expr::address("ring_x", place));
+            return body.call("ldmatrix_x4", args);
         }
         body.unrolled("k16", 2, |body, k16| {
+            let part = half.clone() * 2u32 + k16.clone();
+            let at = body.bind("matrices_at", Type::I32, at + Expr::at("lane_k8", [part]));
             body.unrolled("pair", tiles / 2, |body, pair| {
-                let token = pair.clone() * 16u32 + lane.clone() / 16u32 * 8u32;
-                let k8 = k8.clone() + k16.clone() * 2u32 + lane.clone() / 8u32 % 2u32;
-                let address = place(token + lane.clone() % 8u32, k8);
-                let tile = |t: u32| pair.clone() * 2u32 + t;
-                let regs = [
-                    b(k16.clone(), tile(0), 0),
-                    b(k16.clone(), tile(0), 1),
-                    b(k16.clone(), tile(1), 0),
-                    b(k16.clone(), tile(1), 1),
-                    address,
-                ];
-                body.call("ldmatrix_x4", regs);
+                let regs = [(0, 0), (0, 1), (1, 0), (1, 1)]
+                    .map(|(t, r)| b(k16.clone(), pair.clone() * 2u32 + u32::from(t == 1), r));
+                let mut args = regs.to_vec();
+                args.push(Expr::address("ring_x", at + pair * (16 * self.row_pieces())));
+                body.call("ldmatrix_x4", args);
             });
         });
     }

@@ -5,7 +5,7 @@
 //! of them in order. Nobody waits, so blocks may run in any order.
 
 use super::Lowering;
-use crate::kir::{call, int, load, select, var, Body, Expr, Type};
+use crate::kir::{call, int, load, var, Body, Expr, Type};
 use qtune_ir::DType;
 
 /// The tile that a block reduces: the buffer `red` holds `parts` copies of `[tokens][pitch]` f32.
@@ -127,9 +127,4 @@ pub(super) fn split_range(body: &mut Body, split_k: u32) {
     }
     body.bind("first", Type::I32, var("split") * var("STEPS") / split_k);
     body.bind("last", Type::I32, (var("split") + 1u32) * var("STEPS") / split_k);
-}
-
-/// `value` if `condition`, else index 0: an address that is always valid.
-pub(super) fn clamp(condition: Expr, index: Expr) -> Expr {
-    select(condition, index, int(0))
 }

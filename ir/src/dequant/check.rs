@@ -1,14 +1,6 @@
 //! The verifier: which terms are well typed, legal on an engine, and accepted by codegen.
 //!
-//! A term that codegen accepts has this shape, and [`Lowered`] is the proof:
-//! - the root is an f32 expression of `+ - * fma neg` per (row, token, quant group) over sums and
-//!   uniform values (constants, group parameters; on `Mma` also `p` and `rp`);
-//! - a sum is `(sum Y)` or `(sum (* A Y))`, where `Y` is `x` or `(* c x)` with a power of two `c`,
-//!   the same `c` in every sum of the term because activations are staged once;
-//! - `A` is computed per weight in the compute type by `+ - * fma neg` from conversions of the code
-//!   (`real magic subn` of an integer expression, or of `at` one) and from uniform values. A maximal
-//!   uniform sub-expression of `A` is computed in f32 once per row, quant group and position weight
-//!   (`p` is known where code is emitted) and rounded once to the compute type.
+//! The shape of such terms is described in the module's documentation ("What codegen accepts").
 
 use super::{Context, DequantError, Engine, Facts, Op, Role, Term};
 use crate::DType;

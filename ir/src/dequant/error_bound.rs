@@ -162,7 +162,7 @@ impl<'a> Evaluator<'a> {
         let value =
             |id: Id| if in_weight { self.operand(id, place) } else { self.at(id, place) };
         match self.term.node(id) {
-            Op::Const(num) => Bounded::exact(num.value()),
+            Op::Const(num) => Bounded::exact(num.value()).rounded(DType::F32),
             Op::Param(name) => {
                 let index = self.ctx.param(name.as_str()).map(|(index, _)| index);
                 Bounded::exact(index.and_then(|i| place.params.get(i)).copied().unwrap_or(f64::NAN))

@@ -6,7 +6,7 @@ use egg::Id;
 
 /// One row's quant group: the values that a term is a function of.
 #[derive(Clone, Copy, Debug)]
-pub struct Group<'a> {
+pub struct GroupValues<'a> {
     /// Format and engine, for parameter names and the magic base.
     pub ctx: &'a Context,
     /// Group parameters in the order of [`crate::WeightSpec::params`].
@@ -19,7 +19,7 @@ pub struct Group<'a> {
     pub activations: &'a [f64],
 }
 
-impl Group<'_> {
+impl GroupValues<'_> {
     /// The value of a term without rounding.
     ///
     /// The term must be well typed for `ctx` (see [`super::Lowered`]) and the slices must have equal

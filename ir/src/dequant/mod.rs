@@ -1,5 +1,78 @@
 //! The dequantization algebra: what one weight means, and the ways to compute a quant group's dot
 //! product with it.
+//!
+//! A format says what a weight is, `(* (- q z) s)` for instance. [`source`] makes of it the dot
+//! product of one quant group, `(sum (* (* (- (real q) z) s) x))`; [`variants`] finds the cheapest
+//! equal terms for an engine with an e-graph; codegen emits one of them and sees nothing else of the
+//! format. [`explain`] derives a variant, [`Evaluator`] bounds its rounding errors for the verifier.
+//!
+//! ```
+//! use qtune_ir::dequant::{explain, variants, Context, CostParams, Engine, Options};
+//! use qtune_ir::{Arch, DType, Group, Param, ParamType, WeightSpec};
+//!
+//! let spec = WeightSpec {
+//!     name: "awq-g128".into(),
+//!     bits: 4,
+//!     group: Group::Size(128),
+//!     params: vec![
+//!         Param { name: "s".into(), dtype: ParamType::F16 },
+//!         Param { name: "z".into(), dtype: ParamType::Code(4) },
+//!     ],
+//!     expr: "(* (- q z) s)".into(),
+//! };
+//! let ctx = Context { act: DType::F16, engine: Engine::Half2, spec };
+//! let params = CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2 };
+//! let arch = Arch::named("h200").unwrap();
+//! let best = variants(&ctx, &params, &arch, &Options::default()).unwrap().variants.remove(0);
+//! assert_eq!(
+//!     best.term.to_string(),
+//!     "(* (* 256 s) (sum (* (fma (magic (at q)) rp (- (neg (* 1024 rp)) z)) (* 0.00390625 x))))"
+//! );
+//! let derivation = explain(&best.term, &ctx, &Options::default()).unwrap();
+//! assert!(derivation.rules().contains(&"offset-into-fma"));
+//! ```
+//!
+//! # The language
+//!
+//! | operator | meaning |
+//! |---|---|
+//! | `1024`, `0.00390625` | a constant, as the shortest decimal |
+//! | `q` | the weight's unsigned code |
+//! | `x` | the activation |
+//! | `s`, `z`, any other name | a group parameter, by its name in [`crate::WeightSpec::params`] |
+//! | `p`, `rp` | the position weight of a code that is left in place in its word, and `1/p` |
+//! | `(^ i c)`, `&`, `\|`, `<<`, `>>` | integer operations of a code and a constant |
+//! | `(real i)` | the integer as a real number: a plain conversion |
+//! | `(at i)` | the integer left where it lies: value `p * i` |
+//! | `(magic i)` | bits `0x6400 \| i` of an f16 (`0x4300 \| i` of a bf16): value `1024 + i` (`128 + i`) |
+//! | `(subn i)` | the bits taken as an f16 subnormal: value `i * 2^-24` |
+//! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
+//! | `(sum e)` | the sum over one quant group's k |
+//!
+//! Weights come in 16-bit half words of four codes. A word shifted by 0 or 8 has a code at bit 0
+//! (`p = 1`) or bit 4 (`p = 16`) of each half word. On [`Engine::Mma`] `p` is a constant of the row,
+//! on the others it alternates along k and cannot leave the sum.
+//!
+//! # What codegen accepts
+//!
+//! [`Lowered`] checks it and is its proof:
+//! - the root is an f32 expression of `+ - * fma neg` per (row, token, quant group) over sums and
+//!   uniform values (constants, group parameters; on `Mma` also `p` and `rp`);
+//! - a sum is `(sum Y)` or `(sum (* A Y))`, where `Y` is `x` or `(* c x)` with a power of two `c`, the
+//!   same `c` in every sum of the term because activations are staged once;
+//! - `A` is computed per weight in [`Context::compute`]'s type by `+ - * fma neg` from conversions of
+//!   the code and from uniform values. A maximal uniform sub-expression of `A` is computed in f32
+//!   once per row, quant group and position weight, and rounded once to the compute type;
+//! - `(sum Y)` costs one more `mma` with a fragment of ones per k-step and warp on `Mma`, and adding
+//!   the lane's activations on the other engines.
+//!
+//! # Files
+//!
+//! [`language`](Op) operators · [`term`](Term) parser and printer · [`context`](Context) engine and
+//! format · [`root`](source) source term · [`facts`](Facts) types and ranges · [`check`](Lowered)
+//! verifier · [`rules`](RULES) the rewrites, with `README.md` · [`cost`](CostModel) ·
+//! [`rounding`](Rounding) classes · [`extract`](Search) k best terms · [`search`](variants) ·
+//! [`explain`] derivations · [`interp`](GroupValues) exact values · [`error_bound`](Evaluator).
 
 mod check;
 mod context;
@@ -22,7 +95,7 @@ pub use cost::{CostModel, CostParams};
 pub use error_bound::{Bounded, Evaluator};
 pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};
-pub use interp::Group;
+pub use interp::GroupValues;
 pub use language::{Name, Num, Op};
 pub use root::source;
 pub use rounding::Rounding;
@@ -98,3 +171,6 @@ pub enum DequantError {
         known: Vec<&'static str>,
     },
 }
+
+#[cfg(test)]
+mod tests;

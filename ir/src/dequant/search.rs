@@ -187,28 +187,3 @@ fn front(sorted: Vec<Variant>) -> Vec<Variant> {
     }
     kept
 }
-
-#[cfg(test)]
-mod dump {
-    use super::*;
-    use crate::*;
-    #[test]
-    fn dump() {
-        let mk = |expr: &str, ps: &[(&str, ParamType)]| WeightSpec{ name: "t".into(), bits: 4, group: Group::Size(128), params: ps.iter().map(|(n,d)| Param{name:n.to_string(), dtype:*d}).collect(), expr: expr.into()};
-        let awq = mk("(* (- q z) s)", &[("s", ParamType::F16), ("z", ParamType::Code(4))]);
-        let sym = mk("(* (- q 8) s)", &[("s", ParamType::F16)]);
-        let hqq = mk("(* (- q z) s)", &[("s", ParamType::F16), ("z", ParamType::F16)]);
-        let odd = mk("(- (* (^ q 5) s) t)", &[("s", ParamType::F16), ("t", ParamType::F16)]);
-        let arch = Arch::named("h200").unwrap();
-        for spec in [awq, sym, hqq, odd] {
-            for (act, engine) in [(DType::F16, super::super::Engine::Mma), (DType::Bf16, super::super::Engine::Mma), (DType::F16, super::super::Engine::Half2), (DType::Bf16, super::super::Engine::F32)] {
-                let ctx = Context { act, engine, spec: spec.clone() };
-                let p = CostParams { group: 128, segment: if engine == super::super::Engine::Mma {64} else {32}, tokens: if engine == super::super::Engine::Mma {8} else {1}, row_tiles: 2 };
-                let t = std::time::Instant::now();
-                let r = variants(&ctx, &p, &arch, &Options::default());
-                println!("== {} {engine} {act} {:?}", spec.expr, t.elapsed());
-                match r { Ok(s) => { println!("  {} nodes {} classes {} iters {}", s.stop_reason, s.nodes, s.classes, s.iterations); for v in s.variants { println!("  {:.3} {:50} {}", v.cost, v.rounding.to_string(), v.term); } }, Err(e) => println!("  {e}") }
-            }
-        }
-    }
-}

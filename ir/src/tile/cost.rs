@@ -280,3 +280,105 @@ impl Times {
         rows.map(|(&name, &us, adds)| Term { name, us, adds, detail: detail(name) }).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{awq, h200, problem};
+    use super::*;
+    use crate::Group;
+
+    const SCHEDULES: [&str; 6] = [
+        "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal dequant=(sum x)",
+        "gemv tokens=4 rows=2 lanes=8 warps=2x4 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(sum x)",
+        "gemv tokens=1 rows=4 lanes=32 warps=4x1 unroll=4 split=4 x=global acc=half2 cache=stream dequant=(sum x)",
+        "mma tile=16x128x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(sum x)",
+        "mma tile=64x64x64 warps=1x1 stages=1 split=3 swizzle=none raster=tokens dequant=(* s (sum x))",
+        "mma tile=8x32x512 warps=1x4 stages=6 split=2 swizzle=xor raster=rows dequant=(sum x)",
+    ];
+
+    fn schedules() -> Vec<Schedule> {
+        SCHEDULES.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn time(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f64 {
+        estimate(p, spec, arch, schedule, 1.2).time_us
+    }
+
+    #[test]
+    fn more_bytes_are_never_faster() {
+        let (spec, arch) = (awq(), h200());
+        for schedule in schedules() {
+            let mut last = [0.0; 3];
+            for i in 1..40 {
+                let times = [
+                    time(&problem(1024 * i, 5120, 16), &spec, &arch, &schedule),
+                    time(&problem(5120, 1024 * i, 16), &spec, &arch, &schedule),
+                    time(&problem(5120, 5120, 4 * i), &spec, &arch, &schedule),
+                ];
+                for (now, before) in times.iter().zip(last) {
+                    assert!(*now >= before, "{schedule} at {i}: {now} < {before}");
+                }
+                last = times;
+            }
+        }
+    }
+
+    #[test]
+    fn finer_groups_are_never_faster() {
+        let arch = h200();
+        for schedule in schedules() {
+            let by_group = |size| {
+                let spec = WeightSpec { group: Group::Size(size), ..awq() };
+                time(&problem(55296, 5120, 16), &spec, &arch, &schedule)
+            };
+            assert!(by_group(32) >= by_group(64) && by_group(64) >= by_group(128));
+        }
+    }
+
+    #[test]
+    fn more_processors_or_bandwidth_are_never_slower() {
+        let (spec, p) = (awq(), problem(7168, 5120, 16));
+        for schedule in schedules() {
+            let with = |sm_count, dram_gb_per_s| {
+                let arch = Arch { sm_count, dram_gb_per_s, ..h200() };
+                time(&p, &spec, &arch, &schedule)
+            };
+            for sms in 1..200 {
+                assert!(with(sms + 1, 4800.0) <= with(sms, 4800.0), "{schedule} on {sms}");
+            }
+            assert!(with(132, 4800.0) <= with(132, 3350.0));
+        }
+    }
+
+    #[test]
+    fn the_time_is_the_longest_overlapping_term_and_all_that_add() {
+        let (spec, arch, p) = (awq(), h200(), problem(7168, 5120, 16));
+        for schedule in schedules() {
+            let e = estimate(&p, &spec, &arch, &schedule, 1.2);
+            let adds: f64 = e.terms.iter().filter(|t| t.adds).map(|t| t.us).sum();
+            let longest = e.terms.iter().filter(|t| !t.adds).max_by(|a, b| a.us.total_cmp(&b.us));
+            let longest = longest.unwrap();
+            assert_eq!(longest.name, e.bound);
+            assert!((longest.us + adds - e.time_us).abs() < 1e-9);
+            assert!(e.time_us > e.roof_us);
+        }
+    }
+
+    #[test]
+    fn what_slows_a_kernel_down_is_seen() {
+        let (spec, arch) = (awq(), h200());
+        let slower = |p: &Problem, from: &str, to: &str, index: usize| {
+            let fast = SCHEDULES[index];
+            let slow = fast.replace(from, to);
+            assert_ne!(fast, slow);
+            let time = |text: &str| time(p, &spec, &arch, &text.parse().unwrap());
+            assert!(time(&slow) > time(fast), "{to}");
+        };
+        let (single, many) = (problem(55296, 5120, 1), problem(55296, 5120, 64));
+        slower(&single, "warps=2x4 unroll=2", "warps=1x1 unroll=1", 1);
+        slower(&many, "swizzle=xor", "swizzle=none", 3);
+        slower(&many, "raster=tokens", "raster=rows", 4);
+        slower(&many, "stages=4", "stages=1", 3);
+        slower(&many, "tile=16x128", "tile=16x256", 3);
+    }
+}

@@ -167,10 +167,10 @@ fn without_numbers(reason: &str) -> String {
     text
 }
 
-/// The `k` best candidates: the fastest of each family, as the model may misjudge one of them as a
-/// whole, then by Pareto fronts the fastest of the first front, of the second, and so on; ties go
-/// to fewer resources, then to the lesser nest. None is slower than `slack` times the fastest. The
-/// result is sorted by time.
+/// The `k` best candidates by Pareto fronts: the fastest of the first front, then of the second,
+/// and so on; ties go to fewer resources, then to the lesser nest. None is slower than `slack`
+/// times the fastest. The fastest of each kernel family is among them if `k` has room, because the
+/// model may misjudge a family as a whole. The result is sorted by time.
 pub(super) fn best(mut candidates: Vec<Candidate>, k: usize, slack: f64) -> Vec<Candidate> {
     candidates.sort_by(|a, b| {
         let numbers = a.time_us.total_cmp(&b.time_us);
@@ -180,33 +180,23 @@ pub(super) fn best(mut candidates: Vec<Candidate>, k: usize, slack: f64) -> Vec<
     if let Some(limit) = candidates.first().map(|c| c.time_us * slack) {
         candidates.retain(|c| c.time_us <= limit);
     }
-    let mut chosen = fastest_of_each_family(&mut candidates);
-    chosen.truncate(k);
+    let mut chosen = Vec::new();
     while chosen.len() < k && !candidates.is_empty() {
-        let (front, rest) = peel(candidates);
-        chosen.extend(front.into_iter().take(k - chosen.len()));
+        let (mut front, mut rest) = peel(candidates);
+        rest.splice(0..0, front.split_off(front.len().min(k - chosen.len())));
+        chosen.extend(front);
         candidates = rest;
+    }
+    // There are two families: if one is missing, all that are chosen are of the other.
+    candidates.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
+    let family = |c: &Candidate| c.schedule.family();
+    let missing = candidates.iter().position(|c| chosen.iter().all(|o| family(o) != family(c)));
+    if let (Some(at), true) = (missing, chosen.len() > 1) {
+        chosen.pop();
+        chosen.push(candidates.swap_remove(at));
     }
     chosen.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
     chosen
-}
-
-/// Takes the first candidate of each family out of candidates sorted by time.
-fn fastest_of_each_family(sorted: &mut Vec<Candidate>) -> Vec<Candidate> {
-    let mut families = Vec::new();
-    let mut others = Vec::with_capacity(sorted.len());
-    let mut fastest = Vec::new();
-    for candidate in sorted.drain(..) {
-        let family = candidate.schedule.family();
-        if families.contains(&family) {
-            others.push(candidate);
-        } else {
-            families.push(family);
-            fastest.push(candidate);
-        }
-    }
-    *sorted = others;
-    fastest
 }
 
 /// The Pareto front of candidates sorted by time, and the rest, both in that order.
@@ -258,8 +248,23 @@ mod tests {
         assert_eq!(three, [(1.0, 8, 8), (2.0, 4, 8), (2.7, 8, 4)]);
         let four = points(&best(all(), 4, 4.0));
         assert_eq!(four, [(1.0, 8, 8), (1.5, 9, 8), (2.0, 4, 8), (2.7, 8, 4)]);
+        let two = points(&best(all(), 2, 4.0));
+        assert_eq!(two, [(1.0, 8, 8), (2.0, 4, 8)]);
         assert_eq!(best(all(), 99, 4.0).len(), 5, "the last is beyond the slack");
         assert_eq!(best(all(), 99, 10.0).len(), 6);
+    }
+
+    #[test]
+    fn the_fastest_of_each_family_is_kept() {
+        let mma = "mma tile=8x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=";
+        let tensor = |time_us| Candidate {
+            schedule: mma.parse().unwrap(),
+            ..candidate(time_us, 90, 90)
+        };
+        let all = || vec![tensor(3.5), tensor(3.0), candidate(1.0, 8, 8), candidate(2.0, 4, 8)];
+        assert_eq!(points(&best(all(), 2, 4.0)), [(1.0, 8, 8), (3.0, 90, 90)]);
+        assert_eq!(points(&best(all(), 1, 4.0)), [(1.0, 8, 8)]);
+        assert_eq!(points(&best(all(), 2, 2.5)), [(1.0, 8, 8), (2.0, 4, 8)]);
     }
 
     #[test]

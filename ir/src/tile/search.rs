@@ -129,7 +129,8 @@ pub struct Derivation {
     pub steps: Vec<Step>,
 }
 
-fn saturate(
+/// Applies the rules to a nest until nothing new is found or a limit is reached.
+pub(super) fn saturate(
     runner: Runner<Tile, Cover>,
     start: &Nest,
     rules: &[Rewrite<Tile, Cover>],

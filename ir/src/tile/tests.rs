@@ -1,7 +1,14 @@
 //! Tests of the search as a whole: what each rule brings, and what the model prefers.
 
+use super::extract::Walk;
+use super::factors::Factors;
+use super::language::Cover;
+use super::rules::rewrites;
+use super::search::saturate;
 use super::*;
 use crate::{Arch, Family, Group, Param, ParamType, Problem, Schedule, WeightSpec};
+use egg::Runner;
+use std::collections::BTreeSet;
 
 /// `awq-g128` as the format registry has it.
 pub fn awq() -> WeightSpec {
@@ -15,11 +22,13 @@ pub fn awq() -> WeightSpec {
     }
 }
 
-fn problem(n: u32, k: u32, m: u32) -> Problem {
+/// An `awq-g128` problem with f16 activations.
+pub fn problem(n: u32, k: u32, m: u32) -> Problem {
     format!("w4a16.awq-g128.f16-f16.n{n}.k{k}.m{m}").parse().unwrap()
 }
 
-fn h200() -> Arch {
+/// The GPU of most tests.
+pub fn h200() -> Arch {
     Arch::named("h200").unwrap()
 }
 
@@ -27,20 +36,234 @@ fn dequant(_: &Schedule) -> Option<DequantChoice> {
     Some(DequantChoice { term: "(sum x)".into(), instructions_per_weight: 1.2 })
 }
 
+fn without(rules: &[&str]) -> Options {
+    Options {
+        disabled_rules: rules.iter().map(|name| name.to_string()).collect(),
+        ..Options::default()
+    }
+}
+
 fn search(p: &Problem, options: &Options) -> Search {
     sketches(p, &awq(), &h200(), &dequant, options).unwrap()
 }
 
-#[test]
-fn show() {
-    for (n, k, m) in [(55296, 5120, 1), (5120, 5120, 1), (5120, 27648, 1), (7168,5120,4), (55296, 5120, 16), (5120, 5120, 16), (5120, 27648, 64),(55296, 5120, 64)] {
-        let start = std::time::Instant::now();
-        let s = search(&problem(n, k, m), &Options::default());
-        println!("{n}x{k} m{m}: {:?} nodes {} classes {} considered {} {} rejected {:?}", start.elapsed(), s.nodes, s.classes, s.considered, s.stop_reason, s.rejected);
-        for sketch in &s.sketches {
-            println!("  {:.2} roof {:.2} {} if {} res {} reg {} | {}", sketch.estimate.time_us, sketch.estimate.roof_us, sketch.estimate.bound, sketch.estimate.bytes_in_flight_per_sm, sketch.estimate.resident_blocks, sketch.estimate.registers, sketch.schedule);
-        }
-        println!("{:?}", s.sketches[0].rules);
-        for t in &s.sketches[0].estimate.terms { println!("   {} {:.2} {}", t.name, t.us, t.detail); }
+/// Every legal nest that the rules derive.
+fn legal(p: &Problem, options: &Options) -> Vec<(Nest, Schedule)> {
+    let arch = h200();
+    let rules = rewrites(Factors::new(p, &arch), &options.disabled_rules).unwrap();
+    let runner = saturate(Runner::new(Cover), &Nest::naive(extents(p)), &rules, options);
+    let spec = awq();
+    let walk = Walk::over(&runner.egraph, runner.roots[0], p, &spec, &arch, &dequant);
+    walk.legal.into_iter().map(|c| (c.nest, c.schedule)).collect()
+}
+
+/// A schedule by the fields in which it differs from the smallest one of its family.
+fn small(fields: &[(&str, &str)]) -> String {
+    let gemv = "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 \
+                cache=stream dequant=";
+    let mma = "mma tile=8x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=tokens dequant=";
+    let is_mma = fields.iter().any(|(key, _)| ["tile", "stages"].contains(key));
+    let mut words: Vec<String> =
+        (if is_mma { mma } else { gemv }).split(' ').map(String::from).collect();
+    for (key, value) in fields {
+        let prefix = format!("{key}=");
+        let word = words.iter_mut().find(|w| w.starts_with(&prefix)).expect("a field");
+        *word = format!("{prefix}{value}");
     }
+    words.join(" ")
+}
+
+/// For each rule, the smallest schedules that need it, with all the rules that they need.
+fn needs() -> Vec<(&'static str, String, Vec<&'static str>)> {
+    let gemv = "bind-rows-to-lanes";
+    let mma = "tensorize-mma";
+    let tile = ("tile", "8x16x64");
+    vec![
+        (gemv, small(&[]), vec![gemv]),
+        (mma, small(&[tile]), vec![mma]),
+        ("tensorize-fma2", small(&[("acc", "half2")]), vec![gemv]),
+        ("tile-tokens", small(&[("tokens", "4")]), vec![gemv]),
+        ("tile-tokens", small(&[("tile", "16x16x64")]).replace("tokens dequ", "rows dequ"), vec![mma]),
+        ("rows-in-registers", small(&[("rows", "2")]), vec![gemv]),
+        ("rows-in-registers", small(&[("tile", "8x32x64")]), vec![mma]),
+        ("lanes-along-k", small(&[("lanes", "8")]), vec![gemv]),
+        ("warps-along-n", small(&[("warps", "2x1")]), vec![gemv]),
+        ("warps-along-n", small(&[("tile", "8x32x64"), ("warps", "2x1")]), vec![mma]),
+        ("stage-activations-shared", small(&[("x", "shared")]), vec![gemv]),
+        ("warps-along-k", small(&[("warps", "1x2")]), vec![gemv]),
+        ("warps-along-k", small(&[("tile", "8x16x128"), ("warps", "1x2")]), vec![mma]),
+        ("unroll", small(&[("unroll", "2")]), vec![gemv]),
+        ("k-tile", small(&[("tile", "8x16x128")]), vec![mma]),
+        ("ring-pipeline", small(&[("stages", "4")]), vec![mma]),
+        ("split-k-over-blocks", small(&[("split", "2")]), vec![gemv]),
+        ("split-k-over-blocks", small(&[tile, ("split", "2")]), vec![mma]),
+    ]
+}
+
+#[test]
+fn without_a_rule_just_the_schedules_that_need_it_disappear() {
+    let p = problem(5120, 5120, 16);
+    let schedules = |options: &Options| -> BTreeSet<String> {
+        legal(&p, options).into_iter().map(|(_, s)| s.to_string()).collect()
+    };
+    let all = schedules(&Options::default());
+    for rule in rule_names() {
+        let rest = schedules(&without(&[rule]));
+        assert!(rest.is_subset(&all));
+        let mut named = 0;
+        for (own, schedule, others) in needs() {
+            assert!(all.contains(&schedule), "{schedule} is not derived");
+            let needed = own == rule || others.contains(&rule);
+            assert_eq!(rest.contains(&schedule), !needed, "{schedule} without {rule}");
+            named += u32::from(own == rule);
+        }
+        assert!(named > 0, "no schedule is named for {rule}");
+    }
+}
+
+#[test]
+fn without_rules_the_naive_schedule_is_left() {
+    let found = search(&problem(5120, 5120, 16), &without(&rule_names()));
+    let [only] = &found.sketches[..] else { panic!("{} sketches", found.sketches.len()) };
+    assert_eq!(
+        only.schedule.to_string(),
+        "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal \
+         dequant=(sum x)"
+    );
+    assert!(only.rules.is_empty());
+}
+
+#[test]
+fn every_nest_that_the_rules_derive_visits_each_point_once() {
+    let p = problem(40, 200, 9);
+    let mut rules = BTreeSet::new();
+    for (nest, schedule) in legal(&p, &Options::default()).iter().step_by(17) {
+        verify(nest, extents(&p)).unwrap();
+        let visits = interpret::visits(nest, extents(&p));
+        assert!(visits.iter().all(|&count| count == 1), "{nest}");
+        rules.extend(explain(&p, schedule, &Options::default()).unwrap().steps.iter().map(|s| s.rule));
+    }
+    assert_eq!(rules.len(), rule_names().len(), "only {rules:?} were exercised");
+}
+
+#[test]
+fn each_nest_means_one_schedule_and_each_schedule_one_nest() {
+    let p = problem(640, 1280, 12);
+    let all = legal(&p, &Options::default());
+    let schedules: BTreeSet<String> = all.iter().map(|(_, s)| s.to_string()).collect();
+    assert_eq!(schedules.len(), all.len());
+    for (derived, schedule) in &all {
+        assert_eq!(nest(schedule, &p).unwrap(), *derived, "{schedule}");
+    }
+}
+
+#[test]
+fn a_derivation_starts_naive_goes_step_by_step_and_ends_in_the_nest() {
+    let p = problem(5120, 5120, 16);
+    for sketch in search(&p, &Options::default()).sketches {
+        let derivation = explain(&p, &sketch.schedule, &Options::default()).unwrap();
+        assert_eq!(derivation.start, Nest::naive(extents(&p)));
+        let last = derivation.steps.last().unwrap();
+        assert_eq!(last.nest, sketch.nest);
+        assert_eq!(derivation.steps.iter().map(|s| s.rule).collect::<Vec<_>>(), sketch.rules);
+        let distinct: BTreeSet<_> = sketch.rules.iter().collect();
+        assert_eq!(distinct.len(), sketch.rules.len(), "{:?}", sketch.rules);
+        for step in &derivation.steps {
+            verify(&step.nest, extents(&p)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_schedule_beyond_the_factor_lists_is_explained_too() {
+    let p = problem(5120, 5120, 2);
+    let text = "gemv tokens=2 rows=3 lanes=16 warps=5x3 unroll=8 split=3 x=shared acc=half2 \
+                cache=normal dequant=(sum x)";
+    let derivation = explain(&p, &text.parse().unwrap(), &Options::default()).unwrap();
+    assert_eq!(derivation.steps.len(), 9);
+    let options = without(&["unroll"]);
+    let error = explain(&p, &text.parse().unwrap(), &options).unwrap_err();
+    assert!(matches!(error, TileError::NotDerivable { .. }), "{error}");
+}
+
+#[test]
+fn the_same_search_has_the_same_result() {
+    let p = problem(7168, 5120, 4);
+    let (a, b) = (search(&p, &Options::default()), search(&p, &Options::default()));
+    assert_eq!(a, b);
+    assert_eq!(a.stop_reason, "Saturated");
+    assert!(a.nodes < 2000, "{} nodes", a.nodes);
+    let distinct: BTreeSet<String> = a.sketches.iter().map(|s| s.schedule.to_string()).collect();
+    assert_eq!(distinct.len(), a.sketches.len());
+    assert_eq!(a.sketches.len(), Options::default().k);
+}
+
+#[test]
+fn limits_end_the_search_and_are_named() {
+    let options = Options { iterations: 1, ..Options::default() };
+    assert_eq!(search(&problem(5120, 5120, 1), &options).stop_reason, "IterationLimit(1)");
+}
+
+#[test]
+fn one_token_comes_close_to_the_roof() {
+    let best = &search(&problem(55296, 5120, 1), &Options::default()).sketches[0];
+    assert!(best.estimate.time_us < 1.35 * best.estimate.roof_us, "{:?}", best.estimate);
+    assert_eq!(best.schedule.family(), Family::Gemv);
+}
+
+#[test]
+fn sixteen_tokens_take_tensor_cores_for_every_shape_of_a_model() {
+    for (n, k) in [(7168, 5120), (5120, 5120), (55296, 5120), (5120, 27648)] {
+        let best = &search(&problem(n, k, 16), &Options::default()).sketches[0];
+        assert_eq!(best.schedule.family(), Family::Mma, "{n} x {k}: {}", best.schedule);
+    }
+}
+
+#[test]
+fn the_naive_schedule_is_far_behind() {
+    for p in [problem(5120, 5120, 1), problem(55296, 5120, 16)] {
+        let best = search(&p, &Options::default()).sketches[0].estimate.time_us;
+        let naive = search(&p, &without(&rule_names())).sketches[0].estimate.time_us;
+        assert!(naive > 5.0 * best, "{p}: {naive} and {best}");
+    }
+}
+
+#[test]
+fn the_winner_is_slower_without_its_rules() {
+    let cases = [
+        ("unroll", problem(5120, 5120, 1)),
+        ("tensorize-fma2", problem(55296, 5120, 1)),
+        ("lanes-along-k", problem(5120, 5120, 1)),
+        ("tensorize-mma", problem(55296, 5120, 16)),
+        ("tile-tokens", problem(55296, 5120, 64)),
+        ("rows-in-registers", problem(55296, 5120, 64)),
+        ("ring-pipeline", problem(5120, 5120, 16)),
+        ("split-k-over-blocks", problem(5120, 27648, 64)),
+    ];
+    for (rule, p) in cases {
+        let with = &search(&p, &Options::default()).sketches[0];
+        assert!(with.rules.contains(&rule), "{rule} is not in {:?} of {p}", with.rules);
+        let without = search(&p, &without(&[rule])).sketches[0].estimate.time_us;
+        assert!(without > with.estimate.time_us, "{p} without {rule}");
+    }
+}
+
+#[test]
+fn bf16_activations_and_old_gpus_leave_rules_out() {
+    let p: Problem = "w4a16.awq-g128.bf16-bf16.n5120.k5120.m2".parse().unwrap();
+    let found = sketches(&p, &awq(), &h200(), &dequant, &Options::default()).unwrap();
+    assert!(found.sketches.iter().all(|s| !s.rules.contains(&"tensorize-fma2")));
+    let turing = Arch { capability: (7, 5), ..h200() };
+    let found = sketches(&p, &awq(), &turing, &dequant, &Options::default()).unwrap();
+    assert!(found.sketches.iter().all(|s| s.schedule.family() == Family::Gemv));
+}
+
+#[test]
+fn a_format_that_no_family_reads_is_refused_with_the_reasons() {
+    let spec = WeightSpec { bits: 8, ..awq() };
+    let p = problem(5120, 5120, 1);
+    let error = sketches(&p, &spec, &h200(), &dequant, &Options::default()).unwrap_err();
+    assert!(error.to_string().contains("gemv reads #-bit codes"), "{error}");
+    let error = sketches(&p, &awq(), &h200(), &|_| None, &Options::default()).unwrap_err();
+    assert!(error.to_string().contains("no dequantization term"), "{error}");
 }

@@ -295,17 +295,12 @@ fn extract(value: u64, bits: u32, signed: bool, pos: u32, len: u32) -> u64 {
     let msb = bits - 1;
     let sign_at = pos.saturating_add(len).saturating_sub(1).min(msb);
     let sign = signed && len > 0 && value >> sign_at & 1 == 1;
-    let field = value.checked_shr(pos).unwrap_or(0);
-    if len >= 64 {
-        return if sign && pos > 0 { field | u64::MAX << (64 - pos.min(64)).min(63) } else { field };
-    }
-    let keep = (1u64 << len) - 1;
     // Bits of the field above the register's own top are sign copies too.
     let available = if pos > msb { 0 } else { (bits - pos).min(len) };
-    let valid = if available >= 64 { u64::MAX } else { (1u64 << available) - 1 };
-    let low = field & keep & valid;
+    let keep = if available >= 64 { u64::MAX } else { (1u64 << available) - 1 };
+    let low = value.checked_shr(pos).unwrap_or(0) & keep;
     if sign {
-        low | !(keep & valid)
+        low | !keep
     } else {
         low
     }

@@ -1,0 +1,74 @@
+//! Tests of the algebra as a whole, and the formats they use.
+
+mod ablation;
+mod bounds;
+mod values;
+
+use super::{Context, CostParams, Engine};
+use crate::{DType, Group, Param, ParamType, WeightSpec};
+
+/// A 4-bit format with groups of 128.
+fn spec(expr: &str, params: &[(&str, ParamType)]) -> WeightSpec {
+    let param = |(name, dtype): &(&str, ParamType)| Param { name: name.to_string(), dtype: *dtype };
+    WeightSpec {
+        name: "test".into(),
+        bits: 4,
+        group: Group::Size(128),
+        params: params.iter().map(param).collect(),
+        expr: expr.into(),
+    }
+}
+
+/// Integer zero-points, as AWQ has them.
+fn awq() -> WeightSpec {
+    spec("(* (- q z) s)", &[("s", ParamType::F16), ("z", ParamType::Code(4))])
+}
+
+/// Symmetric codes around 8.
+fn symmetric() -> WeightSpec {
+    spec("(* (- q 8) s)", &[("s", ParamType::F16)])
+}
+
+/// Zero-points that are floats, as HQQ has them.
+fn float_zero() -> WeightSpec {
+    spec("(* (- q z) s)", &[("s", ParamType::F16), ("z", ParamType::F16)])
+}
+
+/// An expression that no format has.
+fn odd() -> WeightSpec {
+    spec("(- (* (^ q 5) s) t)", &[("s", ParamType::F16), ("t", ParamType::F16)])
+}
+
+fn formats() -> Vec<WeightSpec> {
+    vec![awq(), symmetric(), float_zero(), odd()]
+}
+
+/// Every engine with every activation type it takes.
+const ENGINES: [(Engine, DType); 6] = [
+    (Engine::Mma, DType::F16),
+    (Engine::Mma, DType::Bf16),
+    (Engine::Half2, DType::F16),
+    (Engine::F32, DType::F16),
+    (Engine::F32, DType::Bf16),
+    (Engine::F32, DType::F32),
+];
+
+fn context(spec: WeightSpec, engine: Engine, act: DType) -> Context {
+    Context { act, engine, spec }
+}
+
+/// Every format on every engine.
+fn contexts() -> Vec<Context> {
+    let on_engines = |spec: WeightSpec| ENGINES.map(|(engine, act)| context(spec.clone(), engine, act));
+    formats().into_iter().flat_map(on_engines).collect()
+}
+
+/// A kernel's usual shape for the engine.
+fn cost_params(engine: Engine) -> CostParams {
+    match engine {
+        Engine::Mma => CostParams { group: 128, segment: 64, tokens: 16, row_tiles: 2 },
+        Engine::Half2 | Engine::F32 => {
+            CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2 }
+        }
+    }
+}

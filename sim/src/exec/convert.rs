@@ -1,0 +1,394 @@
+//! Conversions between number formats, packing, and address casts.
+
+use super::int::{map1, map1_64, map2};
+use super::numeric::{
+    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_bf16_truncated, f32_to_f16, f32_to_f16_truncated,
+    f64_to_f32_odd, flush, F32_NAN,
+};
+use super::simd::versions;
+use crate::address;
+use crate::program::{ConvertType, Rounding, Slot, Space};
+use crate::state::{Lanes32, Lanes64, Warp, LANES};
+
+/// Operands and modifiers of `cvt`.
+pub(crate) struct Convert {
+    pub to: ConvertType,
+    pub from: ConvertType,
+    pub rounding: Rounding,
+    pub to_integral: bool,
+    pub sat: bool,
+    pub relu: bool,
+    pub ftz: bool,
+    pub d: Slot,
+    pub d_wide: bool,
+    pub a: Slot,
+    pub a_wide: bool,
+}
+
+/// A value between source and destination format.
+#[derive(Clone, Copy)]
+enum Value {
+    Int(i128),
+    Float(f64),
+}
+
+fn read(from: ConvertType, bits: u64) -> Value {
+    match from {
+        ConvertType::U8 => Value::Int(i128::from(bits as u8)),
+        ConvertType::S8 => Value::Int(i128::from(bits as i8)),
+        ConvertType::U16 => Value::Int(i128::from(bits as u16)),
+        ConvertType::S16 => Value::Int(i128::from(bits as i16)),
+        ConvertType::U32 => Value::Int(i128::from(bits as u32)),
+        ConvertType::S32 => Value::Int(i128::from(bits as i32)),
+        ConvertType::U64 => Value::Int(i128::from(bits)),
+        ConvertType::S64 => Value::Int(i128::from(bits as i64)),
+        ConvertType::F16 => Value::Float(f64::from(f16_to_f32(bits as u32 & 0xFFFF))),
+        ConvertType::Bf16 => Value::Float(f64::from(bf16_to_f32(bits as u32 & 0xFFFF))),
+        ConvertType::F32 => Value::Float(f64::from(f32::from_bits(bits as u32))),
+        ConvertType::F64 => Value::Float(f64::from_bits(bits)),
+    }
+}
+
+/// Range of an integer type.
+fn range(ty: ConvertType) -> (i128, i128) {
+    match ty {
+        ConvertType::U8 => (0, i128::from(u8::MAX)),
+        ConvertType::S8 => (i128::from(i8::MIN), i128::from(i8::MAX)),
+        ConvertType::U16 => (0, i128::from(u16::MAX)),
+        ConvertType::S16 => (i128::from(i16::MIN), i128::from(i16::MAX)),
+        ConvertType::S32 => (i128::from(i32::MIN), i128::from(i32::MAX)),
+        ConvertType::U64 => (0, i128::from(u64::MAX)),
+        ConvertType::S64 => (i128::from(i64::MIN), i128::from(i64::MAX)),
+        _ => (0, i128::from(u32::MAX)),
+    }
+}
+
+fn round_integral(rounding: Rounding, value: f64) -> f64 {
+    match rounding {
+        Rounding::Nearest => value.round_ties_even(),
+        Rounding::Zero => value.trunc(),
+        Rounding::Down => value.floor(),
+        Rounding::Up => value.ceil(),
+        Rounding::NearestAway => value.round(),
+    }
+}
+
+/// f64 to f32 in a directed rounding mode.
+fn to_f32(rounding: Rounding, value: f64) -> f32 {
+    let near = value as f32;
+    let exact = f64::from(near);
+    if value.is_nan() || exact == value {
+        return near;
+    }
+    let adjust = match rounding {
+        Rounding::Zero => exact.abs() > value.abs(),
+        Rounding::Down => exact > value,
+        Rounding::Up => exact < value,
+        Rounding::Nearest | Rounding::NearestAway => false,
+    };
+    match (adjust, rounding) {
+        (false, _) => near,
+        (true, Rounding::Up) => near.next_up(),
+        (true, Rounding::Down) => near.next_down(),
+        (true, _) => f32::from_bits(near.to_bits() - 1),
+    }
+}
+
+/// An integer to f64 rounded to odd, from which any shorter rounding is correct.
+fn int_to_f64_odd(value: i128) -> f64 {
+    let near = value as f64;
+    let back = near as i128;
+    let bits = near.to_bits();
+    if back == value || bits & 1 == 1 {
+        near
+    } else if back.abs() > value.abs() {
+        f64::from_bits(bits - 1)
+    } else {
+        f64::from_bits(bits + 1)
+    }
+}
+
+fn write_float(c: &Convert, value: Value) -> u64 {
+    let mut wide = match value {
+        Value::Int(value) if c.to == ConvertType::F64 => value as f64,
+        Value::Int(value) => int_to_f64_odd(value),
+        Value::Float(value) => value,
+    };
+    if c.to_integral {
+        wide = round_integral(c.rounding, wide);
+    }
+    if c.relu && wide < 0.0 {
+        wide = 0.0;
+    }
+    if c.sat {
+        wide = if wide > 0.0 { wide.min(1.0) } else { 0.0 };
+    }
+    match c.to {
+        ConvertType::F64 => wide.to_bits(),
+        ConvertType::F32 => {
+            let value = to_f32(c.rounding, wide);
+            let value = if c.ftz { flush(value) } else { value };
+            u64::from(if value.is_nan() { F32_NAN } else { value.to_bits() })
+        }
+        ConvertType::F16 if c.rounding == Rounding::Zero => {
+            u64::from(f32_to_f16_truncated(to_f32(Rounding::Zero, wide)))
+        }
+        ConvertType::Bf16 if c.rounding == Rounding::Zero => {
+            u64::from(f32_to_bf16_truncated(to_f32(Rounding::Zero, wide)))
+        }
+        ConvertType::F16 => u64::from(f32_to_f16(f64_to_f32_odd(wide))),
+        _ => u64::from(f32_to_bf16(f64_to_f32_odd(wide))),
+    }
+}
+
+/// Floats clamp to the integer's range, NaN becomes 0 (PTX ISA 9.7.9.21); integers wrap unless
+/// `.sat`.
+fn write_int(c: &Convert, value: Value) -> u64 {
+    let (low, high) = range(c.to);
+    let result = match value {
+        Value::Int(value) if c.sat => value.clamp(low, high),
+        Value::Int(value) => value,
+        Value::Float(value) if value.is_nan() => 0,
+        Value::Float(value) => (round_integral(c.rounding, value) as i128).clamp(low, high),
+    };
+    // A narrow result fills the register: sign-extended for signed types, else zero-extended.
+    match c.to {
+        ConvertType::U8 => u64::from(result as u8),
+        ConvertType::S8 => result as i8 as i64 as u64,
+        ConvertType::U16 => u64::from(result as u16),
+        ConvertType::S16 => result as i16 as i64 as u64,
+        ConvertType::U32 => u64::from(result as u32),
+        ConvertType::S32 => result as i32 as i64 as u64,
+        _ => result as u64,
+    }
+}
+
+fn is_float(ty: ConvertType) -> bool {
+    matches!(ty, ConvertType::F16 | ConvertType::Bf16 | ConvertType::F32 | ConvertType::F64)
+}
+
+fn scalar(c: &Convert, bits: u64) -> u64 {
+    let mut value = read(c.from, bits);
+    if let (true, Value::Float(float)) = (c.ftz && c.from == ConvertType::F32, value) {
+        value = Value::Float(f64::from(flush(float as f32)));
+    }
+    if is_float(c.to) {
+        write_float(c, value)
+    } else {
+        write_int(c, value)
+    }
+}
+
+versions! {
+    /// f16 in the low halves to f32.
+    pub(crate) fn widen_f16(a: &Lanes32) -> Lanes32 {
+        std::array::from_fn(|l| f16_to_f32(a[l] & 0xFFFF).to_bits())
+    }
+}
+
+versions! {
+    /// f32 to f16, nearest even.
+    pub(crate) fn narrow_f16(a: &Lanes32) -> Lanes32 {
+        std::array::from_fn(|l| f32_to_f16(f32::from_bits(a[l])))
+    }
+}
+
+pub(crate) fn convert(w: &mut Warp, mask: u32, c: &Convert) {
+    use ConvertType::{Bf16, F16, F32, S32, S64, U32, U64};
+    let plain = !c.sat && !c.relu && !c.ftz && !c.to_integral && c.rounding == Rounding::Nearest;
+    match (c.to, c.from, c.d_wide, c.a_wide) {
+        (S64, S32, true, false) => return widen(w, mask, c, |x| x as i32 as i64 as u64),
+        (U64 | S64, U32, true, false) => return widen(w, mask, c, u64::from),
+        (U32 | S32, U64 | S64, false, true) if !c.sat => {
+            let out: Lanes32 = w.get64(c.a).map(|x| x as u32);
+            return w.set32(c.d, mask, &out);
+        }
+        (F32, F16, false, false) if plain => {
+            let mut out = widen_f16(w.get32(c.a));
+            out.iter_mut().for_each(|v| {
+                if f32::from_bits(*v).is_nan() {
+                    *v = F32_NAN;
+                }
+            });
+            return w.set32(c.d, mask, &out);
+        }
+        (F32, Bf16, false, false) if plain => {
+            return map1(w, mask, c.d, c.a, |x| x << 16);
+        }
+        (F16, F32, false, false) if plain => {
+            let out = narrow_f16(w.get32(c.a));
+            return w.set32(c.d, mask, &out);
+        }
+        _ => {}
+    }
+    let source: Lanes64 = if c.a_wide {
+        *w.get64(c.a)
+    } else {
+        w.get32(c.a).map(u64::from)
+    };
+    let out = source.map(|bits| scalar(c, bits));
+    if c.d_wide {
+        w.set64(c.d, mask, &out);
+    } else {
+        let out: Lanes32 = out.map(|v| v as u32);
+        w.set32(c.d, mask, &out);
+    }
+}
+
+fn widen(w: &mut Warp, mask: u32, c: &Convert, f: impl Fn(u32) -> u64) {
+    let out: Lanes64 = w.get32(c.a).map(f);
+    w.set64(c.d, mask, &out);
+}
+
+/// Two f32 to a packed half pair; `a` goes to the high half.
+pub(crate) fn convert_pair(
+    w: &mut Warp,
+    mask: u32,
+    bf16: bool,
+    truncate: bool,
+    relu: bool,
+    slots: [Slot; 3],
+) {
+    let round = |bits: u32| {
+        let value = f32::from_bits(bits);
+        let value = if relu && value < 0.0 { 0.0 } else { value };
+        match (bf16, truncate) {
+            (false, false) => f32_to_f16(value),
+            (false, true) => f32_to_f16_truncated(value),
+            (true, false) => f32_to_bf16(value),
+            (true, true) => f32_to_bf16_truncated(value),
+        }
+    };
+    map2(w, mask, slots, |a, b| round(a) << 16 | round(b));
+}
+
+/// f32 with its mantissa rounded to tf32's 10 bits.
+pub(crate) fn convert_tf32(w: &mut Warp, mask: u32, rounding: Rounding, d: Slot, a: Slot) {
+    map1(w, mask, d, a, |bits| {
+        if bits & 0x7F80_0000 == 0x7F80_0000 {
+            return bits & 0xFFFF_E000 | u32::from(bits & 0x7F_FFFF != 0) << 22;
+        }
+        let addend = match rounding {
+            Rounding::Nearest => 0xFFF + (bits >> 13 & 1),
+            Rounding::NearestAway => 0x1000,
+            _ => 0,
+        };
+        bits.wrapping_add(addend) & 0xFFFF_E000
+    });
+}
+
+pub(crate) fn cast_address(w: &mut Warp, mask: u32, space: Space, to_generic: bool, d: Slot, a: Slot) {
+    let window = address::window(space);
+    if to_generic {
+        map1_64(w, mask, d, a, |x| x | window);
+    } else if window == 0 {
+        map1_64(w, mask, d, a, |x| x);
+    } else {
+        map1_64(w, mask, d, a, address::strip_window);
+    }
+}
+
+pub(crate) fn is_space(w: &mut Warp, mask: u32, space: Space, p: Slot, a: Slot) {
+    let values = w.get64(a);
+    let hit = (0..LANES).fold(0u32, |m, l| {
+        m | u32::from(address::space_of(values[l]) == Some(space)) << l
+    });
+    w.set_predicate(p, mask, hit);
+}
+
+/// Concatenates parts, lowest first.
+pub(crate) fn pack(w: &mut Warp, mask: u32, wide: bool, parts: &[Slot], d: Slot) {
+    let bits = if wide { 64 } else { 32 } / parts.len() as u32;
+    let keep = (1u64 << bits) - 1;
+    let mut out: Lanes64 = [0; LANES];
+    for (i, &part) in parts.iter().enumerate() {
+        let values = w.get32(part);
+        for (o, &v) in out.iter_mut().zip(values) {
+            *o |= (u64::from(v) & keep) << (bits * i as u32);
+        }
+    }
+    if wide {
+        w.set64(d, mask, &out);
+    } else {
+        let out: Lanes32 = out.map(|v| v as u32);
+        w.set32(d, mask, &out);
+    }
+}
+
+/// The inverse of [`pack`].
+pub(crate) fn unpack(w: &mut Warp, mask: u32, wide: bool, a: Slot, parts: &[Slot]) {
+    let source: Lanes64 = if wide { *w.get64(a) } else { w.get32(a).map(u64::from) };
+    let bits = if wide { 64 } else { 32 } / parts.len() as u32;
+    let keep = (1u64 << bits) - 1;
+    for (i, &part) in parts.iter().enumerate() {
+        let out: Lanes32 = source.map(|v| (v >> (bits * i as u32) & keep) as u32);
+        w.set32(part, mask, &out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(to: ConvertType, from: ConvertType, rounding: Rounding) -> Convert {
+        Convert {
+            to,
+            from,
+            rounding,
+            to_integral: false,
+            sat: false,
+            relu: false,
+            ftz: false,
+            d: 0,
+            d_wide: false,
+            a: 0,
+            a_wide: false,
+        }
+    }
+
+    #[test]
+    fn floats_become_integers_with_the_asked_rounding_and_clamp() {
+        let f = |value: f32| u64::from(value.to_bits());
+        for (rounding, value, expected) in [
+            (Rounding::Nearest, 2.5, 2),
+            (Rounding::Zero, -2.7, -2),
+            (Rounding::Down, -2.1, -3),
+            (Rounding::Up, 2.1, 3),
+            (Rounding::Zero, 1e20, i32::MAX),
+            (Rounding::Zero, f32::NAN, 0),
+        ] {
+            let c = plain(ConvertType::S32, ConvertType::F32, rounding);
+            assert_eq!(scalar(&c, f(value)) as i32, expected);
+        }
+    }
+
+    #[test]
+    fn narrow_integers_are_sign_extended_or_wrapped_or_saturated() {
+        let c = plain(ConvertType::S32, ConvertType::S8, Rounding::Nearest);
+        assert_eq!(scalar(&c, 0x80) as i32, -128);
+        let c = plain(ConvertType::U8, ConvertType::S32, Rounding::Nearest);
+        assert_eq!(scalar(&c, 0x1FF), 0xFF);
+        let c = Convert { sat: true, ..c };
+        assert_eq!(scalar(&c, -5i32 as u32 as u64), 0);
+    }
+
+    #[test]
+    fn integers_round_once_on_their_way_to_f16() {
+        // 2049 lies between 2048 and 2050: ties to even. 2^40 + 1 must not double-round.
+        let c = plain(ConvertType::F16, ConvertType::U64, Rounding::Nearest);
+        assert_eq!(scalar(&c, 2049), u64::from(half::f16::from_f32(2048.0).to_bits()));
+        let c = plain(ConvertType::F32, ConvertType::U64, Rounding::Nearest);
+        let tie_plus_one = (1u64 << 60) + (1 << 36) + 1;
+        assert_eq!(f32::from_bits(scalar(&c, tie_plus_one) as u32), 1.152_921_6e18f32.next_up());
+        let up = plain(ConvertType::F32, ConvertType::U32, Rounding::Up);
+        assert_eq!(f32::from_bits(scalar(&up, (1 << 24) + 1) as u32), 16_777_218.0);
+    }
+
+    #[test]
+    fn saturation_maps_nan_to_zero() {
+        let c = Convert { sat: true, ..plain(ConvertType::F32, ConvertType::F32, Rounding::Nearest) };
+        for (value, expected) in [(f32::NAN, 0.0), (2.0, 1.0), (-1.0, 0.0), (0.5, 0.5)] {
+            assert_eq!(f32::from_bits(scalar(&c, u64::from(value.to_bits())) as u32), expected);
+        }
+    }
+}

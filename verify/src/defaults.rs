@@ -1,0 +1,186 @@
+//! The schedule that is used where nothing has been tuned.
+//!
+//! A short ladder from the shape that suits most problems down to the one that asks for least. The
+//! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
+
+use qtune_ir::dequant::{self, Context, CostParams, Engine, Options};
+use qtune_ir::{
+    Accumulate, Arch, DType, GemvSchedule, MmaSchedule, Problem, Raster, Rejected, Schedule,
+    WeightCache, WeightSpec,
+};
+
+/// Most tokens for which CUDA cores are preferred to tensor cores.
+const GEMV_TOKENS: u32 = 2;
+/// Thread blocks per SM that a grid should have before K is split.
+const BLOCKS_PER_SM: u32 = 2;
+
+/// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens, else `mma`, the other
+/// family where the preferred one is not legal.
+///
+/// # Errors
+/// [`Rejected`] with the reason of the first rung if no rung of either family is legal.
+pub fn default_schedule(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Result<Schedule, Rejected> {
+    let (gemv, mma) = (gemv_ladder(problem), mma_ladder(problem, arch));
+    let ladder = match problem.m <= GEMV_TOKENS {
+        true => gemv.into_iter().chain(mma).collect::<Vec<_>>(),
+        false => mma.into_iter().chain(gemv).collect(),
+    };
+    let mut first: Option<Rejected> = None;
+    for rung in ladder {
+        let legal = rung.check(problem, spec, arch);
+        match legal.and_then(|()| with_term(rung, problem, spec, arch)) {
+            Ok(schedule) => return Ok(schedule),
+            Err(reason) => first = first.or(Some(reason)),
+        }
+    }
+    Err(first.unwrap_or(Rejected { reason: "the ladder of default schedules is empty".into() }))
+}
+
+/// Wide rows first: fewer lanes per row serve short K and small quant groups.
+fn gemv_ladder(problem: &Problem) -> Vec<Schedule> {
+    let accumulate = match problem.act {
+        DType::F16 => Accumulate::Half2,
+        DType::Bf16 | DType::F32 => Accumulate::F32,
+    };
+    let mut ladder = Vec::new();
+    for stage_x in [true, false] {
+        for lanes in [32, 16, 8, 4, 2, 1] {
+            for (warps_n, warps_k) in [(2, 2), (4, 1), (1, 1)] {
+                ladder.push(Schedule::Gemv(GemvSchedule {
+                    tokens: problem.m.min(GEMV_TOKENS),
+                    rows: 2,
+                    lanes,
+                    warps_n,
+                    warps_k,
+                    unroll: 2,
+                    split_k: 1,
+                    stage_x,
+                    accumulate,
+                    cache: WeightCache::NoAllocate,
+                    dequant: String::new(),
+                }));
+            }
+        }
+    }
+    ladder
+}
+
+/// Deep rings of wide stages first: smaller stages serve short K, small quant groups and GPUs with
+/// less shared memory.
+fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+    let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(64) };
+    let mut ladder = Vec::new();
+    for (block_k, warps_k) in [(256, 4), (128, 2), (128, 1), (64, 1)] {
+        for stages in [4, 3, 2] {
+            for block_n in [64, 32, 16] {
+                for split in [split_k(problem, arch, block_n, block_k, block_m), 1] {
+                    ladder.push(Schedule::Mma(MmaSchedule {
+                        block_m,
+                        block_n,
+                        block_k,
+                        warps_n: 1,
+                        warps_k,
+                        stages,
+                        split_k: split,
+                        swizzle: true,
+                        raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+                        dequant: String::new(),
+                    }));
+                }
+            }
+        }
+    }
+    ladder
+}
+
+/// Splits of K that bring the grid to [`BLOCKS_PER_SM`], as long as each has a ring to fill.
+fn split_k(problem: &Problem, arch: &Arch, block_n: u32, block_k: u32, block_m: u32) -> u32 {
+    let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
+    let wanted = (BLOCKS_PER_SM * arch.sm_count).div_ceil(blocks);
+    let steps = problem.k.div_ceil(block_k);
+    wanted.min(steps / 4).clamp(1, 8)
+}
+
+/// The schedule with the cheapest dequantization term that its family can lower.
+fn with_term(
+    schedule: Schedule,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Result<Schedule, Rejected> {
+    let (engine, segment, row_tiles) = match &schedule {
+        Schedule::Mma(s) => (Engine::Mma, s.segment_k(spec, problem.k), s.row_tiles()),
+        Schedule::Gemv(s) => match s.accumulate {
+            Accumulate::Half2 => (Engine::Half2, 32, s.rows),
+            Accumulate::F32 => (Engine::F32, 32, s.rows),
+        },
+    };
+    let ctx = Context { act: problem.act, engine, spec: spec.clone() };
+    let tokens = schedule.tile().1;
+    let params = CostParams { group: spec.group.size(problem.k), segment, tokens, row_tiles };
+    let reject = |reason: String| Rejected { reason };
+    let search = dequant::variants(&ctx, &params, arch, &Options::default())
+        .map_err(|e| reject(e.to_string()))?;
+    // Tensor-core kernels stage activations as they are.
+    let usable = search.variants.into_iter().find(|variant| {
+        let lowered = dequant::Lowered::new(&variant.term, &ctx);
+        lowered.is_ok_and(|l| {
+            engine != Engine::Mma || l.sums.iter().all(|sum| sum.activation_scale == 1.0)
+        })
+    });
+    let variant = usable.ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))?;
+    Ok(schedule.with_dequant(&variant.term.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn default(key: &str, gpu: &str) -> Result<Schedule, Rejected> {
+        let problem: Problem = key.parse().unwrap();
+        let spec = qtune_formats::resolve(&problem.format).unwrap();
+        let arch = Arch::named(gpu).unwrap();
+        let schedule = default_schedule(&problem, &spec, &arch)?;
+        schedule.check(&problem, &spec, &arch)?;
+        Ok(schedule)
+    }
+
+    #[test]
+    fn every_group_size_dtype_and_bucket_has_a_legal_default() {
+        for group in ["g32", "g64", "g128", "ch"] {
+            for act in ["f16", "bf16"] {
+                for (n, k) in [(5120, 27648), (96, 128), (40, 1152), (64, 352)] {
+                    if group != "ch" && k % group[1..].parse::<u32>().unwrap() != 0 {
+                        continue;
+                    }
+                    for m in [1, 2, 3, 16, 33, 200] {
+                        let key = format!("w4a16.awq-{group}.{act}-{act}.n{n}.k{k}.m{m}");
+                        for gpu in ["h200", "rtx4090"] {
+                            default(&key, gpu).unwrap_or_else(|e| panic!("{key} on {gpu}: {e}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_tokens_take_cuda_cores_and_small_grids_split_k() {
+        let one = default("w4a16.awq-g128.f16-f16.n5120.k5120.m1", "h200").unwrap();
+        assert!(matches!(one, Schedule::Gemv(_)), "{one}");
+        let many = default("w4a16.awq-g128.f16-f16.n5120.k5120.m16", "h200").unwrap();
+        assert!(matches!(&many, Schedule::Mma(s) if s.split_k > 1), "{many}");
+        let wide = default("w4a16.awq-g128.f16-f16.n55296.k5120.m16", "h200").unwrap();
+        assert!(matches!(&wide, Schedule::Mma(s) if s.split_k == 1), "{wide}");
+    }
+
+    #[test]
+    fn a_k_that_no_kernel_reads_is_rejected_with_the_reason() {
+        let error = default("w4a16.awq-ch.f16-f16.n64.k100.m1", "h200").unwrap_err();
+        assert!(error.reason.contains("100"), "{error}");
+    }
+}
