@@ -1,1 +1,31 @@
-fn main(){}
+//! The `qtune` command line: results on stdout, everything for people on stderr, and an exit code
+//! that tells the cause.
+//!
+//! - [`commands`]: one file per subcommand.
+//! - [`exit`]: exit codes, and the one line that every error prints.
+//! - [`output`]: the two streams. [`table`], [`progress`]: what goes to them.
+//! - [`gpu`], [`problem`], [`cache_dir`], [`toolchain`]: what the subcommands' options mean.
+
+mod cache_dir;
+mod commands;
+mod exit;
+mod gpu;
+mod logging;
+mod output;
+mod problem;
+mod table;
+mod toolchain;
+mod usage;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::guard(|| {
+        let cli = match usage::parse(std::env::args_os()) {
+            Ok(cli) => cli,
+            Err(done) => return done.print(),
+        };
+        logging::start(cli.verbose);
+        commands::run(cli.command)
+    })
+}

@@ -17,7 +17,7 @@ fn main() {
      ("f16",1,"mma tile=8x64x256 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))"),
      ("bf16",64,"mma tile=64x64x128 warps=4x1 stages=3 split=1 swizzle=xor raster=tokens dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))"),
      ("f16",64,"mma tile=64x64x64 warps=4x1 stages=1 split=1 swizzle=none raster=rows dequant=(sum (* (* (- (real q) z) s) x))"),
-     ("f16",1,"gemv tokens=1 rows=2 lanes=32 warps=4x2 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(* (* s 256) (sum (* (- (fma (magic (at q)) rp (neg (* 1024 rp))) z) (* 0.00390625 x))))"),
+     ("f16",1,"gemv tokens=1 rows=2 lanes=32 warps=4x2 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(* (* s 256) (sum (* (fma (magic (at q)) rp (- (neg (* 1024 rp)) z)) (* 0.00390625 x))))"),
      ("bf16",2,"gemv tokens=2 rows=1 lanes=8 warps=2x2 unroll=2 split=2 x=shared acc=f32 cache=normal dequant=(* s (sum (* (- (magic q) (+ 1024 z)) x)))"),
      ("f16",1,"gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal dequant=(sum (* (* (- (real q) z) s) x))"),
     ];

@@ -49,8 +49,10 @@ impl<'m> DeviceMemory<'m> {
         let high = address >> address::BUFFER_SHIFT;
         if high >= address::FIRST_STATIC_BUFFER {
             (high - address::FIRST_STATIC_BUFFER) as usize + self.host_buffers
+        } else if high == 0 || high as usize > self.host_buffers {
+            usize::MAX
         } else {
-            (high as usize).wrapping_sub(1)
+            high as usize - 1
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct CaseRun {
     pub result: CaseResult,
     pub findings: Vec<String>,
     pub first: LaunchOutcome,
+    /// Output tiles that the first launch completed.
+    pub output_tiles: usize,
     pub share: f64,
 }
 
@@ -171,6 +173,7 @@ impl Judge<'_> {
             },
             findings: self.findings,
             first: self.first.unwrap_or_default(),
+            output_tiles: self.sample.tiles.len(),
             share: self.sample.share,
         }
     }

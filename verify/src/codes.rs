@@ -8,7 +8,7 @@
 use crate::rounding::Rounding;
 use crate::VerifyError;
 use qtune_ir::dequant::{
-    source, Bounded, Context, DequantError, Engine, Evaluator, Group, Lowered, Op, Term, POSITIONS,
+    source, Bounded, Context, DequantError, Engine, Evaluator, GroupValues, Lowered, Op, Term, POSITIONS,
 };
 use qtune_ir::{Accumulate, Problem, Schedule, WeightSpec};
 
@@ -127,7 +127,7 @@ impl<'a> Decoder<'a> {
 
     /// The weight of a code, by the format's own expression.
     fn exact(&self, code: u32, params: &[f64]) -> f64 {
-        let group = Group {
+        let group = GroupValues {
             ctx: &self.meaning.ctx,
             params,
             codes: &[code],

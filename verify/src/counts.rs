@@ -35,17 +35,24 @@ pub struct Counts {
     pub shared_bytes: u32,
 }
 
-/// The counts of `image`, from a simulated launch with `tokens` tokens that completed
-/// `output_tiles` output tiles.
+/// A launch of part of a grid.
+pub(crate) struct Sampled<'a> {
+    pub launch: &'a LaunchOutcome,
+    /// Tokens of the launch.
+    pub tokens: u32,
+    /// Output tiles that it completed.
+    pub output_tiles: usize,
+}
+
+/// The counts of `image`, the memory counts from a simulated launch.
 pub(crate) fn count(
     image: &KernelImage,
     spec: &WeightSpec,
     arch: &Arch,
-    launch: &LaunchOutcome,
-    tokens: u32,
-    output_tiles: usize,
+    sampled: &Sampled<'_>,
 ) -> Counts {
     let kernel = &image.kernel;
+    let &Sampled { launch, tokens, output_tiles } = sampled;
     let resources = &image.resources;
     let none = Counters::default();
     let counters = launch.counters.as_ref().unwrap_or(&none);

@@ -59,8 +59,6 @@ impl Pattern {
 pub(crate) struct Activations {
     /// What they look like.
     pub pattern: Pattern,
-    /// Number of tokens, M.
-    pub tokens: u32,
     /// Row-major values.
     values: Vec<f32>,
     k: usize,
@@ -73,7 +71,7 @@ impl Activations {
         for token in 0..tokens {
             values.extend((0..k).map(|c| round(dtype, pattern.value(seed, token, c))));
         }
-        Activations { pattern, tokens, values, k: k as usize }
+        Activations { pattern, values, k: k as usize }
     }
 
     /// The activations of one token.

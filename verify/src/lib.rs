@@ -24,6 +24,8 @@ mod random;
 mod reference;
 mod rounding;
 mod sample;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod weights;
 

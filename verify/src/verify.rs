@@ -3,7 +3,7 @@
 use crate::bench::Bench;
 use crate::case::{self, Setting};
 use crate::codes::{Decoder, Meaning};
-use crate::counts::{self, Counts};
+use crate::counts::{self, Counts, Sampled};
 use crate::reference::Reference;
 use crate::sample;
 use crate::weights::{WeightSource, Weights};
@@ -148,7 +148,8 @@ fn check_tokens(request: &VerifyRequest<'_>) -> Result<(), VerifyError> {
 fn verdict(request: &VerifyRequest<'_>, device: &dyn Device, runs: Vec<case::CaseRun>) -> Verdict {
     let first = &runs[0];
     let tokens = first.result.m;
-    let counts = counts::count(request.image, request.spec, device.arch(), &first.first, tokens);
+    let sampled = Sampled { launch: &first.first, tokens, output_tiles: first.output_tiles };
+    let counts = counts::count(request.image, request.spec, device.arch(), &sampled);
     let share_of_blocks_run = first.share;
     let mut findings: Vec<String> = Vec::new();
     for line in runs.iter().flat_map(|run| &run.findings) {

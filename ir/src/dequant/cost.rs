@@ -157,9 +157,14 @@ impl<'a> CostModel<'a> {
             Op::Real(_) => 2.0 * self.int + self.convert + 0.5 * self.int,
             Op::Mul(ids) => {
                 // Unscaling by `rp` is a multiplication by 1 for half of the codes.
-                let unscales = ids.iter().any(|id| child(*id).position && !child(*id).param
-                    && child(*id).hoistable());
-                if unscales { 0.5 * packed } else { packed }
+                let unscales = ids
+                    .iter()
+                    .any(|id| child(*id).position && !child(*id).param && child(*id).hoistable());
+                if unscales {
+                    0.5 * packed
+                } else {
+                    packed
+                }
             }
             _ => packed,
         }

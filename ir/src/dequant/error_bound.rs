@@ -133,8 +133,7 @@ impl<'a> Evaluator<'a> {
         let mut total = Bounded::default();
         let mut magnitude = 0.0;
         for (code, position, x) in items {
-            let product =
-                self.weight(sum, code, params, position).mul(self.activation(sum, x));
+            let product = self.weight(sum, code, params, position).mul(self.activation(sum, x));
             magnitude += product.magnitude();
             total = total.add(product);
         }
@@ -159,8 +158,7 @@ impl<'a> Evaluator<'a> {
     fn at(&self, id: Id, place: &Place) -> Bounded {
         let in_weight = self.lowered.facts(id).role == Role::Weight;
         let dtype = if in_weight { self.ctx.compute() } else { DType::F32 };
-        let value =
-            |id: Id| if in_weight { self.operand(id, place) } else { self.at(id, place) };
+        let value = |id: Id| if in_weight { self.operand(id, place) } else { self.at(id, place) };
         match self.term.node(id) {
             Op::Const(num) => Bounded::exact(num.value()).rounded(DType::F32),
             Op::Param(name) => {
@@ -171,7 +169,10 @@ impl<'a> Evaluator<'a> {
             Op::Position => Bounded::exact(place.position),
             Op::Unposition => Bounded::exact(1.0 / place.position),
             Op::Activation => Bounded::exact(f64::NAN),
-            op @ (Op::Xor([a, b]) | Op::And([a, b]) | Op::Or([a, b]) | Op::Shl([a, b])
+            op @ (Op::Xor([a, b])
+            | Op::And([a, b])
+            | Op::Or([a, b])
+            | Op::Shl([a, b])
             | Op::Shr([a, b])) => {
                 let integer = |id: Id| self.at(id, place).value as u32;
                 let result = integer_op(op, integer(*a), integer(*b));

@@ -41,11 +41,7 @@ impl Derivation {
 /// # Errors
 /// [`DequantError::NotDerivable`] if the rules do not lead to the term, and as
 /// [`super::variants`].
-pub fn explain(
-    term: &Term,
-    ctx: &Context,
-    options: &Options,
-) -> Result<Derivation, DequantError> {
+pub fn explain(term: &Term, ctx: &Context, options: &Options) -> Result<Derivation, DequantError> {
     let mut saturated = saturate(ctx, options, true)?;
     let graph = &mut saturated.runner.egraph;
     let reached = graph.lookup_expr(term.expr()).map(|id| graph.find(id));

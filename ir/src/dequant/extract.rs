@@ -72,7 +72,8 @@ impl<'a> Extraction<'a> {
         let mut classes: Vec<Id> = graph.classes().map(|class| class.id).collect();
         classes.sort_unstable();
         let mut dirty: Vec<bool> = vec![true; classes.len()];
-        let index: HashMap<Id, usize> = classes.iter().enumerate().map(|(i, id)| (*id, i)).collect();
+        let index: HashMap<Id, usize> =
+            classes.iter().enumerate().map(|(i, id)| (*id, i)).collect();
         for _ in 0..ROUNDS_MAX {
             let mut next = vec![false; classes.len()];
             let mut changed = false;

@@ -75,12 +75,8 @@ impl Grid {
     }
 
     fn mul(self, other: Grid) -> Grid {
-        let corners = [
-            self.lo * other.lo,
-            self.lo * other.hi,
-            self.hi * other.lo,
-            self.hi * other.hi,
-        ];
+        let corners =
+            [self.lo * other.lo, self.lo * other.hi, self.hi * other.lo, self.hi * other.hi];
         Grid {
             lo: corners.into_iter().fold(f64::INFINITY, f64::min),
             hi: corners.into_iter().fold(f64::NEG_INFINITY, f64::max),
@@ -102,17 +98,12 @@ impl Grid {
         };
         let magnitude = self.magnitude();
         let representable = magnitude <= 2.0f64.powi(digits + self.ulp);
-        magnitude == 0.0
-            || (representable && self.ulp >= least && magnitude <= dtype.max_finite())
+        magnitude == 0.0 || (representable && self.ulp >= least && magnitude <= dtype.max_finite())
     }
 
     /// The tighter of two grids that both hold; ties keep `self`.
     fn tighter(self, other: Grid) -> Grid {
-        Grid {
-            lo: self.lo.max(other.lo),
-            hi: self.hi.min(other.hi),
-            ulp: self.ulp.max(other.ulp),
-        }
+        Grid { lo: self.lo.max(other.lo), hi: self.hi.min(other.hi), ulp: self.ulp.max(other.ulp) }
     }
 }
 
@@ -153,11 +144,7 @@ impl Facts {
         match self.role {
             Role::Constant | Role::Uniform => !self.position || engine == Engine::Mma,
             Role::Outer => true,
-            Role::Integer
-            | Role::Word
-            | Role::Weight
-            | Role::Activation
-            | Role::Product => false,
+            Role::Integer | Role::Word | Role::Weight | Role::Activation | Role::Product => false,
         }
     }
 
@@ -213,7 +200,10 @@ impl Facts {
             }
             Op::Position | Op::Unposition => Ok(position_facts(op)),
             Op::Param(name) => param_facts(ctx, name.as_str()),
-            Op::Xor([a, b]) | Op::And([a, b]) | Op::Or([a, b]) | Op::Shl([a, b])
+            Op::Xor([a, b])
+            | Op::And([a, b])
+            | Op::Or([a, b])
+            | Op::Shl([a, b])
             | Op::Shr([a, b]) => integer_facts(op, child(*a), child(*b)),
             Op::Real(a) | Op::At(a) | Op::Magic(a) | Op::Subnormal(a) => {
                 conversion_facts(ctx, op, child(*a))
@@ -221,7 +211,9 @@ impl Facts {
             Op::Add([a, b]) => sum_facts(child(*a), child(*b), false),
             Op::Sub([a, b]) => sum_facts(child(*a), child(*b), true),
             Op::Mul([a, b]) => product_facts(child(*a), child(*b)),
-            Op::Fma([a, b, c]) => sum_facts(&product_facts(child(*a), child(*b))?, child(*c), false),
+            Op::Fma([a, b, c]) => {
+                sum_facts(&product_facts(child(*a), child(*b))?, child(*c), false)
+            }
             Op::Neg(a) => negation_facts(child(*a)),
             Op::Sum(a) => match child(*a).role {
                 Role::Activation | Role::Product => Ok(Facts::leaf(Role::Outer, [None; 2])),
@@ -272,7 +264,9 @@ fn integer_facts(op: &Op, a: &Facts, b: &Facts) -> Result<Facts, String> {
     let ones = |value: u32| (value + 1).next_power_of_two() - 1;
     let (code, constant) = match (a.role, b.role) {
         (Role::Integer, Role::Constant) => (a, integer(b)),
-        (Role::Constant, Role::Integer) if !matches!(op, Op::Shl(_) | Op::Shr(_)) => (b, integer(a)),
+        (Role::Constant, Role::Integer) if !matches!(op, Op::Shl(_) | Op::Shr(_)) => {
+            (b, integer(a))
+        }
         _ => return Err(format!("`{op}` takes a code and an integer constant")),
     };
     let constant = constant.ok_or("integer constants are 0 to 1023")?;
@@ -306,10 +300,14 @@ fn conversion_facts(ctx: &Context, op: &Op, a: &Facts) -> Result<Facts, String> 
 
 fn sum_facts(a: &Facts, b: &Facts, negate: bool) -> Result<Facts, String> {
     let role = match (a.role, b.role) {
-        (Role::Constant | Role::Uniform | Role::Weight, Role::Constant | Role::Uniform | Role::Weight)
-        | (Role::Constant | Role::Uniform | Role::Outer, Role::Constant | Role::Uniform | Role::Outer) => {
-            a.role.max(b.role)
-        }
+        (
+            Role::Constant | Role::Uniform | Role::Weight,
+            Role::Constant | Role::Uniform | Role::Weight,
+        )
+        | (
+            Role::Constant | Role::Uniform | Role::Outer,
+            Role::Constant | Role::Uniform | Role::Outer,
+        ) => a.role.max(b.role),
         (a, b) => return Err(format!("{a:?} and {b:?} cannot be added")),
     };
     let grid = map2(a.grid, b.grid, |a, b| a.add(if negate { b.neg() } else { b }));
@@ -318,12 +316,12 @@ fn sum_facts(a: &Facts, b: &Facts, negate: bool) -> Result<Facts, String> {
 
 fn product_facts(a: &Facts, b: &Facts) -> Result<Facts, String> {
     let role = match (a.role, b.role) {
-        (Role::Constant | Role::Uniform | Role::Weight, Role::Constant | Role::Uniform | Role::Weight) => {
-            a.role.max(b.role)
-        }
-        (Role::Outer, Role::Constant | Role::Uniform) | (Role::Constant | Role::Uniform, Role::Outer) => {
-            Role::Outer
-        }
+        (
+            Role::Constant | Role::Uniform | Role::Weight,
+            Role::Constant | Role::Uniform | Role::Weight,
+        ) => a.role.max(b.role),
+        (Role::Outer, Role::Constant | Role::Uniform)
+        | (Role::Constant | Role::Uniform, Role::Outer) => Role::Outer,
         (Role::Constant, Role::Activation) => Role::Activation,
         (Role::Uniform | Role::Weight, Role::Activation) => Role::Product,
         (a, b) => return Err(format!("{a:?} and {b:?} cannot be multiplied")),
@@ -341,5 +339,11 @@ fn negation_facts(a: &Facts) -> Result<Facts, String> {
 }
 
 fn both(a: &Facts, b: &Facts, role: Role, grid: Grids) -> Facts {
-    Facts { role, position: a.position || b.position, param: a.param || b.param, constant: None, grid }
+    Facts {
+        role,
+        position: a.position || b.position,
+        param: a.param || b.param,
+        constant: None,
+        grid,
+    }
 }

@@ -42,7 +42,10 @@ impl GroupValues<'_> {
             Op::Activation => self.activations.get(k).copied().unwrap_or(f64::NAN),
             Op::Position => self.positions.get(k).copied().unwrap_or(f64::NAN),
             Op::Unposition => 1.0 / self.positions.get(k).copied().unwrap_or(f64::NAN),
-            op @ (Op::Xor([a, b]) | Op::And([a, b]) | Op::Or([a, b]) | Op::Shl([a, b])
+            op @ (Op::Xor([a, b])
+            | Op::And([a, b])
+            | Op::Or([a, b])
+            | Op::Shl([a, b])
             | Op::Shr([a, b])) => {
                 integer_op(op, real(*a) as u32, real(*b) as u32).map_or(f64::NAN, f64::from)
             }
@@ -67,4 +70,3 @@ impl GroupValues<'_> {
 
 /// The value of the last bit of an f16 subnormal.
 pub(super) const SUBNORMAL_UNIT: f64 = 1.0 / 16_777_216.0;
-

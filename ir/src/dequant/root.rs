@@ -12,7 +12,8 @@ use egg::{Id, Language, RecExpr};
 pub fn source(ctx: &Context) -> Result<Term, DequantError> {
     ctx.check()?;
     let format: Term = ctx.spec.expr.parse()?;
-    let ill = |id: Id, why: &str| DequantError::IllTyped { at: format.text_at(id), why: why.into() };
+    let ill =
+        |id: Id, why: &str| DequantError::IllTyped { at: format.text_at(id), why: why.into() };
     let mut expr = RecExpr::default();
     let mut facts: Vec<Facts> = Vec::new();
     let mut places: Vec<Place> = Vec::new();
@@ -24,7 +25,11 @@ pub fn source(ctx: &Context) -> Result<Term, DequantError> {
         let wants_real = wants_real(op);
         let op = op.clone().map_children(|child| {
             let place = &mut places[usize::from(child)];
-            if wants_real { place.real(&mut expr, &mut facts, ctx) } else { place.raw }
+            if wants_real {
+                place.real(&mut expr, &mut facts, ctx)
+            } else {
+                place.raw
+            }
         });
         let own = Facts::of(ctx, &op, |id| &facts[usize::from(id)])
             .map_err(|why| DequantError::IllTyped { at: format.text_at(id), why })?;

@@ -12,7 +12,11 @@ pub struct Rounding(u8);
 
 /// Every class: its set, its name in output, what it says.
 const CLASSES: [(Rounding, &str, &str); 7] = [
-    (Rounding::WEIGHT_ROUNDED, "weight-rounded", "weights are rounded, as the format's expression is"),
+    (
+        Rounding::WEIGHT_ROUNDED,
+        "weight-rounded",
+        "weights are rounded, as the format's expression is",
+    ),
     (Rounding::WEIGHT_REASSOCIATED, "weight-reassociated", "weights are rounded in another order"),
     (Rounding::SCALED_AFTER_SUM, "scaled-after-sum", "a group parameter multiplies a sum"),
     (Rounding::OFFSET_CORRECTION, "offset-correction", "an offset is corrected by sum(x)"),
@@ -122,8 +126,9 @@ fn uniform_classes(ctx: &Context, op: &Op, facts: &Facts) -> Rounding {
     }
     let stored = |name: &str| ctx.param(name).map(|(_, dtype)| dtype);
     match op {
-        Op::Param(name) if stored(name.as_str()) == Some(ParamType::F16)
-            && ctx.compute() == crate::DType::F16 =>
+        Op::Param(name)
+            if stored(name.as_str()) == Some(ParamType::F16)
+                && ctx.compute() == crate::DType::F16 =>
         {
             Rounding::EXACT
         }

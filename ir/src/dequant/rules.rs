@@ -77,7 +77,7 @@ pub static RULES: &[Rule] = &[
         &[Weight("?a"), Invariant("?c")]),
     rule("merge-corrections", "sums",
         &[("(- (- ?e (* ?a ?y)) (* ?b ?y))", "(- ?e (* (+ ?a ?b) ?y))")],
-        &[Hoistable("?a"), Hoistable("?b"), AnyOuter("?y", "?y")]),
+        &[Varying("?e"), Hoistable("?a"), Hoistable("?b"), AnyOuter("?y", "?y")]),
     rule("prescale-activations", "sums",
         &[("(sum (* ?a x))", "(* 256 (sum (* ?a (* 0.00390625 x))))")],
         &[Weight("?a"), HalfSums]),
@@ -112,7 +112,8 @@ pub static RULES: &[Rule] = &[
     rule("offset-into-fma", "offsets",
         &[("(- (fma ?m ?r ?c) ?z)", "(fma ?m ?r (- ?c ?z))"),
           ("(+ (fma ?m ?r ?c) ?z)", "(fma ?m ?r (+ ?c ?z))")],
-        &[Weight("?m"), Hoistable("?c"), Hoistable("?z"), ExactOffset("?c", "?z")]),
+        &[Weight("?m"), Hoistable("?r"), Hoistable("?c"), Hoistable("?z"),
+          ExactOffset("?c", "?z")]),
 
     rule("precompute-offset", "fma",
         &[("(* (- ?a ?z) ?s)", "(fma ?a ?s (neg (* ?z ?s)))"),
@@ -312,5 +313,82 @@ impl egg::Condition<Op, Algebra> for Guard {
 
     fn vars(&self) -> Vec<Var> {
         self.conditions.iter().flat_map(|(_, variables)| variables.clone()).collect()
+    }
+}
+
+/// One form of a rule for the tests: its sides, and the roles that its variables must have.
+#[cfg(test)]
+pub(super) struct Sides {
+    pub rule: &'static str,
+    pub left: String,
+    pub right: String,
+    pub roles: Vec<(&'static str, Role)>,
+}
+
+#[cfg(test)]
+impl Need {
+    /// The roles that the condition asks for.
+    fn roles(self) -> Vec<(&'static str, Role)> {
+        match self {
+            Weight(a) | Varying(a) => vec![(a, Role::Weight)],
+            Invariant(a) | Hoistable(a) | Scale(a) => vec![(a, Role::Uniform)],
+            FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) => vec![(a, Role::Integer)],
+            AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],
+            ExactOffset(..) | SmallOffset(_) | HalfSums => vec![],
+        }
+    }
+}
+
+/// Every form of every rule.
+#[cfg(test)]
+pub(super) fn sides(ctx: &Context) -> Vec<Sides> {
+    let base = ctx.magic_base().to_string();
+    let of_rule = |rule: &'static Rule| {
+        let base = base.clone();
+        rule.forms.iter().map(move |(left, right)| Sides {
+            rule: rule.name,
+            left: left.replace("BASE", &base),
+            right: right.replace("BASE", &base),
+            roles: rule.conditions.iter().flat_map(|need| need.roles()).collect(),
+        })
+    };
+    RULES.iter().flat_map(of_rule).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{awq, context};
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn the_table_parses_and_right_sides_use_only_variables_of_the_left() {
+        let ctx = Arc::new(context(awq(), Engine::Mma, DType::F16));
+        assert_eq!(
+            rewrites(&ctx, &[]).unwrap().len(),
+            RULES.iter().map(|rule| rule.forms.len()).sum::<usize>()
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_rows_of_a_theme_stand_together() {
+        let names: std::collections::BTreeSet<_> = rule_names().into_iter().collect();
+        assert_eq!(names.len(), RULES.len());
+        let mut themes: Vec<&str> = RULES.iter().map(|rule| rule.theme).collect();
+        themes.dedup();
+        let distinct: std::collections::BTreeSet<_> = themes.iter().collect();
+        assert_eq!(distinct.len(), themes.len());
+    }
+
+    #[test]
+    fn the_readme_lists_every_form_of_every_rule() {
+        let readme = include_str!("README.md");
+        for rule in RULES {
+            assert!(readme.contains(&format!("| `{}` |", rule.name)), "{} is missing", rule.name);
+            for (left, right) in rule.forms {
+                let row = format!("| `{left}` | `{right}` |");
+                assert!(readme.contains(&row), "README.md lacks {row}");
+            }
+        }
     }
 }

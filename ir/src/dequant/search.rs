@@ -82,6 +82,12 @@ pub fn variants(
     let model = CostModel::new(ctx, params, arch);
     let graph = &saturated.runner.egraph;
     let extraction = Extraction::new(graph, ctx, &model, options.k);
+    for c in extraction.candidates(graph.find(saturated.root)) { println!("CAND {}", Term::new(&c.to_expr())); }
+    for (i, text) in ["(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))", "(* (* s (* rp 16777216)) (sum (* (subn (at q)) x)))", "(* (* s z) (sum x))", "(* s (* rp 16777216))"].iter().enumerate() {
+      let t: Term = text.parse().unwrap();
+      if let Some(id) = graph.lookup_expr(t.expr()) { println!("T{i} class {:?} {:?}", graph.find(id), graph[graph.find(id)].nodes);
+      for c in extraction.candidates(graph.find(id)) { println!("   {}", Term::new(&c.to_expr())); } }
+    }
     let mut all: Vec<Variant> = extraction
         .candidates(graph.find(saturated.root))
         .filter_map(|candidate| Variant::of(Term::new(&candidate.to_expr()), ctx, &model).ok())

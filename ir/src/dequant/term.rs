@@ -93,7 +93,11 @@ fn check_shape(text: &str) -> Result<(), &'static str> {
         return Err("only names, numbers, operators and parentheses are allowed");
     }
     let mut depth = 0usize;
-    for byte in text.bytes() {
+    let mut ended = false;
+    for byte in text.trim().bytes() {
+        if ended {
+            return Err("text after the expression");
+        }
         match byte {
             b'(' => depth += 1,
             b')' => depth = depth.checked_sub(1).ok_or("`)` without `(`")?,
@@ -102,6 +106,7 @@ fn check_shape(text: &str) -> Result<(), &'static str> {
         if depth > DEPTH_MAX {
             return Err("nested more than 64 deep");
         }
+        ended = depth == 0 && (byte == b')' || byte.is_ascii_whitespace());
     }
     if depth == 0 {
         Ok(())
@@ -126,7 +131,20 @@ mod tests {
     fn malformed_text_is_refused_with_the_reason() {
         let deep = "(".repeat(100_000) + &")".repeat(100_000);
         let nested = "(neg ".repeat(100) + "q" + &")".repeat(100);
-        for text in ["", "(", ")", "()", "(+ q)", "(foo q)", "q s", "(\"", &deep, &nested, "((q))"] {
+        for text in [
+            "",
+            "(",
+            ")",
+            "()",
+            "(+ q)",
+            "(foo q)",
+            "q s",
+            "(\"",
+            &deep,
+            &nested,
+            "((q))",
+            "(neg q) s",
+        ] {
             let error = text.parse::<Term>().unwrap_err().to_string();
             assert!(error.contains("not a dequantization term"), "{error}");
         }

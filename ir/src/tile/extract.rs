@@ -63,6 +63,9 @@ impl DequantKey {
     }
 }
 
+/// More layers than any nest has: three grid loops, a loop for each binding, two wrappers.
+const MOST_LAYERS: usize = 16;
+
 /// The outcome of a walk over all derivable nests.
 pub(super) struct Walk<'a> {
     problem: &'a Problem,
@@ -111,6 +114,7 @@ impl<'a> Walk<'a> {
         for link in &links[&egraph.find(class)] {
             match link {
                 Link::Layer(layer, body) => {
+                    debug_assert!(layers.len() < MOST_LAYERS, "a class that contains itself");
                     layers.push(*layer);
                     self.descend(egraph, links, *body, layers);
                     layers.pop();
@@ -130,7 +134,9 @@ impl<'a> Walk<'a> {
     /// Keeps a legal nest, or says why it is none.
     fn judge(&mut self, layers: &[Layer], leaf: Leaf) -> Result<(), String> {
         let schedule = schedule_of(layers, leaf, self.problem).ok_or("no kernel family")?;
-        schedule.check(self.problem, self.spec, self.arch).map_err(|r| without_numbers(&r.reason))?;
+        schedule
+            .check(self.problem, self.spec, self.arch)
+            .map_err(|r| without_numbers(&r.reason))?;
         let key = DequantKey::of(&schedule);
         let ask = || (self.dequant)(&schedule);
         let choice = self.choices.entry(key).or_insert_with(ask).as_ref();
@@ -257,10 +263,8 @@ mod tests {
     #[test]
     fn the_fastest_of_each_family_is_kept() {
         let mma = "mma tile=8x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=";
-        let tensor = |time_us| Candidate {
-            schedule: mma.parse().unwrap(),
-            ..candidate(time_us, 90, 90)
-        };
+        let tensor =
+            |time_us| Candidate { schedule: mma.parse().unwrap(), ..candidate(time_us, 90, 90) };
         let all = || vec![tensor(3.5), tensor(3.0), candidate(1.0, 8, 8), candidate(2.0, 4, 8)];
         assert_eq!(points(&best(all(), 2, 4.0)), [(1.0, 8, 8), (3.0, 90, 90)]);
         assert_eq!(points(&best(all(), 1, 4.0)), [(1.0, 8, 8)]);

@@ -155,7 +155,7 @@ pub(super) fn schedule_of(layers: &[Layer], leaf: Leaf, problem: &Problem) -> Op
     match leaf {
         Leaf::Mac => {
             let naive = Nest::naive(extents(problem));
-            (layers == naive.layers).then(|| Schedule::Gemv(NAIVE))
+            (layers == naive.layers).then_some(Schedule::Gemv(NAIVE))
         }
         Leaf::Fma32 => gemv(layers, leaf, Accumulate::F32),
         Leaf::Fma2 => gemv(layers, leaf, Accumulate::Half2),

@@ -40,8 +40,7 @@ pub use nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 pub use occupancy::{bytes_in_flight_per_sm, resident_blocks};
 pub use rules::rule_names;
 pub use search::{
-    explain, sketches, Dequant, DequantChoice, Derivation, Options, Search, Sketch, Step,
-    TileError,
+    explain, sketches, Dequant, DequantChoice, Derivation, Options, Search, Sketch, Step, TileError,
 };
 pub use verify::{verify, Facts};
 

@@ -289,9 +289,7 @@ impl FromStr for Nest {
                 "ring" => layers.push(Layer::Ring(words.number()?)),
                 word => match LEAVES.iter().find(|(_, name, _)| *name == word) {
                     Some((leaf, ..)) => break *leaf,
-                    None => {
-                        return Err(NestError::new(format!("`{word}` is not an operator"), at))
-                    }
+                    None => return Err(NestError::new(format!("`{word}` is not an operator"), at)),
                 },
             }
         };

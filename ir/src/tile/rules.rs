@@ -268,12 +268,8 @@ impl Row {
             text.parse().unwrap_or_else(|error| panic!("rule {}: {error}", self.name))
         };
         let (from, to) = (pattern(self.from), pattern(self.to));
-        let applier = Choose {
-            row: self,
-            from: from.ast.clone(),
-            to: to.ast,
-            factors: Arc::clone(factors),
-        };
+        let applier =
+            Choose { row: self, from: from.ast.clone(), to: to.ast, factors: Arc::clone(factors) };
         let name = match self.case {
             "" => self.name.to_string(),
             case => format!("{}/{case}", self.name),

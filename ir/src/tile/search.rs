@@ -179,7 +179,10 @@ pub fn sketches(
         })
     };
     Ok(Search {
-        sketches: best(legal, options.k, SLACK).into_iter().map(finish).collect::<Result<_, _>>()?,
+        sketches: best(legal, options.k, SLACK)
+            .into_iter()
+            .map(finish)
+            .collect::<Result<_, _>>()?,
         stop_reason: runner.stop_reason.as_ref().map_or(String::new(), |r| format!("{r:?}")),
         nodes: egraph.total_number_of_nodes(),
         classes: egraph.number_of_classes(),

@@ -83,7 +83,11 @@ fn needs() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (mma, small(&[tile]), vec![mma]),
         ("tensorize-fma2", small(&[("acc", "half2")]), vec![gemv]),
         ("tile-tokens", small(&[("tokens", "4")]), vec![gemv]),
-        ("tile-tokens", small(&[("tile", "16x16x64")]).replace("tokens dequ", "rows dequ"), vec![mma]),
+        (
+            "tile-tokens",
+            small(&[("tile", "16x16x64")]).replace("tokens dequ", "rows dequ"),
+            vec![mma],
+        ),
         ("rows-in-registers", small(&[("rows", "2")]), vec![gemv]),
         ("rows-in-registers", small(&[("tile", "8x32x64")]), vec![mma]),
         ("lanes-along-k", small(&[("lanes", "8")]), vec![gemv]),
@@ -141,7 +145,9 @@ fn every_nest_that_the_rules_derive_visits_each_point_once() {
         verify(nest, extents(&p)).unwrap();
         let visits = interpret::visits(nest, extents(&p));
         assert!(visits.iter().all(|&count| count == 1), "{nest}");
-        rules.extend(explain(&p, schedule, &Options::default()).unwrap().steps.iter().map(|s| s.rule));
+        rules.extend(
+            explain(&p, schedule, &Options::default()).unwrap().steps.iter().map(|s| s.rule),
+        );
     }
     assert_eq!(rules.len(), rule_names().len(), "only {rules:?} were exercised");
 }
@@ -180,7 +186,7 @@ fn a_schedule_beyond_the_factor_lists_is_explained_too() {
     let text = "gemv tokens=2 rows=3 lanes=16 warps=5x3 unroll=8 split=3 x=shared acc=half2 \
                 cache=normal dequant=(sum x)";
     let derivation = explain(&p, &text.parse().unwrap(), &Options::default()).unwrap();
-    assert_eq!(derivation.steps.len(), 9);
+    assert_eq!(derivation.steps.len(), 10);
     let options = without(&["unroll"]);
     let error = explain(&p, &text.parse().unwrap(), &options).unwrap_err();
     assert!(matches!(error, TileError::NotDerivable { .. }), "{error}");

@@ -146,7 +146,10 @@ mod tests {
     fn each_rule_is_named_when_it_is_broken() {
         let cases = [
             ("(for n 32 lane (for k 64 serial (fma32)))", "covers 32 of 64 along n"),
-            ("(for n 64 block (for n 32 lane (for n 1 reg (for k 64 serial (fma32)))))", "one step"),
+            (
+                "(for n 64 block (for n 32 lane (for n 1 reg (for k 64 serial (fma32)))))",
+                "one step",
+            ),
             (
                 "(for n 64 block (for n 32 lane (for k 64 serial (for k 64 block (fma32)))))",
                 "grid binding",

@@ -8,6 +8,7 @@ use super::error::CubinError;
 /// `e_machine` of NVIDIA CUDA.
 const EM_CUDA: u16 = 190;
 const SECTION_ENTRY_LEN: u64 = 64;
+const SEGMENT_ENTRY_LEN: u64 = 56;
 const SYMBOL_LEN: usize = 24;
 /// `sh_type` of a section that takes no bytes in the file.
 const SHT_NOBITS: u32 = 8;
@@ -85,11 +86,16 @@ pub(super) struct Elf<'a> {
 }
 
 impl<'a> Elf<'a> {
-    /// Reads headers, section names and symbol names.
+    /// Reads headers, section names and symbol names. What it accepts lies in the file as a whole,
+    /// so that a driver may read it, too.
     pub fn parse(file: &'a [u8]) -> Result<Elf<'a>, CubinError> {
         let bytes = Bytes(file);
         check_identity(bytes)?;
         let sections = sections(bytes)?;
+        for section in &sections {
+            contents(bytes, section)?;
+        }
+        check_segments(bytes)?;
         let symbols = symbols(bytes, &sections)?;
         Ok(Elf {
             bytes,
@@ -126,6 +132,24 @@ fn check_identity(bytes: Bytes<'_>) -> Result<(), CubinError> {
         return refuse("it is not for NVIDIA GPUs");
     }
     Ok(())
+}
+
+/// Checks that the segments, which only a driver reads, lie in the file.
+fn check_segments(bytes: Bytes<'_>) -> Result<(), CubinError> {
+    const WHAT: &str = "the segment table";
+    let table = bytes.u64(0x20, WHAT)?;
+    let entry_len = u64::from(bytes.u16(0x36, WHAT)?);
+    let count = u64::from(bytes.u16(0x38, WHAT)?);
+    if count > 0 && entry_len != SEGMENT_ENTRY_LEN {
+        let what = "the length of a segment header";
+        return Err(CubinError::BadValue { what, value: entry_len });
+    }
+    let headers = Bytes(bytes.slice(table, count * SEGMENT_ENTRY_LEN, WHAT)?);
+    (0..count).try_for_each(|i| {
+        let at = i * SEGMENT_ENTRY_LEN;
+        let (offset, len) = (headers.u64(at + 8, WHAT)?, headers.u64(at + 32, WHAT)?);
+        bytes.slice(offset, len, "a segment").map(drop)
+    })
 }
 
 fn contents<'a>(bytes: Bytes<'a>, section: &Section<'_>) -> Result<&'a [u8], CubinError> {

@@ -68,12 +68,8 @@ fn other_files_are_told_apart() {
 fn every_truncation_is_an_error() {
     let file = fixture!("gemv.sm_90a");
     for len in 0..file.len() {
-        // The program headers at the end are not read, so only they may be missing.
-        if let Ok(cubin) = Cubin::parse(&file[..len]) {
-            assert_eq!(cubin, Cubin::parse(file).expect("whole"), "cut at {len}");
-        }
+        assert!(Cubin::parse(&file[..len]).is_err(), "cut at {len}");
     }
-    assert!(Cubin::parse(&file[..file.len() / 2]).is_err());
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Error bounds: no machine exceeds them, and they are sharp.
 
 use super::*;
-use crate::dequant::{variants, Bounded, Evaluator, GroupValues, Op, Options, Role, Term, POSITIONS};
+use crate::dequant::{
+    variants, Bounded, Evaluator, GroupValues, Op, Options, Role, Term, POSITIONS,
+};
 use crate::Arch;
 use egg::Id;
 
@@ -51,11 +53,13 @@ impl Machine<'_> {
     }
 }
 
-/// A scale that is no power of two, and zero-points at both ends.
+/// A scale that is no power of two, and offsets at both ends: zero-points are in codes, the odd
+/// format's `t` is in weights.
 fn parameters(ctx: &Context) -> Vec<Vec<f64>> {
     let scale = DType::F16.round(0.011_37);
-    let zero = |z: f64| [scale, z][..ctx.spec.params.len()].to_vec();
-    [0.0, 7.0, 15.0].map(zero).to_vec()
+    let unit = if ctx.spec == odd() { DType::Bf16.round(scale) } else { 1.0 };
+    let offset = |z: f64| [scale, unit * z][..ctx.spec.params.len()].to_vec();
+    [0.0, 7.0, 15.0].map(offset).to_vec()
 }
 
 /// Every variant, sum, parameter set and position of a context.
@@ -138,9 +142,8 @@ fn combining_sums_adds_their_errors_and_those_of_the_outer_arithmetic() {
 #[test]
 fn dot_products_bound_weights_accumulation_and_prescaling() {
     let ctx = context(awq(), Engine::Half2, DType::F16);
-    let term: Term = "(* (* 256 s) (sum (* (- (magic q) (+ 1024 z)) (* 0.00390625 x))))"
-        .parse()
-        .unwrap();
+    let term: Term =
+        "(* (* 256 s) (sum (* (- (magic q) (+ 1024 z)) (* 0.00390625 x))))".parse().unwrap();
     let evaluator = Evaluator::new(&term, &ctx).unwrap();
     let items = [(3, 1.0, 1.0), (9, 1.0, -0.5)];
     let dot = evaluator.dot(&evaluator.sums()[0], items, &[0.5, 8.0], 0.001);

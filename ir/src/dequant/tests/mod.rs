@@ -20,7 +20,7 @@ fn spec(expr: &str, params: &[(&str, ParamType)]) -> WeightSpec {
 }
 
 /// Integer zero-points, as AWQ has them.
-fn awq() -> WeightSpec {
+pub(super) fn awq() -> WeightSpec {
     spec("(* (- q z) s)", &[("s", ParamType::F16), ("z", ParamType::Code(4))])
 }
 
@@ -53,13 +53,14 @@ const ENGINES: [(Engine, DType); 6] = [
     (Engine::F32, DType::F32),
 ];
 
-fn context(spec: WeightSpec, engine: Engine, act: DType) -> Context {
+pub(super) fn context(spec: WeightSpec, engine: Engine, act: DType) -> Context {
     Context { act, engine, spec }
 }
 
 /// Every format on every engine.
 fn contexts() -> Vec<Context> {
-    let on_engines = |spec: WeightSpec| ENGINES.map(|(engine, act)| context(spec.clone(), engine, act));
+    let on_engines =
+        |spec: WeightSpec| ENGINES.map(|(engine, act)| context(spec.clone(), engine, act));
     formats().into_iter().flat_map(on_engines).collect()
 }
 

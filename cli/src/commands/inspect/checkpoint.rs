@@ -1,0 +1,89 @@
+//! What is in a checkpoint.
+
+use super::{bytes, Report};
+use crate::table::{Align, Table};
+use qtune_formats::Checkpoint;
+use serde_json::json;
+use std::path::Path;
+
+/// Opens the checkpoint and lists its layers.
+pub fn report(path: &Path) -> anyhow::Result<Report> {
+    let checkpoint = Checkpoint::open(path)?;
+    let files: Vec<_> = checkpoint.files().map(|file| file.display().to_string()).collect();
+    let json = json!({
+        "kind": "checkpoint",
+        "path": path.display().to_string(),
+        "files": files,
+        "layers": checkpoint.layers(),
+        "weight_shapes": checkpoint.weight_shapes(),
+        "plain_tensors": checkpoint.plain_tensors(),
+    });
+    Ok(Report { text: text(&checkpoint, files.len()), json })
+}
+
+fn text(checkpoint: &Checkpoint, files: usize) -> String {
+    let layers = checkpoint.layers();
+    let tensors = layers.iter().flat_map(|layer| &layer.tensors);
+    let quantized: usize = tensors.map(|tensor| tensor.bytes).sum();
+    let plain = checkpoint.plain_tensors();
+    let plain_bytes: usize = plain.iter().map(|tensor| tensor.bytes).sum();
+    format!(
+        "checkpoint {}: {files} file(s), {} quantized layers ({}), {} other tensors ({})\n\n{}\n\n{}",
+        checkpoint.path().display(),
+        layers.len(),
+        bytes(quantized as u64),
+        plain.len(),
+        bytes(plain_bytes as u64),
+        shapes(checkpoint),
+        layer_table(checkpoint),
+    )
+}
+
+fn shapes(checkpoint: &Checkpoint) -> Table {
+    let mut table = Table::new(&[
+        ("format", Align::Left),
+        ("N", Align::Right),
+        ("K", Align::Right),
+        ("bias", Align::Left),
+        ("layers", Align::Right),
+    ]);
+    for shape in checkpoint.weight_shapes() {
+        table.row([
+            shape.format,
+            shape.n.to_string(),
+            shape.k.to_string(),
+            yes_no(shape.has_bias),
+            shape.layers.len().to_string(),
+        ]);
+    }
+    table
+}
+
+fn layer_table(checkpoint: &Checkpoint) -> Table {
+    let mut table = Table::new(&[
+        ("layer", Align::Left),
+        ("format", Align::Left),
+        ("layout", Align::Left),
+        ("N", Align::Right),
+        ("K", Align::Right),
+        ("bias", Align::Left),
+        ("bytes", Align::Right),
+    ]);
+    for layer in checkpoint.layers() {
+        let size: usize = layer.tensors.iter().map(|tensor| tensor.bytes).sum();
+        table.row([
+            layer.path.clone(),
+            layer.format.clone(),
+            layer.layout.into(),
+            layer.n.to_string(),
+            layer.k.to_string(),
+            yes_no(layer.has_bias),
+            bytes(size as u64),
+        ]);
+    }
+    table
+}
+
+fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.into()
+}

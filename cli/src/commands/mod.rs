@@ -1,0 +1,36 @@
+//! The subcommands, one file each.
+
+mod completions;
+mod dequantize;
+mod doctor;
+mod emit;
+mod inspect;
+
+use crate::exit::Exit;
+use clap::Subcommand;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write the weights of one layer as f32 [N,K], by the reference decoder
+    Dequantize(dequantize::Args),
+    /// Show what is in a checkpoint, a cache folder or a trial log
+    Inspect(inspect::Args),
+    /// Print the CUDA text, PTX, cubin or machine-code statistics of a schedule
+    Emit(emit::Args),
+    /// Check what this machine has and what is missing
+    Doctor(doctor::Args),
+    /// Print shell completions
+    Completions(completions::Args),
+}
+
+/// Runs a subcommand.
+pub fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Dequantize(args) => dequantize::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Emit(args) => emit::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

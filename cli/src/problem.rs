@@ -1,0 +1,145 @@
+//! `--format`, `--n`, `--k`, `--m`, `--act`, `--bias`: which problem a command is about.
+
+use crate::exit::usage;
+use anyhow::Context;
+use qtune_ir::{Arch, DType, Group, Problem, Schedule, WeightSpec};
+use qtune_verify::default_schedule;
+
+/// Token counts for which schedules are tuned; each serves the counts down to the one before.
+pub const BUCKETS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// Element types of the activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct ActArgs {
+    /// Element type of activations and output: f16 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = act)]
+    pub act: DType,
+}
+
+/// One weight shape and what is multiplied with it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProblemArgs {
+    /// Format of the weights, such as awq-g128
+    #[arg(long, value_name = "NAME")]
+    pub format: String,
+    /// Output features
+    #[arg(long)]
+    pub n: u64,
+    /// Input features
+    #[arg(long)]
+    pub k: u64,
+    /// Tokens, 1 to 65536
+    #[arg(long, default_value_t = 1)]
+    pub m: u64,
+    #[command(flatten)]
+    pub act: ActArgs,
+    /// Add a bias
+    #[arg(long)]
+    pub bias: bool,
+}
+
+impl ProblemArgs {
+    /// The problem of these options and its format; `m` is the bucket that serves `--m`.
+    pub fn resolve(&self) -> anyhow::Result<(Problem, WeightSpec)> {
+        let spec = qtune_formats::resolve(&self.format)?;
+        let problem = problem(&spec, self.n, self.k, self.m, self.act.act, self.bias)?;
+        Ok((problem, spec))
+    }
+}
+
+/// The problem of one weight shape, its `m` rounded up to a bucket; sizes are checked.
+pub fn problem(
+    spec: &WeightSpec,
+    n: u64,
+    k: u64,
+    m: u64,
+    act: DType,
+    bias: bool,
+) -> anyhow::Result<Problem> {
+    Problem::check_sizes(n, k, m)?;
+    if let Group::Size(group) = spec.group {
+        if k % u64::from(group) != 0 {
+            return Err(usage(format!(
+                "K = {k} is not a multiple of the {group} weights of a quant group of {}; choose \
+                 another K or another format",
+                spec.name
+            )));
+        }
+    }
+    // The sizes are below 2^20, so nothing is cut off.
+    let problem = Problem {
+        bits: spec.bits,
+        format: spec.name.clone(),
+        act,
+        out: act,
+        n: n as u32,
+        k: k as u32,
+        m: m as u32,
+        bias,
+    };
+    Ok(problem.with_m(bucket(problem.m)))
+}
+
+/// The smallest bucket that serves `m` tokens; beyond the last bucket `m` itself.
+pub fn bucket(m: u32) -> u32 {
+    BUCKETS.into_iter().find(|bucket| *bucket >= m).unwrap_or(m)
+}
+
+/// The schedule in `text`, or the one that is used where nothing has been tuned.
+pub fn schedule(
+    text: Option<&str>,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> anyhow::Result<Schedule> {
+    match text {
+        Some(text) => Ok(text.parse()?),
+        None => default_schedule(problem, spec, arch)
+            .with_context(|| format!("no schedule for {}", problem.at(arch))),
+    }
+}
+
+/// Parses `--act`.
+fn act(text: &str) -> Result<DType, String> {
+    match text.parse()? {
+        DType::F32 => Err("activations are f16 or bf16".into()),
+        act => Ok(act),
+    }
+}
+
+/// Parses `--shape NxK`.
+pub fn shape(text: &str) -> Result<(u64, u64), String> {
+    let parsed = text.split_once(['x', 'X']).and_then(|(n, k)| {
+        Some((n.trim().parse().ok()?, k.trim().parse().ok()?))
+    });
+    parsed.ok_or_else(|| format!("`{text}` is not NxK, such as 5120x27648"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_served_by_the_smallest_bucket_that_holds_them() {
+        assert_eq!([1, 3, 16, 33, 64, 65].map(bucket), [1, 4, 16, 64, 64, 65]);
+    }
+
+    #[test]
+    fn sizes_that_no_kernel_is_made_for_are_the_users_mistake() {
+        let spec = qtune_formats::resolve("awq-g128").unwrap();
+        let exit = |n, k, m| {
+            let error = problem(&spec, n, k, m, DType::F16, false).unwrap_err();
+            crate::exit::exit_of(&error)
+        };
+        assert_eq!(exit(0, 128, 1), crate::exit::Exit::Usage);
+        assert_eq!(exit(64, 200, 1), crate::exit::Exit::Usage);
+        assert_eq!(exit(64, 1 << 40, 1), crate::exit::Exit::Usage);
+        assert!(problem(&spec, 1, 128, 65536, DType::Bf16, true).is_ok());
+    }
+
+    #[test]
+    fn shapes_are_two_numbers() {
+        assert_eq!(shape("5120x27648"), Ok((5120, 27648)));
+        assert!(shape("5120").is_err() && shape("ax1").is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! Atomics and reductions on global and shared memory.
+
+use super::memory::{addresses, by_space, check_defined, check_shared};
+use super::memory::{count_global, global_groups, narrow, Direction};
+use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16};
+use super::traffic;
+use crate::block::{Block, Place};
+use crate::check::FindingKind;
+use crate::program::{Atomic, AtomicOp, AtomicType, Space};
+use crate::state::{lanes, Lanes64, Warp};
+
+/// New value for an old one.
+fn apply(atomic: &Atomic, old: u64, operand: u64, swap: u64) -> u64 {
+    match atomic.op {
+        AtomicOp::Exch => operand,
+        AtomicOp::Cas => {
+            if old == operand {
+                swap
+            } else {
+                old
+            }
+        }
+        AtomicOp::And => old & operand,
+        AtomicOp::Or => old | operand,
+        AtomicOp::Xor => old ^ operand,
+        // inc wraps to 0 at the operand, dec to the operand at 0 (PTX ISA 9.7.13.5).
+        AtomicOp::Inc => {
+            if old >= operand {
+                0
+            } else {
+                old + 1
+            }
+        }
+        AtomicOp::Dec => {
+            if old == 0 || old > operand {
+                operand
+            } else {
+                old - 1
+            }
+        }
+        AtomicOp::Min | AtomicOp::Max => extreme(atomic, old, operand),
+        AtomicOp::Add => add(atomic.ty, old, operand),
+    }
+}
+
+fn extreme(atomic: &Atomic, old: u64, operand: u64) -> u64 {
+    let less = match atomic.ty {
+        AtomicType::S32 => (operand as i32) < (old as i32),
+        AtomicType::S64 => (operand as i64) < (old as i64),
+        _ => operand < old,
+    };
+    if less == (atomic.op == AtomicOp::Min) {
+        operand
+    } else {
+        old
+    }
+}
+
+fn add(ty: AtomicType, old: u64, operand: u64) -> u64 {
+    let (a, b) = (old as u32, operand as u32);
+    let f16 = |shift: u32| {
+        f32_to_f16(f16_to_f32(a >> shift & 0xFFFF) + f16_to_f32(b >> shift & 0xFFFF)) << shift
+    };
+    let bf16 = |shift: u32| {
+        f32_to_bf16(bf16_to_f32(a >> shift & 0xFFFF) + bf16_to_f32(b >> shift & 0xFFFF)) << shift
+    };
+    match ty {
+        AtomicType::U16 => u64::from((a as u16).wrapping_add(b as u16)),
+        AtomicType::U32 | AtomicType::S32 => u64::from(a.wrapping_add(b)),
+        AtomicType::U64 | AtomicType::S64 => old.wrapping_add(operand),
+        AtomicType::F32 => u64::from(canonical(f32::from_bits(a) + f32::from_bits(b))),
+        AtomicType::F64 => (f64::from_bits(old) + f64::from_bits(operand)).to_bits(),
+        AtomicType::F16 => u64::from(f16(0)),
+        AtomicType::Bf16 => u64::from(bf16(0)),
+        AtomicType::F16x2 => u64::from(f16(0) | f16(16)),
+        AtomicType::Bf16x2 => u64::from(bf16(0) | bf16(16)),
+    }
+}
+
+fn operand(w: &Warp, atomic: &Atomic, slot: crate::program::Slot, lane: usize) -> u64 {
+    if atomic.ty.wide() {
+        w.get64(slot)[lane]
+    } else if atomic.ty.bytes() == 2 {
+        u64::from(w.get32(slot)[lane] & 0xFFFF)
+    } else {
+        u64::from(w.get32(slot)[lane])
+    }
+}
+
+fn write_old(w: &mut Warp, atomic: &Atomic, lane: usize, value: u64) {
+    if let Some(slot) = atomic.old {
+        if atomic.ty.wide() {
+            w.r64[slot as usize][lane] = value;
+        } else {
+            w.r32[slot as usize][lane] = value as u32;
+        }
+    }
+}
+
+pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, mask: u32) {
+    let at = addresses(w, atomic.address);
+    by_space(block, atomic.space, at, mask, |block, space, at, mask| match space {
+        Space::Global | Space::Generic => on_global(block, w, atomic, at, mask),
+        Space::Shared => on_shared(block, w, atomic, at, mask),
+        other => {
+            let message = format!("atomic on {other:?} memory");
+            let lane = mask.trailing_zeros() as usize;
+            block.report(FindingKind::InvalidOperand, Place::at(lane, at[lane]), message);
+        }
+    });
+}
+
+fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64, mask: u32) {
+    let bytes = atomic.ty.bytes();
+    let size = u64::from(bytes) * u64::from(atomic.count);
+    global_groups(block, at, mask, size, Direction::Atomic, |block, group| {
+        count_global(block, group, size, Direction::Atomic);
+        if block.checks() && atomic.op != AtomicOp::Exch {
+            check_defined(block, group, size as u32);
+        }
+        let context = block.context;
+        let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+        for lane in lanes(group.mask) {
+            let swap = operand(w, atomic, atomic.swap, lane);
+            for element in 0..usize::from(atomic.count) {
+                let value = operand(w, atomic, atomic.operands[element], lane);
+                let offset = group.offsets[lane] as usize + element * bytes as usize;
+                let old = buffer.update(offset, bytes, |old| apply(atomic, old, value, swap));
+                write_old(w, atomic, lane, old);
+            }
+            buffer.define(group.offsets[lane] as usize, size as u32);
+        }
+    });
+}
+
+/// Shared atomics of several warps are no race among themselves, so they are not entered into the
+/// race table; a plain access in the same generation still meets the last plain one.
+fn on_shared(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64, mask: u32) {
+    let bytes = atomic.ty.bytes() as usize;
+    let size = bytes * usize::from(atomic.count);
+    let good = check_shared(block, at, mask, size as u64, Direction::Atomic);
+    let traffic = traffic::shared_request(&narrow(at), good, size as u32);
+    block.counters().shared.add(traffic);
+    for lane in lanes(good) {
+        let address = at[lane] as usize;
+        if block.checks() && !block.shared.is_defined(address, size) {
+            let message = "atomic on undefined shared bytes".to_owned();
+            block.report(FindingKind::UninitialisedShared, Place::at(lane, at[lane]), message);
+        }
+        let swap = operand(w, atomic, atomic.swap, lane);
+        for element in 0..usize::from(atomic.count) {
+            let value = operand(w, atomic, atomic.operands[element], lane);
+            let place = address + element * bytes;
+            let old = block.shared.load(place, bytes);
+            block.shared.store(place, bytes, apply(atomic, old, value, swap));
+            write_old(w, atomic, lane, old);
+        }
+    }
+}

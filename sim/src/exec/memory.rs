@@ -1,0 +1,509 @@
+//! Loads and stores in every state space, with their checks and counters.
+
+use super::traffic;
+use crate::address;
+use crate::block::{Block, Place};
+use crate::check::FindingKind;
+use crate::device_memory;
+use crate::memory::Access as BufferAccess;
+use crate::program::{Access, Address, Space};
+use crate::shared::Conflict;
+use crate::state::{lanes, Lanes64, Warp, FULL, LANES};
+
+/// Direction of an access, for messages and checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Load,
+    Store,
+    Atomic,
+}
+
+impl Direction {
+    fn name(self) -> &'static str {
+        match self {
+            Direction::Load => "load",
+            Direction::Store => "store",
+            Direction::Atomic => "atomic",
+        }
+    }
+}
+
+/// Addresses of all lanes.
+#[inline(always)]
+pub(crate) fn addresses(w: &Warp, address: Address) -> Lanes64 {
+    let offset = address.offset as u64;
+    if address.wide {
+        w.get64(address.base).map(|base| base.wrapping_add(offset))
+    } else {
+        w.get32(address.base).map(|base| u64::from(base).wrapping_add(offset))
+    }
+}
+
+/// Splits lanes by state space: generic addresses carry it in their high bits.
+///
+/// Calls `f` with each space, its lanes, and the addresses within the space.
+pub(crate) fn by_space(
+    block: &mut Block<'_>,
+    space: Space,
+    addresses: Lanes64,
+    mask: u32,
+    mut f: impl FnMut(&mut Block<'_>, Space, &Lanes64, u32),
+) {
+    if space != Space::Generic {
+        return f(block, space, &addresses, mask);
+    }
+    let mut rest = mask;
+    while rest != 0 {
+        let first = rest.trailing_zeros() as usize;
+        let space = address::space_of(addresses[first]);
+        let same = lanes(rest)
+            .filter(|&l| address::space_of(addresses[l]) == space)
+            .fold(0u32, |m, l| m | 1 << l);
+        rest &= !same;
+        match space {
+            Some(space) => f(block, space, &addresses.map(address::strip_window), same),
+            None => {
+                let message = "address outside every memory window".to_owned();
+                block.report(FindingKind::OutOfBounds, Place::at(first, addresses[first]), message);
+            }
+        }
+    }
+}
+
+/// Lanes of one request that hit one buffer, in bounds, aligned and allowed.
+pub(crate) struct GlobalGroup {
+    pub buffer: usize,
+    pub mask: u32,
+    pub offsets: Lanes64,
+}
+
+/// Checks a global request of `size` bytes per lane and splits it by buffer. Lanes that fail a
+/// check are reported and left out.
+pub(crate) fn global_groups(
+    block: &mut Block<'_>,
+    addresses: &Lanes64,
+    mask: u32,
+    size: u64,
+    direction: Direction,
+    mut f: impl FnMut(&mut Block<'_>, &GlobalGroup),
+) {
+    let context = block.context;
+    let mut rest = mask;
+    while rest != 0 {
+        let first = rest.trailing_zeros() as usize;
+        let number = context.memory.number(addresses[first]);
+        let high = addresses[first] >> address::BUFFER_SHIFT;
+        let mut same = 0;
+        for lane in 0..LANES {
+            same |= u32::from(addresses[lane] >> address::BUFFER_SHIFT == high) << lane;
+        }
+        same &= rest;
+        rest &= !same;
+        let Some((buffer, _)) = context.memory.get(number) else {
+            let message = format!("{size}-byte {} at an unmapped address", direction.name());
+            block.report(FindingKind::OutOfBounds, Place::at(first, addresses[first]), message);
+            continue;
+        };
+        let offsets = addresses.map(device_memory::offset);
+        let length = buffer.len() as u64;
+        let mut bad = 0;
+        for lane in 0..LANES {
+            let fails = offsets[lane] + size > length || offsets[lane] & (size - 1) != 0;
+            bad |= u32::from(fails) << lane;
+        }
+        bad &= same;
+        if bad != 0 {
+            report_bad_lane(block, number, addresses, bad, size, direction);
+        }
+        if direction != Direction::Load && buffer.access == BufferAccess::ReadOnly {
+            let place = Place {
+                buffer: Some(&buffer.name),
+                ..Place::at(first, addresses[first])
+            };
+            let message = format!("{} to a read-only buffer", direction.name());
+            block.report(FindingKind::ReadOnlyWrite, place, message);
+            continue;
+        }
+        let group = GlobalGroup { buffer: number, mask: same & !bad, offsets };
+        if group.mask != 0 {
+            f(block, &group);
+        }
+    }
+}
+
+#[cold]
+fn report_bad_lane(
+    block: &mut Block<'_>,
+    number: usize,
+    addresses: &Lanes64,
+    bad: u32,
+    size: u64,
+    direction: Direction,
+) {
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(number) else { return };
+    for lane in lanes(bad) {
+        let (address, name) = (addresses[lane], direction.name());
+        let offset = device_memory::offset(address);
+        let place = Place { buffer: Some(&buffer.name), ..Place::at(lane, address) };
+        if offset + size > buffer.len() as u64 {
+            let message = format!(
+                "{size}-byte {name} at offset {offset} of a buffer of {} bytes",
+                buffer.len()
+            );
+            block.report(FindingKind::OutOfBounds, place, message);
+        } else {
+            let message = format!("{size}-byte {name} at offset {offset}");
+            block.report(FindingKind::Misaligned, place, message);
+        }
+    }
+}
+
+/// Counts a request to one buffer, on the instruction and on the buffer.
+pub(crate) fn count_global(
+    block: &mut Block<'_>,
+    group: &GlobalGroup,
+    size: u64,
+    direction: Direction,
+) {
+    let context = block.context;
+    let Some((_, footprint)) = context.memory.get(group.buffer) else { return };
+    let traffic = traffic::global_request(footprint, &group.offsets, group.mask, size);
+    block.counters().global.add(traffic);
+    let buffer = &mut block.tally.per_buffer[group.buffer];
+    match direction {
+        Direction::Load => buffer.loads.add(traffic),
+        Direction::Store => buffer.stores.add(traffic),
+        Direction::Atomic => buffer.atomics.add(traffic),
+    }
+}
+
+/// Reports the first lane that read undefined global bytes.
+pub(crate) fn check_defined(block: &mut Block<'_>, group: &GlobalGroup, size: u32) {
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+    let undefined =
+        lanes(group.mask).find(|&l| !buffer.is_defined(group.offsets[l] as usize, size));
+    if let Some(lane) = undefined {
+        let offset = group.offsets[lane];
+        let place = Place { buffer: Some(&buffer.name), ..Place::at(lane, offset) };
+        let message = format!("{size}-byte load of undefined bytes at offset {offset}");
+        block.report(FindingKind::UninitialisedMemory, place, message);
+    }
+}
+
+/// Checks a shared request of `size` bytes per lane; returns the lanes that may proceed.
+pub(crate) fn check_shared(
+    block: &mut Block<'_>,
+    addresses: &Lanes64,
+    mask: u32,
+    size: u64,
+    direction: Direction,
+) -> u32 {
+    let length = block.shared.len();
+    let mut bad = 0;
+    for lane in 0..LANES {
+        let (end, overflow) = addresses[lane].overflowing_add(size);
+        let fails = overflow || end > length || addresses[lane] & (size - 1) != 0;
+        bad |= u32::from(fails) << lane;
+    }
+    bad &= mask;
+    for lane in lanes(bad) {
+        let (at, name) = (addresses[lane], direction.name());
+        if at & (size - 1) != 0 {
+            let message = format!("{size}-byte shared {name} at {at}");
+            block.report(FindingKind::Misaligned, Place::at(lane, at), message);
+        } else {
+            let message = format!("{size}-byte shared {name} at {at} of {length} bytes");
+            block.report(FindingKind::OutOfBounds, Place::at(lane, at), message);
+        }
+    }
+    mask & !bad
+}
+
+/// Reports a conflict of a shared access with an earlier one.
+#[cold]
+pub(crate) fn report_conflict(
+    block: &mut Block<'_>,
+    lane: usize,
+    at: u64,
+    action: &str,
+    conflict: Conflict,
+) {
+    let (kind, message) = match conflict {
+        Conflict::WrittenBy(warp) => (
+            FindingKind::SharedRace,
+            format!("{action} of shared bytes that warp {warp} wrote since the last barrier"),
+        ),
+        Conflict::ReadBy(warp) => (
+            FindingKind::SharedRace,
+            format!("{action} of shared bytes that warp {warp} read since the last barrier"),
+        ),
+        Conflict::Pending(warp) => (
+            FindingKind::AsyncNotAwaited,
+            format!("{action} of the target of a cp.async of warp {warp} that was not waited for"),
+        ),
+    };
+    block.report(kind, Place::at(lane, at), message);
+}
+
+/// Checks that one lane's shared bytes are ordered and defined before it reads them.
+#[inline(always)]
+pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
+    let conflict = block.shared.note_read(at, size, block.warp);
+    if let Some(conflict) = conflict {
+        report_conflict(block, lane, at as u64, "load", conflict);
+    }
+    if !block.shared.is_defined(at, size) {
+        let message = format!("{size}-byte load of undefined shared bytes at {at}");
+        block.report(FindingKind::UninitialisedShared, Place::at(lane, at as u64), message);
+    }
+}
+
+/// Checks that one lane's shared bytes may be written.
+#[inline(always)]
+pub(crate) fn check_shared_write(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
+    let conflict = block.shared.note_write(at, size, block.warp);
+    if let Some(conflict) = conflict {
+        report_conflict(block, lane, at as u64, "store", conflict);
+    }
+}
+
+/// Shared addresses as the traffic counter wants them.
+#[inline(always)]
+pub(crate) fn narrow(addresses: &Lanes64) -> [u32; LANES] {
+    addresses.map(|a| a as u32)
+}
+
+fn total_bytes(access: &Access) -> u64 {
+    u64::from(access.bytes) * u64::from(access.count)
+}
+
+#[inline(always)]
+fn write_element(w: &mut Warp, access: &Access, element: usize, lane: usize, value: u64) {
+    let unused = 64 - 8 * u32::from(access.bytes);
+    let value = if access.signed { ((value << unused) as i64 >> unused) as u64 } else { value };
+    let slot = access.registers[element] as usize;
+    if access.wide {
+        w.r64[slot][lane] = value;
+    } else {
+        w.r32[slot][lane] = value as u32;
+    }
+}
+
+#[inline(always)]
+fn read_element(w: &Warp, access: &Access, element: usize, lane: usize) -> u64 {
+    let slot = access.registers[element];
+    if access.wide {
+        w.get64(slot)[lane]
+    } else {
+        u64::from(w.get32(slot)[lane])
+    }
+}
+
+/// Writes zero where a load could not be done, so that the run goes on from a known state.
+fn clear_destination(w: &mut Warp, access: &Access, mask: u32) {
+    for element in 0..access.count as usize {
+        lanes(mask).for_each(|lane| write_element(w, access, element, lane, 0));
+    }
+}
+
+pub(crate) fn load(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u32) {
+    let at = addresses(w, access.address);
+    by_space(block, access.space, at, mask, |block, space, at, mask| match space {
+        Space::Global | Space::Generic => load_global(block, w, access, at, mask),
+        Space::Shared => load_shared(block, w, access, at, mask),
+        Space::Local => load_local(block, w, access, at, mask),
+        Space::Param | Space::Const => load_bytes(block, w, access, space, at, mask),
+    });
+}
+
+fn load_global(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+    let size = total_bytes(access);
+    let mut loaded = 0;
+    global_groups(block, at, mask, size, Direction::Load, |block, group| {
+        loaded |= group.mask;
+        count_global(block, group, size, Direction::Load);
+        if block.checks() {
+            check_defined(block, group, size as u32);
+        }
+        let context = block.context;
+        let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+        let bytes = u32::from(access.bytes);
+        for lane in lanes(group.mask) {
+            let offset = group.offsets[lane] as usize;
+            for element in 0..access.count as usize {
+                let value = buffer.load(offset + element * bytes as usize, bytes);
+                write_element(w, access, element, lane, value);
+            }
+        }
+    });
+    if loaded != mask {
+        clear_destination(w, access, mask & !loaded);
+    }
+}
+
+fn load_shared(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+    let size = total_bytes(access);
+    let good = check_shared(block, at, mask, size, Direction::Load);
+    let traffic = traffic::shared_request(&narrow(at), good, size as u32);
+    block.counters().shared.add(traffic);
+    let bytes = usize::from(access.bytes);
+    for lane in lanes(good) {
+        let address = at[lane] as usize;
+        if block.checks() {
+            check_shared_read(block, lane, address, size as usize);
+        }
+        for element in 0..access.count as usize {
+            let value = block.shared.load(address + element * bytes, bytes);
+            write_element(w, access, element, lane, value);
+        }
+    }
+    if good != mask {
+        clear_destination(w, access, mask & !good);
+    }
+}
+
+/// Parameter and constant space: read-only bytes, usually the same address in all lanes.
+fn load_bytes(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    access: &Access,
+    space: Space,
+    at: &Lanes64,
+    mask: u32,
+) {
+    let context = block.context;
+    let bytes = match space {
+        Space::Param => &context.parameters,
+        _ => &context.program.constant_bank,
+    };
+    let size = usize::from(access.bytes);
+    for lane in lanes(mask) {
+        for element in 0..usize::from(access.count) {
+            let from = (at[lane] as usize).saturating_add(element * size);
+            let Some(value) = bytes.get(from..from.saturating_add(size)) else {
+                let message = format!("{size}-byte load at {from} of {} bytes", bytes.len());
+                block.report(FindingKind::OutOfBounds, Place::at(lane, at[lane]), message);
+                write_element(w, access, element, lane, 0);
+                continue;
+            };
+            let mut word = [0; 8];
+            word[..size].copy_from_slice(value);
+            write_element(w, access, element, lane, u64::from_le_bytes(word));
+        }
+    }
+}
+
+/// Range of one lane's local bytes in the warp's storage.
+fn local_range(
+    block: &mut Block<'_>,
+    lane: usize,
+    at: u64,
+    size: u64,
+    direction: Direction,
+) -> Option<usize> {
+    let length = u64::from(block.context.program.local_bytes);
+    if at.checked_add(size).is_none_or(|end| end > length) {
+        let message = format!("{size}-byte local {} of {length} bytes", direction.name());
+        block.report(FindingKind::OutOfBounds, Place::at(lane, at), message);
+        return None;
+    }
+    if at % size != 0 {
+        let message = format!("{size}-byte local {}", direction.name());
+        block.report(FindingKind::Misaligned, Place::at(lane, at), message);
+        return None;
+    }
+    Some((lane as u64 * length + at) as usize)
+}
+
+fn load_local(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+    let (size, bytes) = (total_bytes(access), usize::from(access.bytes));
+    for lane in lanes(mask) {
+        let Some(start) = local_range(block, lane, at[lane], size, Direction::Load) else {
+            clear_destination(w, access, 1 << lane);
+            continue;
+        };
+        if block.checks() && w.local_defined[start..start + size as usize].contains(&false) {
+            let message = format!("{size}-byte load of undefined local bytes");
+            block.report(FindingKind::UninitialisedMemory, Place::at(lane, at[lane]), message);
+        }
+        for element in 0..usize::from(access.count) {
+            let mut word = [0; 8];
+            word[..bytes].copy_from_slice(&w.local[start + element * bytes..][..bytes]);
+            write_element(w, access, element, lane, u64::from_le_bytes(word));
+        }
+    }
+}
+
+pub(crate) fn store(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u32) {
+    let at = addresses(w, access.address);
+    by_space(block, access.space, at, mask, |block, space, at, mask| match space {
+        Space::Global | Space::Generic => store_global(block, w, access, at, mask),
+        Space::Shared => store_shared(block, w, access, at, mask),
+        Space::Local => store_local(block, w, access, at, mask),
+        Space::Param | Space::Const => {
+            let lane = mask.trailing_zeros() as usize;
+            let message = "store to parameters or constants".to_owned();
+            block.report(FindingKind::ReadOnlyWrite, Place::lane(lane), message);
+        }
+    });
+}
+
+fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, mask: u32) {
+    let size = total_bytes(access);
+    global_groups(block, at, mask, size, Direction::Store, |block, group| {
+        count_global(block, group, size, Direction::Store);
+        let context = block.context;
+        let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+        let bytes = u32::from(access.bytes);
+        for lane in lanes(group.mask) {
+            let offset = group.offsets[lane] as usize;
+            for element in 0..access.count as usize {
+                let value = read_element(w, access, element, lane);
+                buffer.store(offset + element * bytes as usize, bytes, value);
+            }
+            buffer.define(offset, size as u32);
+        }
+    });
+}
+
+fn store_shared(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, mask: u32) {
+    let size = total_bytes(access);
+    let good = check_shared(block, at, mask, size, Direction::Store);
+    let traffic = traffic::shared_request(&narrow(at), good, size as u32);
+    block.counters().shared.add(traffic);
+    let bytes = usize::from(access.bytes);
+    for lane in lanes(good) {
+        let address = at[lane] as usize;
+        if block.checks() {
+            check_shared_write(block, lane, address, size as usize);
+        }
+        for element in 0..access.count as usize {
+            let value = read_element(w, access, element, lane);
+            block.shared.store(address + element * bytes, bytes, value);
+        }
+    }
+}
+
+fn store_local(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+    let (size, bytes) = (total_bytes(access), usize::from(access.bytes));
+    for lane in lanes(mask) {
+        let Some(start) = local_range(block, lane, at[lane], size, Direction::Store) else {
+            continue;
+        };
+        for element in 0..usize::from(access.count) {
+            let value = read_element(w, access, element, lane).to_le_bytes();
+            w.local[start + element * bytes..][..bytes].copy_from_slice(&value[..bytes]);
+        }
+        w.local_defined[start..start + size as usize].fill(true);
+    }
+}
+
+/// Whether a collective has all its lanes; reports it otherwise.
+pub(crate) fn require_full_warp(block: &mut Block<'_>, w: &Warp, mask: u32, what: &str) {
+    if mask != FULL && mask != w.live {
+        let message = format!("{what} executed by lanes {mask:#010x} of {:#010x}", w.live);
+        block.report(FindingKind::BarrierDivergence, Place::default(), message);
+    }
+}

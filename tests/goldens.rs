@@ -1,0 +1,86 @@
+//! Whole kernels as text, reviewed like code. A change of the generator shows here first.
+//! `QTUNE_BLESS=1` writes them anew.
+
+use qtune_codegen::generate;
+use qtune_ir::Arch;
+use qtune_tests::{root, Case};
+
+/// Name, problem key, schedule line.
+pub const CASES: &[(&str, &str, &str)] = &[
+    (
+        "gemv_half2",
+        "w4a16.awq-g128.f16-f16.n5120.k5120.m1",
+        "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared acc=half2 cache=stream \
+         dequant=(* (* s 256) (sum (* (fma (magic (at q)) rp (- (neg (* 1024 rp)) z)) \
+         (* 0.00390625 x))))",
+    ),
+    (
+        "gemv_naive",
+        "w4a16.awq-g32.f16-f16.n96.k64.m1",
+        "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal \
+         dequant=(sum (* (* (- (real q) z) s) x))",
+    ),
+    (
+        "gemv_bf16_split",
+        "w4a16.awq-g64.bf16-bf16.n1024.k4096.m2+bias",
+        "gemv tokens=2 rows=1 lanes=8 warps=2x2 unroll=2 split=2 x=shared acc=f32 cache=normal \
+         dequant=(* s (sum (* (- (magic q) (+ 1024 z)) x)))",
+    ),
+    (
+        "mma_correction",
+        "w4a16.awq-g128.f16-f16.n5120.k5120.m8",
+        "mma tile=8x64x256 warps=2x2 stages=4 split=1 swizzle=xor raster=rows \
+         dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))",
+    ),
+    (
+        "mma_bf16_split",
+        "w4a16.awq-g128.bf16-f32.n5120.k27648.m64+bias",
+        "mma tile=64x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=tokens \
+         dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))",
+    ),
+    (
+        "mma_reference_rounding",
+        "w4a16.awq-g32.f16-f16.n144.k96.m16",
+        "mma tile=16x48x64 warps=3x1 stages=1 split=1 swizzle=none raster=rows \
+         dequant=(sum (* (* (- (real q) z) s) x))",
+    ),
+];
+
+#[test]
+fn generated_kernels_equal_the_reviewed_ones() {
+    let arch = Arch::named("h200").expect("a table row");
+    let folder = root().join("tests/golden/kernels");
+    let bless = std::env::var_os("QTUNE_BLESS").is_some();
+    for (name, problem, schedule) in CASES {
+        let case = Case::new(problem, schedule);
+        let kernel = generate(&case.problem, &case.spec, &case.schedule, &arch);
+        let text = kernel.unwrap_or_else(|error| panic!("{name}: {error}")).source;
+        let path = folder.join(format!("{name}.cu"));
+        if bless {
+            std::fs::create_dir_all(&folder).expect("the golden folder");
+            std::fs::write(&path, &text).expect("a golden file");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        let first = text.lines().zip(golden.lines()).position(|(a, b)| a != b);
+        assert!(
+            text == golden,
+            "{name} differs from {} at line {:?}; review the change, then run \
+             QTUNE_BLESS=1 cargo test --release -p qtune-tests goldens",
+            path.display(),
+            first.map(|line| line + 1)
+        );
+    }
+}
+
+#[test]
+fn the_same_schedule_gives_the_same_text() {
+    let arch = Arch::named("h200").expect("a table row");
+    for (_, problem, schedule) in CASES {
+        let case = Case::new(problem, schedule);
+        let text = || {
+            let reparsed = case.schedule.to_string().parse().expect("its own print");
+            generate(&case.problem, &case.spec, &reparsed, &arch).expect("a kernel").source
+        };
+        assert_eq!(text(), text());
+    }
+}

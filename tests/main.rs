@@ -1,0 +1,5 @@
+//! Integration tests: one binary, one module per subject.
+
+mod compile;
+mod goldens;
+mod tidy;
