@@ -2,4 +2,5 @@
 
 mod compile;
 mod goldens;
+mod kernels;
 mod tidy;

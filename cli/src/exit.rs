@@ -3,6 +3,7 @@
 use crate::output;
 use anyhow::Error;
 use qtune_cache::CacheError;
+use qtune_device::DeviceError;
 use qtune_formats::FormatError;
 use qtune_ir::arch::UnknownGpu;
 use qtune_ir::{ProblemError, ScheduleError};
@@ -125,6 +126,13 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             FormatError::UnknownFormat { .. } | FormatError::UnknownPreset { .. } => {
                 Some(Exit::Usage)
             }
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<DeviceError>() {
+        return match error {
+            DeviceError::NoDevice { .. } => Some(Exit::NoDevice),
+            DeviceError::UnknownDevice { .. } => Some(Exit::Usage),
             _ => None,
         };
     }

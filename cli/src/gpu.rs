@@ -1,27 +1,39 @@
 //! `--gpu` and `--device`: what kernels are made for, and where they run.
 
 use anyhow::Context;
-use qtune_device::{CudaDevice, Device, DeviceChoice, Opened};
+use crate::output;
+use qtune_device::{CudaDevice, Device, DeviceChoice, DeviceError, Opened};
 use qtune_ir::Arch;
+
+/// The GPU that is assumed where none is named and none is there.
+const ASSUMED: &str = "h200";
 
 /// Which GPU kernels are made for.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GpuArgs {
-    /// GPU: h200, h100, a100, l40s, rtx4090, b200, ...; auto asks the driver
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub gpu: String,
+    /// GPU: h200, h100, a100, l40s, rtx4090, b200, ...; auto asks the driver [default: this
+    /// machine's GPU, or h200 where there is none]
+    #[arg(long, value_name = "NAME")]
+    pub gpu: Option<String>,
 }
 
 impl GpuArgs {
-    /// The GPU as a value. `auto` is the first GPU of this machine.
+    /// The GPU as a value. `auto` is the first GPU of this machine and an error without one.
     pub fn arch(&self) -> anyhow::Result<Arch> {
-        if self.gpu.eq_ignore_ascii_case("auto") {
-            let device = CudaDevice::open(0)
-                .context("--gpu auto needs a GPU in this machine; name one, as in --gpu h200")?;
-            return Ok(device.arch().clone());
+        match self.gpu.as_deref() {
+            Some(name) if name.eq_ignore_ascii_case("auto") => Ok(this_machine()
+                .context("--gpu auto needs a GPU in this machine; name one, as in --gpu h200")?),
+            Some(name) => Ok(Arch::named(name)?),
+            None => this_machine().or_else(|_| {
+                output::note(format_args!("no GPU here and no --gpu: assuming {ASSUMED}"));
+                Ok(Arch::named(ASSUMED)?)
+            }),
         }
-        Ok(Arch::named(&self.gpu)?)
     }
+}
+
+fn this_machine() -> Result<Arch, DeviceError> {
+    Ok(CudaDevice::open(0)?.arch().clone())
 }
 
 /// Where kernels run.
@@ -39,7 +51,7 @@ impl DeviceArgs {
         let choice: DeviceChoice = self.device.parse()?;
         let Opened { device, notice } = qtune_device::open(choice, arch)?;
         if let Some(notice) = notice {
-            crate::output::note(notice);
+            output::note(notice);
         }
         Ok(device)
     }

@@ -2,11 +2,9 @@
 
 use crate::exit::usage;
 use anyhow::Context;
-use qtune_ir::{Arch, DType, Group, Problem, Schedule, WeightSpec};
+use qtune_ir::{Arch, DType, Family, Group, Problem, Schedule, WeightSpec};
+use qtune_runtime::BUCKETS;
 use qtune_verify::default_schedule;
-
-/// Token counts for which schedules are tuned; each serves the counts down to the one before.
-pub const BUCKETS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// Element types of the activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
@@ -85,18 +83,55 @@ pub fn bucket(m: u32) -> u32 {
     BUCKETS.into_iter().find(|bucket| *bucket >= m).unwrap_or(m)
 }
 
-/// The schedule in `text`, or the one that is used where nothing has been tuned.
-pub fn schedule(
-    text: Option<&str>,
+/// Refuses a schedule that is not legal for the problem.
+pub fn check_schedule(
+    schedule: &Schedule,
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
+) -> anyhow::Result<()> {
+    let refused = |reason| usage(format!("--schedule is not legal for {}: {reason}", problem.at(arch)));
+    schedule.check(problem, spec, arch).map_err(refused)
+}
+
+/// The schedule that is used where nothing has been tuned, of one family if that is wanted.
+pub fn untuned(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    family: Option<Family>,
 ) -> anyhow::Result<Schedule> {
-    match text {
-        Some(text) => Ok(text.parse()?),
-        None => default_schedule(problem, spec, arch)
-            .with_context(|| format!("no schedule for {}", problem.at(arch))),
+    // Default schedules go by the token count; either family takes any with more token tiles.
+    let bucket = problem.m.min(BUCKETS[BUCKETS.len() - 1]);
+    let like = problem.with_m(match family {
+        None => bucket,
+        Some(Family::Gemv) => bucket.min(2),
+        Some(Family::Mma) => bucket.max(8),
+    });
+    let schedule = default_schedule(&like, spec, arch)
+        .with_context(|| format!("no schedule for {}", problem.at(arch)))?;
+    match family {
+        Some(family) if schedule.family() != family => {
+            let name = family_name(family);
+            Err(usage(format!("no schedule of family {name} is legal for {}", problem.at(arch))))
+        }
+        _ => Ok(schedule),
     }
+}
+
+/// A family by the word that schedules begin with.
+pub fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Gemv => "gemv",
+        Family::Mma => "mma",
+    }
+}
+
+/// Parses `--family`.
+pub fn family(text: &str) -> Result<Family, String> {
+    let families = [Family::Gemv, Family::Mma];
+    let found = families.into_iter().find(|family| family_name(*family) == text);
+    found.ok_or_else(|| format!("unknown family `{text}`; known: gemv, mma"))
 }
 
 /// Parses `--act`.

@@ -17,8 +17,13 @@ impl FetchArgs {
     pub fn open(self) -> Result<Nvrtc, NvrtcError> {
         Nvrtc::open(&OpenOptions {
             allow_fetch: !self.no_fetch,
-            driver_cuda_major: CudaDevice::driver_cuda_major(),
+            driver_cuda_major: driver_version().map(|(major, _)| major),
             notice: &|line| output::note(line),
         })
     }
+}
+
+/// CUDA version of the driver as (major, minor), where there is one with a GPU.
+pub fn driver_version() -> Option<(u32, u32)> {
+    CudaDevice::open(0).ok().map(|gpu| gpu.driver_version())
 }

@@ -6,6 +6,7 @@
 //!
 //! Generation is pure: same problem, schedule and arch give the same text, byte for byte.
 
+mod fingerprint;
 pub mod intrinsics;
 mod kernel;
 pub mod kir;
@@ -13,6 +14,7 @@ pub mod layout;
 mod lower;
 pub mod nvrtc;
 
+pub use fingerprint::fingerprint;
 pub use kernel::{Argument, BlockTile, Kernel};
 pub use layout::Layout;
 pub use lower::{generate, CodegenError, GENERATOR_VERSION};

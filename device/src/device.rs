@@ -2,7 +2,7 @@
 
 use crate::{
     Access, Buffer, DeviceError, Evidence, KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel,
-    TimeOptions, Timing,
+    Timing, TimingPlan,
 };
 use qtune_ir::Arch;
 
@@ -65,6 +65,6 @@ pub trait Device: Send + Sync {
         &self,
         kernel: &LoadedKernel,
         launches: &[LaunchArgs<'_>],
-        options: &TimeOptions,
+        plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError>;
 }

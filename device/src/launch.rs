@@ -186,23 +186,6 @@ pub struct LaunchOutcome {
     pub blocks_total: u64,
 }
 
-/// How a kernel is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeOptions {
-    /// Launches per sample, replayed as one CUDA graph.
-    pub launches_per_sample: u32,
-    /// Samples that are kept.
-    pub samples: u32,
-    /// Samples that are run first and thrown away.
-    pub warmup: u32,
-}
-
-impl Default for TimeOptions {
-    fn default() -> Self {
-        TimeOptions { launches_per_sample: 20, samples: 11, warmup: 2 }
-    }
-}
-
 /// Time of one launch, as a GPU measured it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Timing {

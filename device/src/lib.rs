@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod cuda;
+pub mod cuda;
 mod cuda_device;
 mod device;
 mod error;
@@ -25,13 +25,14 @@ mod launch;
 mod open;
 mod sim;
 
+pub use cuda::TimingPlan;
 pub use cuda_device::CudaDevice;
 pub use device::Device;
 pub use error::DeviceError;
 pub use image::{KernelImage, Resources};
 pub use launch::{
     Access, ArgValue, AsyncSchedule, Blocks, Buffer, Evidence, LaunchArgs, LaunchOutcome,
-    LoadedKernel, TimeOptions, Timing, WarpOrder,
+    LoadedKernel, Timing, WarpOrder,
 };
 pub use open::{open, DeviceChoice, Opened};
 pub use qtune_sim::Counters;

@@ -3,7 +3,7 @@
 //! Same problem, same schedule, same arch: same CUDA text, byte for byte. The dequantization term
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
-use crate::dequant::Engine;
+use crate::dequant::{CostParams, Engine};
 use crate::{Arch, Problem, WeightSpec};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -349,6 +349,22 @@ impl Schedule {
             Schedule::Gemv(s) => match s.accumulate {
                 Accumulate::Half2 => Engine::Half2,
                 Accumulate::F32 => Engine::F32,
+            },
+        }
+    }
+
+    /// What decides the cost of a dequantization term under this schedule.
+    pub fn cost_params(&self, problem: &Problem, spec: &WeightSpec) -> CostParams {
+        let group = spec.group.size(problem.k);
+        match self {
+            Schedule::Gemv(s) => {
+                CostParams { group, segment: LANE_K, tokens: s.tokens, row_tiles: s.rows }
+            }
+            Schedule::Mma(s) => CostParams {
+                group,
+                segment: s.segment_k(spec, problem.k),
+                tokens: s.block_m,
+                row_tiles: s.row_tiles(),
             },
         }
     }

@@ -11,6 +11,22 @@ pub(crate) type Lanes32 = [u32; LANES];
 /// One 64-bit register of all lanes.
 pub(crate) type Lanes64 = [u64; LANES];
 
+/// An array over all lanes from an expression of the lane number.
+///
+/// A plain loop: it vectorises, which `array::from_fn` and `array::map` do not where their closures
+/// stay behind a call.
+macro_rules! each_lane {
+    (|$lane:ident| $value:expr) => {{
+        let mut out = [Default::default(); $crate::state::LANES];
+        #[allow(clippy::needless_range_loop, reason = "the value indexes several arrays")]
+        for $lane in 0..$crate::state::LANES {
+            out[$lane] = $value;
+        }
+        out
+    }};
+}
+pub(crate) use each_lane;
+
 /// Lanes that run together until they reach `reconverge`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {

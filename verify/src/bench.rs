@@ -28,6 +28,7 @@ pub(crate) struct Bench<'a> {
 /// What a launch writes, and the activations that it reads.
 pub(crate) struct Workspace {
     tokens: u32,
+    activations: Buffer,
     output: Guarded,
     partials: Guarded,
     counters: Guarded,
@@ -100,11 +101,13 @@ impl<'a> Bench<'a> {
         let kernel = self.kernel();
         let problem = &kernel.problem;
         let output = tokens as usize * (problem.n * problem.out.bytes()) as usize;
+        let activations = tokens as usize * (problem.k * problem.act.bytes()) as usize;
         let filled = |name, bytes: usize, fill| {
             Guarded::new(self.device, name, &vec![fill; bytes.max(16)])
         };
         Ok(Workspace {
             tokens,
+            activations: self.device.alloc("activations", activations, Access::ReadOnly)?,
             output: Guarded::new(self.device, "output", &vec![UNWRITTEN; output])?,
             partials: filled("partials", kernel.partials_bytes(tokens), UNWRITTEN)?,
             counters: filled("counters", kernel.counter_bytes(tokens), 0)?,
@@ -115,7 +118,6 @@ impl<'a> Bench<'a> {
     pub fn launch(
         &self,
         space: &Workspace,
-        x: &Buffer,
         sample: &Sample,
         mode: Mode,
     ) -> Result<Launched, VerifyError> {
@@ -125,7 +127,7 @@ impl<'a> Bench<'a> {
         let args = kernel.arguments.iter().map(|argument| match argument {
             Argument::Weights => ArgValue::Buffer(&self.weights, 0),
             Argument::Params => ArgValue::Buffer(&self.params, 0),
-            Argument::Activations => ArgValue::Buffer(x, 0),
+            Argument::Activations => ArgValue::Buffer(&space.activations, 0),
             Argument::Bias => ArgValue::Buffer(&self.bias, 0),
             Argument::Output => space.output.argument(),
             Argument::Partials => space.partials.argument(),
@@ -154,11 +156,9 @@ impl<'a> Bench<'a> {
         Ok(damage)
     }
 
-    /// Activations in device memory, of exactly their own size.
-    pub fn activations(&self, x: &Activations) -> Result<Buffer, VerifyError> {
+    /// Uploads the activations of the next launches.
+    pub fn feed(&self, space: &Workspace, x: &Activations) -> Result<(), VerifyError> {
         let bytes = x.encode(self.kernel().problem.act);
-        let buffer = self.device.alloc("activations", bytes.len(), Access::ReadOnly)?;
-        self.device.upload(&buffer, 0, &bytes)?;
-        Ok(buffer)
+        Ok(self.device.upload(&space.activations, 0, &bytes)?)
     }
 }

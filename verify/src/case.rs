@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 /// Launches that read weights back at small sizes, at most; beyond that columns are sampled.
 const READ_BACK_LAUNCHES: u32 = 512;
+/// Columns that are read back at least: quick, full.
+const COLUMNS: [usize; 2] = [8, 24];
 
 /// What every case of a request shares.
 pub(crate) struct Setting<'a> {
@@ -53,7 +55,11 @@ pub(crate) fn run(
     tokens: u32,
     bucket: bool,
 ) -> Result<CaseRun, VerifyError> {
-    let row_tiles: Vec<u32> = setting.references.keys().copied().collect();
+    let mut row_tiles: Vec<u32> = setting.references.keys().copied().collect();
+    if !bucket && row_tiles.len() < setting.kernel.layout.tiles() as usize {
+        // What other token counts may break shows in any row tile; the last may be ragged.
+        row_tiles.drain(..row_tiles.len() - 1);
+    }
     let sample = sample::sample(setting.kernel, &row_tiles, tokens, setting.seed);
     let mut judge = Judge {
         setting,
@@ -63,97 +69,97 @@ pub(crate) fn run(
         findings: Vec::new(),
         first: None,
     };
-    let full = setting.effort == Effort::Full;
-    judge.check(tokens, Pattern::Normal, bucket || full)?;
-    if bucket || full {
-        for columns in read_back(setting, tokens, judge.sample.share == 1.0) {
-            judge.check(tokens, Pattern::OneHot { columns }, false)?;
-        }
+    let tokens = tokens as usize;
+    for (nth, patterns) in patterns(setting, tokens, bucket, judge.sample.share == 1.0)
+        .chunks(tokens)
+        .enumerate()
+    {
+        judge.check(patterns.to_vec(), nth == 0 && bucket)?;
     }
-    if full {
-        for pattern in [Pattern::Constant, Pattern::Large, Pattern::Tiny] {
-            judge.check(tokens, pattern, bucket)?;
-        }
-    }
-    Ok(judge.finish(tokens))
+    Ok(judge.finish(tokens as u32))
 }
 
-/// Columns of W to read back, one per token and launch: every one where the whole launch is small,
-/// else the edges and a seeded sample.
-fn read_back(setting: &Setting<'_>, tokens: u32, whole: bool) -> Vec<Vec<u32>> {
+/// What the tokens of all launches of a case look like: a whole number of launches. Patterns share
+/// launches, so that a token that leaks into another shows, and a check of many tokens costs
+/// little more than one of few.
+fn patterns(setting: &Setting<'_>, tokens: usize, bucket: bool, whole: bool) -> Vec<Pattern> {
     let k = setting.kernel.problem.k;
     let full = setting.effort == Effort::Full;
-    if full && whole && k.div_ceil(tokens) <= READ_BACK_LAUNCHES {
-        let launch = |first: u32| (first..first + tokens).map(|c| c.min(k - 1)).collect();
-        return (0..k).step_by(tokens as usize).map(launch).collect();
+    let seeded = (0..).map(|i| (random::at(setting.seed, i, tokens as u32) % u64::from(k)) as u32);
+    let mut columns = [k - 1, 0].into_iter().chain(seeded).map(Pattern::OneHot);
+    let mut patterns = vec![Pattern::Normal];
+    if full && bucket {
+        patterns.extend([Pattern::Constant, Pattern::Large, Pattern::Tiny]);
+        if whole && k.div_ceil(tokens as u32) <= READ_BACK_LAUNCHES {
+            patterns.extend((0..k).map(Pattern::OneHot));
+        }
     }
-    let wanted = if full { 32 } else { 8 };
-    let count = tokens.max(wanted).next_multiple_of(tokens);
-    let seeded = (0..).map(|i| (random::at(setting.seed, i, tokens) % u64::from(k)) as u32);
-    let columns: Vec<u32> = [k - 1, 0].into_iter().chain(seeded).take(count as usize).collect();
-    columns.chunks(tokens as usize).map(<[u32]>::to_vec).collect()
+    let wanted = match (bucket, full) {
+        (true, _) => COLUMNS[usize::from(full)],
+        (false, true) => 1,
+        (false, false) => 0,
+    };
+    patterns.extend(columns.by_ref().take(wanted));
+    while patterns.len() % tokens != 0 {
+        let dense = patterns.len() % 2 == 0;
+        patterns.push(if dense { Pattern::Normal } else { columns.next().unwrap_or(Pattern::Normal) });
+    }
+    patterns
 }
 
 impl Judge<'_> {
-    /// One pattern: a launch, and if `twice` another one under the opposite schedule, which must
-    /// give the same bits.
-    fn check(&mut self, tokens: u32, pattern: Pattern, twice: bool) -> Result<(), VerifyError> {
+    /// One launch, and if `twice` another one under the opposite schedule, which must give the
+    /// same bits.
+    fn check(&mut self, patterns: Vec<Pattern>, twice: bool) -> Result<(), VerifyError> {
         let setting = self.setting;
         let problem = &setting.kernel.problem;
-        let x = Activations::new(pattern, setting.seed, tokens, problem.k, problem.act);
-        let buffer = setting.bench.activations(&x)?;
-        let launch = |judge: &Self, mode| {
-            setting.bench.launch(&judge.space, &buffer, &judge.sample, mode)
-        };
+        let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
+        setting.bench.feed(&self.space, &x)?;
         let mode = Mode::default();
-        let launched = launch(self, mode)?;
+        let launched = setting.bench.launch(&self.space, &self.sample, mode)?;
         self.judge(&x, &launched, mode);
         if twice {
-            let again = launch(self, Mode::opposite())?;
+            let mode = Mode::opposite();
+            let again = setting.bench.launch(&self.space, &self.sample, mode)?;
             if again.output != launched.output {
-                self.fail(&x, "two launches with the same inputs differ".into());
+                self.fail("two launches with the same inputs differ".into());
             }
-            self.defects(&x, &again, Mode::opposite());
+            self.defects(&again, mode);
         }
         self.first.get_or_insert(launched.outcome);
         Ok(())
     }
 
     fn judge(&mut self, x: &Activations, launched: &Launched, mode: Mode) {
-        self.defects(x, launched, mode);
+        self.defects(launched, mode);
         let setting = self.setting;
         let (problem, tile_rows) = (&setting.kernel.problem, setting.kernel.layout.tile_rows());
         for tile in &self.sample.tiles {
             let Some(reference) = setting.references.get(&tile.row_tile) else { continue };
             let expected = reference.expected(x, tile.tokens(), &setting.rounding);
             let rows = tile.rows(tile_rows, problem.n);
-            let mut worst =
-                compare::tile(&launched.output, problem, rows, tile.tokens(), &expected);
-            worst.detail = worst.detail.map(|line| format!("{}: {line}", x.pattern.name()));
-            self.worst.merge(worst);
+            let output = &launched.output;
+            self.worst.merge(compare::tile(output, problem, x, rows, tile.tokens(), &expected));
         }
         if launched.outcome.blocks_run < launched.outcome.blocks_total {
             let tiles = &self.sample.tiles;
             let stray = compare::stray_write(&launched.output, problem, tiles, tile_rows);
-            if let Some(line) = stray {
-                self.fail(x, line);
-            }
+            stray.into_iter().for_each(|line| self.fail(line));
         }
     }
 
     /// What the device and the guard bands have to say.
-    fn defects(&mut self, x: &Activations, launched: &Launched, mode: Mode) {
+    fn defects(&mut self, launched: &Launched, mode: Mode) {
         let how = match mode.schedule {
             AsyncSchedule::Lazy => "lazy copies",
             AsyncSchedule::Eager => "eager copies",
         };
         for line in launched.outcome.findings.iter().chain(&launched.damage) {
-            self.fail(x, format!("{line} ({how})"));
+            self.fail(format!("{line} ({how})"));
         }
     }
 
-    fn fail(&mut self, x: &Activations, line: String) {
-        let line = format!("{}: {line}", x.pattern.name());
+    fn fail(&mut self, line: String) {
         if !self.findings.contains(&line) {
             self.findings.push(line);
         }

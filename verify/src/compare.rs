@@ -1,7 +1,7 @@
 //! Comparing what a kernel wrote with what it should have written.
 
 use crate::bench::UNWRITTEN;
-use crate::inputs::decode;
+use crate::inputs::{decode, Activations};
 use crate::reference::Expected;
 use crate::sample::OutputTile;
 use qtune_ir::Problem;
@@ -54,6 +54,7 @@ pub(crate) fn ratio(found: f64, expected: &Expected) -> f64 {
 pub(crate) fn tile(
     output: &[u8],
     problem: &Problem,
+    x: &Activations,
     rows: Range<u32>,
     tokens: Range<u32>,
     expected: &[Vec<Expected>],
@@ -69,8 +70,10 @@ pub(crate) fn tile(
                 worst.ratio = ratio;
                 worst.detail = (ratio > 1.0).then(|| {
                     format!(
-                        "token {m}, output {n}: {found} where {} +- {:.3e} is right",
-                        expected.value, expected.bound
+                        "{} x, token {m}, output {n}: {found} where {} +- {:.3e} is right",
+                        x.pattern(m).name(),
+                        expected.value,
+                        expected.bound
                     )
                 });
             }

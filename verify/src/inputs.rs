@@ -4,8 +4,8 @@ use crate::random;
 use half::{bf16, f16};
 use qtune_ir::DType;
 
-/// What the activations of a launch look like.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the activations of one token look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
     /// Bell-shaped, variance 1: what models feed.
     Normal,
@@ -15,41 +15,30 @@ pub(crate) enum Pattern {
     Large,
     /// Around 2^-12: loses accumulators that underflow.
     Tiny,
-    /// Token `t` is 1 at `columns[t]`, else 0: reads one column of weights back.
-    OneHot {
-        /// One column per token.
-        columns: Vec<u32>,
-    },
+    /// 1 at one column, else 0: reads that column of the weights back.
+    OneHot(u32),
 }
 
 impl Pattern {
     /// A word for messages.
-    pub fn name(&self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Pattern::Normal => "normal",
             Pattern::Constant => "constant",
             Pattern::Large => "large",
             Pattern::Tiny => "tiny",
-            Pattern::OneHot { .. } => "one-hot",
+            Pattern::OneHot(_) => "one-hot",
         }
     }
 
-    /// Most activations of a token that are not zero.
-    pub fn products(&self) -> u32 {
-        match self {
-            Pattern::OneHot { .. } => 1,
-            _ => u32::MAX,
-        }
-    }
-
-    fn value(&self, seed: u64, token: u32, column: u32) -> f32 {
+    fn value(self, seed: u64, token: u32, column: u32) -> f32 {
         let bell = || random::bell(random::at(seed, token, column));
         match self {
             Pattern::Normal => bell(),
             Pattern::Constant => 1.0,
             Pattern::Large => 256.0 * bell(),
             Pattern::Tiny => bell() / 4096.0,
-            Pattern::OneHot { columns } => (columns[token as usize] == column).into(),
+            Pattern::OneHot(hot) => (hot == column).into(),
         }
     }
 }
@@ -57,26 +46,31 @@ impl Pattern {
 /// Activations `[M, K]`, exact values of their element type.
 #[derive(Clone, Debug)]
 pub(crate) struct Activations {
-    /// What they look like.
-    pub pattern: Pattern,
+    /// What each token looks like.
+    pub patterns: Vec<Pattern>,
     /// Row-major values.
     values: Vec<f32>,
     k: usize,
 }
 
 impl Activations {
-    /// The activations of a pattern, rounded to `dtype`.
-    pub fn new(pattern: Pattern, seed: u64, tokens: u32, k: u32, dtype: DType) -> Activations {
-        let mut values = Vec::with_capacity(tokens as usize * k as usize);
-        for token in 0..tokens {
+    /// Activations by pattern, rounded to `dtype`.
+    pub fn new(patterns: Vec<Pattern>, seed: u64, k: u32, dtype: DType) -> Activations {
+        let mut values = Vec::with_capacity(patterns.len() * k as usize);
+        for (token, pattern) in (0..).zip(&patterns) {
             values.extend((0..k).map(|c| round(dtype, pattern.value(seed, token, c))));
         }
-        Activations { pattern, values, k: k as usize }
+        Activations { patterns, values, k: k as usize }
     }
 
     /// The activations of one token.
     pub fn token(&self, token: u32) -> &[f32] {
         &self.values[token as usize * self.k..][..self.k]
+    }
+
+    /// The pattern of one token.
+    pub fn pattern(&self, token: u32) -> Pattern {
+        self.patterns[token as usize]
     }
 
     /// The bytes a kernel reads.
@@ -121,14 +115,13 @@ mod tests {
     #[test]
     fn encoded_activations_are_the_values_that_the_reference_uses() {
         for dtype in [DType::F16, DType::Bf16, DType::F32] {
-            for pattern in [Pattern::Normal, Pattern::Large, Pattern::Tiny] {
-                let x = Activations::new(pattern, 5, 2, 24, dtype);
-                let bytes = x.encode(dtype);
-                for token in 0..2 {
-                    for (k, value) in x.token(token).iter().enumerate() {
-                        let stored = decode(&bytes, token as usize * 24 + k, dtype);
-                        assert_eq!(stored, f64::from(*value));
-                    }
+            let patterns = vec![Pattern::Normal, Pattern::Large, Pattern::Tiny];
+            let x = Activations::new(patterns, 5, 24, dtype);
+            let bytes = x.encode(dtype);
+            for token in 0..3 {
+                for (k, value) in x.token(token).iter().enumerate() {
+                    let stored = decode(&bytes, token as usize * 24 + k, dtype);
+                    assert_eq!(stored, f64::from(*value));
                 }
             }
         }
@@ -136,7 +129,7 @@ mod tests {
 
     #[test]
     fn one_hot_tokens_have_a_single_one() {
-        let x = Activations::new(Pattern::OneHot { columns: vec![3, 0] }, 0, 2, 8, DType::F16);
+        let x = Activations::new(vec![Pattern::OneHot(3), Pattern::OneHot(0)], 0, 8, DType::F16);
         assert_eq!(x.token(0), [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(x.token(1)[0], 1.0);
     }

@@ -75,35 +75,33 @@ impl Reference {
         tokens: Range<u32>,
         rounding: &Rounding,
     ) -> Vec<Vec<Expected>> {
+        let one_hot = |token: &u32| matches!(x.pattern(*token), Pattern::OneHot(_));
+        let dense = !tokens.clone().all(|token| one_hot(&token));
         (0..self.tile.rows.len())
             .into_par_iter()
             .map(|index| {
-                let row = self.row(index, x.pattern.products(), rounding);
-                let tokens = tokens.clone();
-                tokens.map(|t| row.expected(x.token(t), &x.pattern, rounding)).collect()
+                let row = self.row(index);
+                let dots = if dense { Some(row.dots(rounding)) } else { None };
+                let share = |token: u32| match (x.pattern(token), &dots) {
+                    (Pattern::OneHot(k), _) => row.one_hot(k as usize, rounding),
+                    (_, Some(dots)) => dots.of(x.token(token)),
+                    // Without dots every token is one-hot.
+                    (_, None) => (0.0, 0.0),
+                };
+                tokens.clone().map(|token| row.finish(share(token), rounding)).collect()
             })
             .collect()
     }
 
-    /// Weights and error weights of a row, for tokens with at most `products` activations.
-    fn row(&self, index: usize, products: u32, rounding: &Rounding) -> Row {
+    fn row(&self, index: usize) -> Row<'_> {
         let k = self.entries.len() / self.tile.rows.len();
-        let entries = &self.entries[index * k..][..k];
         let groups = self.tile.groups();
-        let tables = &self.tables[index * groups..][..groups];
-        let relative = rounding.accumulation(products);
-        let mut weights = Vec::with_capacity(k);
-        let mut errors = Vec::with_capacity(k);
-        let (mut all, mut largest) = (0.0, 0.0f64);
-        for (entries, table) in entries.chunks(self.group).zip(tables) {
-            let by_entry = table.errors(relative);
-            weights.extend(entries.iter().map(|&entry| table.weight(entry)));
-            errors.extend(entries.iter().map(|&entry| by_entry[usize::from(entry)]));
-            all += entries.len() as f64 * table.sensitivity();
-            largest = largest.max(table.sensitivity());
+        Row {
+            entries: &self.entries[index * k..][..k],
+            tables: &self.tables[index * groups..][..groups],
+            group: self.group,
+            bias: self.bias[index],
         }
-        let floor = rounding.underflow() * all.min(f64::from(products) * largest);
-        Row { weights, errors, floor, bias: self.bias[index] }
     }
 }
 
@@ -112,31 +110,60 @@ fn position(layout: &Layout, n: u32, k: u32) -> usize {
     (layout.slot(n, k).shift % 16 / 4 % 2) as usize
 }
 
-/// One output row, ready for dot products.
-struct Row {
-    weights: Vec<f64>,
-    errors: Vec<f64>,
-    floor: f64,
+/// One output row.
+struct Row<'a> {
+    entries: &'a [u8],
+    tables: &'a [CodeTable],
+    group: usize,
     bias: f64,
 }
 
-impl Row {
-    fn expected(&self, x: &[f32], pattern: &Pattern, rounding: &Rounding) -> Expected {
-        let (dot, error) = match pattern {
-            Pattern::OneHot { .. } => self.sparse(x),
-            _ => self.dense(x),
+/// Weights and error weights of a row, for activations that are mostly not zero.
+struct Dots {
+    weights: Vec<f64>,
+    errors: Vec<f64>,
+    /// What underflow may add.
+    floor: f64,
+}
+
+impl Row<'_> {
+    fn dots(&self, rounding: &Rounding) -> Dots {
+        let relative = rounding.accumulation(u32::MAX);
+        let mut dots = Dots {
+            weights: Vec::with_capacity(self.entries.len()),
+            errors: Vec::with_capacity(self.entries.len()),
+            floor: 0.0,
         };
-        let value = dot + self.bias;
-        let error = error + self.floor;
+        for (entries, table) in self.entries.chunks(self.group).zip(self.tables) {
+            let errors = table.errors(relative);
+            dots.weights.extend(entries.iter().map(|&entry| table.weight(entry)));
+            dots.errors.extend(entries.iter().map(|&entry| errors[usize::from(entry)]));
+            dots.floor += rounding.underflow() * entries.len() as f64 * table.sensitivity();
+        }
+        dots
+    }
+
+    /// Exact sum and its error for an activation of 1 at `k`: adding the zeros is exact.
+    fn one_hot(&self, k: usize, rounding: &Rounding) -> (f64, f64) {
+        let (table, entry) = (&self.tables[k / self.group], self.entries[k]);
+        let error = table.errors(rounding.accumulation(1))[usize::from(entry)];
+        (table.weight(entry), error + rounding.underflow() * table.sensitivity())
+    }
+
+    fn finish(&self, (sum, error): (f64, f64), rounding: &Rounding) -> Expected {
+        let value = sum + self.bias;
         Expected {
             value,
             bound: error + rounding.output(value, error),
             may_overflow: rounding.may_overflow(value, error),
         }
     }
+}
 
-    /// Four independent sums, so that the additions need not wait for each other.
-    fn dense(&self, x: &[f32]) -> (f64, f64) {
+impl Dots {
+    /// Exact sum and its error. Four independent sums, so that the additions need not wait for
+    /// each other.
+    fn of(&self, x: &[f32]) -> (f64, f64) {
         let mut dot = [0.0f64; 4];
         let mut error = [0.0f64; 4];
         let lanes = self.weights.chunks(4).zip(self.errors.chunks(4)).zip(x.chunks(4));
@@ -147,14 +174,6 @@ impl Row {
                 error[lane] += e * x.abs();
             }
         }
-        (dot.iter().sum(), error.iter().sum())
-    }
-
-    fn sparse(&self, x: &[f32]) -> (f64, f64) {
-        let nonzero = x.iter().enumerate().filter(|(_, x)| **x != 0.0);
-        nonzero.fold((0.0, 0.0), |(dot, error), (k, x)| {
-            let x = f64::from(*x);
-            (dot + self.weights[k] * x, error + self.errors[k] * x.abs())
-        })
+        (dot.iter().sum(), error.iter().sum::<f64>() + self.floor)
     }
 }

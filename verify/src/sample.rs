@@ -10,8 +10,10 @@ use qtune_device::Blocks;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Launches with at most this many weight reads (N * K * token tiles) run whole.
+/// Matrices of at most this many weights run whole.
 const WHOLE_WEIGHTS: u64 = 1 << 19;
+/// Products of weights and activations that a launch of a sample may take.
+const SAMPLE_PRODUCTS: u64 = 1 << 25;
 
 /// The part of a launch that is run, and so checked.
 #[derive(Clone, Debug)]
@@ -47,14 +49,18 @@ impl OutputTile {
     }
 }
 
-/// Row tiles to check: all of them for a small problem or without a limit, else `limit` of them.
+/// Row tiles to check: all of them for a small problem, else `limit` of them. Without a limit, as
+/// many as [`SAMPLE_PRODUCTS`] allow, two to eight.
 pub(crate) fn row_tiles(kernel: &Kernel, limit: Option<usize>, seed: u64) -> Vec<u32> {
     let count = kernel.layout.tiles();
-    let weights = u64::from(kernel.problem.n) * u64::from(kernel.problem.k);
-    match limit {
-        Some(limit) if weights > WHOLE_WEIGHTS => choose(count, limit, seed),
-        _ => (0..count).collect(),
+    let k = u64::from(kernel.problem.k);
+    if u64::from(kernel.problem.n) * k <= WHOLE_WEIGHTS {
+        return (0..count).collect();
     }
+    let (rows, tokens) = kernel.schedule.tile();
+    let products = u64::from(rows) * u64::from(tokens) * k;
+    let affordable = (SAMPLE_PRODUCTS / products).clamp(2, 8) as usize;
+    choose(count, limit.unwrap_or(affordable), seed)
 }
 
 /// `limit` of `0..count`, ascending: the first, the last, and seeded others.

@@ -32,6 +32,7 @@ pub(crate) struct Weights<'a> {
     n: u32,
     k: u32,
     out: DType,
+    bias: bool,
 }
 
 /// The logical weights of one row tile.
@@ -68,7 +69,8 @@ impl<'a> Weights<'a> {
                 return Err(VerifyError::Weights { reason });
             }
         }
-        Ok(Weights { source, spec, n: problem.n, k: problem.k, out: problem.out })
+        let Problem { n, k, out, bias, .. } = *problem;
+        Ok(Weights { source, spec, n, k, out, bias })
     }
 
     /// The logical weights of row tile `index` of `tile_rows` rows.
@@ -122,8 +124,11 @@ impl<'a> Weights<'a> {
         self.spec.group.size(self.k) as usize
     }
 
-    /// The bias of output feature `n`, as the output type holds it.
+    /// The bias of output feature `n`, as the output type holds it; 0 for a problem without one.
     pub fn bias(&self, n: u32) -> f32 {
+        if !self.bias {
+            return 0.0;
+        }
         let value = match self.source {
             WeightSource::Real(layer) => {
                 layer.bias.as_ref().map_or(0.0, |bias| bias[n as usize].to_f64())

@@ -3,13 +3,15 @@
 use crate::exit::Exit;
 use crate::gpu::GpuArgs;
 use crate::output;
-use crate::problem::ProblemArgs;
+use crate::problem::{self, ProblemArgs};
 use crate::toolchain::FetchArgs;
 use anyhow::Context;
 use clap::ValueEnum;
 use qtune_codegen::Kernel;
 use qtune_device::KernelImage;
-use qtune_ir::Arch;
+use qtune_ir::{Arch, Problem, Schedule, WeightSpec};
+use qtune_sim::cubin::Cubin;
+use qtune_sim::sass::{Counts, Program};
 use std::path::PathBuf;
 
 /// Options of `emit`.
@@ -49,7 +51,7 @@ enum What {
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let arch = args.gpu.arch()?;
     let (problem, spec) = args.problem.resolve()?;
-    let schedule = crate::problem::schedule(args.schedule.as_deref(), &problem, &spec, &arch)?;
+    let schedule = schedule(args, &problem, &spec, &arch)?;
     let kernel = qtune_codegen::generate(&problem, &spec, &schedule, &arch)
         .with_context(|| format!("{problem} with `{schedule}`"))?;
     output::note(format_args!("{}: {schedule}", problem.at(&arch)));
@@ -66,18 +68,53 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+fn schedule(
+    args: &Args,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> anyhow::Result<Schedule> {
+    match &args.schedule {
+        Some(text) => {
+            let schedule = text.parse()?;
+            problem::check_schedule(&schedule, problem, spec, arch)?;
+            Ok(schedule)
+        }
+        None => problem::untuned(problem, spec, arch, None),
+    }
+}
+
 fn compile(args: &Args, kernel: Kernel, arch: &Arch) -> anyhow::Result<KernelImage> {
     Ok(KernelImage::compile(&args.fetch.open()?, kernel, arch)?)
 }
 
-/// What the cubin says of the kernel.
+/// What the cubin says of the kernel: `name value` lines, then instructions by class for the
+/// whole kernel and for each loop.
 fn statistics(image: &KernelImage) -> anyhow::Result<String> {
     let resources = &image.resources;
-    Ok(format!(
+    let mut text = format!(
         "registers {}\nspill_bytes {}\nstatic_shared_bytes {}\ndynamic_shared_bytes {}\n",
         resources.registers,
         resources.spill_bytes,
         resources.static_shared_bytes,
         resources.dynamic_shared_bytes,
-    ))
+    );
+    let cubin = Cubin::parse(&image.cubin)?;
+    let kernel = cubin.kernel(&image.kernel.entry).context("the cubin lacks its kernel")?;
+    let program = Program::decode(&kernel.text, cubin.sm)?;
+    text += &classes("kernel", &program.counts());
+    for (index, body) in program.loops.iter().enumerate() {
+        let main = program.main_loop() == Some(index);
+        let name = format!("loop {index}{}", if main { " (main)" } else { "" });
+        text += &classes(&name, &body.own);
+    }
+    Ok(text)
+}
+
+fn classes(name: &str, counts: &Counts) -> String {
+    let parts = counts.iter().map(|(class, count)| {
+        let class = serde_json::to_value(class).unwrap_or_default();
+        format!(" {}={count}", class.as_str().unwrap_or("other"))
+    });
+    format!("{name}: instructions={}{}\n", counts.total(), parts.collect::<String>())
 }

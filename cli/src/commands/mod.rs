@@ -5,6 +5,7 @@ mod dequantize;
 mod doctor;
 mod emit;
 mod inspect;
+mod verify;
 
 use crate::exit::Exit;
 use clap::Subcommand;
@@ -16,6 +17,8 @@ pub enum Command {
     Dequantize(dequantize::Args),
     /// Show what is in a checkpoint, a cache folder or a trial log
     Inspect(inspect::Args),
+    /// Check a kernel against the stored codes in f64, and count what it costs
+    Verify(verify::Args),
     /// Print the CUDA text, PTX, cubin or machine-code statistics of a schedule
     Emit(emit::Args),
     /// Check what this machine has and what is missing
@@ -29,6 +32,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Dequantize(args) => dequantize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Emit(args) => emit::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),

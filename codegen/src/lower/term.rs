@@ -292,12 +292,14 @@ impl Packed<'_, '_> {
             Op::Xor(ab) => ('^', ab),
             Op::And(ab) => ('&', ab),
             Op::Or(ab) => ('|', ab),
+            Op::Shl(ab) => ('<', ab),
+            Op::Shr(ab) => ('>', ab),
             _ => return Vec::new(),
         };
         let (inner, constant) = if plan.facts(b).hoistable() { (a, b) } else { (b, a) };
         let mut operations = self.integer(inner);
-        let nibble = plan.constant(constant, 0).unwrap_or(0.0) as u32 & 15;
-        operations.push((op, nibble * 0x1111_1111));
+        let constant = plan.constant(constant, 0).unwrap_or(0.0) as u32;
+        operations.push((op, constant));
         operations
     }
 
@@ -343,12 +345,18 @@ impl Packed<'_, '_> {
     }
 }
 
+/// An operation on every code of a word. Shifted codes drop what crosses into a neighbour; `Lowered`
+/// admits no result wider than a code.
 fn apply_integer(word: Expr, operation: &(char, u32)) -> Expr {
+    let each = |nibble: u32| hex((nibble & 15) * 0x1111_1111);
     let &(op, constant) = operation;
     match op {
-        '^' => word ^ hex(constant),
-        '&' => word & hex(constant),
-        _ => word | hex(constant),
+        '^' => word ^ each(constant),
+        '&' => word & each(constant),
+        '|' => word | each(constant),
+        _ if constant >= 4 => hex(0),
+        '<' => (word << constant) & each(15 << constant),
+        _ => (word >> constant) & each(15 >> constant),
     }
 }
 

@@ -37,8 +37,9 @@ pub enum NvrtcError {
     /// `libnvrtc-builtins` of the same version does not lie beside the library: it would load, but
     /// every compile would fail with `NVRTC_ERROR_BUILTIN_OPERATION_FAILURE`.
     #[error(
-        "{} has no libnvrtc-builtins of its version beside it; reinstall the package it came from, both files \
-         belong in one folder", path.display()
+        "{} has no libnvrtc-builtins of its version beside it; reinstall the package it came \
+         from, both files belong in one folder",
+        path.display()
     )]
     BuiltinsMissing {
         /// The library.

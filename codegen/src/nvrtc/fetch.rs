@@ -22,11 +22,7 @@ const SCRATCH_PREFIX: &str = ".fetch-";
 const SCRATCH_STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// Fetches `pin` into `data`; returns the path of libnvrtc.
-pub(super) fn fetch(
-    pin: &Pin,
-    data: &Path,
-    notice: &(dyn Fn(&str) + Sync),
-) -> Result<PathBuf, NvrtcError> {
+pub(super) fn fetch(pin: &Pin, data: &Path, notice: &dyn Fn(&str)) -> Result<PathBuf, NvrtcError> {
     let requirement = pin.requirement();
     notice(&format!(
         "NVRTC was not found: fetching {requirement} with pip into {} (about 60 to 90 MB, once)",

@@ -1,9 +1,10 @@
 //! NVRTC, NVIDIA's run-time compiler: found, fetched when missing, loaded and called.
 //!
-//! Nothing links against CUDA. [`Nvrtc::open`] looks for the library in a fixed order ([`FoundBy`]),
-//! fetches a pinned and hash-checked wheel when there is none, and loads it by absolute path.
-//! [`Nvrtc::compile`] turns one CUDA source into both PTX (what the simulator runs) and a cubin
-//! (what is shipped). It needs neither a driver nor a GPU. Linux only, as are the wheels.
+//! Nothing links against CUDA. [`Nvrtc::open`] looks for the library in a fixed order
+//! ([`FoundBy`]), fetches a pinned and hash-checked wheel when there is none, and loads it by
+//! absolute path. [`Nvrtc::compile`] turns one CUDA source into both PTX (what the simulator runs)
+//! and a cubin (what is shipped). It needs neither a driver nor a GPU. Linux only, as are the
+//! wheels.
 //!
 //! ```no_run
 //! use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};

@@ -27,7 +27,7 @@ pub struct OpenOptions<'a> {
     /// driver. A compiler of a later major is passed over: that driver would refuse its cubins.
     pub driver_cuda_major: Option<u32>,
     /// Told, in one line, of a download and of libraries that were passed over.
-    pub notice: &'a (dyn Fn(&str) + Sync),
+    pub notice: &'a dyn Fn(&str),
 }
 
 fn silent(_: &str) {}

@@ -66,7 +66,7 @@ mod tests {
             ptxas info    : Compiling entry function '_Z1aPf' for 'sm_80'\n\
             ptxas info    : Function properties for _Z1aPf\n    \
             1056 bytes stack frame, 2100 bytes spill stores, 2104 bytes spill loads\n\
-            ptxas info    : Used 255 registers, used 1 barriers, 2048 bytes smem, 360 bytes cmem[0]\n\
+            ptxas info    : Used 255 registers, used 1 barriers, 2048 bytes smem\n\
             ptxas info    : Compiling entry function 'b' for 'sm_80'\n\
             ptxas info    : Function properties for b\n    \
             0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\

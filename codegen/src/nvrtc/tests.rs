@@ -13,8 +13,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::{tempdir, TempDir};
 
-const NO_FETCH: fn() -> OpenOptions<'static> =
-    || OpenOptions { allow_fetch: false, ..OpenOptions::default() };
+fn no_fetch() -> OpenOptions<'static> {
+    OpenOptions { allow_fetch: false, ..OpenOptions::default() }
+}
 
 fn folder() -> TempDir {
     tempdir().expect("temporary folder")
@@ -82,7 +83,7 @@ fn the_setting_may_be_a_file_or_a_folder_and_is_never_replaced() {
         assert!(matches!(refused, Err(NvrtcError::Setting { .. })), "{setting:?}: {refused:?}");
     }
     // A file that is there but is no library: an error, not the next place in the order.
-    let error = open_in(&places(file), None, &NO_FETCH()).expect_err("not a library");
+    let error = open_in(&places(file), None, &no_fetch()).expect_err("not a library");
     assert!(error.to_string().contains("libnvrtc-builtins"), "{error}");
 }
 
@@ -129,15 +130,15 @@ fn unusable_libraries_are_passed_over_with_a_notice_and_named_in_the_error() {
         data: Some(machine.path().join("data")),
         ..Places::default()
     };
-    let heard = std::sync::Mutex::new(Vec::new());
-    let notice = |line: &str| heard.lock().expect("not poisoned").push(line.to_owned());
+    let heard = std::cell::RefCell::new(Vec::new());
+    let notice = |line: &str| heard.borrow_mut().push(line.to_owned());
     let options = OpenOptions { allow_fetch: false, driver_cuda_major: None, notice: &notice };
     let error = open_in(&places, pin_for(None, "x86_64"), &options).expect_err("nothing usable");
     let NvrtcError::NotFound { looked_at, requirement } = error else { panic!("{error}") };
     assert!(looked_at.contains(&broken.display().to_string()), "{looked_at}");
     assert!(looked_at.contains(&bare.display().to_string()), "{looked_at}");
     assert_eq!(requirement, "nvidia-cuda-nvrtc==13.0.88");
-    assert_eq!(heard.into_inner().expect("not poisoned").len(), 2);
+    assert_eq!(heard.borrow().len(), 2);
     assert!(!machine.path().join("data").exists(), "nothing is created without a fetch");
 }
 
@@ -240,7 +241,7 @@ fn a_library_without_the_builtins_of_its_version_is_refused() {
     fs::copy(nvrtc.path(), &copy).expect("copy");
     touch(machine.path(), "libnvrtc-builtins.so.0.1");
     let places = Places { setting: Some(copy), ..Places::default() };
-    let error = open_in(&places, None, &NO_FETCH()).expect_err("wrong builtins");
+    let error = open_in(&places, None, &no_fetch()).expect_err("wrong builtins");
     assert!(error.to_string().contains("no libnvrtc-builtins of its version"), "{error}");
 }
 
@@ -290,6 +291,6 @@ fn the_pinned_wheel_is_fetched_when_asked_for() {
     let pin = pin_for(None, std::env::consts::ARCH);
     let nvrtc = open_in(&places, pin, &OpenOptions::default()).expect("fetches");
     assert_eq!((nvrtc.found_by(), nvrtc.version()), (FoundBy::Fetched, (13, 0)));
-    let again = open_in(&places, pin, &NO_FETCH()).expect("found");
+    let again = open_in(&places, pin, &no_fetch()).expect("found");
     assert_eq!(again.found_by(), FoundBy::DataFolder);
 }

@@ -85,8 +85,8 @@ const REQUIRED: [&str; 36] = [
 /// Whether GPUs can be used on this machine. The answer is found once and kept.
 ///
 /// # Errors
-/// [`CudaError::Unavailable`] with the reason: no driver, a driver that is too old, or one that does
-/// not start. Never panics.
+/// [`CudaError::Unavailable`] with the reason: no driver, a driver that is too old, or one that
+/// does not start. Never panics.
 pub fn is_available() -> Result<(), CudaError> {
     static ANSWER: OnceLock<Result<(), CudaError>> = OnceLock::new();
     ANSWER.get_or_init(start).clone()

@@ -16,6 +16,8 @@ pub struct Kernel {
     name: String,
     max_threads: u32,
     static_shared_bytes: u32,
+    /// Size of each parameter in bytes.
+    param_sizes: Vec<u32>,
 }
 
 // SAFETY: modules and functions are handles that the driver lets any thread use.
@@ -28,8 +30,8 @@ impl Kernel {
     /// shared memory that launches will ask for; above 48 KB the driver has to be told beforehand.
     ///
     /// # Errors
-    /// [`CudaError::BadLaunch`] if the cubin is damaged or the GPU has not that much shared memory;
-    /// [`CudaError::Driver`] if the cubin is for another GPU or does not hold the kernel.
+    /// [`CudaError::BadLaunch`] if the cubin is damaged or does not hold the kernel, or if the GPU
+    /// has not that much shared memory; [`CudaError::Driver`] if the cubin is for another GPU.
     pub fn load(
         gpu: &Gpu,
         cubin: &[u8],
@@ -38,7 +40,9 @@ impl Kernel {
     ) -> Result<Kernel, CudaError> {
         let refuse = |reason: String| CudaError::BadLaunch { reason: format!("{name}: {reason}") };
         // The driver trusts the offsets in the file; this finds those that lead out of it.
-        Cubin::parse(cubin).map_err(|e| refuse(e.to_string()))?;
+        let parsed = Cubin::parse(cubin).map_err(|e| refuse(e.to_string()))?;
+        let found =
+            parsed.kernel(name).ok_or_else(|| refuse("the cubin does not hold it".into()))?;
         let c_name = CString::new(name)
             .map_err(|_| refuse("the kernel's name holds a NUL byte".to_owned()))?;
         gpu.make_current()?;
@@ -54,6 +58,7 @@ impl Kernel {
             name: name.to_owned(),
             max_threads: 0,
             static_shared_bytes: 0,
+            param_sizes: found.resources.params.iter().map(|param| param.size).collect(),
         };
         // SAFETY: the module is live and the name NUL-terminated; writes one handle.
         let status =
@@ -99,6 +104,11 @@ impl Kernel {
     /// [`CudaError::Driver`] if the context is lost.
     pub fn local_bytes(&self) -> Result<u32, CudaError> {
         self.attribute(A::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)
+    }
+
+    /// Size of each parameter in bytes, in order.
+    pub(super) fn param_sizes(&self) -> &[u32] {
+        &self.param_sizes
     }
 
     pub(super) fn function(&self) -> sys::CUfunction {

@@ -76,6 +76,7 @@ impl Kernel {
         };
         check_dimensions(launch, &limits).map_err(refuse)?;
         let values = Values::of(self.gpu(), &launch.arguments).map_err(refuse)?;
+        check_sizes(&values.sizes, self.param_sizes()).map_err(refuse)?;
         let mut pointers = values.pointers();
         let mut attributes = attributes(launch);
         let [grid_x, grid_y, grid_z] = launch.grid;
@@ -93,10 +94,9 @@ impl Kernel {
             // Two at most.
             numAttrs: attributes.len() as u32,
         };
-        // SAFETY: the function is live; `pointers` has an entry per argument that points to its
-        // value, and values, attributes and configuration outlive the call, which copies them. That
-        // count and types of the arguments are those of the kernel is the caller's contract, as is
-        // that it stays within its buffers.
+        // SAFETY: the function is live; `pointers` has an entry per parameter that points to a
+        // value of its size, and values, attributes and configuration outlive the call, which
+        // copies them.
         let status = unsafe {
             sys::cuLaunchKernelEx(&config, self.function(), pointers.as_mut_ptr(), ptr::null_mut())
         };
@@ -145,12 +145,22 @@ fn check_dimensions(launch: &Launch<'_>, limits: &Limits) -> Result<(), String> 
     let divides = launch.grid.iter().zip(cluster).all(|(grid, cluster)| grid % cluster == 0);
     if volume(cluster) > MAX_CLUSTER || !divides {
         return Err(format!(
-            "a cluster of {cluster:?}; it must divide the grid {:?} and have {MAX_CLUSTER} blocks at \
-             most",
+            "a cluster of {cluster:?}; it must divide the grid {:?} and have {MAX_CLUSTER} blocks \
+             at most",
             launch.grid
         ));
     }
     Ok(())
+}
+
+/// The driver reads as many values of as many bytes as the kernel has parameters, whatever it is
+/// given.
+fn check_sizes(arguments: &[usize], params: &[u32]) -> Result<(), String> {
+    let same = |(&argument, &param): (&usize, &u32)| u32::try_from(argument) == Ok(param);
+    if arguments.len() == params.len() && arguments.iter().zip(params).all(same) {
+        return Ok(());
+    }
+    Err(format!("arguments of {arguments:?} bytes; the kernel takes parameters of {params:?}"))
 }
 
 fn attributes(launch: &Launch<'_>) -> Vec<sys::CUlaunchAttribute> {
@@ -174,11 +184,14 @@ fn attributes(launch: &Launch<'_>) -> Vec<sys::CUlaunchAttribute> {
 }
 
 /// Argument values at fixed addresses, as the driver wants them.
+#[derive(Default)]
 struct Values {
     /// All values, each at a multiple of 64 bytes: enough for a tensor map, the strictest type.
     storage: Vec<Aligned>,
     /// Where each argument starts, in units of [`Aligned`].
     starts: Vec<usize>,
+    /// Size of each argument in bytes.
+    sizes: Vec<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -190,7 +203,7 @@ const MAX_ARGUMENT_BYTES: usize = 4096;
 
 impl Values {
     fn of(gpu: &Gpu, arguments: &[Argument<'_>]) -> Result<Values, String> {
-        let mut values = Values { storage: Vec::new(), starts: Vec::new() };
+        let mut values = Values::default();
         for (i, argument) in arguments.iter().enumerate() {
             match *argument {
                 Argument::Memory(memory, offset) => {
@@ -219,6 +232,7 @@ impl Values {
 
     fn push(&mut self, bytes: &[u8]) {
         self.starts.push(self.storage.len());
+        self.sizes.push(bytes.len());
         // An empty structure still needs an address.
         for chunk in bytes.chunks(64).chain(bytes.is_empty().then_some(bytes)) {
             let mut aligned = Aligned([0; 64]);
@@ -289,7 +303,7 @@ mod tests {
 
     #[test]
     fn argument_values_keep_their_bytes_and_their_alignment() {
-        let mut values = Values { storage: Vec::new(), starts: Vec::new() };
+        let mut values = Values::default();
         let map: Vec<u8> = (0..128).collect();
         values.push(&7u32.to_ne_bytes());
         values.push(&map);
@@ -303,6 +317,15 @@ mod tests {
             assert_eq!(*pointers[0].cast::<u32>(), 7);
             assert_eq!(std::slice::from_raw_parts(pointers[1].cast::<u8>(), 128), map);
             assert_eq!(*pointers[3].cast::<u64>(), 9);
+        }
+    }
+
+    #[test]
+    fn arguments_have_the_number_and_the_sizes_of_the_parameters() {
+        assert_eq!(check_sizes(&[8, 4, 128], &[8, 4, 128]), Ok(()));
+        for wrong in [&[8, 4][..], &[8, 8, 128], &[8, 4, 128, 4]] {
+            let error = check_sizes(wrong, &[8, 4, 128]).expect_err("wrong");
+            assert!(error.contains("takes parameters of [8, 4, 128]"), "{error}");
         }
     }
 

@@ -44,16 +44,16 @@ impl Memory {
     /// Copies `data` to byte `offset` and waits for the copy.
     ///
     /// # Errors
-    /// [`CudaError::OutOfRange`] if it does not fit; [`CudaError::Driver`] if the copy or an earlier
-    /// launch failed.
+    /// [`CudaError::OutOfRange`] if it does not fit; [`CudaError::Driver`] if the copy or an
+    /// earlier launch failed.
     pub fn upload(&self, offset: usize, data: &[u8]) -> Result<(), CudaError> {
         self.check_range(offset, data.len())?;
         if data.is_empty() {
             return Ok(());
         }
         self.gpu.make_current()?;
-        // SAFETY: the destination range lies in this allocation, the source is a live slice, and the
-        // copy has ended when this returns.
+        // SAFETY: the destination range lies in this allocation, the source is a live slice, and
+        // the copy has ended when this returns.
         let status = unsafe {
             sys::cuMemcpyHtoDAsync_v2(
                 self.address + offset as u64,

@@ -1,9 +1,9 @@
 //! The CUDA driver behind small safe types.
 //!
-//! The driver is loaded when it is first used: a program that links this module builds and starts on
-//! machines without one, where [`is_available`] says why and [`Gpu::open`] gives the same reason as
-//! an error. Only functions that every driver from CUDA 12.0 on has are used, and their presence is
-//! checked before the first call, because the binding would panic on a missing one.
+//! The driver is loaded when it is first used: a program that links this module builds and starts
+//! on machines without one, where [`is_available`] says why and [`Gpu::open`] gives the same reason
+//! as an error. Only functions that every driver from CUDA 12.0 on has are used, and their presence
+//! is checked before the first call, because the binding would panic on a missing one.
 //!
 //! - [`Gpu`]: a device with its context and a stream; [`Attributes`] are what it says of itself.
 //! - [`Memory`]: a device allocation with checked copies.

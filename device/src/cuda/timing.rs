@@ -1,9 +1,9 @@
 //! Timing by CUDA graphs: launches captured once, replayed between two events.
 //!
 //! A graph replays launches back to back without the host in between, so what is measured is the
-//! GPU. The launches rotate over the argument sets that the caller gives: with as many copies of the
-//! weights as overflow the L2 cache, every launch finds it cold. Samples taken while the SM clock was
-//! not what it was for most, or while another process had the GPU, are thrown away.
+//! GPU. The launches rotate over the argument sets that the caller gives: with as many copies of
+//! the weights as overflow the L2 cache, every launch finds it cold. Samples taken while the SM
+//! clock was not what it was for most, or while another process had the GPU, are thrown away.
 
 use super::driver::{check, event_elapsed_ms, CudaError};
 use super::gpu::{new_stream, Gpu};
@@ -53,9 +53,9 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Keeps what was taken under the usual conditions. If every sample was disturbed, all are kept:
-    /// a GPU that is always shared or always changing has no better time to offer, and the spread
-    /// shows it.
+    /// Keeps what was taken under the usual conditions. If every sample was disturbed, all are
+    /// kept: a GPU that is always shared or always changing has no better time to offer, and the
+    /// spread shows it.
     fn of(taken: &[Taken]) -> Samples {
         let mut clocks: Vec<u32> = taken.iter().filter_map(|t| t.clock_mhz).collect();
         clocks.sort_unstable();

@@ -117,6 +117,9 @@ pub(super) fn check_node<'a>(
     own: &Facts,
     child: impl Fn(Id) -> &'a Facts,
 ) -> Result<(), String> {
+    if let Op::Real(i) | Op::At(i) | Op::Magic(i) | Op::Subnormal(i) = op {
+        fits_code(ctx, child(*i))?;
+    }
     match op {
         Op::Magic(i) => fits_magic(ctx, child(*i))?,
         Op::Subnormal(i) => fits_subnormal(ctx, child(*i))?,
@@ -133,6 +136,17 @@ pub(super) fn check_node<'a>(
         }
         Role::Outer if own.position && ctx.engine != Engine::Mma => {
             Err("p varies along k, so it cannot leave the sum".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An integer made from a code must fit the code's own bits, because its neighbours lie right
+/// beside it.
+fn fits_code(ctx: &Context, integer: &Facts) -> Result<(), String> {
+    match integer.magnitude() {
+        Some(hi) if integer.role == Role::Integer && hi > f64::from(ctx.code_max()) => {
+            Err(format!("values up to {hi} do not fit the code's {} bits", ctx.spec.bits))
         }
         _ => Ok(()),
     }

@@ -1,14 +1,15 @@
 //! What a term costs: lane-instructions per weight spent on dequantization.
 //!
-//! The unit is one lane-instruction at Hopper's rate for its pipe; a pipe with half that rate (packed
-//! half arithmetic on sm_86, sm_89 and sm_120, f32 on sm_80) counts twice. Loads and the products
-//! themselves are the same for every term and are not counted.
+//! The unit is one lane-instruction at Hopper's rate for its pipe; a pipe with half that rate
+//! (packed half arithmetic on sm_86, sm_89 and sm_120, f32 on sm_80) counts twice. Loads and the
+//! products themselves are the same for every term and are not counted.
 //!
 //! Three parts add up:
 //! - per weight: packed operations at one half each, masks, shifts, conversions;
 //! - per row and segment (the k that shares one application of group parameters): uniform values,
 //!   once for each position weight where `p` varies along k. Constants are folded and cost nothing;
-//! - per row, token and segment: the root, added into a running total, so that `c * sum` is one FMA.
+//! - per row, token and segment: the root, added into a running total, so that `c * sum` is one
+//!   FMA. The expression is taken as written; that codegen flattens it only makes it cheaper.
 
 use super::{Context, Engine, Facts, Op, Role, Term};
 use crate::{Arch, DType};
@@ -27,6 +28,33 @@ pub struct CostParams {
     /// Rows per lane (`Half2`, `F32`) or 16-row tiles per warp (`Mma`) that share one sum of
     /// activations.
     pub row_tiles: u32,
+}
+
+/// The cost of a term by what it is spent on, in lane-instructions per weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CostParts {
+    /// Masks, shifts, conversions and packed arithmetic on weights.
+    pub weights: f64,
+    /// Uniform values: per row and segment.
+    pub uniforms: f64,
+    /// Plain sums of activations.
+    pub sums: f64,
+    /// The root: per row, token and segment.
+    pub outer: f64,
+}
+
+impl CostParts {
+    /// All parts together.
+    pub fn total(&self) -> f64 {
+        self.weights + self.uniforms + self.sums + self.outer
+    }
+
+    fn add(&mut self, other: CostParts) {
+        self.weights += other.weights;
+        self.uniforms += other.uniforms;
+        self.sums += other.sums;
+        self.outer += other.outer;
+    }
 }
 
 /// Warp instructions per clock and SM that count as one: Hopper's.
@@ -97,16 +125,18 @@ impl<'a> CostModel<'a> {
         }
     }
 
-    /// Lane-instructions per weight of a whole term, equal sub-expressions computed once.
-    pub fn term(&self, term: &Term, facts: &[Facts]) -> f64 {
+    /// The cost of a whole term, equal sub-expressions computed once. `facts` are those of its
+    /// nodes, as in [`super::Lowered`].
+    pub fn term(&self, term: &Term, facts: &[Facts]) -> CostParts {
         let fact = |id: Id| &facts[usize::from(id)];
-        let mut outer: Vec<OuterOps> = Vec::with_capacity(facts.len());
-        let mut total = 0.0;
+        let mut ops: Vec<OuterOps> = Vec::with_capacity(facts.len());
+        let mut parts = CostParts::default();
         for (op, own) in term.nodes().iter().zip(facts) {
-            total += self.node(op, own, fact);
-            outer.push(outer_ops(op, own, |id| (fact(id), outer[usize::from(id)])));
+            parts.add(self.node(op, own, fact));
+            ops.push(outer_ops(op, own, |id| (fact(id), ops[usize::from(id)])));
         }
-        total + self.outer(outer[usize::from(term.root())])
+        parts.outer = self.outer(ops[usize::from(term.root())]);
+        parts
     }
 
     /// The cost of the root, added to the running total.
@@ -114,21 +144,32 @@ impl<'a> CostModel<'a> {
         self.per_outer * ops.add
     }
 
-    /// What one node adds per weight, without its children and without outer operations.
-    pub(super) fn node<'f>(&self, op: &Op, own: &Facts, child: impl Fn(Id) -> &'f Facts) -> f64 {
-        let own_cost = match own.role {
-            Role::Constant | Role::Activation => 0.0,
-            Role::Uniform => self.uniform(op, own),
-            Role::Integer if op.is_leaf() => 0.0,
-            Role::Integer => 0.5 * self.int,
-            Role::Word | Role::Product => 0.0,
-            Role::Weight => self.weight(op, &child),
+    /// What one node adds, without its children and without outer operations.
+    pub(super) fn node<'f>(
+        &self,
+        op: &Op,
+        own: &Facts,
+        child: impl Fn(Id) -> &'f Facts,
+    ) -> CostParts {
+        let mut parts = CostParts::default();
+        match own.role {
+            Role::Constant | Role::Activation | Role::Word => {}
+            Role::Uniform => parts.uniforms = self.uniform(op, own),
+            Role::Integer if op.is_leaf() => {}
+            Role::Integer => parts.weights = 0.5 * self.int,
+            Role::Product => parts.uniforms = self.handed_over(op, child),
+            Role::Weight => {
+                parts.weights = self.weight(op, &child);
+                parts.uniforms = self.handed_over(op, child);
+            }
             Role::Outer => match op {
-                Op::Sum(body) if child(*body).role == Role::Activation => self.plain_sum,
-                _ => 0.0,
+                Op::Sum(body) if child(*body).role == Role::Activation => {
+                    parts.sums = self.plain_sum;
+                }
+                _ => {}
             },
-        };
-        own_cost + self.handed_over(op, own, child)
+        }
+        parts
     }
 
     /// A uniform operation, where it depends on a parameter: others are constants in the code.
@@ -141,10 +182,7 @@ impl<'a> CostModel<'a> {
     }
 
     /// Rounding a uniform value to the compute type and doubling it, where a weight uses it.
-    fn handed_over<'f>(&self, op: &Op, own: &Facts, child: impl Fn(Id) -> &'f Facts) -> f64 {
-        if !matches!(own.role, Role::Weight | Role::Product) {
-            return 0.0;
-        }
+    fn handed_over<'f>(&self, op: &Op, child: impl Fn(Id) -> &'f Facts) -> f64 {
         let uses = op.children().iter().filter(|id| child(**id).hoistable() && child(**id).param);
         uses.count() as f64 * self.per_uniform
     }
@@ -210,5 +248,58 @@ pub(super) fn outer_ops<'f>(
             OuterOps { value: a.value + 1.0, add: a.add }
         }
         _ => OuterOps::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{awq, context};
+    use super::super::Lowered;
+    use super::*;
+
+    fn cost(engine: Engine, act: DType, params: CostParams, gpu: &str, text: &str) -> f64 {
+        let (ctx, arch) = (context(awq(), engine, act), Arch::named(gpu).unwrap());
+        let term: Term = text.parse().unwrap();
+        let lowered = Lowered::new(&term, &ctx).unwrap();
+        CostModel::new(&ctx, &params, &arch).term(&term, &lowered.facts).total()
+    }
+
+    /// Groups so long that only the work per weight counts.
+    const PER_WEIGHT: CostParams =
+        CostParams { group: 1 << 30, segment: 1 << 30, tokens: 8, row_tiles: 1 << 20 };
+
+    fn per_weight(act: DType, text: &str) -> f64 {
+        (cost(Engine::Mma, act, PER_WEIGHT, "h200", text) * 1000.0).round() / 1000.0
+    }
+
+    #[test]
+    fn eight_codes_in_place_take_four_masks_and_one_shift() {
+        let term = "(- (* s (sum (* (subn (at q)) x))) (* (* s z) (sum x)))";
+        assert_eq!(per_weight(DType::F16, term), (4.0 + 1.0) / 8.0);
+    }
+
+    #[test]
+    fn eight_codes_in_low_bits_take_three_shifts_and_packed_operations_one_half() {
+        let term = "(* s (sum (* (- (magic q) (+ 128 z)) x)))";
+        assert_eq!(per_weight(DType::Bf16, term), (4.0 + 3.0 + 4.0) / 8.0);
+    }
+
+    #[test]
+    fn sums_of_activations_cost_one_mma_per_row_tile_they_serve() {
+        let params = CostParams { row_tiles: 4, tokens: 16, ..PER_WEIGHT };
+        let of = |text| cost(Engine::Mma, DType::F16, params, "h200", text);
+        let plain = "(* s (sum (* (subn (at q)) x)))";
+        let corrected = "(- (* s (sum (* (subn (at q)) x))) (sum x))";
+        assert!((of(corrected) - of(plain) - 2.0 / (8.0 * 4.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn roots_are_fmas_into_the_running_total() {
+        let params = CostParams { group: 128, segment: 32, tokens: 2, row_tiles: 1 << 20 };
+        let of = |text| cost(Engine::F32, DType::F16, params, "h200", text);
+        let one = of("(* s (sum (* (subn q) x)))") - of("(sum (* (subn q) x))");
+        assert_eq!(one, 0.0, "a product and a plain sum are both one addition to the total");
+        let nested = of("(* s (* 256 (sum (* (subn q) x))))") - of("(* s (sum (* (subn q) x)))");
+        assert_eq!(nested, 2.0 / 32.0);
     }
 }

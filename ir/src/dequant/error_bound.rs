@@ -41,7 +41,8 @@ impl Bounded {
 
     /// The result of rounding to `dtype`.
     pub fn rounded(self, dtype: DType) -> Bounded {
-        if self.magnitude() > dtype.max_finite() {
+        // An overflow may have become NaN on its way here, by a product with zero.
+        if self.magnitude().is_nan() || self.magnitude() > dtype.max_finite() {
             return Bounded { error: f64::INFINITY, ..self };
         }
         if self.error == 0.0 && dtype.round(self.value) == self.value {
@@ -100,8 +101,8 @@ impl<'a> Evaluator<'a> {
         &self.lowered
     }
 
-    /// The weight `A` of a sum, for one code at position weight `position`, with group parameters in
-    /// the order of the format. 1 for the plain sum of activations.
+    /// The weight `A` of a sum, for one code at position weight `position`, with group parameters
+    /// in the order of the format. 1 for the plain sum of activations.
     pub fn weight(&self, sum: &SumSite, code: u32, params: &[f64], position: f64) -> Bounded {
         let place = Place { params, position, code, sums: &[] };
         match sum.weight {

@@ -19,9 +19,11 @@ pub(super) struct Candidate {
     op: Op,
     children: Vec<Rc<Candidate>>,
     facts: Facts,
-    /// Additive cost of all nodes, counting equal sub-expressions each time.
-    cost: f64,
+    /// Cost of all nodes without outer operations, counting equal sub-expressions each time.
+    inner: f64,
     outer: OuterOps,
+    /// Both together.
+    cost: f64,
     rounding: Rounding,
     size: usize,
     text: String,
@@ -150,16 +152,14 @@ impl<'a> Extraction<'a> {
         let value = class_facts.filter(|class| class.role == facts.role).unwrap_or(&facts);
         let rounding = of_node(self.ctx, node, value, |id| (&child(id).op, &child(id).facts));
         let outer = outer_ops(node, &facts, |id| (&child(id).facts, child(id).outer));
-        let mut cost = self.model.node(node, &facts, |id| &child(id).facts);
-        if facts.role == Role::Outer {
-            cost += self.model.outer(outer);
-            cost -= children.iter().map(|c| self.model.outer(c.outer)).sum::<f64>();
-        }
+        let inner = self.model.node(node, &facts, |id| &child(id).facts).total()
+            + children.iter().map(|c| c.inner).sum::<f64>();
+        let extra = if facts.role == Role::Outer { self.model.outer(outer) } else { 0.0 };
         let text = text(node, &children);
-        let sum = |f: fn(&Candidate) -> f64| children.iter().map(|c| f(c)).sum::<f64>();
         Some(Candidate {
-            cost: cost + sum(|c| c.cost),
+            inner,
             outer,
+            cost: inner + extra,
             rounding: children.iter().fold(rounding, |all, c| all.with(c.rounding)),
             size: 1 + children.iter().map(|c| c.size).sum::<usize>(),
             op: node.clone(),

@@ -193,7 +193,7 @@ impl Facts {
                 let grid = Grid::integers(ctx.code_max().into());
                 Ok(Facts::leaf(Role::Integer, [Some(grid); 2]))
             }
-            // In units of the largest activation, so that the grid of a product bounds its overflow.
+            // In units of the largest activation, so that a product's grid bounds its overflow.
             Op::Activation => {
                 let grid = Grid { lo: -1.0, hi: 1.0, ulp: FLOAT_ULP };
                 Ok(Facts::leaf(Role::Activation, [Some(grid); 2]))
@@ -345,5 +345,34 @@ fn both(a: &Facts, b: &Facts, role: Role, grid: Grids) -> Facts {
         param: a.param || b.param,
         constant: None,
         grid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_constant_is_exact_where_rounding_keeps_it(
+            mantissa in -5000i32..5000,
+            exponent in -30i32..12,
+        ) {
+            let value = f64::from(mantissa) * 2.0f64.powi(exponent);
+            for dtype in [DType::F16, DType::Bf16, DType::F32] {
+                let kept = dtype.round(value) == value;
+                prop_assert_eq!(Grid::constant(value).exact_in(dtype), kept, "{} {}", value, dtype);
+            }
+        }
+    }
+
+    #[test]
+    fn grids_are_exact_up_to_the_types_precision() {
+        let integers = |hi| Grid::integers(hi);
+        assert!(integers(2048.0).exact_in(DType::F16) && !integers(2049.0).exact_in(DType::F16));
+        assert!(integers(256.0).exact_in(DType::Bf16) && !integers(257.0).exact_in(DType::Bf16));
+        let eighths = integers(8.0).mul(Grid::constant(0.125));
+        assert_eq!((eighths.hi, eighths.ulp), (1.0, -3));
     }
 }

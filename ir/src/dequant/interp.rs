@@ -22,8 +22,8 @@ pub struct GroupValues<'a> {
 impl GroupValues<'_> {
     /// The value of a term without rounding.
     ///
-    /// The term must be well typed for `ctx` (see [`super::Lowered`]) and the slices must have equal
-    /// lengths; otherwise the result is NaN.
+    /// The term must be well typed for `ctx` (see [`super::Lowered`]) and the slices must have
+    /// equal lengths; otherwise the result is NaN.
     pub fn value(&self, term: &Term) -> f64 {
         self.at(term, term.root(), 0)
     }

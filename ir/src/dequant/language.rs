@@ -107,7 +107,8 @@ impl FromStr for Name {
 }
 
 egg::define_language! {
-    /// One node of a term; the table in the module's documentation lists the operators. The meaning of every operator is in [`super::GroupValues::value`], its type in
+    /// One node of a term; the table in the module's documentation lists the operators. The
+    /// meaning of every operator is in [`super::GroupValues::value`], its type in
     /// [`super::Facts`], its cost in [`super::CostModel`], its rounding in [`super::Evaluator`].
     // The macro takes no attributes on variants, so their documentation is that table.
     #[allow(missing_docs)]

@@ -3,8 +3,9 @@
 //!
 //! A format says what a weight is, `(* (- q z) s)` for instance. [`source`] makes of it the dot
 //! product of one quant group, `(sum (* (* (- (real q) z) s) x))`; [`variants`] finds the cheapest
-//! equal terms for an engine with an e-graph; codegen emits one of them and sees nothing else of the
-//! format. [`explain`] derives a variant, [`Evaluator`] bounds its rounding errors for the verifier.
+//! equal terms for an engine with an e-graph; codegen emits one of them and sees nothing else of
+//! the format. [`explain`] derives a variant, [`Evaluator`] bounds its rounding errors for the
+//! verifier.
 //!
 //! ```
 //! use qtune_ir::dequant::{explain, variants, Context, CostParams, Engine, Options};
@@ -50,29 +51,32 @@
 //! | `(sum e)` | the sum over one quant group's k |
 //!
 //! Weights come in 16-bit half words of four codes. A word shifted by 0 or 8 has a code at bit 0
-//! (`p = 1`) or bit 4 (`p = 16`) of each half word. On [`Engine::Mma`] `p` is a constant of the row,
-//! on the others it alternates along k and cannot leave the sum.
+//! (`p = 1`) or bit 4 (`p = 16`) of each half word. On [`Engine::Mma`] `p` is a constant of the
+//! row, on the others it alternates along k and cannot leave the sum.
 //!
 //! # What codegen accepts
 //!
 //! [`Lowered`] checks it and is its proof:
 //! - the root is an f32 expression of `+ - * fma neg` per (row, token, quant group) over sums and
 //!   uniform values (constants, group parameters; on `Mma` also `p` and `rp`);
-//! - a sum is `(sum Y)` or `(sum (* A Y))`, where `Y` is `x` or `(* c x)` with a power of two `c`, the
-//!   same `c` in every sum of the term because activations are staged once;
-//! - `A` is computed per weight in [`Context::compute`]'s type by `+ - * fma neg` from conversions of
-//!   the code and from uniform values. A maximal uniform sub-expression of `A` is computed in f32
-//!   once per row, quant group and position weight, and rounded once to the compute type;
-//! - `(sum Y)` costs one more `mma` with a fragment of ones per k-step and warp on `Mma`, and adding
-//!   the lane's activations on the other engines.
+//! - a sum is `(sum Y)` or `(sum (* A Y))`, where `Y` is `x` or `(* c x)` with a power of two `c`,
+//!   the same `c` in every sum of the term because activations are staged once;
+//! - `A` is computed per weight in [`Context::compute`]'s type by `+ - * fma neg` from conversions
+//!   of the code and from uniform values. Integer expressions have values that fit the code's own
+//!   bits (intermediate ones may not: the code is masked before it is shifted). A maximal uniform
+//!   sub-expression of `A` is computed in f32 once per row, quant group and position weight, and
+//!   rounded once to the compute type;
+//! - `(sum Y)` costs one more `mma` with a fragment of ones per k-step and warp on `Mma`, and
+//!   adding the lane's activations on the other engines.
 //!
 //! # Files
 //!
-//! [`language`](Op) operators · [`term`](Term) parser and printer · [`context`](Context) engine and
-//! format · [`root`](source) source term · [`facts`](Facts) types and ranges · [`check`](Lowered)
-//! verifier · [`rules`](RULES) the rewrites, with `README.md` · [`cost`](CostModel) ·
-//! [`rounding`](Rounding) classes · [`extract`](Search) k best terms · [`search`](variants) ·
-//! [`explain`] derivations · [`interp`](GroupValues) exact values · [`error_bound`](Evaluator).
+//! [`language`](Op) operators · [`term`](Term) parser and printer · [`context`](Context) engine
+//! and format · [`root`](source) source term · [`facts`](Facts) types and ranges ·
+//! [`check`](Lowered) verifier · [`rules`](RULES) the rewrites, with `README.md` ·
+//! [`cost`](CostModel) · [`rounding`](Rounding) classes · [`extract`](Search) k best terms ·
+//! [`search`](variants) · [`explain`] derivations · [`interp`](GroupValues) exact values ·
+//! [`error_bound`](Evaluator).
 
 mod check;
 mod context;
@@ -91,7 +95,7 @@ mod term;
 
 pub use check::{Lowered, SumSite, HALF2_CHAIN};
 pub use context::{Context, Engine, POSITIONS};
-pub use cost::{CostModel, CostParams};
+pub use cost::{CostModel, CostParams, CostParts};
 pub use error_bound::{Bounded, Evaluator};
 pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};

@@ -67,6 +67,7 @@ impl Place {
             return id;
         }
         let op = Op::Real(self.raw);
+        // Always true: `real` takes any integer.
         if let Ok(own) = Facts::of(ctx, &op, |id| &facts[usize::from(id)]) {
             facts.push(own);
             self.real = Some(expr.add(op));

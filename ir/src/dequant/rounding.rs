@@ -12,12 +12,8 @@ pub struct Rounding(u8);
 
 /// Every class: its set, its name in output, what it says.
 const CLASSES: [(Rounding, &str, &str); 7] = [
-    (
-        Rounding::WEIGHT_ROUNDED,
-        "weight-rounded",
-        "weights are rounded, as the format's expression is",
-    ),
-    (Rounding::WEIGHT_REASSOCIATED, "weight-reassociated", "weights are rounded in another order"),
+    (Rounding::WEIGHT_ROUNDED, "weight-rounded", "rounded as the format's expression is"),
+    (Rounding::WEIGHT_REASSOCIATED, "weight-reassociated", "rounded in another order"),
     (Rounding::SCALED_AFTER_SUM, "scaled-after-sum", "a group parameter multiplies a sum"),
     (Rounding::OFFSET_CORRECTION, "offset-correction", "an offset is corrected by sum(x)"),
     (Rounding::LARGE_OFFSET, "large-offset", "the offset is large against the codes"),

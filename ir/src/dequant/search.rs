@@ -44,7 +44,7 @@ impl Default for Options<'_> {
 pub struct Variant {
     /// The term.
     pub term: Term,
-    /// Lane-instructions per weight, see [`CostModel`].
+    /// Lane-instructions per weight: the total of [`CostModel::term`].
     pub cost: f64,
     /// Where it rounds.
     pub rounding: Rounding,
@@ -55,6 +55,8 @@ pub struct Variant {
 pub struct Search {
     /// What no other variant beats in both cost and rounding, cheapest first.
     pub variants: Vec<Variant>,
+    /// The other legal terms that were extracted, cheapest first.
+    pub beaten: Vec<Variant>,
     /// Why the saturation ended, such as `saturated`.
     pub stop_reason: String,
     /// E-nodes at the end.
@@ -82,18 +84,12 @@ pub fn variants(
     let model = CostModel::new(ctx, params, arch);
     let graph = &saturated.runner.egraph;
     let extraction = Extraction::new(graph, ctx, &model, options.k);
-    for c in extraction.candidates(graph.find(saturated.root)) { println!("CAND {}", Term::new(&c.to_expr())); }
-    for (i, text) in ["(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))", "(* (* s (* rp 16777216)) (sum (* (subn (at q)) x)))", "(* (* s z) (sum x))", "(* s (* rp 16777216))"].iter().enumerate() {
-      let t: Term = text.parse().unwrap();
-      if let Some(id) = graph.lookup_expr(t.expr()) { println!("T{i} class {:?} {:?}", graph.find(id), graph[graph.find(id)].nodes);
-      for c in extraction.candidates(graph.find(id)) { println!("   {}", Term::new(&c.to_expr())); } }
-    }
     let mut all: Vec<Variant> = extraction
         .candidates(graph.find(saturated.root))
         .filter_map(|candidate| Variant::of(Term::new(&candidate.to_expr()), ctx, &model).ok())
         .collect();
     all.sort_by(Variant::order);
-    let variants = front(all);
+    let (variants, beaten) = front(all);
     if variants.is_empty() {
         return Err(DequantError::NoLegalTerm {
             source_term: saturated.source.to_string(),
@@ -103,6 +99,7 @@ pub fn variants(
     }
     Ok(Search {
         variants,
+        beaten,
         stop_reason: describe(saturated.runner.stop_reason.as_ref()),
         nodes: graph.total_size(),
         classes: graph.number_of_classes(),
@@ -161,7 +158,7 @@ impl Variant {
     /// As [`Lowered::new`].
     pub fn of(term: Term, ctx: &Context, model: &CostModel) -> Result<Variant, DequantError> {
         let lowered = Lowered::new(&term, ctx)?;
-        let cost = model.term(&term, &lowered.facts);
+        let cost = model.term(&term, &lowered.facts).total();
         let rounding = lowered.rounding(&term, ctx);
         Ok(Variant { term, cost, rounding })
     }
@@ -183,13 +180,17 @@ impl Lowered {
     }
 }
 
-/// The variants, in order of cost, whose rounding no earlier one's is a subset of.
-fn front(sorted: Vec<Variant>) -> Vec<Variant> {
+/// Splits variants in order of cost into those whose rounding no earlier one's is a subset of, and
+/// the rest.
+fn front(sorted: Vec<Variant>) -> (Vec<Variant>, Vec<Variant>) {
     let mut kept: Vec<Variant> = Vec::new();
+    let mut beaten = Vec::new();
     for variant in sorted {
-        if !kept.iter().any(|better| variant.rounding.contains(better.rounding)) {
+        if kept.iter().any(|better| variant.rounding.contains(better.rounding)) {
+            beaten.push(variant);
+        } else {
             kept.push(variant);
         }
     }
-    kept
+    (kept, beaten)
 }

@@ -47,12 +47,14 @@ fn powers(first: u32, last: u32) -> Vec<u32> {
 }
 
 impl Factors {
-    /// Powers of two that the problem has room for, and the exact number of token tiles.
+    /// Powers of two that the problem has room for, and the number of token tiles that just fits:
+    /// even, as one `ldmatrix.x4` brings two.
     pub fn new(p: &Problem, arch: &Arch) -> Factors {
         let tokens = p.m.next_power_of_two();
         let tiles = p.m.div_ceil(FRAGMENT_M);
         let mut token_tiles = powers(2, tiles.min(8));
-        token_tiles.extend((2..=8).contains(&tiles).then_some(tiles));
+        let fitting = tiles.next_multiple_of(2);
+        token_tiles.extend((2..=8).contains(&tiles).then_some(fitting));
         token_tiles.sort_unstable();
         token_tiles.dedup();
         let pieces = p.k.div_ceil(PIECE_K).next_power_of_two();
@@ -131,8 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_number_of_token_tiles_is_among_the_factors() {
-        assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m24").token_tiles, [2, 3]);
+    fn the_number_of_token_tiles_that_just_fits_is_among_the_factors() {
+        assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m24").token_tiles, [2, 4]);
+        assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m48").token_tiles, [2, 4, 6]);
         assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m64").token_tiles, [2, 4, 8]);
         assert_eq!(factors("w4a16.awq-g128.f16-f16.n5120.k5120.m65").token_tiles, [2, 4, 8]);
     }

@@ -1,20 +1,19 @@
 //! Registers, resident blocks and bytes in flight of a schedule, before it is compiled.
 
-use super::lower::PIECE_K;
 use crate::arch::SHARED_RESERVE;
-use crate::{Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
+use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
 
 /// Registers that one thread can have (CUDA C++ Programming Guide, "Compute Capabilities").
 pub const REGISTERS_PER_THREAD: u32 = 255;
 /// Registers are given to a warp in units of this many (the same, "register allocation unit").
 const REGISTER_UNIT: u32 = 256;
-/// Addresses, loop counters and grid indices: a typical main loop of the generated kernels.
-const BASE_REGISTERS: u32 = 24;
-/// Temporaries of a dequantization term: a pair of halves for every code position, and masks.
-const DEQUANT_REGISTERS: u32 = 12;
-/// `mma` operands in flight: a 16x16 fragment of weights before and after conversion, activation
-/// fragments, the next chunk.
-const FRAGMENT_REGISTERS: u32 = 40;
+/// Addresses, loop counters, grid indices and masks of a `gemv` main loop. This and the following
+/// were fitted to what the compiler takes for a dozen kernels on `sm_90a`.
+const GEMV_REGISTERS: u32 = 22;
+/// Of bounds and addresses where activations come from global memory, of widened ones for f32.
+const GEMV_OPERAND_REGISTERS: u32 = 8;
+/// The same for `mma`, with a 16x16 fragment of weights before and after conversion.
+const MMA_REGISTERS: u32 = 36;
 /// Registers of one 16-byte load.
 const LOAD_REGISTERS: u32 = 4;
 /// Bytes of one load of weights by one lane.
@@ -32,25 +31,32 @@ fn sums_groups_apart(dequant: &str, problem: &Problem, spec: &WeightSpec) -> boo
 /// Registers per thread, estimated: accumulators (twice if group sums are kept apart), loads in
 /// flight, operands. The compiler has the last word.
 pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u32 {
-    let copies = 1 + u32::from(sums_groups_apart(schedule.dequant(), problem, spec));
     match schedule {
-        Schedule::Gemv(s) => gemv_registers(s, spec, copies),
-        Schedule::Mma(s) => mma_registers(s, copies),
+        Schedule::Gemv(s) => gemv_registers(s, spec),
+        Schedule::Mma(s) => {
+            let apart = sums_groups_apart(&s.dequant, problem, spec);
+            mma_registers(s, 1 + u32::from(apart))
+        }
     }
 }
 
-fn gemv_registers(s: &GemvSchedule, spec: &WeightSpec, copies: u32) -> u32 {
-    let params = s.rows * spec.params.len() as u32;
-    // One piece of the activations of each token as half2 pairs.
-    let activations = s.tokens * PIECE_K / 2;
-    let accumulators = s.rows * s.tokens * copies;
-    let loads = s.unroll * s.rows * LOAD_REGISTERS;
-    BASE_REGISTERS + DEQUANT_REGISTERS + loads + params + activations + accumulators
+fn gemv_registers(s: &GemvSchedule, spec: &WeightSpec) -> u32 {
+    let loads = s.unroll * s.rows * (LOAD_REGISTERS + spec.packed_param_bytes().div_ceil(4));
+    // Eight activations of each token at a time; a group's sums and the totals.
+    let activations = s.tokens * 4;
+    let sums = s.rows * s.tokens * 2;
+    let operands = u32::from(!s.stage_x) + u32::from(s.accumulate == Accumulate::F32);
+    GEMV_REGISTERS + loads + activations + sums + operands * GEMV_OPERAND_REGISTERS
 }
 
 fn mma_registers(s: &MmaSchedule, copies: u32) -> u32 {
     let accumulators = s.row_tiles() * s.token_tiles() * 4 * copies;
-    accumulators + FRAGMENT_REGISTERS + BASE_REGISTERS + s.row_tiles() * LOAD_REGISTERS
+    // Two k16 steps of activations for every token tile, and their sums.
+    let tokens = 8 * s.token_tiles();
+    // Where a thread's pieces of activations come from and go to.
+    let places = 2 * (s.block_m * s.block_k / 8).div_ceil(s.threads().max(1));
+    let words = s.row_tiles() * LOAD_REGISTERS;
+    MMA_REGISTERS + accumulators + tokens + places + words
 }
 
 /// Blocks that one SM holds at once: the least of what registers, shared memory, warps and the

@@ -36,7 +36,8 @@ pub enum CubinError {
         /// The section or attribute.
         what: &'static str,
     },
-    /// Machine code that is no whole number of 16-byte instructions, or longer than a kernel can be.
+    /// Machine code that is no whole number of 16-byte instructions, or longer than a kernel can
+    /// be.
     #[error(
         "machine code of {len} bytes is not a whole number of 16-byte instructions up to 1 MiB"
     )]

@@ -49,7 +49,8 @@ impl<'a> Lowering<'a> {
     /// Opens a scope: all its labels and declarations are visible in all its statements, forward
     /// references included.
     fn scope(&mut self, body: &'a [Statement]) -> Result<(), SimError> {
-        self.names.scopes.push(self.declarations(body)?);
+        let scope = self.declarations(body)?;
+        self.names.scopes.push(scope);
         for statement in body {
             match statement {
                 Statement::Scope(inner) => self.scope(inner)?,

@@ -7,10 +7,10 @@
 //!                             shared, warp, l2, dram, latency) + tail + fix-up
 //! ```
 //!
-//! - Pipes: work of the busiest SM (`ceil(blocks / SMs)` blocks, the quantisation over SMs) over the
-//!   pipe's rate. With fewer than four warps on an SM only that many sub-cores work.
-//! - `dram`: all bytes at sustained bandwidth. `latency`: Little's law, bytes outstanding on all SMs
-//!   per loaded DRAM latency. `l2`: 64 bytes per clock of each working SM.
+//! - Pipes: work of the busiest SM (`ceil(blocks / SMs)` blocks, the quantisation over SMs) over
+//!   the pipe's rate. With fewer than four warps on an SM only that many sub-cores work.
+//! - `dram`: all bytes at sustained bandwidth. `latency`: Little's law, bytes outstanding on all
+//!   SMs per loaded DRAM latency. `l2`: 64 bytes per clock of each working SM.
 //! - `warp`: stall cycles of one warp, times the rounds that blocks take turns in.
 //! - `norm` is the p-norm with p = [`OVERLAP_EXPONENT`]: resources overlap, but imperfectly, so two
 //!   terms of equal size cost 19 % more than one. What it adds to the largest term is shown as the
@@ -160,7 +160,8 @@ fn pipe_terms(machine: &Machine, load: &Workload, spread: &Spread) -> Vec<Term> 
     let term = |name, what: &str, amount: f64, per_clock: f64| {
         let cycles = blocks * amount / per_clock;
         let detail = format!(
-            "{amount:.0} {what} a block, {blocks:.0} blocks on the busiest SM, {per_clock:.2} a clock"
+            "{amount:.0} {what} a block, {blocks:.0} blocks on the busiest SM, {per_clock:.2} \
+             a clock"
         );
         Term { name, us: cycles / machine.cycles_per_us(), detail }
     };

@@ -1,8 +1,8 @@
 //! How many thread blocks fit on one SM, and what keeps more from fitting.
 //!
-//! Rules of the CUDA programming guide's "Compute Capabilities" and of `cuda_occupancy.h`: registers
-//! go to warps in units of 256, each of the four sub-cores has its own quarter of the file, and
-//! every block takes a kilobyte of shared memory for the system.
+//! Rules of the CUDA programming guide's "Compute Capabilities" and of `cuda_occupancy.h`:
+//! registers go to warps in units of 256, each of the four sub-cores has its own quarter of the
+//! file, and every block takes a kilobyte of shared memory for the system.
 
 use crate::cubin::SHARED_RESERVE_BYTES;
 use serde::{Deserialize, Serialize};

@@ -2,13 +2,13 @@
 
 use super::int::{map1, map1_64, map2};
 use super::numeric::{
-    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_bf16_truncated, f32_to_f16, f32_to_f16_truncated,
+    bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_bf16_truncated, f32_to_f16, f32_to_f16_truncated,
     f64_to_f32_odd, flush, F32_NAN,
 };
 use super::simd::versions;
 use crate::address;
 use crate::program::{ConvertType, Rounding, Slot, Space};
-use crate::state::{Lanes32, Lanes64, Warp, LANES};
+use crate::state::{each_lane, Lanes32, Lanes64, Warp, LANES};
 
 /// Operands and modifiers of `cvt`.
 pub(crate) struct Convert {
@@ -182,14 +182,14 @@ fn scalar(c: &Convert, bits: u64) -> u64 {
 versions! {
     /// f16 in the low halves to f32.
     pub(crate) fn widen_f16(a: &Lanes32) -> Lanes32 {
-        std::array::from_fn(|l| f16_to_f32(a[l] & 0xFFFF).to_bits())
+        each_lane!(|l| canonical(f16_to_f32(a[l] & 0xFFFF)))
     }
 }
 
 versions! {
     /// f32 to f16, nearest even.
     pub(crate) fn narrow_f16(a: &Lanes32) -> Lanes32 {
-        std::array::from_fn(|l| f32_to_f16(f32::from_bits(a[l])))
+        each_lane!(|l| f32_to_f16(f32::from_bits(a[l])))
     }
 }
 
@@ -200,16 +200,12 @@ pub(crate) fn convert(w: &mut Warp, mask: u32, c: &Convert) {
         (S64, S32, true, false) => return widen(w, mask, c, |x| x as i32 as i64 as u64),
         (U64 | S64, U32, true, false) => return widen(w, mask, c, u64::from),
         (U32 | S32, U64 | S64, false, true) if !c.sat => {
-            let out: Lanes32 = w.get64(c.a).map(|x| x as u32);
+            let x = w.get64(c.a);
+            let out: Lanes32 = each_lane!(|lane| x[lane] as u32);
             return w.set32(c.d, mask, &out);
         }
         (F32, F16, false, false) if plain => {
-            let mut out = widen_f16(w.get32(c.a));
-            out.iter_mut().for_each(|v| {
-                if f32::from_bits(*v).is_nan() {
-                    *v = F32_NAN;
-                }
-            });
+            let out = widen_f16(w.get32(c.a));
             return w.set32(c.d, mask, &out);
         }
         (F32, Bf16, false, false) if plain => {
@@ -236,7 +232,8 @@ pub(crate) fn convert(w: &mut Warp, mask: u32, c: &Convert) {
 }
 
 fn widen(w: &mut Warp, mask: u32, c: &Convert, f: impl Fn(u32) -> u64) {
-    let out: Lanes64 = w.get32(c.a).map(f);
+    let x = w.get32(c.a);
+    let out: Lanes64 = each_lane!(|lane| f(x[lane]));
     w.set64(c.d, mask, &out);
 }
 
@@ -321,7 +318,8 @@ pub(crate) fn unpack(w: &mut Warp, mask: u32, wide: bool, a: Slot, parts: &[Slot
     let bits = if wide { 64 } else { 32 } / parts.len() as u32;
     let keep = (1u64 << bits) - 1;
     for (i, &part) in parts.iter().enumerate() {
-        let out: Lanes32 = source.map(|v| (v >> (bits * i as u32) & keep) as u32);
+        let shift = bits * i as u32;
+        let out: Lanes32 = each_lane!(|lane| (source[lane] >> shift & keep) as u32);
         w.set32(part, mask, &out);
     }
 }
@@ -379,7 +377,7 @@ mod tests {
         assert_eq!(scalar(&c, 2049), u64::from(half::f16::from_f32(2048.0).to_bits()));
         let c = plain(ConvertType::F32, ConvertType::U64, Rounding::Nearest);
         let tie_plus_one = (1u64 << 60) + (1 << 36) + 1;
-        assert_eq!(f32::from_bits(scalar(&c, tie_plus_one) as u32), 1.152_921_6e18f32.next_up());
+        assert_eq!(f32::from_bits(scalar(&c, tie_plus_one) as u32), ((1u64 << 60) as f32).next_up());
         let up = plain(ConvertType::F32, ConvertType::U32, Rounding::Up);
         assert_eq!(f32::from_bits(scalar(&up, (1 << 24) + 1) as u32), 16_777_218.0);
     }

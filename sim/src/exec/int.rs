@@ -1,13 +1,13 @@
 //! Integer arithmetic, logic, comparison and selection.
 
 use crate::program::{BoolOp, Compare, CompareType, Int1, Int2, IntType, PredicateSource, Slot};
-use crate::state::{Lanes32, Lanes64, Warp, LANES};
+use crate::state::{each_lane, Lanes32, Lanes64, Warp, LANES};
 
 /// d = f(a, b) in the 32-bit file.
 #[inline(always)]
 pub(crate) fn map2(w: &mut Warp, mask: u32, [d, a, b]: [Slot; 3], f: impl Fn(u32, u32) -> u32) {
     let (x, y) = (w.get32(a), w.get32(b));
-    let out: Lanes32 = std::array::from_fn(|lane| f(x[lane], y[lane]));
+    let out: Lanes32 = each_lane!(|lane| f(x[lane], y[lane]));
     w.set32(d, mask, &out);
 }
 
@@ -15,21 +15,23 @@ pub(crate) fn map2(w: &mut Warp, mask: u32, [d, a, b]: [Slot; 3], f: impl Fn(u32
 #[inline(always)]
 pub(crate) fn map2_64(w: &mut Warp, mask: u32, [d, a, b]: [Slot; 3], f: impl Fn(u64, u64) -> u64) {
     let (x, y) = (w.get64(a), w.get64(b));
-    let out: Lanes64 = std::array::from_fn(|lane| f(x[lane], y[lane]));
+    let out: Lanes64 = each_lane!(|lane| f(x[lane], y[lane]));
     w.set64(d, mask, &out);
 }
 
 /// d = f(a) in the 32-bit file.
 #[inline(always)]
 pub(crate) fn map1(w: &mut Warp, mask: u32, d: Slot, a: Slot, f: impl Fn(u32) -> u32) {
-    let out: Lanes32 = w.get32(a).map(f);
+    let x = w.get32(a);
+    let out: Lanes32 = each_lane!(|lane| f(x[lane]));
     w.set32(d, mask, &out);
 }
 
 /// d = f(a) in the 64-bit file.
 #[inline(always)]
 pub(crate) fn map1_64(w: &mut Warp, mask: u32, d: Slot, a: Slot, f: impl Fn(u64) -> u64) {
-    let out: Lanes64 = w.get64(a).map(f);
+    let x = w.get64(a);
+    let out: Lanes64 = each_lane!(|lane| f(x[lane]));
     w.set64(d, mask, &out);
 }
 
@@ -42,7 +44,7 @@ pub(crate) fn map3(
     f: impl Fn(u32, u32, u32) -> u32,
 ) {
     let (x, y, z) = (w.get32(a), w.get32(b), w.get32(c));
-    let out: Lanes32 = std::array::from_fn(|lane| f(x[lane], y[lane], z[lane]));
+    let out: Lanes32 = each_lane!(|lane| f(x[lane], y[lane], z[lane]));
     w.set32(d, mask, &out);
 }
 
@@ -55,7 +57,7 @@ pub(crate) fn map3_64(
     f: impl Fn(u64, u64, u64) -> u64,
 ) {
     let (x, y, z) = (w.get64(a), w.get64(b), w.get64(c));
-    let out: Lanes64 = std::array::from_fn(|lane| f(x[lane], y[lane], z[lane]));
+    let out: Lanes64 = each_lane!(|lane| f(x[lane], y[lane], z[lane]));
     w.set64(d, mask, &out);
 }
 
@@ -171,7 +173,7 @@ fn shift(w: &mut Warp, mask: u32, left: bool, ty: IntType, [d, a, b]: [Slot; 3])
         (IntType::U64 | IntType::S64, _) => {
             let signed = ty == IntType::S64;
             let (x, n) = (w.get64(a), w.get32(b));
-            let out: Lanes64 = std::array::from_fn(|lane| {
+            let out: Lanes64 = each_lane!(|lane| {
                 let (x, n) = (x[lane], n[lane]);
                 match (left, signed) {
                     (true, _) => x.checked_shl(n).unwrap_or(0),
@@ -234,7 +236,7 @@ pub(crate) fn mul_wide(w: &mut Warp, mask: u32, ty: IntType, [d, a, b]: [Slot; 3
             let zero = [0; LANES];
             let addend = c.map_or(&zero, |c| w.get32(c));
             let (x, y) = (w.get32(a), w.get32(b));
-            let out: Lanes32 = std::array::from_fn(|lane| {
+            let out: Lanes32 = each_lane!(|lane| {
                 let product = extend(ty, x[lane]).wrapping_mul(extend(ty, y[lane]));
                 (product as u32).wrapping_add(addend[lane])
             });
@@ -245,12 +247,12 @@ pub(crate) fn mul_wide(w: &mut Warp, mask: u32, ty: IntType, [d, a, b]: [Slot; 3
             let addend = c.map_or(&zero, |c| w.get64(c));
             let (x, y) = (w.get32(a), w.get32(b));
             let out: Lanes64 = if ty == IntType::S32 {
-                std::array::from_fn(|lane| {
+                each_lane!(|lane| {
                     let product = i64::from(x[lane] as i32) * i64::from(y[lane] as i32);
                     (product as u64).wrapping_add(addend[lane])
                 })
             } else {
-                std::array::from_fn(|lane| {
+                each_lane!(|lane| {
                     (u64::from(x[lane]) * u64::from(y[lane])).wrapping_add(addend[lane])
                 })
             };
@@ -310,7 +312,7 @@ pub(crate) fn bfe(w: &mut Warp, mask: u32, ty: IntType, [d, a, pos, len]: [Slot;
     let signed = matches!(ty, IntType::S32 | IntType::S64);
     if matches!(ty, IntType::U64 | IntType::S64) {
         let (x, p, n) = (w.get64(a), w.get32(pos), w.get32(len));
-        let out: Lanes64 = std::array::from_fn(|l| extract(x[l], 64, signed, p[l], n[l]));
+        let out: Lanes64 = each_lane!(|l| extract(x[l], 64, signed, p[l], n[l]));
         w.set64(d, mask, &out);
     } else {
         map3(w, mask, [d, a, pos, len], |x, p, n| extract(u64::from(x), 32, signed, p, n) as u32);
@@ -329,11 +331,11 @@ pub(crate) fn bfi(w: &mut Warp, mask: u32, wide: bool, [d, a, b, pos, len]: [Slo
     let (p, n) = (w.get32(pos), w.get32(len));
     if wide {
         let (x, y) = (w.get64(a), w.get64(b));
-        let out: Lanes64 = std::array::from_fn(|l| insert(x[l], y[l], p[l], n[l]));
+        let out: Lanes64 = each_lane!(|l| insert(x[l], y[l], p[l], n[l]));
         w.set64(d, mask, &out);
     } else {
         let (x, y) = (w.get32(a), w.get32(b));
-        let out: Lanes32 = std::array::from_fn(|l| {
+        let out: Lanes32 = each_lane!(|l| {
             insert(u64::from(x[l]), u64::from(y[l]), p[l], n[l]) as u32
         });
         w.set32(d, mask, &out);
@@ -507,7 +509,7 @@ pub(crate) fn set(
                 (true, FloatType::F16x2) => 0x3C00,
                 (true, _) => 0x3F80,
             };
-            std::array::from_fn(|l| (low >> l & 1) * one | (high >> l & 1) * one << 16)
+            each_lane!(|l| (low >> l & 1) * one | (high >> l & 1) * one << 16)
         }
         _ => {
             let holds = match ty {
@@ -515,7 +517,7 @@ pub(crate) fn set(
                 CompareType::Float(ty) => super::float::compare(w, compare, ty, a, b).0,
             };
             let one = if float_result { 1f32.to_bits() } else { u32::MAX };
-            std::array::from_fn(|l| if holds >> l & 1 != 0 { one } else { 0 })
+            each_lane!(|l| if holds >> l & 1 != 0 { one } else { 0 })
         }
     };
     w.set32(d, mask, &out);
@@ -526,12 +528,12 @@ pub(crate) fn select(w: &mut Warp, mask: u32, wide: bool, [d, a, b]: [Slot; 3], 
     if wide {
         let (x, y) = (w.get64(a), w.get64(b));
         let out: Lanes64 =
-            std::array::from_fn(|l| if choose_a >> l & 1 != 0 { x[l] } else { y[l] });
+            each_lane!(|l| if choose_a >> l & 1 != 0 { x[l] } else { y[l] });
         w.set64(d, mask, &out);
     } else {
         let (x, y) = (w.get32(a), w.get32(b));
         let out: Lanes32 =
-            std::array::from_fn(|l| if choose_a >> l & 1 != 0 { x[l] } else { y[l] });
+            each_lane!(|l| if choose_a >> l & 1 != 0 { x[l] } else { y[l] });
         w.set32(d, mask, &out);
     }
 }

@@ -8,7 +8,7 @@ use crate::device_memory;
 use crate::memory::Access as BufferAccess;
 use crate::program::{Access, Address, Space};
 use crate::shared::Conflict;
-use crate::state::{lanes, Lanes64, Warp, FULL, LANES};
+use crate::state::{each_lane, lanes, Lanes64, Warp, FULL, LANES};
 
 /// Direction of an access, for messages and checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +33,11 @@ impl Direction {
 pub(crate) fn addresses(w: &Warp, address: Address) -> Lanes64 {
     let offset = address.offset as u64;
     if address.wide {
-        w.get64(address.base).map(|base| base.wrapping_add(offset))
+        let base = w.get64(address.base);
+        each_lane!(|lane| base[lane].wrapping_add(offset))
     } else {
-        w.get32(address.base).map(|base| u64::from(base).wrapping_add(offset))
+        let base = w.get32(address.base);
+        each_lane!(|lane| u64::from(base[lane]).wrapping_add(offset))
     }
 }
 
@@ -104,7 +106,7 @@ pub(crate) fn global_groups(
             block.report(FindingKind::OutOfBounds, Place::at(first, addresses[first]), message);
             continue;
         };
-        let offsets = addresses.map(device_memory::offset);
+        let offsets = each_lane!(|lane| device_memory::offset(addresses[lane]));
         let length = buffer.len() as u64;
         let mut bad = 0;
         for lane in 0..LANES {
@@ -272,7 +274,7 @@ pub(crate) fn check_shared_write(block: &mut Block<'_>, lane: usize, at: usize, 
 /// Shared addresses as the traffic counter wants them.
 #[inline(always)]
 pub(crate) fn narrow(addresses: &Lanes64) -> [u32; LANES] {
-    addresses.map(|a| a as u32)
+    each_lane!(|lane| addresses[lane] as u32)
 }
 
 fn total_bytes(access: &Access) -> u64 {

@@ -7,7 +7,7 @@ use super::numeric::{
     bf16_to_f32, canonical, f16_to_f32, f32_to_f16, fma_bf16, fma_f16,
 };
 use crate::program::Float2;
-use crate::state::Lanes32;
+use crate::state::{each_lane, Lanes32};
 
 /// Whether the fast versions may be called.
 #[cfg(target_arch = "x86_64")]
@@ -44,9 +44,9 @@ pub(crate) use versions;
 versions! {
     /// a * b + c in f32, one rounding.
     pub(crate) fn fma_f32(a: &Lanes32, b: &Lanes32, c: &Lanes32) -> Lanes32 {
-        std::array::from_fn(|l| {
-            let [x, y, z] = [a[l], b[l], c[l]].map(f32::from_bits);
-            canonical(x.mul_add(y, z))
+        each_lane!(|l| {
+            let product = f32::from_bits(a[l]);
+            canonical(product.mul_add(f32::from_bits(b[l]), f32::from_bits(c[l])))
         })
     }
 }
@@ -59,11 +59,15 @@ versions! {
     pub(crate) fn f16x2_arithmetic(op: Float2, a: &Lanes32, b: &Lanes32) -> Lanes32 {
         macro_rules! apply {
             ($op:tt) => {
-                std::array::from_fn(|l| {
-                    let low = f16_to_f32(a[l] & 0xFFFF) $op f16_to_f32(b[l] & 0xFFFF);
-                    let high = f16_to_f32(a[l] >> 16) $op f16_to_f32(b[l] >> 16);
-                    f32_to_f16(low) | f32_to_f16(high) << 16
-                })
+                {
+                    let low: Lanes32 = each_lane!(|l| {
+                        f32_to_f16(f16_to_f32(a[l] & 0xFFFF) $op f16_to_f32(b[l] & 0xFFFF))
+                    });
+                    let high: Lanes32 = each_lane!(|l| {
+                        f32_to_f16(f16_to_f32(a[l] >> 16) $op f16_to_f32(b[l] >> 16))
+                    });
+                    each_lane!(|l| low[l] | high[l] << 16)
+                }
             };
         }
         match op {
@@ -77,23 +81,33 @@ versions! {
 versions! {
     /// a * b + c on f16 pairs, one rounding.
     pub(crate) fn fma_f16x2(a: &Lanes32, b: &Lanes32, c: &Lanes32) -> Lanes32 {
-        std::array::from_fn(|l| {
-            let [x, y, z] = [a[l], b[l], c[l]].map(|v| f16_to_f32(v & 0xFFFF));
-            let low = f32_to_f16(fma_f16(x, y, z));
-            let [x, y, z] = [a[l], b[l], c[l]].map(|v| f16_to_f32(v >> 16));
-            low | f32_to_f16(fma_f16(x, y, z)) << 16
-        })
+        let low: Lanes32 = each_lane!(|l| f32_to_f16(fma_f16(
+            f16_to_f32(a[l] & 0xFFFF),
+            f16_to_f32(b[l] & 0xFFFF),
+            f16_to_f32(c[l] & 0xFFFF)
+        )));
+        let high: Lanes32 = each_lane!(|l| f32_to_f16(fma_f16(
+            f16_to_f32(a[l] >> 16),
+            f16_to_f32(b[l] >> 16),
+            f16_to_f32(c[l] >> 16)
+        )));
+        each_lane!(|l| low[l] | high[l] << 16)
     }
 }
 
 versions! {
     /// a * b + c on bf16 pairs, one rounding.
     pub(crate) fn fma_bf16x2(a: &Lanes32, b: &Lanes32, c: &Lanes32) -> Lanes32 {
-        std::array::from_fn(|l| {
-            let [x, y, z] = [a[l], b[l], c[l]].map(|v| bf16_to_f32(v & 0xFFFF));
-            let low = fma_bf16(x, y, z);
-            let [x, y, z] = [a[l], b[l], c[l]].map(|v| bf16_to_f32(v >> 16));
-            low | fma_bf16(x, y, z) << 16
-        })
+        let low: Lanes32 = each_lane!(|l| fma_bf16(
+            bf16_to_f32(a[l] & 0xFFFF),
+            bf16_to_f32(b[l] & 0xFFFF),
+            bf16_to_f32(c[l] & 0xFFFF)
+        ));
+        let high: Lanes32 = each_lane!(|l| fma_bf16(
+            bf16_to_f32(a[l] >> 16),
+            bf16_to_f32(b[l] >> 16),
+            bf16_to_f32(c[l] >> 16)
+        ));
+        each_lane!(|l| low[l] | high[l] << 16)
     }
 }

@@ -1,8 +1,8 @@
 //! Basic blocks, dominators and natural loops of one kernel.
 //!
 //! A loop is what its back edges say: an edge to a block that dominates its source. Taking every
-//! backward branch for a loop would be wrong, because the assembler moves rarely executed blocks (the
-//! retry of a barrier wait) behind the kernel and branches back from there.
+//! backward branch for a loop would be wrong, because the assembler moves rarely executed blocks
+//! (the retry of a barrier wait) behind the kernel and branches back from there.
 
 use super::class::Counts;
 use super::decode::{Flow, Instruction, INSTRUCTION_BYTES};

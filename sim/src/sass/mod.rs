@@ -90,9 +90,9 @@ impl Program {
     }
 
     /// Warp instructions that one warp executes in loops, given `trips[i]`: how often the body of
-    /// loop `i` runs per entry of that loop (a fraction where warps differ). Loops nest, so an inner
-    /// loop's instructions count once per trip of every loop around it. Times 32 lanes and the
-    /// number of warps, over the weights they consume, this is lane-instructions per weight.
+    /// loop `i` runs per entry of that loop (a fraction where warps differ). Loops nest, so an
+    /// inner loop's instructions count once per trip of every loop around it. Times 32 lanes and
+    /// the number of warps, over the weights they consume, this is lane-instructions per weight.
     ///
     /// # Panics
     /// If `trips` has not one entry per loop.

@@ -1,7 +1,7 @@
 //! The opcode table: nine bits of an instruction to its name and class.
 //!
-//! NVIDIA does not document the encoding. Bits 0 to 8 select the operation, bits 9 to 11 the form of
-//! its operands. The table was read off `nvdisasm` 13.5 by disassembling every 12-bit value for
+//! NVIDIA does not document the encoding. Bits 0 to 8 select the operation, bits 9 to 11 the form
+//! of its operands. The table was read off `nvdisasm` 13.5 by disassembling every 12-bit value for
 //! sm_80, 86, 89, 90a, 100a and 120a; `fixtures/opcodes.txt` keeps what it printed for the code of
 //! real kernels, and a test compares the two. Graphics operations are left out on purpose.
 
@@ -307,8 +307,8 @@ mod tests {
             for sm in words {
                 let sm = sm.parse().expect("a compute capability");
                 let (ours, class) = lookup(opcode & 0x1ff, sm);
-                // One row stands for the thread-block and the cluster form, for arrive and wait; and
-                // the table names the pipe where nvdisasm does in a suffix.
+                // One row stands for the thread-block and the cluster form, for arrive and wait;
+                // and the table names the pipe where nvdisasm does in a suffix.
                 let name = name.strip_prefix("CGA").unwrap_or(name).split('_').next();
                 assert_eq!(ours.split('.').next(), name, "{line} on sm_{sm}");
                 assert_ne!(class, Class::Other, "{line}");

@@ -5,7 +5,7 @@ use crate::weights::{WeightSource, Weights};
 use qtune_codegen::{generate, Argument, Kernel};
 use qtune_device::{
     Access, ArgValue, Blocks, Buffer, Device, DeviceError, Evidence, KernelImage, LaunchArgs,
-    LaunchOutcome, LoadedKernel, Resources, TimeOptions, Timing,
+    LaunchOutcome, LoadedKernel, Resources, Timing, TimingPlan,
 };
 use qtune_ir::{Arch, WeightSpec};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -225,7 +225,7 @@ impl Device for FakeDevice {
         &self,
         _: &LoadedKernel,
         _: &[LaunchArgs<'_>],
-        _: &TimeOptions,
+        _: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError> {
         Ok(None)
     }

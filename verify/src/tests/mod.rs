@@ -54,7 +54,7 @@ fn every_planted_arithmetic_defect_is_caught() {
 fn one_wrong_code_is_caught_by_reading_the_weights_back() {
     let verdict = verdict(GEMV, Defect::OneCodeOff, Effort::Full, Evidence::Modelled);
     let detail = verdict.cases[0].detail.as_deref().unwrap();
-    assert!(detail.starts_with("one-hot") && detail.contains("output 5:"), "{detail}");
+    assert!(detail.starts_with("one-hot x") && detail.contains("output 5:"), "{detail}");
 }
 
 #[test]

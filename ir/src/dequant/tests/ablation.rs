@@ -162,15 +162,3 @@ fn half_rate_gpus_pay_for_packed_arithmetic() {
     };
     assert!(cost("l40s") > cost("h200"));
 }
-
-#[test]
-fn dump() {
-    let ctx = context(awq(), Engine::Mma, DType::F16);
-    for v in search(&ctx, &[]).unwrap().variants {
-        println!("{} {} {}", v.cost, v.rounding, v.term);
-    }
-    let arch = Arch::named("h200").unwrap();
-    let m = crate::dequant::CostModel::new(&ctx, &cost_params(Engine::Mma).into(), &arch);
-    let v = crate::dequant::Variant::of(CANDIDATES[1].3.parse().unwrap(), &ctx, &m).unwrap();
-    println!("{} {} {}", v.cost, v.rounding, v.term);
-}

@@ -110,6 +110,61 @@ fn bounds_tell_neighbouring_codes_apart() {
     });
 }
 
+/// The machine's result of a whole group: rounded weights, exactly added up, f32 outside.
+fn machine_group(term: &Term, ctx: &Context, params: &[f64], items: &[(u32, f64, f64)]) -> f64 {
+    let evaluator = Evaluator::new(term, ctx).unwrap();
+    let machine =
+        |code, position| Machine { term, evaluator: &evaluator, ctx, params, position, code };
+    let sums: Vec<f64> = evaluator
+        .sums()
+        .iter()
+        .map(|sum| {
+            let weight = |code, p| sum.weight.map_or(1.0, |id| machine(code, p).operand(id));
+            items.iter().map(|(code, p, x)| weight(*code, *p) * x * sum.activation_scale).sum()
+        })
+        .collect();
+    outer(&machine(0, items[0].1), term.root(), &sums)
+}
+
+/// The root in f32, operation by operation.
+fn outer(machine: &Machine, id: Id, sums: &[f64]) -> f64 {
+    let lowered = machine.evaluator.lowered();
+    if lowered.facts(id).hoistable() {
+        return machine.value(id);
+    }
+    let of = |id: &Id| outer(machine, *id, sums);
+    match machine.term.node(id) {
+        Op::Sum(_) => sums[lowered.sums.iter().position(|sum| sum.id == id).unwrap()],
+        Op::Add([a, b]) => DType::F32.round(of(a) + of(b)),
+        Op::Sub([a, b]) => DType::F32.round(of(a) - of(b)),
+        Op::Mul([a, b]) => DType::F32.round(of(a) * of(b)),
+        op => panic!("no variant has {op} outside of its sums"),
+    }
+}
+
+#[test]
+fn machine_groups_lie_within_their_bounds() {
+    let arch = Arch::named("h200").unwrap();
+    for ctx in contexts() {
+        let search = variants(&ctx, &cost_params(ctx.engine), &arch, &Options::default()).unwrap();
+        let position =
+            |k: u32| if ctx.engine == Engine::Mma { 16.0 } else { POSITIONS[k as usize % 2] };
+        let item = |k: u32| (k * 7 % 16, position(k), f64::from(k * 5 % 11) / 8.0 - 0.5);
+        let items: Vec<(u32, f64, f64)> = (0..32).map(item).collect();
+        for term in search.variants.iter().chain(&search.beaten).map(|variant| &variant.term) {
+            let evaluator = Evaluator::new(term, &ctx).unwrap();
+            for params in parameters(&ctx) {
+                let dot = |sum| evaluator.dot(sum, items.iter().copied(), &params, 0.0);
+                let sums: Vec<Bounded> = evaluator.sums().iter().map(dot).collect();
+                let bound = evaluator.combine(&sums, &params, items[0].1);
+                let off = (machine_group(term, &ctx, &params, &items) - bound.value).abs();
+                // Sums are added up in f64 here, whose own rounding no bound counts.
+                assert!(off <= bound.error + 1e-12, "{term}: off by {off}, bound {bound:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn exact_codes_have_no_error() {
     let ctx = context(awq(), Engine::Mma, DType::F16);

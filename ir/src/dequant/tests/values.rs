@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::dequant::rules::{sides, Sides};
-use crate::dequant::{source, variants, DequantError, GroupValues, Lowered, Options, Role, Term};
+use crate::dequant::{
+    source, variants, DequantError, Evaluator, GroupValues, Lowered, Options, Role, Term,
+};
 use crate::Arch;
 use proptest::prelude::*;
 
@@ -60,7 +62,7 @@ fn close(a: f64, b: f64) -> bool {
 /// What a pattern's variables may stand for, by the role its rule's conditions ask for.
 const WEIGHTS: [&str; 4] = ["(real q)", "(magic q)", "(* (real q) z)", "(- (real (^ q 5)) 3)"];
 const UNIFORMS: [&str; 5] = ["s", "(+ z 2)", "0.25", "(neg s)", "(* s z)"];
-const INTEGERS: [&str; 4] = ["q", "(^ q 5)", "(>> q 1)", "(& q 6)"];
+const INTEGERS: [&str; 5] = ["q", "(^ q 5)", "(>> q 1)", "(& q 6)", "(& (<< q 1) 15)"];
 const OUTERS: [&str; 2] = ["(sum (* (real q) x))", "(sum x)"];
 
 fn choices(side: &Sides, variable: &str) -> Vec<&'static str> {
@@ -124,7 +126,10 @@ proptest! {
     }
 
     #[test]
-    fn accepted_terms_have_values_within_their_facts(term in any_term(), data in data(Engine::F32)) {
+    fn accepted_terms_have_values_within_their_facts(
+        term in any_term(),
+        data in data(Engine::F32),
+    ) {
         let ctx = context(awq(), Engine::F32, DType::F16);
         if let Ok(lowered) = Lowered::new(&term, &ctx) {
             prop_assert!(data.values(&ctx).value(&term).is_finite());
@@ -133,6 +138,44 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn well_typed_terms_are_never_called_ill_typed(
+        term in typed_term(),
+        data in data(Engine::Mma),
+    ) {
+        let ctx = context(awq(), Engine::Mma, DType::F16);
+        match Lowered::new(&term, &ctx) {
+            Ok(lowered) => {
+                for (index, facts) in lowered.facts.iter().enumerate() {
+                    within_grid(&term, egg::Id::from(index), facts, &ctx, &data)?;
+                }
+                same_weights_in_both_interpreters(&term, &ctx, &data)?;
+            }
+            // Random offsets may overflow f16; nothing else may be wrong.
+            Err(error) => {
+                prop_assert!(matches!(error, DequantError::Illegal { .. }), "{term}: {error}");
+            }
+        }
+    }
+}
+
+/// The value that error bounds are about is the exact interpreter's.
+fn same_weights_in_both_interpreters(
+    term: &Term,
+    ctx: &Context,
+    data: &Data,
+) -> Result<(), TestCaseError> {
+    let evaluator = Evaluator::new(term, ctx).unwrap();
+    for sum in evaluator.sums() {
+        let Some(weight) = sum.weight else { continue };
+        for (k, code) in data.codes.iter().enumerate() {
+            let exact = data.values(ctx).weight(term, weight, k);
+            let bounded = evaluator.weight(sum, *code, &data.params, data.positions[k]);
+            prop_assert_eq!(bounded.value, exact, "{}", term);
+        }
+    }
+    Ok(())
 }
 
 /// The variants of a context, searched once per process.
@@ -220,6 +263,8 @@ fn terms_that_an_engine_cannot_compute_are_refused_with_the_limit() {
         (Engine::Mma, DType::Bf16, "(sum (* (magic (at q)) x))", "does not fit below 128"),
         (Engine::Mma, DType::F16, "(sum (* (* 16777216 (subn q)) x))", "overflow f16"),
         (Engine::Mma, DType::F16, "(sum (* (* (* s 16777216) (subn q)) x))", "overflow f16"),
+        (Engine::Mma, DType::F16, "(sum (* (real (<< q 1)) x))", "code's 4 bits"),
+        (Engine::Mma, DType::F16, "(sum (* (subn (at (^ q 21))) x))", "code's 4 bits"),
         (Engine::F32, DType::F16, "(* rp (sum (* (real (at q)) x)))", "cannot leave the sum"),
         (Engine::Mma, DType::F16, "(sum (* (real q) (* 3 x)))", "power of two"),
         (Engine::Mma, DType::F16, "(- (sum (* (real q) (* 2 x))) (sum x))", "differently"),
@@ -252,4 +297,39 @@ fn source_terms_wrap_integers_where_arithmetic_begins() {
 
 fn awq_params() -> [(&'static str, ParamType); 2] {
     [("s", ParamType::F16), ("z", ParamType::Code(4))]
+}
+
+/// Well-typed terms of one or two sums.
+fn typed_term() -> impl Strategy<Value = Term> {
+    let body = (weight(), prop::sample::select(vec!["x", "(* 0.5 x)"]));
+    let scale = prop::sample::select(UNIFORMS.to_vec());
+    (body, scale, weight(), prop::bool::ANY).prop_map(|((weight, y), scale, other, two)| {
+        let sum = format!("(* {scale} (sum (* {weight} {y})))");
+        let text = if two { format!("(- {sum} (sum (* {other} {y})))") } else { sum };
+        text.parse().unwrap()
+    })
+}
+
+/// Expressions of one weight.
+fn weight() -> impl Strategy<Value = String> {
+    let integer = prop::sample::select(INTEGERS.to_vec());
+    let place = prop::sample::select(vec!["real", "magic", "subn"]);
+    let leaf = (place, integer, prop::bool::ANY).prop_map(|(op, i, in_place)| {
+        if in_place {
+            format!("({op} (at {i}))")
+        } else {
+            format!("({op} {i})")
+        }
+    });
+    let uniform = prop::sample::select([&UNIFORMS[..], &["p", "rp"]].concat());
+    leaf.prop_recursive(3, 8, 3, move |inner| {
+        let binary = prop::sample::select(vec!["+", "-", "*"]);
+        prop_oneof![
+            (binary, inner.clone(), uniform.clone())
+                .prop_map(|(op, a, u)| format!("({op} {a} {u})")),
+            (inner.clone(), uniform.clone(), inner.clone())
+                .prop_map(|(a, u, c)| format!("(fma {a} {u} {c})")),
+            inner.prop_map(|a| format!("(neg {a})")),
+        ]
+    })
 }

@@ -1,0 +1,71 @@
+//! Verifying a layer of a checkpoint as it is served: loaded, packed, its winners looked up in the
+//! cache, launched.
+
+use super::report::Case;
+use super::Args;
+use crate::output;
+use qtune_cache::{CacheError, Store};
+use qtune_formats::Checkpoint;
+use qtune_runtime::{LinearLayer, LoadOptions, Origin, Runtime, ServedLayer};
+use qtune_verify::{verify, WeightSource, VerifyRequest};
+use std::path::Path;
+
+/// Verifies each token count of `args` on the layer called `tensor`.
+pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>> {
+    let tokens = args.tokens()?;
+    let checkpoint = Checkpoint::open(path)?;
+    // Before a device or a compiler is looked for: a wrong name is the more likely mistake.
+    checkpoint.layer(tensor)?;
+    let arch = args.gpu.arch()?;
+    let device = args.device.open(&arch)?;
+    let runtime = Runtime::open(device, args.fetch.open()?, store(args)?);
+    let options = LoadOptions { act: args.act(), tokens: &tokens, progress: &|_, _| {} };
+    let layer = LinearLayer::load(&runtime, &checkpoint, tensor, &options)?;
+    let lookups = runtime.lookups();
+    output::note(format_args!(
+        "{}: {} {}x{}; {} kernel(s) from the cache, {} by default",
+        tensor,
+        layer.weights().spec.name,
+        layer.weights().n,
+        layer.weights().k,
+        lookups.hits,
+        lookups.misses
+    ));
+    tokens.into_iter().map(|m| case(args, &runtime, &layer, m)).collect()
+}
+
+fn case(
+    args: &Args,
+    runtime: &Runtime,
+    layer: &LinearLayer<'_>,
+    m: u32,
+) -> anyhow::Result<Case> {
+    let (loaded, origin) = layer.kernel(m)?;
+    // Beyond the last bucket its kernel runs with more tokens than its key says.
+    let mut image = loaded.image().clone();
+    image.kernel.problem.m = image.kernel.problem.m.max(m);
+    let request = VerifyRequest {
+        weights: WeightSource::Real(layer.weights()),
+        tokens: vec![m],
+        sample_tiles: Some(args.sample_blocks),
+        ..VerifyRequest::new(&image, &layer.weights().spec, args.seed)
+    };
+    let verdict = verify(&request, &ServedLayer::new(runtime.device(), layer))?;
+    let origin = match origin {
+        Origin::Cache => "cache",
+        Origin::Default => "default",
+    };
+    Ok(Case::new(m, &image, origin, verdict))
+}
+
+/// The cache, if there is one and no other process has it open.
+fn store(args: &Args) -> anyhow::Result<Option<Box<dyn Store>>> {
+    match args.cache.open_existing() {
+        Ok(store) => Ok(store.map(|store| Box::new(store) as Box<dyn Store>)),
+        Err(error @ CacheError::Locked { .. }) => {
+            output::warning(format_args!("{error}; the default schedules serve"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,302 @@
+//! One linear layer, ready to multiply.
+
+use crate::convert::{decode, encode};
+use crate::lookup::bucket;
+use crate::packing::{self, Packed};
+use crate::workspace::Workspace;
+use crate::{Found, Origin, Runtime, RuntimeError};
+use qtune_codegen::{Argument, Kernel};
+use qtune_device::{
+    Access, ArgValue, AsyncSchedule, Blocks, Buffer, LaunchArgs, LaunchOutcome, LoadedKernel,
+    WarpOrder,
+};
+use qtune_formats::{Checkpoint, QuantizedLinear};
+use qtune_ir::{DType, Problem};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How a layer is loaded.
+#[derive(Clone, Copy)]
+pub struct LoadOptions<'a> {
+    /// Element type of activations and output.
+    pub act: DType,
+    /// Token counts that will be run; each gets the kernel of its bucket.
+    pub tokens: &'a [u32],
+    /// Told the row tiles that are packed, and how many there are.
+    pub progress: &'a dyn Fn(u32, u32),
+}
+
+impl fmt::Debug for LoadOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadOptions")
+            .field("act", &self.act)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A layer of a checkpoint on a device, with a kernel for each bucket that it was loaded for.
+///
+/// Weights are packed once per layout: buckets whose schedules read the same layout share them.
+pub struct LinearLayer<'r> {
+    runtime: &'r Runtime,
+    path: String,
+    problem: Problem,
+    weights: QuantizedLinear,
+    packed: Vec<Packed>,
+    bias: Buffer,
+    kernels: BTreeMap<u32, ReadyKernel>,
+    workspace: Mutex<Workspace>,
+}
+
+/// The kernel of one bucket.
+struct ReadyKernel {
+    loaded: LoadedKernel,
+    origin: Origin,
+    /// Index into [`LinearLayer::packed`].
+    packed: usize,
+}
+
+/// One launch on buffers of the caller.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// Number of tokens.
+    pub tokens: u32,
+    /// Activations `[tokens, K]` and the byte they start at, a multiple of 16.
+    pub activations: (&'a Buffer, usize),
+    /// Output `[tokens, N]` and the byte it starts at.
+    pub output: (&'a Buffer, usize),
+    /// Thread blocks to run; for the simulator.
+    pub blocks: Blocks,
+    /// When asynchronous copies land; for the simulator.
+    pub schedule: AsyncSchedule,
+    /// Order of warps; for the simulator.
+    pub order: WarpOrder,
+}
+
+impl fmt::Debug for LinearLayer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buckets: Vec<&u32> = self.kernels.keys().collect();
+        write!(f, "LinearLayer({}, {}, buckets {buckets:?})", self.path, self.problem)
+    }
+}
+
+impl<'r> LinearLayer<'r> {
+    /// Decodes the layer at `path`, finds the kernels for the wanted token counts and packs the
+    /// weights for them.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]; the message names the file and tensor, or the problem.
+    pub fn load(
+        runtime: &'r Runtime,
+        checkpoint: &Checkpoint,
+        path: &str,
+        options: &LoadOptions<'_>,
+    ) -> Result<LinearLayer<'r>, RuntimeError> {
+        let weights = checkpoint.load_layer(path)?;
+        let problem = problem_of(&weights, path, options)?;
+        let device = runtime.device();
+        let mut layer = LinearLayer {
+            bias: packing::bias(device, &weights, &problem)?,
+            runtime,
+            path: path.into(),
+            packed: Vec::new(),
+            kernels: BTreeMap::new(),
+            workspace: Mutex::new(Workspace::empty(device)?),
+            problem,
+            weights,
+        };
+        for tokens in options.tokens {
+            let bucket = bucket(*tokens);
+            if !layer.kernels.contains_key(&bucket) {
+                let found = runtime.find(&layer.problem.with_m(bucket), &layer.weights.spec)?;
+                layer.add(bucket, found, options.progress)?;
+            }
+        }
+        Ok(layer)
+    }
+
+    /// Makes `found` the kernel of its bucket.
+    fn add(
+        &mut self,
+        bucket: u32,
+        found: Found,
+        progress: &dyn Fn(u32, u32),
+    ) -> Result<(), RuntimeError> {
+        let device = self.runtime.device();
+        let layout = &found.image.kernel.layout;
+        let id = layout.id();
+        let packed = match self.packed.iter().position(|packed| packed.layout_id == id) {
+            Some(index) => index,
+            None => {
+                self.packed.push(packing::pack(device, &self.weights, layout, progress)?);
+                self.packed.len() - 1
+            }
+        };
+        let loaded = device.load(&found.image)?;
+        self.kernels.insert(bucket, ReadyKernel { loaded, origin: found.origin, packed });
+        Ok(())
+    }
+
+    /// Module path of the layer.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The decoded weights: what every kernel is judged by.
+    pub fn weights(&self) -> &QuantizedLinear {
+        &self.weights
+    }
+
+    /// The kernel that serves `tokens` tokens, and where it came from.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Activations`] if the layer was not loaded for that count.
+    pub fn kernel(&self, tokens: u32) -> Result<(&LoadedKernel, Origin), RuntimeError> {
+        self.ready(tokens).map(|ready| (&ready.loaded, ready.origin))
+    }
+
+    /// `x` `[tokens, K]`, row-major, times the weights: `[tokens, N]`. Activations are rounded to
+    /// the layer's activation type.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Activations`] if `x` is not `tokens * K` long or the layer was not loaded
+    /// for this count; [`RuntimeError::Device`]; [`RuntimeError::Defect`] in the simulator.
+    pub fn run(&self, x: &[f32], tokens: u32) -> Result<Vec<f32>, RuntimeError> {
+        let output = self.run_bytes(&encode(x, self.problem.act), tokens)?;
+        Ok(decode(&output, self.problem.out))
+    }
+
+    /// As [`LinearLayer::run`], on little-endian elements of the activation type, giving those of
+    /// the output type.
+    ///
+    /// # Errors
+    /// As [`LinearLayer::run`].
+    pub fn run_bytes(&self, x: &[u8], tokens: u32) -> Result<Vec<u8>, RuntimeError> {
+        let token_bytes = self.problem.k as usize * self.problem.act.bytes() as usize;
+        if x.len() != tokens as usize * token_bytes {
+            let reason = format!("{} bytes of activations, {tokens} x {token_bytes} are needed", x.len());
+            return Err(self.wrong(reason));
+        }
+        let kernel = &self.ready(tokens)?.loaded.image().kernel;
+        let mut output = Vec::new();
+        for slice in x.chunks(token_bytes * tokens_per_launch(kernel) as usize) {
+            output.extend(self.run_slice(slice, (slice.len() / token_bytes) as u32, tokens)?);
+        }
+        Ok(output)
+    }
+
+    /// One launch on fresh buffers; `of` is the token count that decides the kernel.
+    fn run_slice(&self, x: &[u8], tokens: u32, of: u32) -> Result<Vec<u8>, RuntimeError> {
+        let device = self.runtime.device();
+        let activations = device.alloc("activations", x.len(), Access::ReadOnly)?;
+        device.upload(&activations, 0, x)?;
+        let bytes = tokens as usize * self.problem.n as usize * self.problem.out.bytes() as usize;
+        let output = device.alloc("output", bytes, Access::ReadWrite)?;
+        let batch = Batch {
+            tokens,
+            activations: (&activations, 0),
+            output: (&output, 0),
+            blocks: Blocks::All,
+            schedule: AsyncSchedule::default(),
+            order: WarpOrder::default(),
+        };
+        let outcome = self.launch_with(self.ready(of)?, &batch)?;
+        if let Some(finding) = outcome.findings.into_iter().next() {
+            return Err(RuntimeError::Defect { layer: self.path.clone(), tokens, finding });
+        }
+        Ok(device.download(&output, 0, bytes)?)
+    }
+
+    /// Launches the kernel for `batch.tokens` tokens on the caller's buffers.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Activations`] if the layer was not loaded for this count or it is too
+    /// large for one launch; [`RuntimeError::Device`] if the launch is refused or fails.
+    pub fn launch(&self, batch: &Batch<'_>) -> Result<LaunchOutcome, RuntimeError> {
+        let ready = self.ready(batch.tokens)?;
+        let most = tokens_per_launch(&ready.loaded.image().kernel);
+        if batch.tokens > most {
+            return Err(self.wrong(format!("{} tokens, one launch takes {most}", batch.tokens)));
+        }
+        self.launch_with(ready, batch)
+    }
+
+    fn launch_with(
+        &self,
+        ready: &ReadyKernel,
+        batch: &Batch<'_>,
+    ) -> Result<LaunchOutcome, RuntimeError> {
+        let kernel = &ready.loaded.image().kernel;
+        let device = self.runtime.device();
+        // Held until the launch has ended: two launches must not share partial sums.
+        let mut workspace = self.workspace();
+        if !workspace.holds(kernel, batch.tokens) {
+            *workspace = Workspace::new(device, kernel, batch.tokens)?;
+        }
+        let packed = &self.packed[ready.packed];
+        let args = kernel.arguments.iter().map(|argument| match argument {
+            Argument::Weights => ArgValue::Buffer(&packed.weights, 0),
+            Argument::Params => ArgValue::Buffer(&packed.params, 0),
+            Argument::Activations => ArgValue::Buffer(batch.activations.0, batch.activations.1),
+            Argument::Bias => ArgValue::Buffer(&self.bias, 0),
+            Argument::Output => ArgValue::Buffer(batch.output.0, batch.output.1),
+            Argument::Partials => ArgValue::Buffer(&workspace.partials, 0),
+            Argument::Counters => ArgValue::Buffer(&workspace.counters, 0),
+            Argument::Tokens => ArgValue::U32(batch.tokens),
+        });
+        let launch = LaunchArgs {
+            blocks: batch.blocks.clone(),
+            schedule: batch.schedule,
+            order: batch.order,
+            ..LaunchArgs::new(kernel.grid(batch.tokens), args.collect())
+        };
+        Ok(device.launch(&ready.loaded, &launch)?)
+    }
+
+    fn workspace(&self) -> MutexGuard<'_, Workspace> {
+        self.workspace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ready(&self, tokens: u32) -> Result<&ReadyKernel, RuntimeError> {
+        Problem::check_sizes(1, 1, tokens.into())
+            .map_err(|source| RuntimeError::Size { layer: self.path.clone(), source })?;
+        self.kernels
+            .get(&bucket(tokens))
+            .ok_or_else(|| self.wrong(format!("it was not loaded for {tokens} tokens")))
+    }
+
+    fn wrong(&self, reason: String) -> RuntimeError {
+        RuntimeError::Activations { layer: self.path.clone(), reason }
+    }
+}
+
+/// The problem of a layer, for one token.
+fn problem_of(
+    weights: &QuantizedLinear,
+    path: &str,
+    options: &LoadOptions<'_>,
+) -> Result<Problem, RuntimeError> {
+    Problem::check_sizes(weights.n as u64, weights.k as u64, 1)
+        .map_err(|source| RuntimeError::Size { layer: path.into(), source })?;
+    Ok(Problem {
+        bits: weights.spec.bits,
+        format: weights.spec.name.clone(),
+        act: options.act,
+        out: options.act,
+        n: weights.n as u32,
+        k: weights.k as u32,
+        m: 1,
+        bias: weights.bias.is_some(),
+    })
+}
+
+/// Tokens that one launch can take: kernels index with 32-bit signed integers.
+fn tokens_per_launch(kernel: &Kernel) -> u32 {
+    let problem = &kernel.problem;
+    let (tile_n, tile_m) = kernel.schedule.tile();
+    let row = problem.n.next_multiple_of(tile_n).saturating_mul(kernel.schedule.split_k());
+    let most = i32::MAX as u32 / row.max(problem.k).max(1);
+    (most / tile_m * tile_m).max(1)
+}

@@ -1,0 +1,72 @@
+//! Packing a layer's weights into a kernel's layout, on the device.
+
+use crate::convert::encode;
+use crate::RuntimeError;
+use qtune_codegen::Layout;
+use qtune_device::{Access, Buffer, Device};
+use qtune_formats::QuantizedLinear;
+use qtune_ir::Problem;
+use rayon::prelude::*;
+
+/// Row tiles that are packed before they are uploaded: enough to keep every core busy, few enough
+/// that the packed copy in host memory stays small.
+const TILES_PER_BATCH: u32 = 64;
+/// Kernels load 16 bytes at a time, so no buffer is smaller.
+const BUFFER_BYTES_MIN: usize = 16;
+
+/// The read-only operands of a layer in one layout.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// Identifies the layout: kernels with the same id read the same buffers.
+    pub layout_id: String,
+    pub weights: Buffer,
+    pub params: Buffer,
+}
+
+/// Packs and uploads the codes and group parameters of `layer`. `progress` is told the row tiles
+/// that are done and how many there are.
+pub(crate) fn pack(
+    device: &dyn Device,
+    layer: &QuantizedLinear,
+    layout: &Layout,
+    progress: &dyn Fn(u32, u32),
+) -> Result<Packed, RuntimeError> {
+    let read_only =
+        |name, bytes: usize| device.alloc(name, bytes.max(BUFFER_BYTES_MIN), Access::ReadOnly);
+    let weights = read_only("weights", layout.weight_bytes())?;
+    let params = read_only("params", layout.param_bytes())?;
+    let tiles = layout.tiles();
+    for first in (0..tiles).step_by(TILES_PER_BATCH as usize) {
+        let batch = first..(first + TILES_PER_BATCH).min(tiles);
+        let packed: Vec<_> =
+            batch.clone().into_par_iter().map(|tile| pack_tile(layer, layout, tile)).collect();
+        for (tile, (codes, values)) in batch.clone().zip(packed) {
+            device.upload(&weights, tile as usize * layout.tile_weight_bytes(), &codes)?;
+            device.upload(&params, tile as usize * layout.tile_param_bytes(), &values)?;
+        }
+        progress(batch.end, tiles);
+    }
+    Ok(Packed { layout_id: layout.id(), weights, params })
+}
+
+fn pack_tile(layer: &QuantizedLinear, layout: &Layout, tile: u32) -> (Vec<u8>, Vec<u8>) {
+    let groups = layer.groups();
+    let code = |n: u32, k: u32| layer.codes.get(n as usize, k as usize);
+    let value = |n: u32, group: u32, param: usize| {
+        layer.params[param].values.get(n as usize * groups + group as usize) as f32
+    };
+    (layout.pack_weight_tile(tile, &code), layout.pack_param_tile(tile, &value))
+}
+
+/// The bias of a layer in the output's element type; without one, a buffer that is never read.
+pub(crate) fn bias(
+    device: &dyn Device,
+    layer: &QuantizedLinear,
+    problem: &Problem,
+) -> Result<Buffer, RuntimeError> {
+    let values: Vec<f32> = layer.bias.iter().flatten().map(|value| value.to_f32()).collect();
+    let bytes = encode(&values, problem.out);
+    let buffer = device.alloc("bias", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
+    device.upload(&buffer, 0, &bytes)?;
+    Ok(buffer)
+}

@@ -1,0 +1,264 @@
+//! `cp.async` and its groups (PTX ISA 9.7.9.25.3).
+//!
+//! The source is read when the copy is issued; the data lands in shared memory at issue under the
+//! eager schedule and at the covering wait under the lazy one. Under both, the target words are
+//! marked pending until the wait, so that a use before it is found either way.
+
+use std::collections::VecDeque;
+
+use super::memory::{
+    addresses, check_defined, check_shared, count_global, global_groups, narrow, report_conflict,
+    Direction, GlobalGroup,
+};
+use super::traffic;
+use crate::block::{Block, Place};
+use crate::check::FindingKind;
+use crate::program::{Address, PredicateSource, Slot};
+use crate::state::{lanes, Lanes64, Warp, FULL, LANES};
+
+/// One `cp.async` of a warp that has not been waited for by all its lanes.
+#[derive(Debug)]
+struct Copy {
+    /// Group number within each lane's sequence; the same in all lanes of one entry.
+    group: u32,
+    /// Lanes still pending.
+    mask: u32,
+    bytes: u8,
+    destinations: [u32; LANES],
+    data: Box<[[u8; 16]; LANES]>,
+}
+
+/// Pending copies of a warp. Groups are counted per thread, as PTX defines them.
+#[derive(Debug, Default)]
+pub(crate) struct AsyncCopies {
+    pending: VecDeque<Copy>,
+    /// Number of closed groups per lane; the open group has this number.
+    closed: [u32; LANES],
+    /// Emptied entries, kept for their allocation.
+    spare: Vec<Copy>,
+}
+
+impl AsyncCopies {
+    pub(crate) fn reset(&mut self) {
+        self.spare.extend(self.pending.drain(..));
+        self.closed = [0; LANES];
+    }
+
+    fn take_spare(&mut self) -> Copy {
+        self.spare.pop().unwrap_or_else(|| Copy {
+            group: 0,
+            mask: 0,
+            bytes: 0,
+            destinations: [0; LANES],
+            data: Box::new([[0; 16]; LANES]),
+        })
+    }
+
+    /// Closes the open group of the lanes.
+    pub(crate) fn commit(&mut self, mask: u32) {
+        lanes(mask).for_each(|lane| self.closed[lane] += 1);
+    }
+}
+
+/// Operands of one `cp.async`.
+pub(crate) struct CopyOperands {
+    pub destination: Address,
+    pub source: Address,
+    pub bytes: u8,
+    pub source_bytes: Option<Slot>,
+    pub ignore_source: Option<PredicateSource>,
+}
+
+/// Bytes read per lane; the rest of the copy is zero.
+fn source_sizes(block: &mut Block<'_>, w: &Warp, c: &CopyOperands, mask: u32) -> [u32; LANES] {
+    let mut sizes = [u32::from(c.bytes); LANES];
+    if let Some(slot) = c.source_bytes {
+        for lane in lanes(mask) {
+            let asked = w.get32(slot)[lane];
+            if asked > u32::from(c.bytes) {
+                let message = format!("cp.async source size {asked} exceeds {}", c.bytes);
+                block.report(FindingKind::InvalidOperand, Place::lane(lane), message);
+            }
+            sizes[lane] = asked.min(u32::from(c.bytes));
+        }
+    }
+    if let Some(ignore) = c.ignore_source {
+        lanes(w.predicate(ignore)).for_each(|lane| sizes[lane] = 0);
+    }
+    sizes
+}
+
+pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask: u32) {
+    let sizes = source_sizes(block, w, c, mask);
+    let destinations = addresses(w, c.destination);
+    let size = u64::from(c.bytes);
+    let good = check_shared(block, &destinations, mask, size, Direction::Store);
+    // The shared side costs what a store of the same width costs.
+    let shared = traffic::shared_request(&narrow(&destinations), good, u32::from(c.bytes));
+    block.counters().shared.add(shared);
+
+    let mut copy = w.copies.take_spare();
+    copy.bytes = c.bytes;
+    copy.destinations = narrow(&destinations);
+    let sources = addresses(w, c.source);
+    read_sources(block, &sources, &sizes, good, size, &mut copy.data);
+    mark_issued(block, &copy, good);
+    enqueue(w, copy, good);
+}
+
+/// Reads the source bytes of all lanes, lanes of equal size together so that each group is counted
+/// as one request of that size.
+fn read_sources(
+    block: &mut Block<'_>,
+    sources: &Lanes64,
+    sizes: &[u32; LANES],
+    mask: u32,
+    size: u64,
+    data: &mut [[u8; 16]; LANES],
+) {
+    let full = lanes(mask).filter(|&l| u64::from(sizes[l]) == size).fold(0u32, |m, l| m | 1 << l);
+    lanes(mask & !full).for_each(|lane| data[lane] = [0; 16]);
+    global_groups(block, sources, full, size, Direction::Load, |block, group| {
+        count_global(block, group, size, Direction::Load);
+        if block.checks() {
+            check_defined(block, group, size as u32);
+        }
+        copy_full(block, group, size as usize, data);
+    });
+    for lane in lanes(mask & !full).filter(|&l| sizes[l] > 0) {
+        read_partial(block, sources, lane, sizes[lane], size, &mut data[lane]);
+    }
+}
+
+fn copy_full(block: &Block<'_>, group: &GlobalGroup, size: usize, data: &mut [[u8; 16]; LANES]) {
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+    for lane in lanes(group.mask) {
+        let offset = group.offsets[lane] as usize;
+        if size == 4 {
+            data[lane][..4].copy_from_slice(&(buffer.load(offset, 4) as u32).to_le_bytes());
+        } else {
+            for at in (0..size).step_by(8) {
+                let word = buffer.load(offset + at, 8);
+                data[lane][at..at + 8].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// A copy that reads fewer bytes than it writes; alignment is still that of the whole copy.
+fn read_partial(
+    block: &mut Block<'_>,
+    sources: &Lanes64,
+    lane: usize,
+    wanted: u32,
+    size: u64,
+    data: &mut [u8; 16],
+) {
+    if sources[lane] & (size - 1) != 0 {
+        let message = format!("{size}-byte cp.async source");
+        block.report(FindingKind::Misaligned, Place::at(lane, sources[lane]), message);
+        return;
+    }
+    for byte in 0..wanted as usize {
+        let mut one = [0; LANES];
+        one[lane] = sources[lane] + byte as u64;
+        global_groups(block, &one, 1 << lane, 1, Direction::Load, |block, group| {
+            let context = block.context;
+            let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+            if block.checks() {
+                check_defined(block, group, 1);
+            }
+            data[byte] = buffer.load(group.offsets[lane] as usize, 1) as u8;
+            if byte == 0 {
+                count_partial(block, group, wanted);
+            }
+        });
+    }
+}
+
+/// A partial copy lies inside one sector because its start is aligned to the whole copy.
+fn count_partial(block: &mut Block<'_>, group: &GlobalGroup, wanted: u32) {
+    count_global(block, group, 1, Direction::Load);
+    let more = u64::from(wanted) - 1;
+    block.counters().global.bytes += more;
+    block.tally.per_buffer[group.buffer].loads.bytes += more;
+}
+
+fn mark_issued(block: &mut Block<'_>, copy: &Copy, mask: u32) {
+    let size = usize::from(copy.bytes);
+    for lane in lanes(mask) {
+        let at = copy.destinations[lane] as usize;
+        if block.checks() {
+            let conflict = block.shared.note_async_issue(at, size, block.warp);
+            if let Some(conflict) = conflict {
+                report_conflict(block, lane, at as u64, "asynchronous write", conflict);
+            }
+        }
+        if block.eager() {
+            block.shared.store_bytes(at, &copy.data[lane][..size]);
+        }
+    }
+}
+
+/// Queues the copy, once per group number among its lanes (normally one).
+fn enqueue(w: &mut Warp, mut copy: Copy, mask: u32) {
+    let mut rest = mask;
+    while rest != 0 {
+        let group = w.copies.closed[rest.trailing_zeros() as usize];
+        let same = lanes(rest)
+            .filter(|&l| w.copies.closed[l] == group)
+            .fold(0u32, |m, l| m | 1 << l);
+        rest &= !same;
+        (copy.group, copy.mask) = (group, same);
+        if rest == 0 {
+            w.copies.pending.push_back(copy);
+            return;
+        }
+        let mut part = w.copies.take_spare();
+        (part.group, part.mask, part.bytes) = (group, same, copy.bytes);
+        (part.destinations, *part.data) = (copy.destinations, *copy.data);
+        w.copies.pending.push_back(part);
+    }
+    w.copies.spare.push(copy);
+}
+
+/// `cp.async.wait_group newest`: all but the newest groups of the executing threads complete.
+pub(crate) fn wait_group(block: &mut Block<'_>, w: &mut Warp, newest: u32, mask: u32) {
+    let limits = w.copies.closed.map(|closed| closed.saturating_sub(newest));
+    complete(block, w, mask, &limits);
+}
+
+/// `cp.async.wait_all`: as if the open group were committed and waited for.
+pub(crate) fn wait_all(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
+    let limits = w.copies.closed.map(|closed| closed + 1);
+    complete(block, w, mask, &limits);
+}
+
+/// Completes the copies of the lanes whose group number is below the lane's limit.
+fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES]) {
+    let eager = block.eager();
+    let highest = lanes(mask).map(|l| limits[l]).max().unwrap_or(0);
+    for copy in &mut w.copies.pending {
+        // Group numbers never decrease along the queue while all lanes commit together.
+        if copy.group >= highest && mask == FULL {
+            break;
+        }
+        let done = lanes(copy.mask & mask)
+            .filter(|&l| copy.group < limits[l])
+            .fold(0u32, |m, l| m | 1 << l);
+        let size = usize::from(copy.bytes);
+        for lane in lanes(done) {
+            let at = copy.destinations[lane] as usize;
+            if !eager {
+                block.shared.store_bytes(at, &copy.data[lane][..size]);
+            }
+            block.shared.note_async_done(at, size);
+        }
+        copy.mask &= !done;
+    }
+    while w.copies.pending.front().is_some_and(|copy| copy.mask == 0) {
+        let emptied = w.copies.pending.pop_front();
+        w.copies.spare.extend(emptied);
+    }
+}

@@ -1,0 +1,220 @@
+//! Branches, exits and barriers.
+
+use crate::block::{Block, Place};
+use crate::check::FindingKind;
+use crate::program::{BarrierKind, BarrierUse, Instruction};
+use crate::state::{first_lane, Frame, Status, Warp, LANES};
+
+/// Number of barriers of a thread block.
+const BARRIER_COUNT: u32 = 16;
+
+/// One barrier between its first arrival and its completion.
+#[derive(Debug, Clone, Default)]
+struct Barrier {
+    /// Warps that arrived, waiting or not.
+    arrived: u32,
+    /// Warps that wait.
+    waiting: u32,
+    /// Warps expected, once a participant named a count.
+    expected: Option<u32>,
+    /// Threads with a true predicate, and whether all predicates were true, for reductions.
+    true_threads: u32,
+    all_true: bool,
+    any_true: bool,
+}
+
+/// The barriers of a thread block.
+#[derive(Debug, Default)]
+pub(crate) struct Barriers(Vec<Barrier>);
+
+impl Barriers {
+    fn get(&mut self, id: u32) -> &mut Barrier {
+        if self.0.is_empty() {
+            self.0.resize_with(BARRIER_COUNT as usize, Barrier::default);
+        }
+        &mut self.0[(id % BARRIER_COUNT) as usize]
+    }
+}
+
+/// Splits the lanes of the top frame; `taken` go to `target`, the rest of `mask` fall through.
+///
+/// A frame below waits at the reconvergence point for both sides. When the diverging frame already
+/// ends at that point, the frame below it is that one, so loops whose lanes leave one by one do
+/// not grow the stack.
+pub(crate) fn diverge(w: &mut Warp, instruction: &Instruction, target: u32, next: u32, taken: u32) {
+    let reconverge = instruction.reconverge;
+    let Some(top) = w.stack.pop() else { return };
+    let others = top.mask & !taken;
+    if top.reconverge != reconverge {
+        w.stack.push(Frame { pc: reconverge, ..top });
+    }
+    for (pc, mask) in [(next, others), (target, taken)] {
+        if pc != reconverge {
+            w.stack.push(Frame { pc, reconverge, mask });
+        }
+    }
+}
+
+/// Removes exiting lanes from the whole stack.
+pub(crate) fn exit(w: &mut Warp, mask: u32) {
+    w.live &= !mask;
+    for frame in &mut w.stack {
+        frame.mask &= !mask;
+    }
+    if w.live == 0 {
+        w.stack.clear();
+        w.status = Status::Exited;
+    }
+}
+
+/// Drops frames that are finished: without lanes, or arrived where the frame below goes on.
+pub(crate) fn settle(w: &mut Warp) {
+    while let Some(top) = w.stack.last() {
+        if top.mask != 0 && top.pc != top.reconverge {
+            return;
+        }
+        w.stack.pop();
+    }
+    w.status = Status::Exited;
+}
+
+/// `bar.warp.sync`: within a warp that runs in lockstep only the participation can be wrong.
+pub(crate) fn warp_barrier(block: &mut Block<'_>, w: &Warp, members: crate::program::Slot, mask: u32) {
+    super::shuffle::check_members(block, w, mask, members, "bar.warp.sync");
+}
+
+/// A warp arrives at a barrier; it may have to wait.
+pub(crate) fn barrier(block: &mut Block<'_>, w: &mut Warp, b: &BarrierUse, mask: u32) {
+    let id = first_lane(w.get32(b.id), mask);
+    if id >= BARRIER_COUNT {
+        let message = format!("barrier number {id}, there are {BARRIER_COUNT}");
+        block.report(FindingKind::BarrierMisuse, Place::default(), message);
+    }
+    if b.aligned && mask != w.live {
+        let message = format!(
+            "barrier {id} executed by lanes {mask:#010x} while lanes {:#010x} are live",
+            w.live
+        );
+        block.report(FindingKind::BarrierDivergence, Place::default(), message);
+    }
+    let expected = expected_warps(block, w, b, id, mask);
+    let warp = w.index;
+    let predicate = reduction_input(w, b, mask);
+    let barrier = block.barriers.get(id);
+    let mismatch = barrier.arrived != 0 && barrier.expected != expected;
+    let again = barrier.arrived >> warp & 1 == 1;
+    if barrier.arrived == 0 {
+        *barrier = Barrier { all_true: true, expected, ..Barrier::default() };
+    }
+    barrier.arrived |= 1 << warp;
+    if let Some(truth) = predicate {
+        barrier.true_threads += truth.count_ones();
+        barrier.all_true &= truth == mask;
+        barrier.any_true |= truth != 0;
+    }
+    if b.kind != BarrierKind::Arrive {
+        barrier.waiting |= 1 << warp;
+        w.status = Status::AtBarrier(id % BARRIER_COUNT);
+    }
+    if mismatch {
+        let message = format!("warps disagree on the thread count of barrier {id}");
+        block.report(FindingKind::BarrierMisuse, Place::default(), message);
+    }
+    if again {
+        let message = format!("warp arrives twice at barrier {id} before it completes");
+        block.report(FindingKind::BarrierMisuse, Place::default(), message);
+    }
+}
+
+fn expected_warps(
+    block: &mut Block<'_>,
+    w: &Warp,
+    b: &BarrierUse,
+    id: u32,
+    mask: u32,
+) -> Option<u32> {
+    let threads = first_lane(w.get32(b.threads?), mask);
+    if threads == 0 || threads % LANES as u32 != 0 || threads > block.context.threads() {
+        let message = format!("barrier {id} for {threads} threads");
+        block.report(FindingKind::BarrierMisuse, Place::default(), message);
+    }
+    Some(threads / LANES as u32)
+}
+
+fn reduction_input(w: &Warp, b: &BarrierUse, mask: u32) -> Option<u32> {
+    match b.kind {
+        BarrierKind::Popc { p, .. } | BarrierKind::Reduce { p, .. } => Some(w.predicate(p) & mask),
+        BarrierKind::Sync | BarrierKind::Arrive => None,
+    }
+}
+
+/// Completes every barrier whose participants have all arrived; returns whether one did.
+///
+/// Warps that exited no longer count, so this is also called when a warp exits.
+pub(crate) fn complete_barriers(block: &mut Block<'_>, warps: &mut [Warp]) -> bool {
+    let live = warps.iter().filter(|w| w.live != 0).fold(0u32, |m, w| m | 1 << w.index);
+    let mut any = false;
+    for id in 0..BARRIER_COUNT {
+        let barrier = block.barriers.get(id);
+        if barrier.arrived == 0 {
+            continue;
+        }
+        let complete = match barrier.expected {
+            Some(count) => barrier.arrived.count_ones() >= count,
+            None => barrier.arrived & live == live,
+        };
+        if complete {
+            let done = std::mem::take(barrier);
+            release(block, warps, &done);
+            any = true;
+        }
+    }
+    any
+}
+
+fn release(block: &mut Block<'_>, warps: &mut [Warp], done: &Barrier) {
+    block.shared.next_generation();
+    for w in warps.iter_mut().filter(|w| done.waiting >> w.index & 1 == 1) {
+        w.status = Status::Ready;
+        deliver(block, w, done);
+    }
+}
+
+/// Writes the result of a barrier reduction. The warp's frame still stands behind the instruction.
+fn deliver(block: &Block<'_>, w: &mut Warp, done: &Barrier) {
+    let Some(frame) = w.stack.last() else { return };
+    let (pc, mask) = (frame.pc as usize, frame.mask);
+    let Some(instruction) = pc.checked_sub(1).and_then(|pc| block.context.program.code.get(pc))
+    else {
+        return;
+    };
+    if let crate::program::Op::Barrier(b) = instruction.op {
+        match b.kind {
+            BarrierKind::Popc { d, .. } => w.set32(d, mask, &[done.true_threads; LANES]),
+            BarrierKind::Reduce { all, d, .. } => {
+                let value = if all { done.all_true } else { done.any_true };
+                w.set_predicate(d, mask, if value { u32::MAX } else { 0 });
+            }
+            BarrierKind::Sync | BarrierKind::Arrive => {}
+        }
+    }
+}
+
+/// Reports that no warp can go on, with the place of each.
+pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp]) {
+    let code = &block.context.program.code;
+    let mut places = Vec::new();
+    for w in warps.iter().filter(|w| w.status != Status::Exited) {
+        let pc = w.stack.last().map_or(0, |frame| frame.pc as usize).saturating_sub(1);
+        let line = code.get(pc).map_or(0, |i| i.line);
+        if let Status::AtBarrier(id) = w.status {
+            places.push(format!("warp {} at barrier {id} (PTX line {line})", w.index));
+        }
+        if places.len() == 1 {
+            (block.pc, block.warp) = (pc, w.index);
+        }
+    }
+    let exited = warps.iter().filter(|w| w.status == Status::Exited).count();
+    let message = format!("no warp can go on: {}; {exited} warps exited", places.join(", "));
+    block.report(FindingKind::Deadlock, Place::default(), message);
+}

@@ -1,0 +1,293 @@
+//! The interpreter: runs one warp until it blocks, dispatching to one executor file per theme.
+
+pub(crate) mod async_copy;
+mod atomic;
+pub(crate) mod control;
+mod convert;
+mod float;
+mod int;
+mod matrix;
+mod memory;
+mod numeric;
+mod shuffle;
+pub(crate) mod simd;
+pub(crate) mod traffic;
+
+use crate::block::{Block, Place};
+use crate::check::FindingKind;
+use crate::error::SimError;
+use crate::program::{Clock, Instruction, Op};
+use crate::state::{Status, Warp, LANES};
+
+/// Runs a warp until it waits, exits or has executed `quantum` instructions.
+pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Result<(), SimError> {
+    let program = block.context.program;
+    block.warp = w.index;
+    for _ in 0..quantum {
+        if w.status != Status::Ready {
+            return Ok(());
+        }
+        let Some(frame) = w.stack.last_mut() else {
+            w.status = Status::Exited;
+            return Ok(());
+        };
+        let (pc, active) = (frame.pc as usize, frame.mask);
+        frame.pc += 1;
+        let ends_here = frame.pc == frame.reconverge;
+        let Some(instruction) = program.code.get(pc) else {
+            // Only the virtual exit lies outside the code, and only exited lanes get there.
+            control::exit(w, active);
+            continue;
+        };
+        block.pc = pc;
+        step(block, w, instruction, active)?;
+        // Branches and exits change the stack; other instructions can only reach its end.
+        if ends_here || w.stack.last().is_none_or(|f| f.mask == 0 || f.pc == f.reconverge) {
+            control::settle(w);
+        }
+    }
+    Ok(())
+}
+
+/// Executes one instruction for the lanes whose guard holds.
+#[inline(always)]
+fn step(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    active: u32,
+) -> Result<(), SimError> {
+    let mask = match instruction.guard {
+        Some(guard) => active & w.predicate(guard),
+        None => active,
+    };
+    block.executed += 1;
+    let counters = &mut block.tally.per_pc[block.pc].executed;
+    counters.warp_instructions += 1;
+    counters.lanes += u64::from(mask.count_ones());
+    if block.executed > block.context.options.instruction_limit {
+        return Err(limit_exceeded(block, instruction));
+    }
+    let defined = propagate_definedness(block, w, instruction, active);
+    match instruction.op {
+        Op::Branch { target, .. } => branch(block, w, instruction, target, active, mask),
+        _ if mask == 0 => {}
+        Op::Exit => control::exit(w, mask),
+        Op::Trap => {
+            block.report(FindingKind::Trap, Place::default(), "trap executed".to_owned());
+            control::exit(w, w.live);
+        }
+        _ => execute(block, w, instruction, mask),
+    }
+    define_results(block, w, instruction, mask, defined);
+    Ok(())
+}
+
+#[cold]
+fn limit_exceeded(block: &Block<'_>, instruction: &Instruction) -> SimError {
+    SimError::InstructionLimit {
+        kernel: block.context.program.name.clone(),
+        block: block.index,
+        limit: block.context.options.instruction_limit,
+        ptx_line: instruction.line,
+    }
+}
+
+/// Lanes in which all sources are defined. Undefined ones are reported, unless the instruction
+/// only moves values.
+#[inline(always)]
+fn propagate_definedness(
+    block: &mut Block<'_>,
+    w: &Warp,
+    instruction: &Instruction,
+    mask: u32,
+) -> u32 {
+    let operands = &block.context.program.operands;
+    let start = instruction.operands_start as usize;
+    let reads = &operands[start..start + usize::from(instruction.reads)];
+    let defined = reads.iter().fold(u32::MAX, |m, &index| m & w.defined[index as usize]);
+    if defined & mask != mask && !instruction.propagates_undefined && block.checks() {
+        let lane = (mask & !defined).trailing_zeros() as usize;
+        let message = "use of a register that was not written".to_owned();
+        block.report(FindingKind::UninitialisedRegister, Place::lane(lane), message);
+        return u32::MAX;
+    }
+    if instruction.propagates_undefined {
+        defined
+    } else {
+        u32::MAX
+    }
+}
+
+#[inline(always)]
+fn define_results(
+    block: &Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    mask: u32,
+    defined: u32,
+) {
+    let operands = &block.context.program.operands;
+    let start = instruction.operands_start as usize + usize::from(instruction.reads);
+    for &index in &operands[start..start + usize::from(instruction.writes)] {
+        let lanes = &mut w.defined[index as usize];
+        *lanes = *lanes & !mask | defined & mask;
+    }
+}
+
+#[inline(always)]
+fn branch(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    target: u32,
+    active: u32,
+    taken: u32,
+) {
+    if taken == active {
+        if let Some(frame) = w.stack.last_mut() {
+            frame.pc = target;
+        }
+    } else if taken != 0 {
+        block.counters().divergent += 1;
+        let next = block.pc as u32 + 1;
+        control::diverge(w, instruction, target, next, taken);
+    }
+}
+
+/// Operations on registers alone, and everything that touches memory or other lanes.
+fn execute(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask: u32) {
+    match instruction.op {
+        Op::Int2 { op, ty, d, a, b } => int::int2(w, mask, op, ty, [d, a, b]),
+        Op::Int1 { op, ty, d, a } => int::int1(w, mask, op, ty, d, a),
+        Op::MulWide { ty, d, a, b, c } => int::mul_wide(w, mask, ty, [d, a, b], c),
+        Op::Mad { hi, ty, d, a, b, c } => int::mad(w, mask, hi, ty, [d, a, b, c]),
+        Op::Sad { ty, d, a, b, c } => int::sad(w, mask, ty, [d, a, b, c]),
+        Op::Bfe { ty, d, a, pos, len } => int::bfe(w, mask, ty, [d, a, pos, len]),
+        Op::Bfi { wide, d, a, b, pos, len } => int::bfi(w, mask, wide, [d, a, b, pos, len]),
+        Op::Prmt { mode, d, a, b, c } => int::prmt(w, mask, mode, [d, a, b, c]),
+        Op::Lop3 { table, d, a, b, c } => int::lop3(w, mask, table, [d, a, b, c]),
+        Op::FunnelShift { left, wrap, d, a, b, c } => {
+            int::funnel_shift(w, mask, left, wrap, [d, a, b, c]);
+        }
+        Op::Dp4a { a_signed, b_signed, d, a, b, c } => {
+            int::dp4a(w, mask, [a_signed, b_signed], [d, a, b, c]);
+        }
+        Op::Setp { compare, ty, p, q, a, b, combine } => {
+            int::setp(w, mask, &int::Setp { compare, ty, p, q, a, b, combine });
+        }
+        Op::Set { compare, ty, float_result, d, a, b } => {
+            int::set(w, mask, compare, ty, float_result, [d, a, b]);
+        }
+        Op::Selp { wide, d, a, b, p } => {
+            let choose = w.predicate(p);
+            int::select(w, mask, wide, [d, a, b], choose);
+        }
+        Op::Slct { wide, float, d, a, b, c } => {
+            let choose = int::non_negative(w, float, c);
+            int::select(w, mask, wide, [d, a, b], choose);
+        }
+        Op::PredicateLogic { op, d, a, b } => int::predicate_logic(w, mask, op, d, a, b),
+        Op::PredicateMove { d, a } => {
+            let value = w.predicate(a);
+            w.set_predicate(d, mask, value);
+        }
+        _ => execute_moves(block, w, instruction, mask),
+    }
+}
+
+/// Moves, conversions and floating point.
+fn execute_moves(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask: u32) {
+    match instruction.op {
+        Op::Move { wide: false, d, a } => int::map1(w, mask, d, a, |x| x),
+        Op::Move { wide: true, d, a } => int::map1_64(w, mask, d, a, |x| x),
+        Op::Pack { wide, count, d, parts } => {
+            convert::pack(w, mask, wide, &parts[..usize::from(count)], d);
+        }
+        Op::Unpack { wide, count, a, parts } => {
+            convert::unpack(w, mask, wide, a, &parts[..usize::from(count)]);
+        }
+        // Time is counted in warp instructions of the block.
+        Op::ReadClock { clock: Clock::Low, d } => w.set32(d, mask, &[block.executed as u32; LANES]),
+        Op::ReadClock { clock: Clock::High, d } => {
+            w.set32(d, mask, &[(block.executed >> 32) as u32; LANES]);
+        }
+        Op::ReadClock { clock: Clock::Full, d } => w.set64(d, mask, &[block.executed; LANES]),
+        Op::Convert { to, from, rounding, to_integral, sat, relu, ftz, d, d_wide, a, a_wide } => {
+            let operands = convert::Convert {
+                to,
+                from,
+                rounding,
+                to_integral,
+                sat,
+                relu,
+                ftz,
+                d,
+                d_wide,
+                a,
+                a_wide,
+            };
+            convert::convert(w, mask, &operands);
+        }
+        Op::ConvertPair { bf16, truncate, relu, d, a, b } => {
+            convert::convert_pair(w, mask, bf16, truncate, relu, [d, a, b]);
+        }
+        Op::ConvertTf32 { rounding, d, a } => convert::convert_tf32(w, mask, rounding, d, a),
+        Op::CastAddress { space, to_generic, d, a } => {
+            convert::cast_address(w, mask, space, to_generic, d, a);
+        }
+        Op::IsSpace { space, p, a } => convert::is_space(w, mask, space, p, a),
+        Op::Float2 { op, ty, flags, d, a, b } => {
+            float::float2(w, mask, op, ty, flags, [d, a, b]);
+        }
+        Op::Float1 { op, ty, flags, d, a } => float::float1(w, mask, op, ty, flags, [d, a]),
+        Op::Fma { ty, flags, d, a, b, c } => float::fma(w, mask, ty, flags, [d, a, b, c]),
+        _ => execute_memory(block, w, instruction, mask),
+    }
+}
+
+/// Memory, lane exchange, matrices and barriers.
+fn execute_memory(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask: u32) {
+    match instruction.op {
+        Op::Load(access) => memory::load(block, w, &access, mask),
+        Op::Store(access) => memory::store(block, w, &access, mask),
+        Op::Atomic(atomic) => atomic::execute(block, w, &atomic, mask),
+        Op::Fence => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
+        Op::Shuffle { mode, d, p, a, b, c, members } => {
+            shuffle::shuffle(block, w, &shuffle::Shuffle { mode, d, p, a, b, c, members }, mask);
+        }
+        Op::Vote { mode, d, p, members } => shuffle::vote(block, w, mode, d, p, members, mask),
+        Op::Match { all, wide, d, p, a, members } => {
+            shuffle::match_sync(block, w, &shuffle::Match { all, wide, d, p, a, members }, mask);
+        }
+        Op::Redux { op, signed, d, a, members } => {
+            shuffle::redux(block, w, op, signed, [d, a, members], mask);
+        }
+        Op::ActiveMask { d } => w.set32(d, mask, &[mask; LANES]),
+        Op::Elect { d, p, members } => shuffle::elect(block, w, [d, p, members], mask),
+        Op::CpAsync { destination, source, bytes, source_bytes, ignore_source } => {
+            let operands = async_copy::CopyOperands {
+                destination,
+                source,
+                bytes,
+                source_bytes,
+                ignore_source,
+            };
+            async_copy::issue(block, w, &operands, mask);
+        }
+        Op::CpAsyncCommit => w.copies.commit(mask),
+        Op::CpAsyncWait { newest } => async_copy::wait_group(block, w, newest, mask),
+        Op::CpAsyncWaitAll => async_copy::wait_all(block, w, mask),
+        Op::Ldmatrix { count, transposed, address, registers } => {
+            matrix::ldmatrix(block, w, count, transposed, address, registers, mask);
+        }
+        Op::Stmatrix { count, transposed, address, registers } => {
+            matrix::stmatrix(block, w, count, transposed, address, registers, mask);
+        }
+        Op::Movmatrix { d, a } => matrix::movmatrix(block, w, d, a, mask),
+        Op::Mma(mma) => matrix::mma(block, w, &mma, mask),
+        Op::Barrier(barrier) => control::barrier(block, w, &barrier, mask),
+        Op::WarpBarrier { members } => control::warp_barrier(block, w, members, mask),
+        _ => {}
+    }
+}

@@ -1,0 +1,392 @@
+//! Launching: arguments, limits, choice of blocks, and their distribution over threads.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::address;
+use crate::block::{RunContext, Tally};
+use crate::device_memory::DeviceMemory;
+use crate::error::SimError;
+use crate::limits::Limits;
+use crate::memory::{BufferId, Memory};
+use crate::module::Module;
+use crate::program::Program;
+use crate::report::{report, Report};
+use crate::worker::Worker;
+
+/// A kernel argument.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Arg {
+    /// Device address of a buffer plus a byte offset.
+    Buffer {
+        /// The buffer.
+        id: BufferId,
+        /// Bytes from its start.
+        offset: u64,
+    },
+    /// Unsigned 32-bit value.
+    U32(u32),
+    /// Signed 32-bit value.
+    I32(i32),
+    /// Unsigned 64-bit value.
+    U64(u64),
+    /// Signed 64-bit value.
+    I64(i64),
+    /// 32-bit float.
+    F32(f32),
+    /// A by-value structure.
+    Bytes(Vec<u8>),
+}
+
+impl Arg {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Arg::Buffer { id, offset } => {
+                address::buffer(id.index()).wrapping_add(*offset).to_le_bytes().to_vec()
+            }
+            Arg::U32(v) => v.to_le_bytes().to_vec(),
+            Arg::I32(v) => v.to_le_bytes().to_vec(),
+            Arg::U64(v) => v.to_le_bytes().to_vec(),
+            Arg::I64(v) => v.to_le_bytes().to_vec(),
+            Arg::F32(v) => v.to_le_bytes().to_vec(),
+            Arg::Bytes(v) => v.clone(),
+        }
+    }
+}
+
+/// Shape and arguments of a launch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// Thread blocks along x, y, z.
+    pub grid: [u32; 3],
+    /// Threads per block along x, y, z.
+    pub block: [u32; 3],
+    /// Blocks per cluster along x, y, z; `[1, 1, 1]` without clusters.
+    pub cluster: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub dynamic_shared_bytes: u32,
+    /// One argument per kernel parameter, of the parameter's size.
+    pub args: Vec<Arg>,
+}
+
+/// When asynchronous copies land.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AsyncSchedule {
+    /// At the wait that covers them: finds waits that are missing or too lax.
+    #[default]
+    Lazy,
+    /// At issue: finds stages that are overwritten while still being read.
+    Eager,
+}
+
+/// Order in which the warps of a block take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WarpOrder {
+    /// Warp 0 first.
+    #[default]
+    Forward,
+    /// Last warp first.
+    Reversed,
+    /// A new random order each round, from this seed.
+    Seeded(u64),
+}
+
+/// Blocks that belong together with a block, by linear index.
+pub type Partners = Arc<dyn Fn(u32) -> Vec<u32> + Send + Sync>;
+
+/// Which thread blocks to run. Linear index: x fastest, then y, then z.
+#[derive(Clone, Default)]
+pub enum Blocks {
+    /// The whole grid.
+    #[default]
+    All,
+    /// These, in this order.
+    List(Vec<u32>),
+    /// A seeded sample. First and last block and the edges of each grid axis are always in it, and
+    /// with every block its partners (for example the other blocks of a split-K group).
+    Sample {
+        /// Blocks to draw besides the fixed ones.
+        count: usize,
+        /// Seed of the draw.
+        seed: u64,
+        /// Partners of a block, itself included or not.
+        partners: Option<Partners>,
+    },
+}
+
+impl std::fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Blocks::All => write!(f, "All"),
+            Blocks::List(list) => write!(f, "List({list:?})"),
+            Blocks::Sample { count, seed, partners } => {
+                write!(f, "Sample({count}, seed {seed}, partners {})", partners.is_some())
+            }
+        }
+    }
+}
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// When asynchronous copies land.
+    pub schedule: AsyncSchedule,
+    /// Order of warps.
+    pub warp_order: WarpOrder,
+    /// Blocks to run.
+    pub blocks: Blocks,
+    /// Worker threads; 0 takes rayon's default.
+    pub threads: usize,
+    /// Most warp instructions of one thread block; beyond it the run ends with an error.
+    pub instruction_limit: u64,
+    /// Race and definedness checks; bounds, alignment and barriers are always checked.
+    pub checks: bool,
+    /// Limits of the device.
+    pub limits: Limits,
+    /// Most findings in the report.
+    pub max_findings: usize,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        RunOptions {
+            schedule: AsyncSchedule::default(),
+            warp_order: WarpOrder::default(),
+            blocks: Blocks::default(),
+            threads: 0,
+            instruction_limit: 1 << 32,
+            checks: true,
+            limits: Limits::default(),
+            max_findings: 100,
+        }
+    }
+}
+
+/// Runs a kernel of a module on device memory.
+///
+/// # Errors
+/// Launches that the device would refuse, and endless loops. Defects that a device would not
+/// notice are findings of the report.
+pub fn run(
+    module: &Module,
+    entry: &str,
+    launch: &Launch,
+    memory: &mut Memory,
+    options: &RunOptions,
+) -> Result<Report, SimError> {
+    let program = module.program(entry)?;
+    let total = check_launch(program, launch, options)?;
+    let parameters = parameters(program, launch)?;
+    let blocks = choose_blocks(&options.blocks, launch.grid, total)?;
+    let context = RunContext {
+        program,
+        memory: DeviceMemory::new(memory, program)?,
+        grid: launch.grid,
+        block: launch.block,
+        dynamic_shared_bytes: launch.dynamic_shared_bytes,
+        parameters,
+        options,
+    };
+    let tally = run_blocks(&context, &blocks, options.threads)?;
+    Ok(report(&context, tally, u64::from(total)))
+}
+
+fn refuse<T>(program: &Program, reason: String) -> Result<T, SimError> {
+    Err(SimError::Launch { kernel: program.name.clone(), reason })
+}
+
+/// Checks the launch against the device and the kernel; returns the number of thread blocks.
+fn check_launch(
+    program: &Program,
+    launch: &Launch,
+    options: &RunOptions,
+) -> Result<u32, SimError> {
+    let limits = &options.limits;
+    for axis in 0..3 {
+        let (grid, block) = (launch.grid[axis], launch.block[axis]);
+        let name = ["x", "y", "z"][axis];
+        if grid == 0 || grid > limits.grid_axes[axis] {
+            let most = limits.grid_axes[axis];
+            return refuse(program, format!("grid {name} is {grid}, allowed are 1 to {most}"));
+        }
+        if block == 0 || block > limits.block_axes[axis] {
+            let most = limits.block_axes[axis];
+            return refuse(program, format!("block {name} is {block}, allowed are 1 to {most}"));
+        }
+    }
+    check_threads(program, launch, limits)?;
+    if launch.cluster != [1, 1, 1] {
+        return refuse(program, "clusters of more than one block are not simulated".to_owned());
+    }
+    let shared = u64::from(program.dynamic_shared_offset) + u64::from(launch.dynamic_shared_bytes);
+    if shared > u64::from(limits.shared_per_block) {
+        let (most, name) = (limits.shared_per_block, &limits.name);
+        return refuse(program, format!("{shared} shared bytes, {name} has {most} per block"));
+    }
+    if program.static_shared_bytes > limits.static_shared_per_block {
+        let (bytes, most) = (program.static_shared_bytes, limits.static_shared_per_block);
+        return refuse(program, format!("{bytes} static shared bytes, allowed are {most}"));
+    }
+    let total: u64 = launch.grid.iter().map(|&g| u64::from(g)).product();
+    match u32::try_from(total) {
+        Ok(total) => Ok(total),
+        Err(_) => refuse(program, format!("{total} thread blocks, more than 2^32 - 1")),
+    }
+}
+
+fn check_threads(program: &Program, launch: &Launch, limits: &Limits) -> Result<(), SimError> {
+    let threads: u64 = launch.block.iter().map(|&b| u64::from(b)).product();
+    if threads > u64::from(limits.threads_per_block) {
+        let most = limits.threads_per_block;
+        return refuse(program, format!("{threads} threads per block, allowed are {most}"));
+    }
+    if let Some(most) = program.max_threads {
+        let most: u64 = most.iter().map(|&m| u64::from(m)).product();
+        if threads > most {
+            return refuse(program, format!("{threads} threads per block, .maxntid is {most}"));
+        }
+    }
+    match program.required_threads {
+        Some(required) if required != launch.block => {
+            refuse(program, format!("block {:?}, .reqntid is {required:?}", launch.block))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The parameter space: each argument at its parameter's offset.
+fn parameters(program: &Program, launch: &Launch) -> Result<Vec<u8>, SimError> {
+    if launch.args.len() != program.parameters.len() {
+        let (given, wanted) = (launch.args.len(), program.parameters.len());
+        return refuse(program, format!("{given} arguments for {wanted} parameters"));
+    }
+    let mut bytes = vec![0; program.parameter_bytes as usize];
+    for (index, (arg, &(offset, size))) in launch.args.iter().zip(&program.parameters).enumerate() {
+        let value = arg.bytes();
+        if value.len() != size as usize {
+            let given = value.len();
+            return refuse(program, format!("argument {index} has {given} bytes, not {size}"));
+        }
+        bytes[offset as usize..][..value.len()].copy_from_slice(&value);
+    }
+    Ok(bytes)
+}
+
+fn choose_blocks(blocks: &Blocks, grid: [u32; 3], total: u32) -> Result<Vec<u32>, SimError> {
+    match blocks {
+        Blocks::All => Ok((0..total).collect()),
+        Blocks::List(list) => match list.iter().find(|&&block| block >= total) {
+            Some(block) => Err(SimError::Launch {
+                kernel: String::new(),
+                reason: format!("block {block} is outside the grid of {total}"),
+            }),
+            None => Ok(list.clone()),
+        },
+        Blocks::Sample { count, seed, partners } => {
+            Ok(sample(grid, total, *count, *seed, partners.as_ref()))
+        }
+    }
+}
+
+/// First, last, both ends of each axis, `count` random ones, and all their partners, ascending.
+fn sample(
+    grid: [u32; 3],
+    total: u32,
+    count: usize,
+    seed: u64,
+    partners: Option<&Partners>,
+) -> Vec<u32> {
+    let linear = |[x, y, z]: [u32; 3]| x + grid[0] * (y + grid[1] * z);
+    let mut chosen = BTreeSet::new();
+    for corner in 0..8u32 {
+        let at = std::array::from_fn(|axis| if corner >> axis & 1 == 1 { grid[axis] - 1 } else { 0 });
+        chosen.insert(linear(at));
+    }
+    let mut state = seed;
+    for _ in 0..count {
+        chosen.insert((u128::from(split_mix(&mut state)) * u128::from(total) >> 64) as u32);
+    }
+    if let Some(partners) = partners {
+        let drawn: Vec<u32> = chosen.iter().copied().collect();
+        for block in drawn {
+            chosen.extend(partners(block).into_iter().filter(|&b| b < total));
+        }
+    }
+    chosen.into_iter().collect()
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): a small generator with full period.
+pub(crate) fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Distributes blocks over threads; the first error stops the rest.
+fn run_blocks(context: &RunContext<'_>, blocks: &[u32], threads: usize) -> Result<Tally, SimError> {
+    if threads == 1 || blocks.len() == 1 {
+        return run_share(context, blocks, &AtomicBool::new(false));
+    }
+    let parallel = || {
+        let failed = AtomicBool::new(false);
+        // Small chunks balance the load; each builds one set of warps and reuses it.
+        let chunk = blocks.len().div_ceil(8 * rayon::current_num_threads()).max(1);
+        blocks
+            .par_chunks(chunk)
+            .map(|share| run_share(context, share, &failed))
+            .try_reduce(
+                || Tally::new(context),
+                |mut a, b| {
+                    a.merge(b);
+                    Ok(a)
+                },
+            )
+    };
+    if threads == 0 {
+        return parallel();
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| SimError::Threads(error.to_string()))?
+        .install(parallel)
+}
+
+fn run_share(
+    context: &RunContext<'_>,
+    blocks: &[u32],
+    failed: &AtomicBool,
+) -> Result<Tally, SimError> {
+    let mut worker = Worker::new(context);
+    for &block in blocks {
+        if failed.load(Ordering::Relaxed) {
+            break;
+        }
+        if let Err(error) = worker.run_block(block) {
+            failed.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
+    }
+    Ok(worker.into_tally())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_holds_corners_draws_and_partners_within_the_grid() {
+        let partners: Partners = Arc::new(|block| vec![block ^ 1, u32::MAX]);
+        let blocks = sample([10, 4, 1], 40, 3, 7, Some(&partners));
+        for corner in [0, 9, 30, 39] {
+            assert!(blocks.contains(&corner) && blocks.contains(&(corner ^ 1)));
+        }
+        assert!(blocks.iter().all(|&b| b < 40) && blocks.is_sorted());
+        assert_eq!(blocks, sample([10, 4, 1], 40, 3, 7, Some(&partners)));
+    }
+}

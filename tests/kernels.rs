@@ -1,0 +1,205 @@
+//! Kernels in the simulator: random legal schedules of every family, formats that nobody has,
+//! and shapes at the edges.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use qtune_codegen::generate;
+use qtune_codegen::nvrtc::Nvrtc;
+use qtune_device::{KernelImage, SimDevice};
+use qtune_ir::dequant::{self, Context, Options};
+use qtune_ir::{
+    Accumulate, Arch, GemvSchedule, Group, MmaSchedule, Param, ParamType, Problem, Raster,
+    Schedule, WeightCache, WeightSpec,
+};
+use qtune_tests::{archs, nvrtc};
+use qtune_verify::{default_schedule, verify, Verdict, VerifyRequest};
+
+/// Random schedules per family. Raise it with `QTUNE_RANDOM_SCHEDULES`.
+fn random_cases() -> u32 {
+    let asked = std::env::var("QTUNE_RANDOM_SCHEDULES").ok();
+    asked.and_then(|count| count.parse().ok()).unwrap_or(24)
+}
+
+fn check(
+    nvrtc: &Nvrtc,
+    problem: &Problem,
+    spec: &WeightSpec,
+    schedule: &Schedule,
+    arch: &Arch,
+) -> Verdict {
+    let told = || format!("{problem} on {arch}: {schedule}");
+    let kernel = generate(problem, spec, schedule, arch);
+    let kernel = kernel.unwrap_or_else(|error| panic!("{}: {error}", told()));
+    let image = KernelImage::compile(nvrtc, kernel, arch);
+    let image = image.unwrap_or_else(|error| panic!("{}: {error}", told()));
+    let device = SimDevice::new(arch);
+    let verdict = verify(&VerifyRequest::new(&image, spec, 7), &device);
+    let verdict = verdict.unwrap_or_else(|error| panic!("{}: {error}", told()));
+    let details: Vec<_> = verdict.cases.iter().filter_map(|case| case.detail.clone()).collect();
+    assert!(verdict.passed, "{}\n{details:?}\n{:?}", told(), verdict.findings);
+    verdict
+}
+
+/// Every dequantization term that the algebra offers for a schedule.
+fn terms(problem: &Problem, spec: &WeightSpec, schedule: &Schedule, arch: &Arch) -> Vec<String> {
+    let ctx = Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() };
+    let params = schedule.cost_params(problem, spec);
+    let found = dequant::variants(&ctx, &params, arch, &Options::default());
+    let found = found.map(|search| search.variants).unwrap_or_default();
+    found.into_iter().map(|variant| variant.term.to_string()).collect()
+}
+
+fn pick<T: Clone + std::fmt::Debug + 'static>(choices: &[T]) -> impl Strategy<Value = T> {
+    prop::sample::select(choices.to_vec())
+}
+
+fn gemv() -> impl Strategy<Value = Schedule> {
+    let shape = (1u32..=4, pick(&[1u32, 2, 4]), pick(&[1u32, 2, 4, 8, 16, 32]));
+    let block = (pick(&[1u32, 2, 4]), pick(&[1u32, 2, 3]), 1u32..=3, pick(&[1u32, 2, 3]));
+    (shape, block, any::<[bool; 3]>()).prop_map(|((tokens, rows, lanes), block, flags)| {
+        let (warps_n, warps_k, unroll, split_k) = block;
+        let [stage_x, half2, stream] = flags;
+        Schedule::Gemv(GemvSchedule {
+            tokens,
+            rows,
+            lanes,
+            warps_n,
+            warps_k,
+            unroll,
+            split_k,
+            stage_x,
+            accumulate: if half2 { Accumulate::Half2 } else { Accumulate::F32 },
+            cache: if stream { WeightCache::NoAllocate } else { WeightCache::Normal },
+            dequant: String::new(),
+        })
+    })
+}
+
+fn mma() -> impl Strategy<Value = Schedule> {
+    let tile = (pick(&[8u32, 16, 32, 48, 64]), pick(&[1u32, 2, 3]), pick(&[1u32, 2]));
+    let block = (pick(&[1u32, 2, 4]), pick(&[1u32, 2, 4]), 1u32..=5, pick(&[1u32, 2, 3]));
+    (tile, block, any::<[bool; 2]>()).prop_map(|((block_m, rows, chunks), block, flags)| {
+        let (warps_n, warps_k, stages, split_k) = block;
+        let [swizzle, by_rows] = flags;
+        Schedule::Mma(MmaSchedule {
+            block_m,
+            block_n: 16 * warps_n * rows,
+            block_k: 64 * warps_k * chunks,
+            warps_n,
+            warps_k,
+            stages,
+            split_k,
+            swizzle,
+            raster: if by_rows { Raster::Rows } else { Raster::Tokens },
+            dequant: String::new(),
+        })
+    })
+}
+
+fn problems() -> impl Strategy<Value = Problem> {
+    let format = pick(&["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast"]);
+    let types = pick(&["f16-f16", "bf16-bf16", "f16-f32", "bf16-f32"]);
+    (format, types, 1u32..=20, 1u32..=6, 1u32..=70, any::<bool>()).prop_map(
+        |(format, types, n, k, m, bias)| {
+            let (n, k, bias) = (n * 8, k * 128, if bias { "+bias" } else { "" });
+            let key = format!("w4a16.{format}.{types}.n{n}.k{k}.m{m}{bias}");
+            key.parse().expect("a problem key")
+        },
+    )
+}
+
+/// Draws legal schedules until enough have been verified; the draws are seeded.
+fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
+    let Some(nvrtc) = nvrtc() else { return };
+    let archs = archs();
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let strategy = (problems(), family, 0..archs.len(), any::<prop::sample::Index>());
+    let mut verified = 0;
+    for _ in 0..random_cases() * 200 {
+        if verified == random_cases() {
+            return;
+        }
+        let drawn = strategy.new_tree(&mut runner).expect("a draw").current();
+        let (problem, schedule, arch, term) = drawn;
+        let arch = &archs[arch];
+        let spec = qtune_formats::resolve(&problem.format).expect("a known format");
+        if schedule.check(&problem, &spec, arch).is_err() {
+            continue;
+        }
+        let terms = terms(&problem, &spec, &schedule, arch);
+        if terms.is_empty() {
+            continue;
+        }
+        let schedule = schedule.with_dequant(term.get(&terms));
+        if generate(&problem, &spec, &schedule, arch).is_err() {
+            continue;
+        }
+        check(nvrtc, &problem, &spec, &schedule, arch);
+        verified += 1;
+    }
+    assert_eq!(verified, random_cases(), "too few draws were legal");
+}
+
+#[test]
+fn random_legal_gemv_schedules_verify() {
+    random_schedules(gemv(), 1);
+}
+
+#[test]
+fn random_legal_mma_schedules_verify() {
+    random_schedules(mma(), 2);
+}
+
+/// `(q ^ 5) * s - t`: nobody stores weights like this, and no code knows it.
+fn nobodys_format(group: Group) -> WeightSpec {
+    let param = |name: &str| Param { name: name.into(), dtype: ParamType::F16 };
+    WeightSpec {
+        name: "nobody".into(),
+        bits: 4,
+        group,
+        params: vec![param("s"), param("t")],
+        expr: "(- (* (^ q 5) s) t)".into(),
+    }
+}
+
+#[test]
+fn a_format_that_nobody_has_verifies_in_every_family_with_every_term() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let arch = Arch::named("h200").expect("a table row");
+    let spec = nobodys_format(Group::Size(64));
+    for (act, line) in [
+        ("f16", "gemv tokens=2 rows=2 lanes=8 warps=2x1 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=q"),
+        ("bf16", "gemv tokens=1 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=f32 cache=normal dequant=q"),
+        ("f16", "mma tile=16x32x128 warps=2x1 stages=3 split=1 swizzle=xor raster=rows dequant=q"),
+        ("bf16", "mma tile=8x16x128 warps=1x2 stages=2 split=2 swizzle=xor raster=rows dequant=q"),
+    ] {
+        let key = format!("w4a16.nobody.{act}-{act}.n72.k384.m2");
+        let problem: Problem = key.parse().expect("a problem key");
+        let schedule: Schedule = line.parse().expect("a schedule line");
+        let terms = terms(&problem, &spec, &schedule, &arch);
+        assert!(!terms.is_empty(), "{act}: {line}");
+        for term in terms {
+            check(nvrtc, &problem, &spec, &schedule.with_dequant(&term), &arch);
+        }
+    }
+}
+
+#[test]
+fn default_schedules_verify_on_awkward_shapes() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let arch = Arch::named("h200").expect("a table row");
+    for (format, n, k) in
+        [("awq-g128", 8, 128), ("awq-g32", 24, 32), ("awq-g64", 1000, 192), ("awq-ch", 40, 416)]
+    {
+        for m in [1, 3, 13, 17, 33, 118] {
+            let key = format!("w4a16.{format}.f16-f16.n{n}.k{k}.m{m}+bias");
+            let problem: Problem = key.parse().expect("a problem key");
+            let spec = qtune_formats::resolve(format).expect("a known format");
+            let schedule = default_schedule(&problem, &spec, &arch);
+            let schedule = schedule.unwrap_or_else(|refused| panic!("{problem}: {refused}"));
+            check(nvrtc, &problem, &spec, &schedule, &arch);
+        }
+    }
+}
