@@ -132,7 +132,7 @@ fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
         if terms.is_empty() {
             continue;
         }
-        let schedule = schedule.with_dequant(term.get(&terms));
+        let schedule = schedule.with_dequant(&terms[term.index(terms.len())]);
         if generate(&problem, &spec, &schedule, arch).is_err() {
             continue;
         }

@@ -22,17 +22,27 @@ impl CacheArgs {
     /// Opens the store, creating it where it is missing. Says on stderr if a damaged one had to
     /// make room.
     pub fn open(&self) -> Result<SledStore, CacheError> {
+        self.open_report().map(|(store, _)| store)
+    }
+
+    /// As [`CacheArgs::open`]; also whether a damaged or foreign store had to make room.
+    fn open_report(&self) -> Result<(SledStore, bool), CacheError> {
         let (store, report) = SledStore::open(&self.dir()?)?;
-        if let Some(aside) = report.set_aside {
+        if let Some(aside) = &report.set_aside {
             output::warning(aside);
         }
-        Ok(store)
+        Ok((store, report.set_aside.is_some()))
     }
 
     /// Opens the store if there is one, for commands that only read.
     pub fn open_existing(&self) -> Result<Option<SledStore>, CacheError> {
+        Ok(self.open_existing_report()?.map(|(store, _)| store))
+    }
+
+    /// As [`CacheArgs::open_existing`]; also whether it had to make room for a fresh one.
+    pub fn open_existing_report(&self) -> Result<Option<(SledStore, bool)>, CacheError> {
         match self.dir()?.join("winners").is_dir() {
-            true => self.open().map(Some),
+            true => self.open_report().map(Some),
             false => Ok(None),
         }
     }

@@ -40,6 +40,7 @@ pub struct Layout {
     k: u32,
     group: u32,
     groups: u32,
+    groups_per_step: u32,
     params: Vec<ParamType>,
     kind: Kind,
 }
@@ -58,6 +59,10 @@ impl Layout {
             k: problem.k,
             group: spec.group.size(problem.k),
             groups: spec.group.count(problem.k),
+            groups_per_step: match schedule {
+                Schedule::Gemv(s) => s.groups_per_step(spec, problem.k),
+                Schedule::Mma(s) => s.groups_per_stage(spec, problem.k),
+            },
             params: spec.params.iter().map(|p| p.dtype).collect(),
             kind: match schedule {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
@@ -109,11 +114,7 @@ impl Layout {
 
     /// Quant groups that one step touches, as far as they are stored apart.
     pub fn groups_per_step(&self) -> u32 {
-        if self.group >= self.k {
-            1
-        } else {
-            (self.step_k() / self.group).max(1)
-        }
+        self.groups_per_step
     }
 
     /// Steps that share one stored set of parameters. `mma` copies parameters with every stage;

@@ -61,9 +61,7 @@ impl CudaDevice {
     ) -> Result<Launch<'b>, DeviceError> {
         let argument = |value: &ArgValue<'b>| {
             Ok(match value {
-                ArgValue::Buffer(buffer, offset) => {
-                    Argument::Memory(self.memory(buffer)?, *offset)
-                }
+                ArgValue::Buffer(buffer, offset) => Argument::Memory(self.memory(buffer)?, *offset),
                 ArgValue::U32(value) => Argument::U32(*value),
             })
         };

@@ -53,13 +53,9 @@ impl KernelImage {
         let name = format!("{}.cu", kernel.entry);
         let target = arch.target();
         match nvrtc.compile(&kernel.source, &name, &target, &[]) {
-            Ok(compiled) => KernelImage::from_parts(
-                kernel,
-                &target,
-                compiled.ptx,
-                compiled.cubin,
-                compiled.log,
-            ),
+            Ok(compiled) => {
+                KernelImage::from_parts(kernel, &target, compiled.ptx, compiled.cubin, compiled.log)
+            }
             Err(source) => Err(DeviceError::Compile { entry: kernel.entry, source }),
         }
     }

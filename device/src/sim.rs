@@ -148,7 +148,8 @@ impl Device for SimDevice {
     }
 
     fn load(&self, image: &KernelImage) -> Result<LoadedKernel, DeviceError> {
-        let fail = |reason: String| DeviceError::Image { entry: image.kernel.entry.clone(), reason };
+        let fail =
+            |reason: String| DeviceError::Image { entry: image.kernel.entry.clone(), reason };
         let target = self.arch.target();
         if image.target != target {
             return Err(fail(format!("it is compiled for {}, not {target}", image.target)));

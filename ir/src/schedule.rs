@@ -132,6 +132,15 @@ pub struct ScheduleError {
     text: String,
 }
 
+/// Quant groups in a k tile of a row of length `k`; a group that spans the row is one, however far
+/// the row is padded.
+fn groups_in(tile_k: u32, spec: &WeightSpec, k: u32) -> u32 {
+    match spec.group.size(k) {
+        group if group >= k => 1,
+        group => (tile_k / group).max(1),
+    }
+}
+
 fn require(condition: bool, reason: impl FnOnce() -> String) -> Result<(), Rejected> {
     if condition {
         Ok(())
@@ -144,6 +153,11 @@ impl GemvSchedule {
     /// k covered by one warp step.
     pub fn step_k(&self) -> u32 {
         LANE_K * self.lanes
+    }
+
+    /// Quant groups that one step touches, as far as they are stored apart.
+    pub fn groups_per_step(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(self.step_k(), spec, k)
     }
 
     /// Output rows of one warp.
@@ -246,14 +260,17 @@ impl MmaSchedule {
         k.next_multiple_of(self.block_k)
     }
 
-    /// Quant groups that a stage touches.
+    /// Quant groups that a stage touches, as far as they are stored apart.
     pub fn groups_per_stage(&self, spec: &WeightSpec, k: u32) -> u32 {
-        (self.block_k / spec.group.size(self.padded_k(k))).max(1)
+        groups_in(self.block_k, spec, k)
     }
 
     /// k over which a warp accumulates before the group parameters apply.
     pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
-        spec.group.size(self.padded_k(k)).min(self.warp_k())
+        match spec.group.size(k) {
+            group if group >= k => self.warp_k(),
+            group => group.min(self.warp_k()),
+        }
     }
 
     /// Bytes of weights per stage.

@@ -1,6 +1,7 @@
 //! Launching: arguments, limits, choice of blocks, and their distribution over threads.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
@@ -180,7 +181,7 @@ pub fn run(
     let program = module.program(entry)?;
     let total = check_launch(program, launch, options)?;
     let parameters = parameters(program, launch)?;
-    let blocks = choose_blocks(&options.blocks, launch.grid, total)?;
+    let blocks = choose_blocks(program, &options.blocks, launch.grid, total)?;
     let context = RunContext {
         program,
         memory: DeviceMemory::new(memory, program)?,
@@ -275,18 +276,45 @@ fn parameters(program: &Program, launch: &Launch) -> Result<Vec<u8>, SimError> {
     Ok(bytes)
 }
 
-fn choose_blocks(blocks: &Blocks, grid: [u32; 3], total: u32) -> Result<Vec<u32>, SimError> {
+/// The blocks to run, in order.
+enum Chosen {
+    /// Number 0 to this one, exclusive.
+    All(u32),
+    These(Vec<u32>),
+}
+
+impl Chosen {
+    fn len(&self) -> usize {
+        match self {
+            Chosen::All(total) => *total as usize,
+            Chosen::These(list) => list.len(),
+        }
+    }
+
+    fn get(&self, position: usize) -> u32 {
+        match self {
+            Chosen::All(_) => position as u32,
+            Chosen::These(list) => list[position],
+        }
+    }
+}
+
+fn choose_blocks(
+    program: &Program,
+    blocks: &Blocks,
+    grid: [u32; 3],
+    total: u32,
+) -> Result<Chosen, SimError> {
     match blocks {
-        Blocks::All => Ok((0..total).collect()),
+        Blocks::All => Ok(Chosen::All(total)),
         Blocks::List(list) => match list.iter().find(|&&block| block >= total) {
-            Some(block) => Err(SimError::Launch {
-                kernel: String::new(),
-                reason: format!("block {block} is outside the grid of {total}"),
-            }),
-            None => Ok(list.clone()),
+            Some(block) => {
+                refuse(program, format!("block {block} is outside the grid of {total}"))
+            }
+            None => Ok(Chosen::These(list.clone())),
         },
         Blocks::Sample { count, seed, partners } => {
-            Ok(sample(grid, total, *count, *seed, partners.as_ref()))
+            Ok(Chosen::These(sample(grid, total, *count, *seed, partners.as_ref())))
         }
     }
 }
@@ -328,17 +356,24 @@ pub(crate) fn split_mix(state: &mut u64) -> u64 {
 }
 
 /// Distributes blocks over threads; the first error stops the rest.
-fn run_blocks(context: &RunContext<'_>, blocks: &[u32], threads: usize) -> Result<Tally, SimError> {
-    if threads == 1 || blocks.len() == 1 {
-        return run_share(context, blocks, &AtomicBool::new(false));
+fn run_blocks(
+    context: &RunContext<'_>,
+    blocks: &Chosen,
+    threads: usize,
+) -> Result<Tally, SimError> {
+    if threads == 1 || blocks.len() <= 1 {
+        return run_share(context, blocks, 0..blocks.len(), &AtomicBool::new(false));
     }
     let parallel = || {
         let failed = AtomicBool::new(false);
         // Small chunks balance the load; each builds one set of warps and reuses it.
         let chunk = blocks.len().div_ceil(8 * rayon::current_num_threads()).max(1);
-        blocks
-            .par_chunks(chunk)
-            .map(|share| run_share(context, share, &failed))
+        (0..blocks.len().div_ceil(chunk))
+            .into_par_iter()
+            .map(|part| {
+                let end = blocks.len().min((part + 1) * chunk);
+                run_share(context, blocks, part * chunk..end, &failed)
+            })
             .try_reduce(
                 || Tally::new(context),
                 |mut a, b| {
@@ -359,15 +394,16 @@ fn run_blocks(context: &RunContext<'_>, blocks: &[u32], threads: usize) -> Resul
 
 fn run_share(
     context: &RunContext<'_>,
-    blocks: &[u32],
+    blocks: &Chosen,
+    share: Range<usize>,
     failed: &AtomicBool,
 ) -> Result<Tally, SimError> {
     let mut worker = Worker::new(context);
-    for &block in blocks {
+    for position in share {
         if failed.load(Ordering::Relaxed) {
             break;
         }
-        if let Err(error) = worker.run_block(block) {
+        if let Err(error) = worker.run_block(blocks.get(position)) {
             failed.store(true, Ordering::Relaxed);
             return Err(error);
         }

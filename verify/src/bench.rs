@@ -102,9 +102,8 @@ impl<'a> Bench<'a> {
         let problem = &kernel.problem;
         let output = tokens as usize * (problem.n * problem.out.bytes()) as usize;
         let activations = tokens as usize * (problem.k * problem.act.bytes()) as usize;
-        let filled = |name, bytes: usize, fill| {
-            Guarded::new(self.device, name, &vec![fill; bytes.max(16)])
-        };
+        let filled =
+            |name, bytes: usize, fill| Guarded::new(self.device, name, &vec![fill; bytes.max(16)]);
         Ok(Workspace {
             tokens,
             activations: self.device.alloc("activations", activations, Access::ReadOnly)?,

@@ -70,9 +70,8 @@ pub(crate) fn run(
         first: None,
     };
     let tokens = tokens as usize;
-    for (nth, patterns) in patterns(setting, tokens, bucket, judge.sample.share == 1.0)
-        .chunks(tokens)
-        .enumerate()
+    for (nth, patterns) in
+        patterns(setting, tokens, bucket, judge.sample.share == 1.0).chunks(tokens).enumerate()
     {
         judge.check(patterns.to_vec(), nth == 0 && bucket)?;
     }
@@ -102,7 +101,11 @@ fn patterns(setting: &Setting<'_>, tokens: usize, bucket: bool, whole: bool) -> 
     patterns.extend(columns.by_ref().take(wanted));
     while patterns.len() % tokens != 0 {
         let dense = patterns.len() % 2 == 0;
-        patterns.push(if dense { Pattern::Normal } else { columns.next().unwrap_or(Pattern::Normal) });
+        patterns.push(if dense {
+            Pattern::Normal
+        } else {
+            columns.next().unwrap_or(Pattern::Normal)
+        });
     }
     patterns
 }

@@ -8,7 +8,8 @@
 use crate::rounding::Rounding;
 use crate::VerifyError;
 use qtune_ir::dequant::{
-    source, Bounded, Context, DequantError, Engine, Evaluator, GroupValues, Lowered, Op, Term, POSITIONS,
+    source, Bounded, Context, DequantError, Engine, Evaluator, GroupValues, Lowered, Op, Term,
+    POSITIONS,
 };
 use qtune_ir::{Accumulate, Problem, Schedule, WeightSpec};
 
@@ -111,11 +112,8 @@ impl<'a> Decoder<'a> {
     /// The table of a quant group with these parameters.
     pub fn table(&self, params: &[f32]) -> CodeTable {
         let params: Vec<f64> = params.iter().map(|p| f64::from(*p)).collect();
-        let mut table = CodeTable {
-            weights: [0.0; 16],
-            values: [CodeError::default(); 32],
-            sensitivity: 0.0,
-        };
+        let mut table =
+            CodeTable { weights: [0.0; 16], values: [CodeError::default(); 32], sensitivity: 0.0 };
         for code in 0..self.codes.min(16) {
             table.weights[code as usize] = self.exact(code, &params);
         }

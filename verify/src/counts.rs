@@ -62,11 +62,10 @@ pub(crate) fn count(
     let all_tiles = f64::from(kernel.layout.tiles()) * token_tiles;
     let whole_grid = (sectors * SECTOR_BYTES) as f64 * all_tiles / output_tiles.max(1) as f64;
     let compulsory = spec.compulsory_bytes(kernel.problem.n, kernel.problem.k) as f64;
-    let weights_used = output_tiles as f64
-        * f64::from(kernel.layout.tile_rows())
-        * f64::from(kernel.problem.k);
-    let (lane_instructions_per_weight, instruction_source) =
-        instructions::per_weight(image, spec).unwrap_or_else(|| {
+    let weights_used =
+        output_tiles as f64 * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
+    let (lane_instructions_per_weight, instruction_source) = instructions::per_weight(image, spec)
+        .unwrap_or_else(|| {
             let executed = counters.lane_instructions() as f64;
             (executed / weights_used.max(1.0), InstructionSource::Ptx)
         });

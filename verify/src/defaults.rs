@@ -132,7 +132,8 @@ fn with_term(
             engine != Engine::Mma || l.sums.iter().all(|sum| sum.activation_scale == 1.0)
         })
     });
-    let variant = usable.ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))?;
+    let variant =
+        usable.ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))?;
     Ok(schedule.with_dequant(&variant.term.to_string()))
 }
 

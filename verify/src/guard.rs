@@ -67,7 +67,9 @@ impl Guarded {
             let band = device.download(&self.buffer, offset, self.band)?;
             if let Some(at) = band.iter().position(|byte| *byte != PATTERN) {
                 let name = self.buffer.name();
-                return Ok(Some(format!("byte {at} of the guard band {side} `{name}` was written")));
+                return Ok(Some(format!(
+                    "byte {at} of the guard band {side} `{name}` was written"
+                )));
             }
         }
         Ok(None)

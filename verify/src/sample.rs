@@ -12,8 +12,11 @@ use std::ops::Range;
 
 /// Matrices of at most this many weights run whole.
 const WHOLE_WEIGHTS: u64 = 1 << 19;
-/// Products of weights and activations that a launch of a sample may take.
-const SAMPLE_PRODUCTS: u64 = 1 << 25;
+/// Products of weights and activations that a launch of a sample may take: a fraction of a second
+/// of simulation.
+const SAMPLE_COST: u64 = 1 << 25;
+/// Packing and tabulating a weight costs about as much as this many tokens.
+const PACKING_TOKENS: u64 = 16;
 
 /// The part of a launch that is run, and so checked.
 #[derive(Clone, Debug)]
@@ -50,7 +53,7 @@ impl OutputTile {
 }
 
 /// Row tiles to check: all of them for a small problem, else `limit` of them. Without a limit, as
-/// many as [`SAMPLE_PRODUCTS`] allow, two to eight.
+/// many as [`SAMPLE_COST`] allows, two to eight.
 pub(crate) fn row_tiles(kernel: &Kernel, limit: Option<usize>, seed: u64) -> Vec<u32> {
     let count = kernel.layout.tiles();
     let k = u64::from(kernel.problem.k);
@@ -58,8 +61,8 @@ pub(crate) fn row_tiles(kernel: &Kernel, limit: Option<usize>, seed: u64) -> Vec
         return (0..count).collect();
     }
     let (rows, tokens) = kernel.schedule.tile();
-    let products = u64::from(rows) * u64::from(tokens) * k;
-    let affordable = (SAMPLE_PRODUCTS / products).clamp(2, 8) as usize;
+    let cost = u64::from(rows) * k * (u64::from(tokens) + PACKING_TOKENS);
+    let affordable = (SAMPLE_COST / cost).clamp(2, 8) as usize;
     choose(count, limit.unwrap_or(affordable), seed)
 }
 

@@ -133,11 +133,8 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
 fn check_tokens(request: &VerifyRequest<'_>) -> Result<(), VerifyError> {
     let problem = &request.image.kernel.problem;
     let allowed = 1..=problem.m;
-    let outside = |tokens| VerifyError::Tokens {
-        tokens,
-        bucket: problem.m,
-        problem: problem.to_string(),
-    };
+    let outside =
+        |tokens| VerifyError::Tokens { tokens, bucket: problem.m, problem: problem.to_string() };
     match request.tokens.iter().find(|m| !allowed.contains(m)) {
         Some(&tokens) => Err(outside(tokens)),
         None if request.tokens.is_empty() => Err(outside(0)),

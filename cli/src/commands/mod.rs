@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod cache;
 mod completions;
 mod dequantize;
 mod doctor;
@@ -21,6 +22,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Print the CUDA text, PTX, cubin or machine-code statistics of a schedule
     Emit(emit::Args),
+    /// List, show and check what the cache holds
+    Cache(cache::Args),
     /// Check what this machine has and what is missing
     Doctor(doctor::Args),
     /// Print shell completions
@@ -34,6 +37,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Emit(args) => emit::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -274,8 +274,9 @@ impl<'a> Checker<'a> {
             },
             Expr::Binary(BinaryOp::Add, a, b) => Some(self.largest(a)? + self.largest(b)?),
             Expr::Binary(BinaryOp::Mul, a, b) => Some(self.largest(a)? * self.largest(b)?),
-            Expr::Binary(BinaryOp::Div, a, b) => match **b {
-                Expr::Int(divisor) if divisor > 0 => Some(self.largest(a)? / divisor),
+            Expr::Binary(op, a, b) => match (op, &**b) {
+                (BinaryOp::Div, Expr::Int(by)) if *by > 0 => Some(self.largest(a)? / by),
+                (BinaryOp::Rem, Expr::Int(by)) if *by > 0 => Some(self.largest(a)?.min(by - 1)),
                 _ => None,
             },
             _ => None,

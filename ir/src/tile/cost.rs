@@ -95,6 +95,8 @@ pub struct Estimate {
 
 /// Names of the terms that overlap, in the order of [`Times::overlapping`].
 const OVERLAPPING: [&str; 7] = ["dram", "l2", "issue", "tensor", "fma", "shared", "latency"];
+/// The position of `issue` in [`OVERLAPPING`].
+const ISSUE: usize = 2;
 /// Names of the terms that add, in the order of [`Times::adding`].
 const ADDING: [&str; 6] = ["overlap", "launch", "fill", "staging", "reduction", "split-k"];
 
@@ -164,6 +166,31 @@ fn block_alone_us(work: &Work, clocks_per_us: f64) -> f64 {
     work.batches * batch
 }
 
+/// The terms that overlap, in us, in the order of [`OVERLAPPING`].
+fn overlapping(
+    arch: &Arch,
+    work: &Work,
+    blocks: u64,
+    waves: u64,
+    dram_bytes: f64,
+) -> [f64; OVERLAPPING.len()] {
+    let clocks_per_us = arch.clock_ghz * 1000.0;
+    // Of the busiest SM.
+    let per_sm = blocks.div_ceil(arch.sm_count as u64) as f64 / clocks_per_us;
+    let warp_weights = work.weights / 32.0;
+    let setup = work.setup_instructions / 32.0;
+    let instructions = warp_weights * work.lane_instructions_per_weight + setup;
+    [
+        dram_bytes / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY),
+        per_sm * work.l2_bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY),
+        per_sm * instructions / arch.rates.issue,
+        per_sm * work.tensor_macs / arch.mma_macs_per_clock,
+        per_sm * warp_weights * work.fma.0 / work.fma.1,
+        per_sm * work.wavefronts,
+        waves as f64 * block_alone_us(work, clocks_per_us),
+    ]
+}
+
 /// The numbers of [`estimate`].
 pub(super) fn times(
     p: &Problem,
@@ -177,29 +204,14 @@ pub(super) fn times(
     let resident = resident_blocks(arch, schedule.threads(), registers, shared_bytes);
     let work = count(p, spec, arch, schedule, dequant);
     let blocks = grid_blocks(p, schedule);
-    let slots = arch.sm_count as u64 * resident.max(1) as u64;
-    let waves = blocks.div_ceil(slots);
-    let clocks_per_us = arch.clock_ghz * 1000.0;
-    // Of the busiest SM, in us.
-    let per_sm = blocks.div_ceil(arch.sm_count as u64) as f64 / clocks_per_us;
-    let warp_weights = work.weights / 32.0;
-    let instructions =
-        warp_weights * work.lane_instructions_per_weight + work.setup_instructions / 32.0;
-    let issue = per_sm * instructions / arch.rates.issue;
+    let waves = blocks.div_ceil(arch.sm_count as u64 * resident.max(1) as u64);
     let dram_bytes = dram_bytes(p, spec, arch, schedule);
-    let overlapping = [
-        dram_bytes / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY),
-        per_sm * work.l2_bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY),
-        issue,
-        per_sm * work.tensor_macs / arch.mma_macs_per_clock,
-        per_sm * warp_weights * work.fma.0 / work.fma.1,
-        per_sm * work.wavefronts,
-        waves as f64 * block_alone_us(&work, clocks_per_us),
-    ];
+    let overlapping = overlapping(arch, &work, blocks, waves, dram_bytes);
     let longest = overlapping.iter().copied().fold(0.0, f64::max);
     let hidden = overlapping.iter().sum::<f64>() - longest;
     // Also when the issue slots bound: a term that grows must never make the time shrink.
-    let overlap = hidden * OVERLAP_LOSS + issue * (ISSUE_LOSS - OVERLAP_LOSS);
+    let overlap = hidden * OVERLAP_LOSS + overlapping[ISSUE] * (ISSUE_LOSS - OVERLAP_LOSS);
+    let clocks_per_us = arch.clock_ghz * 1000.0;
     let staging = match work.staged_bytes {
         0.0 => 0.0,
         bytes => L2_LATENCY_US + bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY) / clocks_per_us,
@@ -207,9 +219,8 @@ pub(super) fn times(
     let split = if schedule.split_k() > 1 { SPLIT_US } else { 0.0 };
     let reduction = work.reduction_cycles / clocks_per_us;
     let adding = [overlap, LAUNCH_US, FILL_US, staging, reduction, split];
-    let time_us = longest + adding.iter().sum::<f64>();
     Times {
-        time_us,
+        time_us: longest + adding.iter().sum::<f64>(),
         registers,
         shared_bytes,
         resident,
@@ -222,7 +233,7 @@ pub(super) fn times(
     }
 }
 
-/// Models any schedule, legal or not, with `dequant` lane-instructions per weight from a packed
+/// Models a schedule that [`Schedule::check`] accepts, with `dequant` lane-instructions per weight from a packed
 /// code to the operand of the multiplication: unpacking, conversion, scale, zero-point and
 /// corrections, but not the multiplication nor the widening that the engine needs.
 pub fn estimate(

@@ -4,7 +4,7 @@
 //!   ([`run`]).
 //! - Rewrites ([`rule_names`]) split the naive nest, bind it to blocks, warps and lanes, tensorize,
 //!   stage, pipeline and split it over K; equal nests visit the same points.
-//! - [`schedule`] and [`nest`] translate between nests and [`Schedule`]s.
+//! - [`schedule`] and [`nest`] translate between nests and [`Schedule`](crate::Schedule)s.
 //! - [`sketches`] returns the k best different legal schedules under the cost model of
 //!   [`estimate`], [`explain`] how a schedule is derived.
 //!

@@ -235,6 +235,68 @@ fn the_naive_schedule_is_far_behind() {
     }
 }
 
+/// Kernels for `sm_90a` as NVRTC 13.0 compiles them: tokens, schedule, lane-instructions per
+/// weight that the dequantization algebra claims for the term, instructions per weight of the main
+/// loop's machine code, registers.
+const COMPILED: [(u32, &str, f64, f64, u32); 10] = [
+    (
+        1,
+        "gemv tokens=1 rows=2 lanes=8 warps=1x4 unroll=4 split=1 x=shared acc=half2",
+        1.28,
+        2.34,
+        68,
+    ),
+    (
+        1,
+        "gemv tokens=1 rows=4 lanes=8 warps=1x2 unroll=2 split=1 x=shared acc=half2",
+        1.28,
+        2.29,
+        72,
+    ),
+    (
+        1,
+        "gemv tokens=1 rows=1 lanes=32 warps=4x1 unroll=4 split=1 x=shared acc=half2",
+        1.28,
+        2.56,
+        40,
+    ),
+    (
+        2,
+        "gemv tokens=2 rows=4 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=half2",
+        1.31,
+        2.86,
+        64,
+    ),
+    (
+        4,
+        "gemv tokens=4 rows=2 lanes=16 warps=1x2 unroll=2 split=1 x=shared acc=half2",
+        1.38,
+        4.51,
+        72,
+    ),
+    (1, "mma tile=8x64x256 warps=2x2 stages=4 split=1", 0.88, 1.78, 67),
+    (16, "mma tile=16x64x256 warps=1x4 stages=4 split=2", 1.44, 2.44, 126),
+    (16, "mma tile=16x128x128 warps=4x1 stages=4 split=1", 1.12, 2.13, 92),
+    (32, "mma tile=32x64x128 warps=2x2 stages=4 split=1", 1.75, 3.75, 134),
+    (64, "mma tile=64x128x128 warps=4x1 stages=3 split=1", 1.69, 3.80, 244),
+];
+
+#[test]
+fn the_model_knows_what_compiled_kernels_take() {
+    for (m, head, dequant, instructions, registers) in COMPILED {
+        let rest = match head.starts_with("mma") {
+            true => "swizzle=xor raster=rows dequant=(* s (sum x))",
+            false => "cache=stream dequant=(* s (sum x))",
+        };
+        let schedule: Schedule = format!("{head} {rest}").parse().unwrap();
+        let e = estimate(&problem(5120, 5120, m), &awq(), &h200(), &schedule, dequant);
+        let ratio = e.lane_instructions_per_weight / instructions;
+        assert!((0.9..1.1).contains(&ratio), "{head}: {ratio} of the instructions");
+        let ratio = e.registers as f64 / registers as f64;
+        assert!((0.95..1.25).contains(&ratio), "{head}: {ratio} of the registers");
+    }
+}
+
 #[test]
 fn the_winner_is_slower_without_its_rules() {
     let cases = [

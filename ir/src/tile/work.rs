@@ -3,14 +3,14 @@
 //!
 //! Counts are per thread block over its whole walk along K, padding included: a padded weight
 //! costs what a real one costs. A lane-instruction is one instruction of one lane; a warp
-//! instruction is 32 of them. The instruction counts below were fitted to the machine code of a
-//! dozen kernels for `sm_90a`, whose totals they meet within a tenth.
+//! instruction is 32 of them. The instruction counts below were fitted to the machine code of
+//! kernels for `sm_90a`; a test keeps some of them.
 
-use super::lower::{FRAGMENT_M, FRAGMENT_N, PIECE_K};
+use super::lower::{FRAGMENT_N, PIECE_K};
 use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
 
-/// Bytes of one wavefront: what the L1 and shared memory move per clock (`gpu-facts`, and CUDA C++
-/// Programming Guide, "Shared Memory": 32 banks of 4 bytes).
+/// Bytes of one wavefront: what the L1 and shared memory move per clock (CUDA C++ Programming
+/// Guide, "Shared Memory": 32 banks of 4 bytes).
 pub(super) const WAVEFRONT_BYTES: f64 = 128.0;
 /// 16-byte loads of 16-bit activations for the 32 weights of a `gemv` piece.
 const PIECE_X_LOADS: f64 = PIECE_K as f64 / 8.0;
@@ -203,6 +203,5 @@ fn mma_overhead(p: &Problem, spec: &WeightSpec, s: &MmaSchedule) -> f64 {
     let segment = s.segment_k(spec, p.k) as f64;
     let params = SEGMENT_PARAMS * 32.0 / (FRAGMENT_N as f64 * segment);
     let stage = STAGE_LOOP * 32.0 / (FRAGMENT_N as f64 * row_tiles * s.warp_k() as f64);
-    debug_assert_eq!(s.block_m % FRAGMENT_M, 0);
     multiply + load_x + pieces + copy_x + params + stage
 }

@@ -50,14 +50,7 @@ pub(super) struct FakeDevice {
 impl FakeDevice {
     pub fn new(spec: &WeightSpec, seed: u64, defect: Defect, evidence: Evidence) -> FakeDevice {
         let arch = Arch::named("h200").unwrap();
-        FakeDevice {
-            arch,
-            spec: spec.clone(),
-            seed,
-            defect,
-            evidence,
-            launches: AtomicU32::new(0),
-        }
+        FakeDevice { arch, spec: spec.clone(), seed, defect, evidence, launches: AtomicU32::new(0) }
     }
 
     /// The image of a kernel that this device pretends to run.

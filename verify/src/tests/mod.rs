@@ -1,6 +1,7 @@
 //! The verifier on kernels that are right and on kernels that are wrong.
 
 mod fake;
+mod generated;
 
 use crate::{verify, Effort, Verdict, VerifyRequest};
 use fake::{Defect, FakeDevice};

@@ -1,0 +1,106 @@
+//! Which problems `tune` is asked for.
+
+use super::Args;
+use crate::exit::usage;
+use crate::problem;
+use qtune_formats::{presets, resolve, Checkpoint};
+use qtune_ir::{DType, Problem, WeightSpec};
+use qtune_search::Shape;
+use std::path::Path;
+
+/// One weight matrix, before token counts.
+struct Matrix {
+    name: String,
+    spec: WeightSpec,
+    n: u64,
+    k: u64,
+    bias: bool,
+}
+
+/// The problems of the command line: every matrix with every token count, in order.
+pub fn of(args: &Args) -> anyhow::Result<Vec<Shape>> {
+    let matrices = match (&args.model, &args.format) {
+        (Some(path), _) => of_model(path)?,
+        (None, Some(format)) => of_format(args, &resolve(format)?)?,
+        (None, None) => return Err(usage("--format or --model is needed")),
+    };
+    let buckets = buckets(&args.m)?;
+    let mut shapes = Vec::new();
+    for matrix in &matrices {
+        for m in &buckets {
+            shapes.push(matrix.shape(*m, args.act.act)?);
+        }
+    }
+    Ok(shapes)
+}
+
+/// The token counts as buckets, ascending, each once. Beyond the last bucket its kernel serves.
+fn buckets(tokens: &[u64]) -> anyhow::Result<Vec<u64>> {
+    let mut buckets = Vec::new();
+    for m in tokens {
+        Problem::check_sizes(1, 1, *m)?;
+        buckets.push(u64::from(qtune_runtime::bucket(*m as u32)));
+    }
+    buckets.sort_unstable();
+    buckets.dedup();
+    if buckets.is_empty() {
+        return Err(usage("--m names no token count"));
+    }
+    Ok(buckets)
+}
+
+/// A checkpoint's distinct weight shapes, with their own formats and biases.
+fn of_model(path: &Path) -> anyhow::Result<Vec<Matrix>> {
+    let checkpoint = Checkpoint::open(path)?;
+    let shapes = checkpoint.weight_shapes();
+    if shapes.is_empty() {
+        anyhow::bail!("{}: no quantized layers; `qtune inspect` lists its tensors", path.display());
+    }
+    let matrix = |shape: qtune_formats::WeightShape| {
+        Ok(Matrix {
+            name: short_name(&shape.layers),
+            spec: resolve(&shape.format)?,
+            n: shape.n as u64,
+            k: shape.k as u64,
+            bias: shape.has_bias,
+        })
+    };
+    shapes.into_iter().map(matrix).collect()
+}
+
+/// The last word of the first layer's path, such as `q_proj`.
+fn short_name(layers: &[String]) -> String {
+    let first = layers.first().map_or("", String::as_str);
+    first.rsplit('.').next().unwrap_or(first).into()
+}
+
+/// Shapes of the command line or of a preset. Biases are left out: the kernel with a bias is
+/// another problem, and `--model` tunes those that a model has.
+fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
+    let matrix = |name: String, n, k| Matrix { name, spec: spec.clone(), n, k, bias: false };
+    if !args.shape.is_empty() {
+        let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k));
+        return Ok(shapes.collect());
+    }
+    let preset = presets::preset(&args.preset)?;
+    let matrices = preset.matrices();
+    Ok(matrices.map(|m| matrix(m.name.into(), m.n.into(), m.k.into())).into())
+}
+
+impl Matrix {
+    fn shape(&self, m: u64, act: DType) -> anyhow::Result<Shape> {
+        let problem = problem::problem(&self.spec, self.n, self.k, m, act, self.bias)?;
+        Ok(Shape { name: self.name.clone(), problem })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_counts_become_buckets_once_each() {
+        assert_eq!(buckets(&[7, 8, 1, 200, 64]).unwrap(), [1, 8, 64]);
+        assert!(buckets(&[0]).is_err() && buckets(&[1 << 20]).is_err());
+    }
+}

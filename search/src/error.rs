@@ -1,0 +1,32 @@
+//! The crate's one error type. A candidate that fails is not an error: it is counted in the report.
+
+use qtune_cache::CacheError;
+use qtune_formats::FormatError;
+use qtune_ir::dequant::DequantError;
+use qtune_ir::tile::TileError;
+use thiserror::Error;
+
+/// Why a search could not go on.
+#[derive(Debug, Error)]
+pub enum SearchError {
+    /// The problem's format does not exist.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// No schedule computes the problem, or one cannot be derived.
+    #[error(transparent)]
+    Tile(#[from] TileError),
+    /// The format's expression or a term cannot be handled.
+    #[error(transparent)]
+    Dequant(#[from] DequantError),
+    /// The cache or the trial log cannot be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Every candidate failed. The trial log names each with its reason.
+    #[error("no kernel for {problem}: {reasons}; see the trial log")]
+    NoKernel {
+        /// The problem key.
+        problem: String,
+        /// Counts of failures by cause.
+        reasons: String,
+    },
+}

@@ -1,0 +1,262 @@
+//! The rungs: sketches from the tiling e-graph, then neighbours of the best, ranked by the model.
+
+use crate::candidate::Candidate;
+use crate::neighbours::{neighbours, RUNGS};
+use crate::report::Failures;
+use crate::request::{Limits, Task};
+use crate::terms::Terms;
+use crate::SearchError;
+use qtune_ir::tile::{self, DequantChoice, Options};
+use qtune_ir::{Arch, Schedule};
+use std::collections::HashSet;
+
+/// What the ladder found for one problem.
+#[derive(Clone, Debug)]
+pub(crate) struct Climb {
+    /// The best, the fastest first: what is worth compiling.
+    pub finalists: Vec<Candidate>,
+    /// Everything that a rung kept, once, in the order of rungs: for the trial log.
+    pub kept: Vec<Candidate>,
+    /// Nests that the tiling e-graph offered.
+    pub sketches_considered: usize,
+    /// Legal schedules that were ranked.
+    pub ranked: usize,
+    /// Neighbours that were left out, by cause.
+    pub rejected: Failures,
+}
+
+/// What the ladder needs to know.
+pub(crate) struct Ladder<'a> {
+    pub task: &'a Task,
+    pub arch: &'a Arch,
+    pub terms: &'a Terms,
+    pub limits: Limits,
+    /// Schedules that must not be tried again.
+    pub poisoned: &'a HashSet<String>,
+}
+
+impl Ladder<'_> {
+    /// Climbs all rungs.
+    ///
+    /// # Errors
+    /// [`SearchError::Tile`] if the e-graph holds no legal sketch.
+    pub fn climb(&self) -> Result<Climb, SearchError> {
+        let mut climb = self.sketches()?;
+        let mut seen: HashSet<String> = climb.kept.iter().map(|c| c.text.clone()).collect();
+        let mut pool = keep(climb.kept.clone(), self.limits.kept);
+        for _ in 0..self.limits.passes {
+            for rung in RUNGS {
+                let fresh = self.rung(rung, &pool, &mut seen, &mut climb.rejected);
+                climb.ranked += fresh.len();
+                let before: HashSet<String> = pool.iter().map(|c| c.text.clone()).collect();
+                pool = keep(pool.into_iter().chain(fresh).collect(), self.limits.kept);
+                let new = pool.iter().filter(|c| !before.contains(&c.text));
+                climb.kept.extend(new.cloned());
+            }
+        }
+        let all: Vec<Candidate> = unique(climb.kept.iter().chain(&pool).cloned());
+        climb.finalists = keep(all, self.limits.finalists);
+        Ok(climb)
+    }
+
+    fn sketches(&self) -> Result<Climb, SearchError> {
+        let Task { problem, spec, .. } = self.task;
+        let cheapest = |s: &Schedule| self.terms.all(problem, spec, s).first().cloned();
+        let options = Options { k: self.limits.sketches, ..Options::default() };
+        let search = tile::sketches(problem, spec, self.arch, &cheapest, &options)?;
+        let kept: Vec<Candidate> = search
+            .sketches
+            .iter()
+            .filter_map(|sketch| Some((&sketch.schedule, cheapest(&sketch.schedule)?)))
+            .map(|(schedule, choice)| self.candidate(schedule, &choice, 1))
+            .filter(|candidate| !self.poisoned.contains(&candidate.text))
+            .collect();
+        Ok(Climb {
+            finalists: Vec::new(),
+            ranked: kept.len(),
+            kept,
+            sketches_considered: search.considered,
+            rejected: Failures::new(),
+        })
+    }
+
+    /// The legal neighbours of `pool` that nobody has seen.
+    fn rung(
+        &self,
+        rung: u8,
+        pool: &[Candidate],
+        seen: &mut HashSet<String>,
+        rejected: &mut Failures,
+    ) -> Vec<Candidate> {
+        let mut fresh = Vec::new();
+        for parent in pool {
+            for (schedule, choice) in self.proposals(rung, parent) {
+                let candidate = self.candidate(&schedule, &choice, rung);
+                if !seen.insert(candidate.text.clone()) {
+                    continue;
+                }
+                match self.refusal(&candidate) {
+                    Some(cause) => *rejected.entry(cause).or_default() += 1,
+                    None => fresh.push(candidate),
+                }
+            }
+        }
+        fresh
+    }
+
+    /// Neighbours with their terms. A change of shape takes the term that is then the cheapest; at
+    /// rung 4 every term is tried; elsewhere the term stays.
+    fn proposals(&self, rung: u8, parent: &Candidate) -> Vec<(Schedule, DequantChoice)> {
+        let Task { problem, spec, .. } = self.task;
+        let own = DequantChoice {
+            term: parent.schedule.dequant().into(),
+            instructions_per_weight: parent.dequant_cost,
+        };
+        let mut schedules = neighbours(&parent.schedule, rung);
+        if rung == 4 {
+            schedules.push(parent.schedule.clone());
+        }
+        let mut proposals = Vec::new();
+        for schedule in schedules {
+            // Cost parameters of a shape that is not legal may not make sense.
+            if schedule.check(problem, spec, self.arch).is_err() {
+                proposals.push((schedule, own.clone()));
+                continue;
+            }
+            match rung {
+                2 => {
+                    let terms = self.terms.all(problem, spec, &schedule);
+                    proposals.extend(terms.first().map(|t| (schedule, t.clone())));
+                }
+                4 => {
+                    let terms = self.terms.all(problem, spec, &schedule);
+                    proposals.extend(terms.iter().map(|t| (schedule.clone(), t.clone())));
+                }
+                _ => proposals.push((schedule, own.clone())),
+            }
+        }
+        proposals
+    }
+
+    fn candidate(&self, schedule: &Schedule, choice: &DequantChoice, rung: u8) -> Candidate {
+        let Task { problem, spec, .. } = self.task;
+        Candidate::new((problem, spec, self.arch), schedule, choice, rung)
+    }
+
+    /// Why a candidate is left out before it is compiled.
+    fn refusal(&self, candidate: &Candidate) -> Option<String> {
+        let Task { problem, spec, .. } = self.task;
+        if self.poisoned.contains(&candidate.text) {
+            return Some("poisoned".into());
+        }
+        if let Err(rejected) = candidate.schedule.check(problem, spec, self.arch) {
+            return Some(without_numbers(&rejected.reason));
+        }
+        (candidate.estimate.resident_blocks == 0)
+            .then(|| "a block does not fit on an SM".to_owned())
+    }
+}
+
+/// The best `count`, the fastest first, and the best of a family that would not be among them.
+fn keep(mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
+    candidates.sort_by(Candidate::order);
+    let mut kept: Vec<Candidate> = Vec::new();
+    for candidate in candidates {
+        let family = candidate.schedule.family();
+        let first = kept.iter().all(|k| k.schedule.family() != family);
+        if kept.len() < count || first {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+/// Without repetitions of a text.
+fn unique(candidates: impl Iterator<Item = Candidate>) -> Vec<Candidate> {
+    let mut seen = HashSet::new();
+    candidates.filter(|c| seen.insert(c.text.clone())).collect()
+}
+
+/// A reason as a cause that can be counted: digits become `#`.
+pub(crate) fn without_numbers(reason: &str) -> String {
+    let mut cause = String::new();
+    for c in reason.chars() {
+        match c {
+            c if !c.is_ascii_digit() => cause.push(c),
+            _ if cause.ends_with('#') => {}
+            _ => cause.push('#'),
+        }
+    }
+    cause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Effort;
+
+    fn task(m: u32) -> Task {
+        let problem: qtune_ir::Problem =
+            format!("w4a16.awq-g128.f16-f16.n5120.k5120.m{m}").parse().unwrap();
+        let spec = qtune_formats::resolve(&problem.format).unwrap();
+        Task { name: "o".into(), problem, spec }
+    }
+
+    fn climb(m: u32, poisoned: &HashSet<String>) -> Climb {
+        let arch = Arch::named("h200").unwrap();
+        let terms = Terms::new(&arch, false);
+        let (task, limits) = (task(m), Effort::Quick.limits());
+        Ladder { task: &task, arch: &arch, terms: &terms, limits, poisoned }.climb().unwrap()
+    }
+
+    #[test]
+    fn later_rungs_never_end_slower_than_the_sketches() {
+        for m in [1, 16, 64] {
+            let climb = climb(m, &HashSet::new());
+            let sketches = climb.kept.iter().filter(|c| c.rung == 1);
+            let best = sketches.map(|c| c.estimate.time_us).fold(f64::INFINITY, f64::min);
+            assert!(climb.finalists[0].estimate.time_us <= best);
+        }
+    }
+
+    #[test]
+    fn the_same_problem_gives_the_same_finalists() {
+        let texts = |c: Climb| c.finalists.into_iter().map(|c| c.text).collect::<Vec<_>>();
+        assert_eq!(texts(climb(16, &HashSet::new())), texts(climb(16, &HashSet::new())));
+    }
+
+    #[test]
+    fn finalists_are_legal_distinct_and_have_their_derivation() {
+        let arch = Arch::named("h200").unwrap();
+        for m in [1, 2, 16, 64] {
+            let task = task(m);
+            let finalists = climb(m, &HashSet::new()).finalists;
+            let distinct: HashSet<&String> = finalists.iter().map(|c| &c.text).collect();
+            assert_eq!(distinct.len(), finalists.len());
+            for candidate in &finalists {
+                candidate.schedule.check(&task.problem, &task.spec, &arch).unwrap();
+                tile::explain(&task.problem, &candidate.schedule, &Options::default()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn poisoned_schedules_are_not_proposed() {
+        let first = climb(16, &HashSet::new()).finalists[0].text.clone();
+        let again = climb(16, &HashSet::from([first.clone()]));
+        assert!(again.finalists.iter().all(|c| c.text != first));
+        assert!(again.kept.iter().all(|c| c.text != first));
+    }
+
+    #[test]
+    fn both_families_reach_the_end_where_both_are_legal() {
+        let families: HashSet<_> =
+            climb(1, &HashSet::new()).finalists.iter().map(|c| c.schedule.family()).collect();
+        assert_eq!(families.len(), 2);
+    }
+
+    #[test]
+    fn causes_hold_no_numbers() {
+        assert_eq!(without_numbers("12 splits of 5 k tiles"), "# splits of # k tiles");
+    }
+}

@@ -1,0 +1,157 @@
+//! The neighbours of a schedule that rungs 2 to 5 of the ladder try: pure functions over its fields.
+//!
+//! They may be illegal or have a term that does not fit: the ladder checks. Tiles stay powers of two
+//! times their unit, so that every neighbour is a nest that the tiling rules derive.
+
+use qtune_ir::{Accumulate, GemvSchedule, MmaSchedule, Raster, Schedule, WeightCache};
+
+/// Rungs of the ladder above the sketches.
+pub(crate) const RUNGS: [u8; 4] = [2, 3, 4, 5];
+
+/// The neighbours that rung `rung` tries. Rung 4 also tries every dequantization term of each, the
+/// schedule itself included.
+pub(crate) fn neighbours(schedule: &Schedule, rung: u8) -> Vec<Schedule> {
+    match schedule {
+        Schedule::Gemv(s) => {
+            let found = match rung {
+                2 => gemv_shape(s),
+                3 => gemv_memory(s),
+                4 => gemv_arithmetic(s),
+                _ => gemv_depth(s),
+            };
+            found.into_iter().map(Schedule::Gemv).collect()
+        }
+        Schedule::Mma(s) => {
+            let found = match rung {
+                2 => mma_shape(s),
+                3 => mma_memory(s),
+                4 => Vec::new(),
+                _ => mma_depth(s),
+            };
+            found.into_iter().map(Schedule::Mma).collect()
+        }
+    }
+}
+
+/// The double and, where it is whole, the half.
+fn scaled(value: u32) -> impl Iterator<Item = u32> {
+    [Some(2 * value), (value % 2 == 0).then_some(value / 2)].into_iter().flatten()
+}
+
+/// One more and, where it stays positive, one less.
+fn stepped(value: u32) -> impl Iterator<Item = u32> {
+    [Some(value + 1), (value > 1).then(|| value - 1)].into_iter().flatten()
+}
+
+fn gemv_shape(s: &GemvSchedule) -> Vec<GemvSchedule> {
+    let warps_n = scaled(s.warps_n).map(|warps_n| GemvSchedule { warps_n, ..s.clone() });
+    let warps_k = scaled(s.warps_k).map(|warps_k| GemvSchedule { warps_k, ..s.clone() });
+    let rows = scaled(s.rows).map(|rows| GemvSchedule { rows, ..s.clone() });
+    let lanes = scaled(s.lanes).map(|lanes| GemvSchedule { lanes, ..s.clone() });
+    let turned = GemvSchedule { warps_n: s.warps_k, warps_k: s.warps_n, ..s.clone() };
+    warps_n.chain(warps_k).chain(rows).chain(lanes).chain([turned]).collect()
+}
+
+fn gemv_memory(s: &GemvSchedule) -> Vec<GemvSchedule> {
+    let cache = match s.cache {
+        WeightCache::Normal => WeightCache::NoAllocate,
+        WeightCache::NoAllocate => WeightCache::Normal,
+    };
+    vec![
+        GemvSchedule { cache, ..s.clone() },
+        GemvSchedule { stage_x: !s.stage_x, ..s.clone() },
+    ]
+}
+
+fn gemv_arithmetic(s: &GemvSchedule) -> Vec<GemvSchedule> {
+    let accumulate = match s.accumulate {
+        Accumulate::Half2 => Accumulate::F32,
+        Accumulate::F32 => Accumulate::Half2,
+    };
+    vec![GemvSchedule { accumulate, ..s.clone() }]
+}
+
+fn gemv_depth(s: &GemvSchedule) -> Vec<GemvSchedule> {
+    let unroll = scaled(s.unroll).map(|unroll| GemvSchedule { unroll, ..s.clone() });
+    let split = scaled(s.split_k).chain(stepped(s.split_k));
+    unroll.chain(split.map(|split_k| GemvSchedule { split_k, ..s.clone() })).collect()
+}
+
+fn mma_shape(s: &MmaSchedule) -> Vec<MmaSchedule> {
+    let warps_n = scaled(s.warps_n).map(|warps_n| MmaSchedule { warps_n, ..s.clone() });
+    let warps_k = scaled(s.warps_k).map(|warps_k| MmaSchedule { warps_k, ..s.clone() });
+    let block_n = scaled(s.block_n).map(|block_n| MmaSchedule { block_n, ..s.clone() });
+    let block_k = scaled(s.block_k).map(|block_k| MmaSchedule { block_k, ..s.clone() });
+    let turned = MmaSchedule { warps_n: s.warps_k, warps_k: s.warps_n, ..s.clone() };
+    warps_n.chain(warps_k).chain(block_n).chain(block_k).chain([turned]).collect()
+}
+
+fn mma_memory(s: &MmaSchedule) -> Vec<MmaSchedule> {
+    let raster = match s.raster {
+        Raster::Rows => Raster::Tokens,
+        Raster::Tokens => Raster::Rows,
+    };
+    vec![MmaSchedule { raster, ..s.clone() }, MmaSchedule { swizzle: !s.swizzle, ..s.clone() }]
+}
+
+fn mma_depth(s: &MmaSchedule) -> Vec<MmaSchedule> {
+    let stages = scaled(s.stages).chain(stepped(s.stages));
+    let stages = stages.map(|stages| MmaSchedule { stages, ..s.clone() });
+    let split = scaled(s.split_k).chain(stepped(s.split_k));
+    stages.chain(split.map(|split_k| MmaSchedule { split_k, ..s.clone() })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEDULES: [&str; 2] = [
+        "gemv tokens=1 rows=2 lanes=16 warps=4x2 unroll=2 split=2 x=shared acc=half2 cache=stream \
+         dequant=(sum x)",
+        "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=(sum x)",
+    ];
+
+    fn fields(text: &str) -> Vec<String> {
+        text.split(' ').map(String::from).collect()
+    }
+
+    #[test]
+    fn a_neighbour_differs_in_the_fields_of_its_rung_alone() {
+        let of_rung = |rung| match rung {
+            2 => ["rows", "lanes", "warps", "tile"].as_slice(),
+            3 => ["cache", "x", "raster", "swizzle"].as_slice(),
+            4 => ["acc"].as_slice(),
+            _ => ["unroll", "split", "stages"].as_slice(),
+        };
+        for text in SCHEDULES {
+            let schedule: Schedule = text.parse().unwrap();
+            for rung in RUNGS {
+                for neighbour in neighbours(&schedule, rung) {
+                    let changed: Vec<String> = fields(&neighbour.to_string())
+                        .into_iter()
+                        .zip(fields(&schedule.to_string()))
+                        .filter(|(new, old)| new != old)
+                        .map(|(new, _)| new)
+                        .collect();
+                    let [field] = &changed[..] else { panic!("rung {rung}: {changed:?}") };
+                    let name = field.split('=').next().unwrap();
+                    assert!(of_rung(rung).contains(&name), "rung {rung} changed {field}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_but_tokens_has_a_rung() {
+        for (text, count) in SCHEDULES.iter().zip([8, 6]) {
+            let schedule: Schedule = text.parse().unwrap();
+            let old = fields(text);
+            let mut changed = std::collections::BTreeSet::new();
+            for neighbour in RUNGS.into_iter().flat_map(|rung| neighbours(&schedule, rung)) {
+                let new = fields(&neighbour.to_string());
+                changed.extend((0..old.len()).filter(|i| new[*i] != old[*i]));
+            }
+            assert_eq!(changed.len(), count, "{text}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a search is asked to do, and its limits.
+
+use qtune_formats::FormatError;
+use qtune_ir::{Arch, Problem, WeightSpec};
+use std::time::Duration;
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effort {
+    /// A few candidates for each problem.
+    Quick,
+    /// What a first tuning of a model takes.
+    #[default]
+    Normal,
+    /// The ladder twice, and several times as many kernels compiled.
+    Full,
+}
+
+/// The limits of an effort, printed in every report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Limits {
+    /// Sketches taken from the tiling e-graph.
+    pub sketches: usize,
+    /// Candidates that each rung keeps.
+    pub kept: usize,
+    /// Times that rungs 2 to 5 are climbed.
+    pub passes: usize,
+    /// Candidates that are compiled, the default schedule not counted.
+    pub finalists: usize,
+    /// Row tiles of a large matrix that a winner is verified on.
+    pub verified_row_tiles: usize,
+}
+
+impl Effort {
+    /// The limits of this effort.
+    pub fn limits(self) -> Limits {
+        match self {
+            Effort::Quick => {
+                Limits { sketches: 12, kept: 4, passes: 1, finalists: 2, verified_row_tiles: 2 }
+            }
+            Effort::Normal => {
+                Limits { sketches: 24, kept: 8, passes: 1, finalists: 6, verified_row_tiles: 3 }
+            }
+            Effort::Full => {
+                Limits { sketches: 48, kept: 16, passes: 2, finalists: 24, verified_row_tiles: 6 }
+            }
+        }
+    }
+}
+
+impl Limits {
+    /// The limits by name, for the header of a trial log.
+    pub fn named(&self) -> Vec<(String, String)> {
+        let rows = [
+            ("sketches", self.sketches),
+            ("kept", self.kept),
+            ("passes", self.passes),
+            ("finalists", self.finalists),
+            ("verified_row_tiles", self.verified_row_tiles),
+        ];
+        rows.into_iter().map(|(name, value)| (name.into(), value.to_string())).collect()
+    }
+}
+
+/// One problem to tune.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// What people call it, such as `gate_up`.
+    pub name: String,
+    /// The problem; its `m` is the bucket.
+    pub problem: Problem,
+}
+
+/// What to tune, for which GPU, and how hard to try.
+#[derive(Clone, Debug)]
+pub struct TuneRequest {
+    /// The GPU that the kernels are for; the device's own arch where there is a GPU.
+    pub arch: Arch,
+    /// The problems in order. A problem that comes twice is tuned once, under its first name.
+    pub shapes: Vec<Shape>,
+    /// How much is tried.
+    pub effort: Effort,
+    /// Wall-clock time after which no further candidate is begun.
+    pub budget: Option<Duration>,
+    /// Decides the inputs of every verification.
+    pub seed: u64,
+    /// Tune even what the cache has.
+    pub fresh: bool,
+    /// Only dequantization terms that round weights exactly as the checkpoint's reference does.
+    pub exact: bool,
+}
+
+/// A problem with what it resolves to.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub name: String,
+    pub problem: Problem,
+    pub spec: WeightSpec,
+}
+
+impl TuneRequest {
+    /// A request of normal effort for `shapes` on `arch`.
+    pub fn new(arch: Arch, shapes: Vec<Shape>) -> TuneRequest {
+        TuneRequest {
+            arch,
+            shapes,
+            effort: Effort::default(),
+            budget: None,
+            seed: 1,
+            fresh: false,
+            exact: false,
+        }
+    }
+
+    /// The distinct problems in order, formats resolved.
+    pub(crate) fn tasks(&self) -> Result<Vec<Task>, FormatError> {
+        let mut tasks: Vec<Task> = Vec::new();
+        for Shape { name, problem } in &self.shapes {
+            if tasks.iter().any(|task| task.problem == *problem) {
+                continue;
+            }
+            let spec = qtune_formats::resolve(&problem.format)?;
+            tasks.push(Task { name: name.clone(), problem: problem.clone(), spec });
+        }
+        Ok(tasks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_that_comes_twice_is_tuned_once() {
+        let shape = |name: &str, m: u32| Shape {
+            name: name.into(),
+            problem: format!("w4a16.awq-g128.f16-f16.n64.k256.m{m}").parse().unwrap(),
+        };
+        let arch = Arch::named("h200").unwrap();
+        let request = TuneRequest::new(arch, vec![shape("a", 1), shape("b", 1), shape("a", 2)]);
+        let names: Vec<String> = request.tasks().unwrap().into_iter().map(|t| t.name).collect();
+        assert_eq!(names, ["a", "a"]);
+    }
+
+    #[test]
+    fn more_effort_is_never_less_of_anything() {
+        let [quick, normal, full] =
+            [Effort::Quick, Effort::Normal, Effort::Full].map(Effort::limits);
+        for (less, more) in [(quick, normal), (normal, full)] {
+            let numbers = |l: Limits| {
+                [l.sketches, l.kept, l.passes, l.finalists, l.verified_row_tiles]
+            };
+            assert!(numbers(less).iter().zip(numbers(more)).all(|(a, b)| *a <= b));
+        }
+    }
+}

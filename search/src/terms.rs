@@ -1,0 +1,105 @@
+//! Dequantization terms for schedules, from the algebra's e-graph, each found once.
+
+use qtune_ir::dequant::{variants, Context, CostParams, Engine, Lowered, Options, Rounding};
+use qtune_ir::tile::DequantChoice;
+use qtune_ir::{Arch, DType, Problem, Schedule, WeightSpec};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the Pareto front of an engine depends on: format, activations, engine, cost parameters.
+type Key = (String, DType, Engine, [u32; 4]);
+
+/// The terms of all problems of a search. Several threads may ask.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    arch: Arch,
+    exact: bool,
+    found: Mutex<HashMap<Key, Arc<Vec<DequantChoice>>>>,
+}
+
+impl Terms {
+    /// `exact` leaves only terms that round as the checkpoint's reference does.
+    pub fn new(arch: &Arch, exact: bool) -> Terms {
+        Terms { arch: arch.clone(), exact, found: Mutex::default() }
+    }
+
+    /// What no other term beats in both cost and rounding, cheapest first; empty if the engine
+    /// cannot compute the format.
+    pub fn all(
+        &self,
+        problem: &Problem,
+        spec: &WeightSpec,
+        schedule: &Schedule,
+    ) -> Arc<Vec<DequantChoice>> {
+        let params = schedule.cost_params(problem, spec);
+        let CostParams { group, segment, tokens, row_tiles } = params;
+        let engine = schedule.engine();
+        let key =
+            (spec.name.clone(), problem.act, engine, [group, segment, tokens, row_tiles]);
+        let lock = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = lock().get(&key) {
+            return Arc::clone(found);
+        }
+        let context = Context { act: problem.act, engine, spec: spec.clone() };
+        let terms = Arc::new(self.search(&context, &params));
+        lock().insert(key, Arc::clone(&terms));
+        terms
+    }
+
+    fn search(&self, context: &Context, params: &CostParams) -> Vec<DequantChoice> {
+        let found = match variants(context, params, &self.arch, &Options::default()) {
+            Ok(search) => search.variants,
+            Err(error) => {
+                tracing::debug!(%error, "no dequantization term");
+                return Vec::new();
+            }
+        };
+        let usable = found.into_iter().filter(|variant| {
+            let lowered = Lowered::new(&variant.term, context);
+            let exact = Rounding::WEIGHT_ROUNDED.contains(variant.rounding);
+            (exact || !self.exact) && lowered.is_ok_and(|l| family_takes(context.engine, &l))
+        });
+        let choice = |variant: qtune_ir::dequant::Variant| DequantChoice {
+            term: variant.term.to_string(),
+            instructions_per_weight: variant.cost,
+        };
+        usable.map(choice).collect()
+    }
+}
+
+/// Tensor-core kernels copy activations to shared memory as they are: nothing scales them.
+fn family_takes(engine: Engine, lowered: &Lowered) -> bool {
+    engine != Engine::Mma || lowered.sums.iter().all(|sum| sum.activation_scale == 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(text: &str) -> (Problem, WeightSpec, Arch, Schedule) {
+        let problem: Problem = "w4a16.awq-g128.f16-f16.n5120.k5120.m16".parse().unwrap();
+        let spec = qtune_formats::resolve(&problem.format).unwrap();
+        (problem, spec, Arch::named("h200").unwrap(), text.parse().unwrap())
+    }
+
+    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
+                       dequant=x";
+
+    #[test]
+    fn every_engine_has_a_choice_of_terms_and_the_cheapest_is_first() {
+        let (problem, spec, arch, schedule) = fixture(MMA);
+        let terms = Terms::new(&arch, false).all(&problem, &spec, &schedule);
+        assert!(terms.len() >= 2, "{terms:?}");
+        let costs: Vec<f64> = terms.iter().map(|t| t.instructions_per_weight).collect();
+        assert!(costs.windows(2).all(|pair| pair[0] <= pair[1]), "{costs:?}");
+    }
+
+    #[test]
+    fn exact_terms_are_fewer_and_never_move_the_scale_out_of_the_sum() {
+        let (problem, spec, arch, schedule) = fixture(MMA);
+        let free = Terms::new(&arch, false).all(&problem, &spec, &schedule);
+        let exact = Terms::new(&arch, true).all(&problem, &spec, &schedule);
+        assert!(!exact.is_empty() && exact.len() < free.len(), "{exact:?}");
+        assert!(exact.iter().all(|t| t.term.starts_with("(sum")), "{exact:?}");
+    }
+}
