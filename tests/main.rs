@@ -2,5 +2,6 @@
 
 mod compile;
 mod goldens;
+mod intrinsics;
 mod kernels;
 mod tidy;

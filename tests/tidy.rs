@@ -36,6 +36,11 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
     };
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate().filter(|(_, line)| starts(line)) {
+        // A declaration without a body, as in a trait.
+        let ends = |line: &&&str| line.trim_end().ends_with(['{', ';', '}']);
+        if lines[at..].iter().find(ends).is_some_and(|line| line.trim_end().ends_with(';')) {
+            continue;
+        }
         let closing = |other: &&str| other.trim_end() == format!("{}}}", " ".repeat(indent(line)));
         let length = lines[at..].iter().position(|other| closing(&other));
         found.push((at + 1, length.map_or(1, |length| length + 1)));

@@ -4,6 +4,7 @@
 //! Helpers are emitted once per kernel, in table order, and only those that are used.
 
 use crate::kir::Type;
+use qtune_ir::DType;
 
 /// What an intrinsic's argument is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +136,7 @@ pub const TABLE: &[Intrinsic] = &[
         result: Some(U32),
         capability: (5, 3),
         source: "PTX ISA, fma.rn.f16x2",
-        meaning: Pure(|a| f16x2(a, |v| v[0] * v[1] + v[2])),
+        meaning: Pure(|a| f16x2(a, |v| fused(v[0], v[1], v[2]))),
         text: "unsigned h2_fma(unsigned a, unsigned b, unsigned c) {
   unsigned d;
   asm(\"fma.rn.f16x2 %0, %1, %2, %3;\" : \"=r\"(d) : \"r\"(a), \"r\"(b), \"r\"(c));
@@ -148,7 +149,7 @@ pub const TABLE: &[Intrinsic] = &[
         result: Some(U32),
         capability: (8, 0),
         source: "PTX ISA, fma.rn.bf16x2 (bf16x2 add and mul need sm_90)",
-        meaning: Pure(|a| bf16x2(a, |v| v[0] * v[1] + v[2])),
+        meaning: Pure(|a| bf16x2(a, |v| fused(v[0], v[1], v[2]))),
         text: "unsigned bf2_fma(unsigned a, unsigned b, unsigned c) {
   unsigned d;
   asm(\"fma.rn.bf16x2 %0, %1, %2, %3;\" : \"=r\"(d) : \"r\"(a), \"r\"(b), \"r\"(c));
@@ -432,22 +433,43 @@ pub fn find(name: &str) -> Option<&'static Intrinsic> {
     TABLE.iter().find(|row| row.name == name)
 }
 
+/// `a * b + c` for 16-bit floats, rounded to odd in f64 so that the next rounding is the only one.
+/// The product is exact; what the addition loses is recovered by Knuth's two-sum.
+fn fused(a: f64, b: f64, c: f64) -> f64 {
+    let product = a * b;
+    let sum = product + c;
+    let back = sum - product;
+    let lost = (product - (sum - back)) + (c - back);
+    if !sum.is_finite() || lost == 0.0 || sum.to_bits() & 1 == 1 {
+        return sum;
+    }
+    let outward = (lost > 0.0) == (sum > 0.0);
+    f64::from_bits(if outward { sum.to_bits() + 1 } else { sum.to_bits() - 1 })
+}
+
 /// Applies `op` to both halves of packed f16 operands, rounding once.
 fn f16x2(args: &[u32], op: fn(&[f64]) -> f64) -> u32 {
-    let lane = |shift: u32| {
-        let values: Vec<f64> =
-            args.iter().map(|a| half::f16::from_bits((a >> shift) as u16).to_f64()).collect();
-        half::f16::from_f64(op(&values)).to_bits() as u32
-    };
-    lane(0) | lane(16) << 16
+    let widen = |bits| half::f16::from_bits(bits).to_f64();
+    let narrow = |value| half::f16::from_f64(DType::F16.round(value)).to_bits();
+    halves(args, op, widen, narrow)
 }
 
 /// Applies `op` to both halves of packed bf16 operands, rounding once.
 fn bf16x2(args: &[u32], op: fn(&[f64]) -> f64) -> u32 {
+    let widen = |bits| half::bf16::from_bits(bits).to_f64();
+    let narrow = |value| half::bf16::from_f64(DType::Bf16.round(value)).to_bits();
+    halves(args, op, widen, narrow)
+}
+
+fn halves(
+    args: &[u32],
+    op: fn(&[f64]) -> f64,
+    widen: impl Fn(u16) -> f64,
+    narrow: impl Fn(f64) -> u16,
+) -> u32 {
     let lane = |shift: u32| {
-        let values: Vec<f64> =
-            args.iter().map(|a| half::bf16::from_bits((a >> shift) as u16).to_f64()).collect();
-        half::bf16::from_f64(op(&values)).to_bits() as u32
+        let values: Vec<f64> = args.iter().map(|a| widen((a >> shift) as u16)).collect();
+        u32::from(narrow(op(&values)))
     };
     lane(0) | lane(16) << 16
 }

@@ -61,11 +61,23 @@ impl DType {
     /// `value` rounded to this type (nearest even), widened again.
     pub fn round(self, value: f64) -> f64 {
         match self {
-            DType::F16 => half::f16::from_f64(value).to_f64(),
-            DType::Bf16 => half::bf16::from_f64(value).to_f64(),
+            DType::F16 => half::f16::from_f32(to_odd(value)).to_f64(),
+            DType::Bf16 => half::bf16::from_f32(to_odd(value)).to_f64(),
             DType::F32 => value as f32 as f64,
         }
     }
+}
+
+/// `value` as an f32 rounded to odd: rounding that again to a type with at least two mantissa bits
+/// less is the same as rounding once (Boldo and Melquiond, "When double rounding is odd", 2005).
+fn to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if !nearest.is_finite() || f64::from(nearest) == value || nearest.to_bits() & 1 == 1 {
+        return nearest;
+    }
+    let toward_zero = f64::from(nearest).abs() > value.abs();
+    let bits = nearest.to_bits();
+    f32::from_bits(if toward_zero { bits - 1 } else { bits + 1 })
 }
 
 impl fmt::Display for DType {
@@ -87,5 +99,22 @@ impl FromStr for DType {
             "f32" | "fp32" => Ok(DType::F32),
             _ => Err(format!("unknown element type `{text}`; known: f16, bf16, f32")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_beside_a_tie_round_once() {
+        let tie = 1.0 + 2.0f64.powi(-11);
+        assert_eq!(DType::F16.round(tie), 1.0);
+        let above = tie + 2.0f64.powi(-40);
+        assert_eq!(DType::F16.round(above), 1.0 + 2.0f64.powi(-10));
+        assert_eq!(DType::F16.round(-above), -1.0 - 2.0f64.powi(-10));
+        assert_eq!(DType::Bf16.round(1.0 + 2.0f64.powi(-8) + 2.0f64.powi(-45)), 1.0 + 2.0f64.powi(-7));
+        assert_eq!(DType::F16.round(2.0f64.powi(-25) * 1.5), 2.0f64.powi(-24));
+        assert_eq!(DType::F16.round(1e300), f64::INFINITY);
     }
 }

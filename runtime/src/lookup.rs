@@ -1,8 +1,6 @@
 //! Which kernel serves a token count, and under which key a winner is stored.
 
 use qtune_cache::WinnerKey;
-use qtune_codegen::nvrtc::{Nvrtc, FIXED_OPTIONS};
-use qtune_codegen::GENERATOR_VERSION;
 use qtune_ir::{Arch, Problem, WeightSpec};
 
 /// Token counts that kernels are tuned for. A kernel serves every count down to the next smaller
@@ -15,22 +13,12 @@ pub fn bucket(tokens: u32) -> u32 {
     BUCKETS.into_iter().find(|bucket| *bucket >= tokens).unwrap_or(last)
 }
 
-/// The key under which the winner for `problem` is stored.
-pub fn winner_key(problem: &Problem, spec: &WeightSpec, arch: &Arch, nvrtc: &Nvrtc) -> WinnerKey {
-    let mut hash = blake3::Hasher::new();
-    let parts = [
-        format!("generator {GENERATOR_VERSION}"),
-        format!("format {spec:?}"),
-        format!("compiler {} {FIXED_OPTIONS:?}", nvrtc.fingerprint()),
-    ];
-    for part in parts {
-        hash.update(part.as_bytes());
-        hash.update(&[0]);
-    }
+/// The key under which the winner for `problem` is stored. `compiler` is NVRTC's fingerprint.
+pub fn winner_key(problem: &Problem, spec: &WeightSpec, arch: &Arch, compiler: &str) -> WinnerKey {
     WinnerKey {
         problem: problem.to_string(),
         arch: arch.fingerprint(),
-        fingerprint: hash.finalize().to_hex().to_string(),
+        fingerprint: qtune_codegen::fingerprint(spec, compiler),
     }
 }
 

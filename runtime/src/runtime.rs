@@ -123,7 +123,7 @@ impl Runtime {
         spec: &WeightSpec,
     ) -> Result<Option<KernelImage>, RuntimeError> {
         let Some(store) = &self.store else { return Ok(None) };
-        let key = winner_key(problem, spec, self.device.arch(), &self.nvrtc);
+        let key = winner_key(problem, spec, self.device.arch(), self.nvrtc.fingerprint());
         let Some(record) = store.get(&key)? else { return Ok(None) };
         match self.image_of(store.as_ref(), problem, spec, &record)? {
             Ok(image) => Ok(Some(image)),

@@ -21,12 +21,4 @@ pub enum SearchError {
     /// The cache or the trial log cannot be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// Every candidate failed. The trial log names each with its reason.
-    #[error("no kernel for {problem}: {reasons}; see the trial log")]
-    NoKernel {
-        /// The problem key.
-        problem: String,
-        /// Counts of failures by cause.
-        reasons: String,
-    },
 }

@@ -1,7 +1,8 @@
 //! What the machine code of a main loop says about a candidate's cost, before anything has run.
 
 use qtune_device::KernelImage;
-use qtune_ir::dequant::{Context, Lowered, Term};
+use crate::terms::context;
+use qtune_ir::dequant::{Lowered, Term};
 use qtune_ir::{DType, Schedule, WeightSpec};
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Program};
@@ -56,11 +57,7 @@ struct Sums {
 impl Sums {
     fn of(image: &KernelImage, spec: &WeightSpec) -> Option<Sums> {
         let schedule = &image.kernel.schedule;
-        let context = Context {
-            act: image.kernel.problem.act,
-            engine: schedule.engine(),
-            spec: spec.clone(),
-        };
+        let context = context(&image.kernel.problem, spec, schedule);
         let term: Term = schedule.dequant().parse().ok()?;
         let lowered = Lowered::new(&term, &context).ok()?;
         let weighted = lowered.sums.iter().filter(|sum| sum.weight.is_some()).count() as u32;

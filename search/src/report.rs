@@ -1,7 +1,8 @@
 //! What came of a search.
 
 use crate::request::Limits;
-use qtune_cache::{Evidence, WinnerRecord};
+use qtune_cache::{Evidence, Winner};
+use qtune_ir::Problem;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -53,14 +54,19 @@ pub struct WinnerReport {
 pub(crate) const DEFAULT_LOST: &str = "the default schedule";
 
 impl WinnerReport {
-    /// The report of a stored winner.
-    pub(crate) fn of(shape: &str, record: &WinnerRecord, from_cache: bool) -> WinnerReport {
-        let winner = &record.winner;
+    /// The report of a winner for `problem`; `kept_default` says whether it is the default schedule.
+    pub(crate) fn of(
+        shape: &str,
+        problem: &Problem,
+        winner: &Winner,
+        kept_default: bool,
+        from_cache: bool,
+    ) -> WinnerReport {
         let default = winner.beat.iter().find(|b| b.reason.starts_with(DEFAULT_LOST));
-        let kept_default = winner.derivation.is_empty();
+        let default_us = default.map(|b| b.time_us).or(kept_default.then_some(winner.time_us));
         WinnerReport {
             shape: shape.into(),
-            problem: record.key.problem.clone(),
+            problem: problem.to_string(),
             schedule: winner.schedule.clone(),
             family: winner.family.clone(),
             evidence: winner.evidence,
@@ -68,7 +74,7 @@ impl WinnerReport {
             roof_share: winner.roof_share,
             verified: winner.verified,
             error_over_bound: winner.error_over_bound,
-            default_us: default.map(|b| b.time_us),
+            default_us,
             kept_default,
             from_cache,
         }

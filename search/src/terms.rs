@@ -1,6 +1,8 @@
 //! Dequantization terms for schedules, from the algebra's e-graph, each found once.
 
-use qtune_ir::dequant::{variants, Context, CostParams, Engine, Lowered, Options, Rounding};
+use qtune_ir::dequant::{
+    variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options, Rounding, Variant,
+};
 use qtune_ir::tile::DequantChoice;
 use qtune_ir::{Arch, DType, Problem, Schedule, WeightSpec};
 use std::collections::HashMap;
@@ -40,7 +42,7 @@ impl Terms {
         if let Some(found) = lock().get(&key) {
             return Arc::clone(found);
         }
-        let context = Context { act: problem.act, engine, spec: spec.clone() };
+        let context = context(problem, spec, schedule);
         let terms = Arc::new(self.search(&context, &params));
         lock().insert(key, Arc::clone(&terms));
         terms
@@ -59,12 +61,33 @@ impl Terms {
             let exact = Rounding::WEIGHT_ROUNDED.contains(variant.rounding);
             (exact || !self.exact) && lowered.is_ok_and(|l| family_takes(context.engine, &l))
         });
-        let choice = |variant: qtune_ir::dequant::Variant| DequantChoice {
+        let choice = |variant: Variant| DequantChoice {
             term: variant.term.to_string(),
             instructions_per_weight: variant.cost,
         };
         usable.map(choice).collect()
     }
+}
+
+/// Lane-instructions per weight of a schedule's own dequantization term.
+///
+/// # Errors
+/// [`DequantError`] if the term is none that the schedule's engine can compute.
+pub(crate) fn dequant_cost(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    schedule: &Schedule,
+) -> Result<Variant, DequantError> {
+    let context = context(problem, spec, schedule);
+    let params = schedule.cost_params(problem, spec);
+    let model = CostModel::new(&context, &params, arch);
+    Variant::of(schedule.dequant().parse()?, &context, &model)
+}
+
+/// What surrounds the dequantization term of a schedule.
+pub(crate) fn context(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Context {
+    Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() }
 }
 
 /// Tensor-core kernels copy activations to shared memory as they are: nothing scales them.

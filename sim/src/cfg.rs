@@ -82,8 +82,7 @@ impl Graph {
             changed = false;
             for &block in order.iter().filter(|&&block| block != exit) {
                 let known = self.successors[block].iter().filter(|&&s| dominator[s].is_some());
-                let meeting =
-                    known.copied().reduce(|a, b| intersect(&dominator, &rank, a, b));
+                let meeting = known.copied().reduce(|a, b| intersect(&dominator, &rank, a, b));
                 if meeting.is_some() && dominator[block] != meeting {
                     dominator[block] = meeting;
                     changed = true;

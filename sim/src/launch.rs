@@ -200,11 +200,7 @@ fn refuse<T>(program: &Program, reason: String) -> Result<T, SimError> {
 }
 
 /// Checks the launch against the device and the kernel; returns the number of thread blocks.
-fn check_launch(
-    program: &Program,
-    launch: &Launch,
-    options: &RunOptions,
-) -> Result<u32, SimError> {
+fn check_launch(program: &Program, launch: &Launch, options: &RunOptions) -> Result<u32, SimError> {
     let limits = &options.limits;
     for axis in 0..3 {
         let (grid, block) = (launch.grid[axis], launch.block[axis]);
@@ -308,9 +304,7 @@ fn choose_blocks(
     match blocks {
         Blocks::All => Ok(Chosen::All(total)),
         Blocks::List(list) => match list.iter().find(|&&block| block >= total) {
-            Some(block) => {
-                refuse(program, format!("block {block} is outside the grid of {total}"))
-            }
+            Some(block) => refuse(program, format!("block {block} is outside the grid of {total}")),
             None => Ok(Chosen::These(list.clone())),
         },
         Blocks::Sample { count, seed, partners } => {
@@ -330,12 +324,13 @@ fn sample(
     let linear = |[x, y, z]: [u32; 3]| x + grid[0] * (y + grid[1] * z);
     let mut chosen = BTreeSet::new();
     for corner in 0..8u32 {
-        let at = std::array::from_fn(|axis| if corner >> axis & 1 == 1 { grid[axis] - 1 } else { 0 });
+        let at =
+            std::array::from_fn(|axis| if corner >> axis & 1 == 1 { grid[axis] - 1 } else { 0 });
         chosen.insert(linear(at));
     }
     let mut state = seed;
     for _ in 0..count {
-        chosen.insert((u128::from(split_mix(&mut state)) * u128::from(total) >> 64) as u32);
+        chosen.insert(((u128::from(split_mix(&mut state)) * u128::from(total)) >> 64) as u32);
     }
     if let Some(partners) = partners {
         let drawn: Vec<u32> = chosen.iter().copied().collect();

@@ -60,6 +60,7 @@ mod launch;
 mod limits;
 mod memory;
 mod module;
+mod op;
 mod program;
 mod ptx;
 mod report;

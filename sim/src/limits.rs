@@ -33,7 +33,7 @@ impl Limits {
         // CUDA programming guide, "Technical specifications per compute capability".
         let (shared, sm_count, blocks_per_cluster) = match sm {
             0..=85 => (163 * KIB, 108, 1),
-            86 | 87 | 88 => (99 * KIB, 84, 1),
+            86..=88 => (99 * KIB, 84, 1),
             89 => (99 * KIB, 128, 1),
             90..=99 => (227 * KIB, 132, 16),
             100..=119 => (227 * KIB, 148, 16),

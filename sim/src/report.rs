@@ -56,8 +56,7 @@ fn add_instruction(counters: &mut Counters, instruction: &Instruction, pc: &PcCo
 
 fn add_buffers(counters: &mut Counters, context: &RunContext<'_>, tally: &Tally) {
     for (number, traffic) in tally.per_buffer.iter().enumerate() {
-        let requests =
-            traffic.loads.requests + traffic.stores.requests + traffic.atomics.requests;
+        let requests = traffic.loads.requests + traffic.stores.requests + traffic.atomics.requests;
         let Some((buffer, footprint)) = context.memory.get(number) else { continue };
         if requests == 0 {
             continue;

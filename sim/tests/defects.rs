@@ -99,7 +99,8 @@ fn a_removed_swizzle_shows_in_the_wavefronts() {
         text.lines()
             .map(|line| match line.trim_start().strip_prefix("xor.b32") {
                 Some(operands) => {
-                    let parts: Vec<&str> = operands.trim().trim_end_matches(';').split(", ").collect();
+                    let parts: Vec<&str> =
+                        operands.trim().trim_end_matches(';').split(", ").collect();
                     format!("mov.b32 {}, {};", parts[0], parts[2])
                 }
                 None => line.to_owned(),
@@ -131,8 +132,14 @@ fn wrong_addresses_are_named_by_their_kind() {
     assert_eq!(only_finding("ld.global.u32 %r1, [%rd1+4096];", 32), FindingKind::OutOfBounds);
     assert_eq!(only_finding("ld.global.u32 %r1, [%rd1+2];", 32), FindingKind::Misaligned);
     assert_eq!(only_finding("ld.global.u32 %r1, [16];", 32), FindingKind::OutOfBounds);
-    assert_eq!(only_finding("mov.u32 %r2, 0; st.shared.u32 [1024], %r2;", 32), FindingKind::OutOfBounds);
-    assert_eq!(only_finding("ld.global.v4.u32 {%r1,%r2,%r3,%r4}, [%rd1+8];", 32), FindingKind::Misaligned);
+    assert_eq!(
+        only_finding("mov.u32 %r2, 0; st.shared.u32 [1024], %r2;", 32),
+        FindingKind::OutOfBounds
+    );
+    assert_eq!(
+        only_finding("ld.global.v4.u32 {%r1,%r2,%r3,%r4}, [%rd1+8];", 32),
+        FindingKind::Misaligned
+    );
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Instructions on tiny hand-written PTX against scalar references.
 
+// Lanes index several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 mod support;
 
 use qtune_sim::{Access, Memory, RunOptions};
@@ -64,10 +67,14 @@ fn integer_arithmetic_agrees_with_rust() {
         ("add.s32 %r5, %r2, %r3;", |a, b, _| a.wrapping_add(b)),
         ("sub.s32 %r5, %r2, %r3;", |a, b, _| a.wrapping_sub(b)),
         ("mul.lo.s32 %r5, %r2, %r3;", |a, b, _| a.wrapping_mul(b)),
-        ("mul.hi.u32 %r5, %r2, %r3;", |a, b, _| (u64::from(a) * u64::from(b) >> 32) as u32),
-        ("mul.hi.s32 %r5, %r2, %r3;", |a, b, _| (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32),
+        ("mul.hi.u32 %r5, %r2, %r3;", |a, b, _| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+        ("mul.hi.s32 %r5, %r2, %r3;", |a, b, _| {
+            ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32
+        }),
         ("mad.lo.s32 %r5, %r2, %r3, %r4;", |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
-        ("mad.hi.u32 %r5, %r2, %r3, %r4;", |a, b, c| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)),
+        ("mad.hi.u32 %r5, %r2, %r3, %r4;", |a, b, c| {
+            (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)
+        }),
         ("div.u32 %r5, %r2, %r3;", |a, b, _| a.checked_div(b).unwrap_or(u32::MAX)),
         ("rem.u32 %r5, %r2, %r3;", |a, b, _| a.checked_rem(b).unwrap_or(a)),
         ("min.s32 %r5, %r2, %r3;", |a, b, _| (a as i32).min(b as i32) as u32),
@@ -90,7 +97,9 @@ fn integer_arithmetic_agrees_with_rust() {
         }),
         ("selp.b32 %r5, 7, %r3, 1;", |_, _, _| 7),
         ("slct.u32.s32 %r5, %r2, %r3, %r4;", |a, b, c| if c as i32 >= 0 { a } else { b }),
-        ("mul.wide.s16 %r5, %rs1, %rs2;", |a, b, _| (i32::from(a as i16) * i32::from(b as i16)) as u32),
+        ("mul.wide.s16 %r5, %rs1, %rs2;", |a, b, _| {
+            (i32::from(a as i16) * i32::from(b as i16)) as u32
+        }),
     ];
     for (body, reference) in table {
         let body = format!("cvt.u16.u32 %rs1, %r2; cvt.u16.u32 %rs2, %r3; {body}");
@@ -101,8 +110,12 @@ fn integer_arithmetic_agrees_with_rust() {
         ("shl.b32 %r5, %r2, %r3;", |a, n, _| a.checked_shl(n).unwrap_or(0)),
         ("shr.u32 %r5, %r2, %r3;", |a, n, _| a.checked_shr(n).unwrap_or(0)),
         ("shr.s32 %r5, %r2, %r3;", |a, n, _| (a as i32 >> n.min(31)) as u32),
-        ("shf.l.wrap.b32 %r5, %r4, %r2, %r3;", |a, n, c| ((u64::from(a) << 32 | u64::from(c)) << (n & 31) >> 32) as u32),
-        ("shf.r.clamp.b32 %r5, %r4, %r2, %r3;", |a, n, c| ((u64::from(a) << 32 | u64::from(c)) >> n.min(32)) as u32),
+        ("shf.l.wrap.b32 %r5, %r4, %r2, %r3;", |a, n, c| {
+            ((u64::from(a) << 32 | u64::from(c)) << (n & 31) >> 32) as u32
+        }),
+        ("shf.r.clamp.b32 %r5, %r4, %r2, %r3;", |a, n, c| {
+            ((u64::from(a) << 32 | u64::from(c)) >> n.min(32)) as u32
+        }),
     ];
     for (body, reference) in shifts {
         let expected: Lanes = std::array::from_fn(|l| reference(a[l], shift_amounts[l], c[l]));
@@ -115,7 +128,10 @@ fn every_lop3_table_is_its_truth_table() {
     // One lane per input combination: bit i of the result is bit (a<<2 | b<<1 | c) of the table.
     let (a, b, c) = ([0xF0; 32], [0xCC; 32], [0xAA; 32]);
     for table in [0x00, 0x01, 0x1B, 0x3C, 0x80, 0x96, 0xD8, 0xEA, 0xFE, 0xFF] {
-        let out = run(&format!("lop3.b32 %r5, %r2, %r3, %r4, {table}; and.b32 %r5, %r5, 255;"), [&a, &b, &c]);
+        let out = run(
+            &format!("lop3.b32 %r5, %r2, %r3, %r4, {table}; and.b32 %r5, %r5, 255;"),
+            [&a, &b, &c],
+        );
         assert_eq!(out[0], [table; 32]);
     }
 }
@@ -131,7 +147,7 @@ fn wide_integers_agree_with_rust() {
     let table: &[(&str, Reference)] = &[
         ("add.s64 %rd6, %rd4, %rd5;", u64::wrapping_add),
         ("mul.lo.s64 %rd6, %rd4, %rd5;", u64::wrapping_mul),
-        ("mul.hi.u64 %rd6, %rd4, %rd5;", |a, b| (u128::from(a) * u128::from(b) >> 64) as u64),
+        ("mul.hi.u64 %rd6, %rd4, %rd5;", |a, b| ((u128::from(a) * u128::from(b)) >> 64) as u64),
         ("mad.lo.s64 %rd6, %rd4, %rd5, %rd4;", |a, b| a.wrapping_mul(b).wrapping_add(a)),
         ("min.s64 %rd6, %rd4, %rd5;", |a, b| (a as i64).min(b as i64) as u64),
         ("div.s64 %rd6, %rd4, %rd5;", |a, b| (a as i64).wrapping_div(b as i64) as u64),
@@ -170,10 +186,17 @@ fn comparisons_follow_type_signedness_and_combination() {
     let [p, q] = value("setp.ne.b32 %p2, %r2, %r3; setp.gt.and.u32 %p1, %r2, 100, !%p2;");
     assert_eq!(p, expect(&|l| a[l] > 100 && a[l] == b[l]));
     assert_eq!(q, expect(&|l| a[l] != b[l]));
-    let [p, _] = value("setp.eq.s32 %p2, %r2, %r3; setp.ge.s32 %p3, %r2, 0; xor.pred %p1, %p2, %p3;");
+    let [p, _] =
+        value("setp.eq.s32 %p2, %r2, %r3; setp.ge.s32 %p3, %r2, 0; xor.pred %p1, %p2, %p3;");
     assert_eq!(p, expect(&|l| (a[l] == b[l]) ^ (a[l] as i32 >= 0)));
-    let set = run("set.le.u32.s32 %r5, %r2, %r3; set.eq.f32.u32 %f1, %r2, %r3; mov.b32 %r6, %f1;", [&a, &b, &a]);
-    assert_eq!(set[0], std::array::from_fn(|l| if a[l] as i32 <= b[l] as i32 { u32::MAX } else { 0 }));
+    let set = run(
+        "set.le.u32.s32 %r5, %r2, %r3; set.eq.f32.u32 %f1, %r2, %r3; mov.b32 %r6, %f1;",
+        [&a, &b, &a],
+    );
+    assert_eq!(
+        set[0],
+        std::array::from_fn(|l| if a[l] as i32 <= b[l] as i32 { u32::MAX } else { 0 })
+    );
     assert_eq!(set[1], std::array::from_fn(|l| if a[l] == b[l] { 1f32.to_bits() } else { 0 }));
 }
 
@@ -212,14 +235,19 @@ fn single_precision_agrees_with_rust() {
         ("abs.f32 %f4, %f1;", |a, _, _| a.abs()),
         ("min.f32 %f4, %f1, 0f3F800000;", |a, _, _| if a.is_nan() { 1.0 } else { a.min(1.0) }),
         ("max.NaN.f32 %f4, %f1, 0f3F800000;", |a, _, _| if a.is_nan() { a } else { a.max(1.0) }),
-        ("mul.sat.f32 %f4, %f1, 0f3F000000;", |a, _, _| if a > 0.0 { (a * 0.5).min(1.0) } else { 0.0 }),
+        (
+            "mul.sat.f32 %f4, %f1, 0f3F000000;",
+            |a, _, _| if a > 0.0 { (a * 0.5).min(1.0) } else { 0.0 },
+        ),
         ("mul.ftz.f32 %f4, %f1, 0f3F800000;", |a, _, _| if a.is_subnormal() { 0.0 } else { a }),
         ("ex2.approx.f32 %f4, %f1;", |a, _, _| f64::from(a).exp2() as f32),
         ("rsqrt.approx.f32 %f4, %f1;", |a, _, _| (1.0 / f64::from(a).sqrt()) as f32),
         ("copysign.f32 %f4, %f1, %f2;", |a, b, _| b.copysign(a)),
     ];
     for (body, reference) in table {
-        let body = format!("mov.b32 %f1, %r2; mov.b32 %f2, %r3; mov.b32 %f3, %r4; {body} mov.b32 %r5, %f4;");
+        let body = format!(
+            "mov.b32 %f1, %r2; mov.b32 %f2, %r3; mov.b32 %f3, %r4; {body} mov.b32 %r5, %f4;"
+        );
         let found = run(&body, [&a, &b, &c])[0];
         let value = |values: &Lanes, l: usize| f32::from_bits(values[l]);
         assert_floats(&found, |l| reference(value(&a, l), value(&b, l), value(&c, l)), &body);
@@ -229,7 +257,8 @@ fn single_precision_agrees_with_rust() {
 #[test]
 fn double_precision_and_packed_singles_agree_with_rust() {
     let (a, b) = (floats(4), floats(5));
-    let body = "mov.b32 %f1, %r2; mov.b32 %f2, %r3; cvt.f64.f32 %fd1, %f1; cvt.f64.f32 %fd2, %f2;\n\
+    let body =
+        "mov.b32 %f1, %r2; mov.b32 %f2, %r3; cvt.f64.f32 %fd1, %f1; cvt.f64.f32 %fd2, %f2;\n\
                 fma.rn.f64 %fd3, %fd1, %fd2, %fd1; cvt.rn.f32.f64 %f3, %fd3; mov.b32 %r5, %f3;";
     let found = run(body, [&a, &b, &a])[0];
     let wide = |bits: u32| f64::from(f32::from_bits(bits));
@@ -257,28 +286,39 @@ fn packed_halves_round_once() {
     let packed = |f: &dyn Fn(f64, f64, f64) -> f64| -> Lanes {
         std::array::from_fn(|l| {
             let half = |shift: u32| {
-                let [x, y, z] = [a[l], b[l], c[l]].map(|v| f16::from_bits((v >> shift) as u16).to_f64());
+                let [x, y, z] =
+                    [a[l], b[l], c[l]].map(|v| f16::from_bits((v >> shift) as u16).to_f64());
                 u32::from(f16::from_f64(f(x, y, z)).to_bits()) << shift
             };
             half(0) | half(16)
         })
     };
-    assert_eq!(run("fma.rn.f16x2 %r5, %r2, %r3, %r4;", [&a, &b, &c])[0], packed(&|x, y, z| x * y + z));
+    assert_eq!(
+        run("fma.rn.f16x2 %r5, %r2, %r3, %r4;", [&a, &b, &c])[0],
+        packed(&|x, y, z| x * y + z)
+    );
     assert_eq!(run("add.f16x2 %r5, %r2, %r3;", [&a, &b, &c])[0], packed(&|x, y, _| x + y));
     assert_eq!(run("sub.rn.f16x2 %r5, %r2, %r3;", [&a, &b, &c])[0], packed(&|x, y, _| x - y));
     assert_eq!(run("mul.f16x2 %r5, %r2, %r3;", [&a, &b, &c])[0], packed(&|x, y, _| x * y));
     assert_eq!(run("max.f16x2 %r5, %r2, %r3;", [&a, &b, &c])[0], packed(&|x, y, _| x.max(y)));
-    assert_eq!(run("fma.rn.relu.f16x2 %r5, %r2, %r3, %r4;", [&a, &b, &c])[0], packed(&|x, y, z| (x * y + z).max(0.0)));
+    assert_eq!(
+        run("fma.rn.relu.f16x2 %r5, %r2, %r3, %r4;", [&a, &b, &c])[0],
+        packed(&|x, y, z| (x * y + z).max(0.0))
+    );
     let brain = |f: &dyn Fn(f64, f64, f64) -> f64| -> Lanes {
         std::array::from_fn(|l| {
             let half = |shift: u32| {
-                let [x, y, z] = [a[l], b[l], c[l]].map(|v| bf16::from_bits((v >> shift) as u16).to_f64());
+                let [x, y, z] =
+                    [a[l], b[l], c[l]].map(|v| bf16::from_bits((v >> shift) as u16).to_f64());
                 u32::from(bf16::from_f64(f(x, y, z)).to_bits()) << shift
             };
             half(0) | half(16)
         })
     };
-    assert_eq!(run("fma.rn.bf16x2 %r5, %r2, %r3, %r4;", [&a, &b, &c])[0], brain(&|x, y, z| x * y + z));
+    assert_eq!(
+        run("fma.rn.bf16x2 %r5, %r2, %r3, %r4;", [&a, &b, &c])[0],
+        brain(&|x, y, z| x * y + z)
+    );
     assert_eq!(run("mul.bf16x2 %r5, %r2, %r3;", [&a, &b, &c])[0], brain(&|x, y, _| x * y));
     assert_eq!(run("sub.bf16x2 %r5, %r2, %r3;", [&a, &b, &c])[0], brain(&|x, y, _| x - y));
 }
@@ -312,7 +352,11 @@ fn conversions_between_formats_agree_with_the_half_crate_and_rust() {
     check("cvt.u32.u8 %r5, %r2;", &|l| a[l] & 255);
     check("cvt.u16.u32 %rs1, %r2; cvt.f32.f16 %f3, %rs1; mov.b32 %r5, %f3;", &|l| {
         let value = f16::from_bits(a[l] as u16).to_f32();
-        if value.is_nan() { 0x7FFF_FFFF } else { value.to_bits() }
+        if value.is_nan() {
+            0x7FFF_FFFF
+        } else {
+            value.to_bits()
+        }
     });
     check("cvt.s64.s32 %rd4, %r2; mov.b64 {%r6, %r5}, %rd4;", &|l| (a[l] as i32 >> 31) as u32);
 }
@@ -322,21 +366,49 @@ fn shuffles_votes_matches_and_reductions_exchange_lanes() {
     let a = integers(9);
     let lanes: Lanes = std::array::from_fn(|l| l as u32);
     let shuffled = |body: &str| run(body, [&a, &lanes, &a]);
-    assert_eq!(shuffled("shfl.sync.bfly.b32 %r5, %r2, 3, 31, -1;")[0], std::array::from_fn(|l| a[l ^ 3]));
+    assert_eq!(
+        shuffled("shfl.sync.bfly.b32 %r5, %r2, 3, 31, -1;")[0],
+        std::array::from_fn(|l| a[l ^ 3])
+    );
     assert_eq!(shuffled("shfl.sync.idx.b32 %r5, %r2, 5, 31, 0xffffffff;")[0], [a[5]; 32]);
-    let [value, inside] = shuffled("shfl.sync.down.b32 %r5|%p1, %r2, 4, 31, -1; selp.u32 %r6, 1, 0, %p1;");
+    let [value, inside] =
+        shuffled("shfl.sync.down.b32 %r5|%p1, %r2, 4, 31, -1; selp.u32 %r6, 1, 0, %p1;");
     assert_eq!(value, std::array::from_fn(|l| if l + 4 < 32 { a[l + 4] } else { a[l] }));
     assert_eq!(inside, std::array::from_fn(|l| u32::from(l + 4 < 32)));
-    assert_eq!(shuffled("shfl.sync.up.b32 %r5, %r2, 1, 0, -1;")[0], std::array::from_fn(|l| a[l.max(1) - 1]));
+    assert_eq!(
+        shuffled("shfl.sync.up.b32 %r5, %r2, 1, 0, -1;")[0],
+        std::array::from_fn(|l| a[l.max(1) - 1])
+    );
     let odd = "and.b32 %r7, %r3, 1; setp.eq.u32 %p1, %r7, 1;";
-    assert_eq!(shuffled(&format!("{odd} vote.sync.ballot.b32 %r5, %p1, -1;"))[0], [0xAAAA_AAAA; 32]);
-    assert_eq!(shuffled(&format!("{odd} vote.sync.any.pred %p2, %p1, -1; selp.u32 %r5, 1, 0, %p2;"))[0], [1; 32]);
-    assert_eq!(shuffled(&format!("{odd} vote.sync.all.pred %p2, !%p1, -1; selp.u32 %r5, 1, 0, %p2;"))[0], [0; 32]);
-    assert_eq!(shuffled(&format!("{odd} match.any.sync.b32 %r5, %r7, -1;"))[0], std::array::from_fn(|l| 0x5555_5555 << (l % 2)));
+    assert_eq!(
+        shuffled(&format!("{odd} vote.sync.ballot.b32 %r5, %p1, -1;"))[0],
+        [0xAAAA_AAAA; 32]
+    );
+    assert_eq!(
+        shuffled(&format!("{odd} vote.sync.any.pred %p2, %p1, -1; selp.u32 %r5, 1, 0, %p2;"))[0],
+        [1; 32]
+    );
+    assert_eq!(
+        shuffled(&format!("{odd} vote.sync.all.pred %p2, !%p1, -1; selp.u32 %r5, 1, 0, %p2;"))[0],
+        [0; 32]
+    );
+    assert_eq!(
+        shuffled(&format!("{odd} match.any.sync.b32 %r5, %r7, -1;"))[0],
+        std::array::from_fn(|l| 0x5555_5555 << (l % 2))
+    );
     assert_eq!(shuffled("redux.sync.add.u32 %r5, %r3, -1;")[0], [496; 32]);
-    assert_eq!(shuffled("redux.sync.min.s32 %r5, %r2, -1;")[0], [a.iter().map(|&v| v as i32).min().unwrap() as u32; 32]);
-    assert_eq!(shuffled("elect.sync %r5|%p1, -1; selp.u32 %r6, 1, 0, %p1;")[1], std::array::from_fn(|l| u32::from(l == 0)));
-    assert_eq!(shuffled("activemask.b32 %r5; mov.u32 %r6, %lanemask_lt;"), [[u32::MAX; 32], std::array::from_fn(|l| (1 << l) - 1)]);
+    assert_eq!(
+        shuffled("redux.sync.min.s32 %r5, %r2, -1;")[0],
+        [a.iter().map(|&v| v as i32).min().unwrap() as u32; 32]
+    );
+    assert_eq!(
+        shuffled("elect.sync %r5|%p1, -1; selp.u32 %r6, 1, 0, %p1;")[1],
+        std::array::from_fn(|l| u32::from(l == 0))
+    );
+    assert_eq!(
+        shuffled("activemask.b32 %r5; mov.u32 %r6, %lanemask_lt;"),
+        [[u32::MAX; 32], std::array::from_fn(|l| (1 << l) - 1)]
+    );
 }
 
 #[test]
@@ -436,7 +508,8 @@ fn module_tables_in_constant_and_global_space_are_readable() {
     let mut memory = Memory::new();
     let p = memory.alloc("p", 256, Access::ReadWrite).unwrap();
     let options = RunOptions::default();
-    let report = launch(&text, ([1, 1, 1], [32, 1, 1], 0), vec![at(p)], &mut memory, &options).unwrap();
+    let report =
+        launch(&text, ([1, 1, 1], [32, 1, 1], 0), vec![at(p)], &mut memory, &options).unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     let read = memory.read(p, 0, 256).unwrap();
     let word = |i: usize| u32::from_le_bytes(read[4 * i..4 * i + 4].try_into().unwrap());
@@ -458,7 +531,41 @@ fn barrier_reductions_count_and_combine_predicates() {
     let p = memory.alloc("p", 8, Access::ReadWrite).unwrap();
     memory.write(p, 0, &[0; 8]).unwrap();
     let options = RunOptions::default();
-    let report = launch(&text, ([1, 1, 1], [64, 1, 1], 0), vec![at(p)], &mut memory, &options).unwrap();
+    let report =
+        launch(&text, ([1, 1, 1], [64, 1, 1], 0), vec![at(p)], &mut memory, &options).unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     assert_eq!(memory.read(p, 0, 8).unwrap(), [40, 0, 0, 0, 2, 0, 0, 0]);
+}
+
+#[test]
+fn directed_roundings_and_flushed_comparisons_follow_their_modifiers() {
+    let (a, b) = ([1.0f32.to_bits(); 32], [2f32.powi(-30).to_bits(); 32]);
+    let tiny = [1u32; 32];
+    let rounded = |op: &str| {
+        f32::from_bits(
+            run(
+                &format!(
+                    "mov.b32 %f1, %r2; mov.b32 %f2, %r3; mov.b32 %f3, %r4; {op} mov.b32 %r5, %f4;"
+                ),
+                [&a, &b, &tiny],
+            )[0][0],
+        )
+    };
+    assert_eq!(rounded("add.rz.f32 %f4, %f1, %f2;"), 1.0);
+    assert_eq!(rounded("add.rp.f32 %f4, %f1, %f2;"), 1.0f32.next_up());
+    assert_eq!(rounded("sub.rm.f32 %f4, %f1, %f3;"), 1.0f32.next_down());
+    assert_eq!(rounded("fma.rp.f32 %f4, %f2, %f3, %f1;"), 1.0f32.next_up());
+    let flags = run(
+        "mov.b32 %f1, %r4; setp.gt.ftz.f32 %p1, %f1, 0f00000000; setp.gt.f32 %p2, %f1, 0f00000000;\n\
+         selp.u32 %r5, 1, 0, %p1; selp.u32 %r6, 1, 0, %p2;",
+        [&a, &b, &tiny],
+    );
+    assert_eq!(flags, [[0; 32], [1; 32]]);
+    let packed = run(
+        "max.s16x2 %r5, 0xFFFF0001, 0x00028000; add.u16x2 %r6, 0xFFFF0001, 0x00010001;",
+        [&a, &b, &tiny],
+    );
+    assert_eq!(packed, [[0x0002_0001; 32], [0x0000_0002; 32]]);
+    let found = run("bfind.shiftamt.u32 %r5, 0x100; bfind.s32 %r6, -256;", [&a, &b, &tiny]);
+    assert_eq!(found, [[23; 32], [7; 32]]);
 }

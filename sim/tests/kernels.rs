@@ -48,7 +48,9 @@ impl Gemv {
             f64::from(code * self.scales[(row * self.k + k) / 128])
         };
         (0..self.n)
-            .map(|row| (0..self.k).map(|k| weight(row, k) * f64::from(self.x[k])).sum::<f64>() as f32)
+            .map(|row| {
+                (0..self.k).map(|k| weight(row, k) * f64::from(self.x[k])).sum::<f64>() as f32
+            })
             .collect()
     }
 
@@ -183,14 +185,8 @@ fn column_sums(text: &str, options: &RunOptions) -> (Vec<f32>, Vec<f32>, Report)
     let arrivals = memory.alloc("arrivals", 8, Access::ReadWrite).unwrap();
     memory.write(arrivals, 0, &[0; 8]).unwrap();
     let out = memory.alloc("out", n * 4, Access::ReadWrite).unwrap();
-    let args = vec![
-        at(a),
-        at(workspace),
-        at(arrivals),
-        at(out),
-        Arg::I32(n as i32),
-        Arg::I32(k as i32),
-    ];
+    let args =
+        vec![at(a), at(workspace), at(arrivals), at(out), Arg::I32(n as i32), Arg::I32(k as i32)];
     let shape = ([2, splits, 1], [64, 1, 1], 0);
     let report = launch(text, shape, args, &mut memory, options).unwrap();
     (floats(&memory, out), expected, report)

@@ -1,5 +1,8 @@
 //! Matrix instructions against dense references with the fragment layouts of PTX ISA 9.7.14.
 
+// Lanes index several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 mod support;
 
 use qtune_sim::{Access, Memory, RunOptions};
@@ -8,10 +11,12 @@ use support::{at, bytes, f16, kernel, launch, Random};
 /// Runs one warp on `inputs` registers per lane in `%r10...` and returns `outputs` registers from
 /// `%r40...`, each as 32 lanes.
 fn run(body: &str, inputs: &[[u32; 32]], outputs: usize) -> Vec<[u32; 32]> {
-    let load: String =
-        (0..inputs.len()).map(|i| format!("ld.global.u32 %r{}, [%rd3+{}];\n", 10 + i, 128 * i)).collect();
-    let store: String =
-        (0..outputs).map(|i| format!("st.global.u32 [%rd3+{}], %r{};\n", 4096 + 128 * i, 40 + i)).collect();
+    let load: String = (0..inputs.len())
+        .map(|i| format!("ld.global.u32 %r{}, [%rd3+{}];\n", 10 + i, 128 * i))
+        .collect();
+    let store: String = (0..outputs)
+        .map(|i| format!("st.global.u32 [%rd3+{}], %r{};\n", 4096 + 128 * i, 40 + i))
+        .collect();
     let text = kernel(&format!(
         "mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, 4; add.s64 %rd3, %rd1, %rd2;\n{load}{body}\n{store}"
     ));
@@ -29,7 +34,12 @@ fn run(body: &str, inputs: &[[u32; 32]], outputs: usize) -> Vec<[u32; 32]> {
 
 /// Packs elements given by `value(row_or_column, k)` into operand registers: `rows` row halves,
 /// `halves` k halves, `per` elements of 32 / per bits each.
-fn operand(rows: usize, halves: usize, per: usize, value: &dyn Fn(usize, usize) -> u32) -> Vec<[u32; 32]> {
+fn operand(
+    rows: usize,
+    halves: usize,
+    per: usize,
+    value: &dyn Fn(usize, usize) -> u32,
+) -> Vec<[u32; 32]> {
     let bits = 32 / per;
     let mut registers = Vec::new();
     for half in 0..halves {
@@ -99,7 +109,8 @@ fn floating_products_agree_with_the_dense_product() {
 #[test]
 fn f16_accumulators_hold_two_columns_per_register() {
     // A = row + 1 in column 0, B = column + 1 in row 0: D = (row + 1) (column + 1).
-    let one_k = |index: usize, x: usize| if x == 0 { u32::from(f16(index as f32 + 1.0)) } else { 0 };
+    let one_k =
+        |index: usize, x: usize| if x == 0 { u32::from(f16(index as f32 + 1.0)) } else { 0 };
     let mut inputs = operand(2, 2, 2, &one_k);
     inputs.extend(operand(1, 2, 2, &one_k));
     inputs.extend([[u32::from(f16(0.5)); 32]; 2]);
@@ -132,7 +143,9 @@ fn subnormal_f16_inputs_are_not_flushed() {
 
 #[test]
 fn integer_products_are_exact_with_all_sign_combinations() {
-    for (k, a_type, b_type) in [(32, "s8", "s8"), (32, "u8", "s8"), (16, "s8", "u8"), (16, "u8", "u8")] {
+    for (k, a_type, b_type) in
+        [(32, "s8", "s8"), (32, "u8", "s8"), (16, "s8", "u8"), (16, "u8", "u8")]
+    {
         let mut random = Random::new(17);
         let a: Vec<u8> = (0..16 * k).map(|_| random.next() as u8).collect();
         let b: Vec<u8> = (0..8 * k).map(|_| random.next() as u8).collect();
@@ -151,7 +164,8 @@ fn integer_products_are_exact_with_all_sign_combinations() {
             list(10 + 3 * halves, 4)
         );
         let out = run(&body, &inputs, 4);
-        let value = |byte: u8, ty: &str| if ty == "s8" { i32::from(byte as i8) } else { i32::from(byte) };
+        let value =
+            |byte: u8, ty: &str| if ty == "s8" { i32::from(byte as i8) } else { i32::from(byte) };
         for at in 0..128 {
             let (row, column) = (at / 8, at % 8);
             let dot = |x: usize| value(a[row * k + x], a_type) * value(b[column * k + x], b_type);
@@ -168,7 +182,8 @@ fn ldmatrix_distributes_rows_and_columns() {
                 add.s32 %r2, %r2, %r3; mad.lo.s32 %r2, %r2, 0x10001, 0x10000; shl.b32 %r4, %r1, 4;\n\
                 add.s32 %r5, %r2, 0x20002; add.s32 %r6, %r2, 0x40004; add.s32 %r7, %r2, 0x60006;\n\
                 st.shared.v4.b32 [%r4], {%r2, %r5, %r6, %r7}; bar.sync 0;";
-    let element = |matrix: usize, row: usize, column: usize| (100 * matrix + 8 * row + column) as u32;
+    let element =
+        |matrix: usize, row: usize, column: usize| (100 * matrix + 8 * row + column) as u32;
     for (suffix, transposed) in [("", false), (".trans", true)] {
         let body = format!(
             "{rows} ldmatrix.sync.aligned.m8n8.x4{suffix}.shared.b16 {{%r40, %r41, %r42, %r43}}, [%r4];"
@@ -185,7 +200,9 @@ fn ldmatrix_distributes_rows_and_columns() {
                 assert_eq!(word, low | high << 16, "matrix {matrix} lane {lane} {suffix}");
             }
         }
-        let body = format!("{rows} ldmatrix.sync.aligned.m8n8.x2{suffix}.shared::cta.b16 {{%r40, %r41}}, [%r4];");
+        let body = format!(
+            "{rows} ldmatrix.sync.aligned.m8n8.x2{suffix}.shared::cta.b16 {{%r40, %r41}}, [%r4];"
+        );
         assert_eq!(run(&body, &[], 2), out[..2]);
     }
 }

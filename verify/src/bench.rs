@@ -12,6 +12,7 @@ use qtune_device::{
     LoadedKernel, WarpOrder,
 };
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 /// What every output byte holds before a launch: a NaN in each element type.
 pub(crate) const UNWRITTEN: u8 = 0xff;
@@ -64,7 +65,7 @@ impl<'a> Bench<'a> {
         device: &'a dyn Device,
         image: &KernelImage,
         weights: &Weights<'_>,
-        references: &[Reference],
+        references: &BTreeMap<u32, Reference>,
     ) -> Result<Bench<'a>, VerifyError> {
         let kernel = &image.kernel;
         let layout = &kernel.layout;
@@ -72,8 +73,8 @@ impl<'a> Bench<'a> {
         let read_only = |name, bytes: usize| device.alloc(name, bytes.max(16), Access::ReadOnly);
         let packed_weights = read_only("weights", layout.weight_bytes())?;
         let packed_params = read_only("params", layout.param_bytes())?;
-        let pack = |r: &Reference| {
-            let tile = r.tile();
+        let pack = |(_, reference): (&u32, &Reference)| {
+            let tile = reference.tile();
             let codes = layout.pack_weight_tile(tile.index, &|n, k| tile.code(n, k));
             let value = |n, group, param: usize| tile.row_params(n, group)[param];
             (tile.index as usize, codes, layout.pack_param_tile(tile.index, &value))

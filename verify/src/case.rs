@@ -55,12 +55,7 @@ pub(crate) fn run(
     tokens: u32,
     bucket: bool,
 ) -> Result<CaseRun, VerifyError> {
-    let mut row_tiles: Vec<u32> = setting.references.keys().copied().collect();
-    if !bucket && row_tiles.len() < setting.kernel.layout.tiles() as usize {
-        // What other token counts may break shows in any row tile; the last may be ragged.
-        row_tiles.drain(..row_tiles.len() - 1);
-    }
-    let sample = sample::sample(setting.kernel, &row_tiles, tokens, setting.seed);
+    let sample = sample::sample(setting.kernel, &row_tiles(setting, bucket), tokens, setting.seed);
     let mut judge = Judge {
         setting,
         space: setting.bench.workspace(tokens)?,
@@ -76,6 +71,32 @@ pub(crate) fn run(
         judge.check(patterns.to_vec(), nth == 0 && bucket)?;
     }
     Ok(judge.finish(tokens as u32))
+}
+
+/// One launch with `tokens` tokens, for what the simulator counts in it, and the number of output
+/// tiles that it completes.
+pub(crate) fn count(
+    setting: &Setting<'_>,
+    tokens: u32,
+) -> Result<(LaunchOutcome, usize), VerifyError> {
+    let sample = sample::sample(setting.kernel, &row_tiles(setting, true), tokens, setting.seed);
+    let space = setting.bench.workspace(tokens)?;
+    let problem = &setting.kernel.problem;
+    let patterns = vec![Pattern::Normal; tokens as usize];
+    let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
+    setting.bench.feed(&space, &x)?;
+    let launched = setting.bench.launch(&space, &sample, Mode::default())?;
+    Ok((launched.outcome, sample.tiles.len()))
+}
+
+/// Row tiles that a case runs. What other token counts than the bucket's may break shows in any
+/// row tile; the last may be ragged.
+fn row_tiles(setting: &Setting<'_>, bucket: bool) -> Vec<u32> {
+    let mut tiles: Vec<u32> = setting.references.keys().copied().collect();
+    if !bucket && tiles.len() < setting.kernel.layout.tiles() as usize {
+        tiles.drain(..tiles.len() - 1);
+    }
+    tiles
 }
 
 /// What the tokens of all launches of a case look like: a whole number of launches. Patterns share

@@ -8,10 +8,10 @@
 use crate::rounding::Rounding;
 use crate::VerifyError;
 use qtune_ir::dequant::{
-    source, Bounded, Context, DequantError, Engine, Evaluator, GroupValues, Lowered, Op, Term,
+    source, Bounded, Context, DequantError, Evaluator, GroupValues, Lowered, Op, Term,
     POSITIONS,
 };
-use qtune_ir::{Accumulate, Problem, Schedule, WeightSpec};
+use qtune_ir::{Problem, Schedule, WeightSpec};
 
 /// Unit roundoff of f32.
 const F32_UNIT: f64 = 1.0 / (1 << 24) as f64;
@@ -32,14 +32,7 @@ impl Meaning {
         spec: &WeightSpec,
         schedule: &Schedule,
     ) -> Result<Meaning, VerifyError> {
-        let engine = match schedule {
-            Schedule::Mma(_) => Engine::Mma,
-            Schedule::Gemv(s) => match s.accumulate {
-                Accumulate::Half2 => Engine::Half2,
-                Accumulate::F32 => Engine::F32,
-            },
-        };
-        let ctx = Context { act: problem.act, engine, spec: spec.clone() };
+        let ctx = Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() };
         let fail = |e: DequantError| refused(schedule.dequant(), &e);
         let term: Term = schedule.dequant().parse().map_err(fail)?;
         let source = source(&ctx).map_err(fail)?;

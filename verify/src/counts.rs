@@ -35,7 +35,7 @@ pub struct Counts {
     pub shared_bytes: u32,
 }
 
-/// A launch of part of a grid.
+/// A simulated launch of part of a grid.
 pub(crate) struct Sampled<'a> {
     pub launch: &'a LaunchOutcome,
     /// Tokens of the launch.

@@ -3,7 +3,7 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{self, Context, CostParams, Engine, Options};
+use qtune_ir::dequant::{self, Context, Engine, Options};
 use qtune_ir::{
     Accumulate, Arch, DType, GemvSchedule, MmaSchedule, Problem, Raster, Rejected, Schedule,
     WeightCache, WeightSpec,
@@ -70,11 +70,15 @@ fn gemv_ladder(problem: &Problem) -> Vec<Schedule> {
 }
 
 /// Deep rings of wide stages first: smaller stages serve short K, small quant groups and GPUs with
-/// less shared memory.
+/// less shared memory. Many tokens take warps along N, so that their accumulators fit registers.
 fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(64) };
+    let shapes = match block_m {
+        0..=16 => [(256, 1, 4), (128, 1, 2), (128, 1, 1), (64, 1, 1)],
+        _ => [(128, 2, 2), (64, 2, 1), (128, 1, 1), (64, 1, 1)],
+    };
     let mut ladder = Vec::new();
-    for (block_k, warps_k) in [(256, 4), (128, 2), (128, 1), (64, 1)] {
+    for (block_k, warps_n, warps_k) in shapes {
         for stages in [4, 3, 2] {
             for block_n in [64, 32, 16] {
                 for split in [split_k(problem, arch, block_n, block_k, block_m), 1] {
@@ -82,7 +86,7 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
                         block_m,
                         block_n,
                         block_k,
-                        warps_n: 1,
+                        warps_n,
                         warps_k,
                         stages,
                         split_k: split,
@@ -112,16 +116,9 @@ fn with_term(
     spec: &WeightSpec,
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
-    let (engine, segment, row_tiles) = match &schedule {
-        Schedule::Mma(s) => (Engine::Mma, s.segment_k(spec, problem.k), s.row_tiles()),
-        Schedule::Gemv(s) => match s.accumulate {
-            Accumulate::Half2 => (Engine::Half2, 32, s.rows),
-            Accumulate::F32 => (Engine::F32, 32, s.rows),
-        },
-    };
+    let engine = schedule.engine();
     let ctx = Context { act: problem.act, engine, spec: spec.clone() };
-    let tokens = schedule.tile().1;
-    let params = CostParams { group: spec.group.size(problem.k), segment, tokens, row_tiles };
+    let params = schedule.cost_params(problem, spec);
     let reject = |reason: String| Rejected { reason };
     let search = dequant::variants(&ctx, &params, arch, &Options::default())
         .map_err(|e| reject(e.to_string()))?;

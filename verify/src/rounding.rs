@@ -2,8 +2,8 @@
 //!
 //! The bound itself is put together in [`crate::reference`]; `docs/verification.md` derives it.
 
-use qtune_ir::dequant::HALF2_CHAIN;
-use qtune_ir::{Accumulate, DType, Problem, Schedule, WeightSpec};
+use qtune_ir::dequant::{Engine, HALF2_CHAIN};
+use qtune_ir::{DType, Problem, Schedule, WeightSpec};
 
 /// Truncation unit of one tensor-core addition. Products are exact; the addends of one instruction
 /// are aligned to the largest and cut off, with at least one bit more than f32 has on sm_80 and
@@ -33,13 +33,6 @@ pub(crate) struct Rounding {
     bias: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Engine {
-    Tensor,
-    Half2,
-    F32,
-}
-
 impl Rounding {
     /// The rounding of a schedule whose dequantization term has `sums` sums; `direct` terms are
     /// one sum that nothing is done to, which tensor cores accumulate across quant groups.
@@ -51,23 +44,21 @@ impl Rounding {
         direct: bool,
     ) -> Rounding {
         let k = problem.k;
-        let (engine, chain, additions) = match schedule {
+        let engine = schedule.engine();
+        let (chain, additions) = match schedule {
             Schedule::Mma(s) => {
                 let warp = s.padded_k(k) / s.warps_k;
                 let chain = if direct { warp } else { s.segment_k(spec, k).max(1) };
                 // Every warp adds up its segments, then warps and splits are added.
                 let segments = warp.div_ceil(chain) * sums;
-                (Engine::Tensor, chain, segments + s.warps_k + s.split_k)
+                (chain, segments + s.warps_k + s.split_k)
             }
             Schedule::Gemv(s) => {
                 let steps = s.padded_k(k) / s.step_k();
-                let (engine, chain) = match s.accumulate {
-                    Accumulate::Half2 => (Engine::Half2, HALF2_CHAIN),
-                    Accumulate::F32 => (Engine::F32, LANE_K),
-                };
+                let chain = if engine == Engine::Half2 { HALF2_CHAIN } else { LANE_K };
                 // Two halves of a chain, the lane's steps, then lanes, warps and splits.
                 let lanes = s.lanes.ilog2() + s.warps_k + s.split_k;
-                (engine, chain, 2 + steps * sums + lanes)
+                (chain, 2 + steps * sums + lanes)
             }
         };
         Rounding { engine, chain, additions, out: problem.out, bias: problem.bias }
@@ -78,7 +69,7 @@ impl Rounding {
     pub fn accumulation(&self, products: u32) -> f64 {
         let chain = self.chain.min(products);
         let within = match self.engine {
-            Engine::Tensor => {
+            Engine::Mma => {
                 // One cut per product, and per instruction one for the accumulator and one when
                 // the result is normalized to 24 bits, which is at most two units.
                 let instructions = self.chain.div_ceil(MMA_K).min(products);
@@ -95,7 +86,7 @@ impl Rounding {
     pub fn underflow(&self) -> f64 {
         match self.engine {
             Engine::Half2 => F16_TINY,
-            Engine::Tensor | Engine::F32 => 0.0,
+            Engine::Mma | Engine::F32 => 0.0,
         }
     }
 

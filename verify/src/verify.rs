@@ -8,7 +8,7 @@ use crate::reference::Reference;
 use crate::sample;
 use crate::weights::{WeightSource, Weights};
 use crate::VerifyError;
-use qtune_device::{Device, KernelImage};
+use qtune_device::{Device, KernelImage, SimDevice};
 use qtune_ir::WeightSpec;
 
 /// How much is checked.
@@ -108,16 +108,16 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
     let meaning = Meaning::new(&kernel.problem, request.spec, &kernel.schedule)?;
     let decoder = Decoder::new(&meaning)?;
     let tiles = sample::row_tiles(kernel, request.sample_tiles, request.seed);
-    let tile = |&index: &u32| {
-        let tile = weights.row_tile(index, kernel.layout.tile_rows());
-        Reference::new(&decoder, &weights, tile, &kernel.layout)
+    let tile_rows = kernel.layout.tile_rows();
+    let reference = |index: u32| {
+        let tile = weights.row_tile(index, tile_rows);
+        (index, Reference::new(&decoder, &weights, tile, &kernel.layout))
     };
-    let references: Vec<Reference> = tiles.iter().map(tile).collect();
-    let bench = Bench::new(device, request.image, &weights, &references)?;
+    let references = tiles.into_iter().map(reference).collect();
     let setting = Setting {
         kernel,
-        bench,
-        references: tiles.into_iter().zip(references).collect(),
+        bench: Bench::new(device, request.image, &weights, &references)?,
+        references,
         rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
         effort: request.effort,
         seed: request.seed,
@@ -126,6 +126,13 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
     let mut runs = Vec::new();
     for &tokens in &request.tokens {
         runs.push(case::run(&setting, tokens, tokens == most)?);
+    }
+    if runs[0].first.counters.is_none() {
+        // A GPU counts nothing: the simulator runs the same blocks for that.
+        let simulator = SimDevice::new(device.arch());
+        let bench = Bench::new(&simulator, request.image, &weights, &setting.references)?;
+        let setting = Setting { bench, ..setting };
+        (runs[0].first, runs[0].output_tiles) = case::count(&setting, request.tokens[0])?;
     }
     Ok(verdict(request, device, runs))
 }

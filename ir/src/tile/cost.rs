@@ -233,9 +233,11 @@ pub(super) fn times(
     }
 }
 
-/// Models a schedule that [`Schedule::check`] accepts, with `dequant` lane-instructions per weight from a packed
-/// code to the operand of the multiplication: unpacking, conversion, scale, zero-point and
-/// corrections, but not the multiplication nor the widening that the engine needs.
+/// Models a schedule that [`Schedule::check`] accepts.
+///
+/// `dequant` is lane-instructions per weight from a packed code to the operand of the
+/// multiplication: unpacking, conversion, scale, zero-point and corrections, as the dequantization
+/// algebra counts them, but not the multiplication nor the widening that the engine needs.
 pub fn estimate(
     problem: &Problem,
     spec: &WeightSpec,

@@ -23,8 +23,8 @@
 //!
 //! What no nest says takes its usual value: vector loads of weights bypass L1 (they are read once),
 //! the activation tile of `mma` is swizzled (without it `ldmatrix` has eight-way conflicts), blocks
-//! that share weights run one after the other when there are several token tiles. The dequantization
-//! term is empty until the caller sets it.
+//! that share weights run one after the other when there are several token tiles. The
+//! dequantization term is empty until the caller sets it.
 
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 use crate::{Accumulate, GemvSchedule, MmaSchedule, Problem, Raster, Schedule, WeightCache};

@@ -1,10 +1,10 @@
 //! Tiling and tensorization: an e-graph over loop nests that finds the shapes of kernels.
 //!
-//! - [`Nest`] is a loop nest: a value that prints, parses, is verified ([`verify`]) and executed
-//!   ([`run`]).
+//! - [`Nest`] is a loop nest: a value that prints, parses, is verified ([`verify()`]) and
+//!   executed ([`run`]).
 //! - Rewrites ([`rule_names`]) split the naive nest, bind it to blocks, warps and lanes, tensorize,
 //!   stage, pipeline and split it over K; equal nests visit the same points.
-//! - [`schedule`] and [`nest`] translate between nests and [`Schedule`](crate::Schedule)s.
+//! - [`schedule`] and [`nest()`] translate between nests and [`Schedule`](crate::Schedule)s.
 //! - [`sketches`] returns the k best different legal schedules under the cost model of
 //!   [`estimate`], [`explain`] how a schedule is derived.
 //!

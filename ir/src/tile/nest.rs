@@ -92,7 +92,7 @@ pub struct Nest {
     pub leaf: Leaf,
 }
 
-/// Text that is not a nest, or a nest that breaks a rule of [`super::verify`].
+/// Text that is not a nest, or a nest that breaks a rule of [`super::verify()`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a nest: {why} in `{place}`")]
 pub struct NestError {
@@ -317,7 +317,8 @@ pub(super) mod tests {
         ];
         let looped = (axis, 1u32..9000, binding)
             .prop_map(|(axis, extent, binding)| Layer::For(Loop { axis, extent, binding }));
-        let layer = prop_oneof![6 => looped, 1 => Just(Layer::StageX), 1 => (1u32..9).prop_map(Layer::Ring)];
+        let ring = (1u32..9).prop_map(Layer::Ring);
+        let layer = prop_oneof![6 => looped, 1 => Just(Layer::StageX), 1 => ring];
         let leaf = prop::sample::select(LEAVES.map(|row| row.0).to_vec());
         (prop::collection::vec(layer, 0..12), leaf).prop_map(|(layers, leaf)| Nest { layers, leaf })
     }

@@ -318,6 +318,23 @@ fn the_winner_is_slower_without_its_rules() {
 }
 
 #[test]
+fn ragged_shapes_and_every_group_size_have_legal_sketches() {
+    let arch = Arch::named("rtx4090").unwrap();
+    for group in [Group::Size(32), Group::Size(64), Group::Size(128), Group::Channel] {
+        let spec = WeightSpec { group, ..awq() };
+        for (n, k, m) in [(1, 32, 1), (7, 128, 3), (96, 352, 24), (1000, 1160, 70)] {
+            let p = problem(n, k, m);
+            let found = sketches(&p, &spec, &arch, &dequant, &Options::default()).unwrap();
+            for sketch in &found.sketches {
+                sketch.schedule.check(&p, &spec, &arch).unwrap();
+                verify(&sketch.nest, extents(&p)).unwrap();
+                assert!(sketch.estimate.resident_blocks > 0, "{p}: {}", sketch.schedule);
+            }
+        }
+    }
+}
+
+#[test]
 fn bf16_activations_and_old_gpus_leave_rules_out() {
     let p: Problem = "w4a16.awq-g128.bf16-bf16.n5120.k5120.m2".parse().unwrap();
     let found = sketches(&p, &awq(), &h200(), &dequant, &Options::default()).unwrap();

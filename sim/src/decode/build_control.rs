@@ -16,16 +16,22 @@ pub(super) const ROWS: &[Row] = &[
     row(Class::Branch, "exit", "9.7.12.7", |o, _| nullary(o, Op::Exit)),
     row(Class::Branch, "trap", "9.7.19.4", |o, _| nullary(o, Op::Trap)),
     row(Class::Barrier, "bar [cta] <sync>", "9.7.13.1", |o, _| barrier(o, true)),
-    row(Class::Barrier, "barrier [cta] <sync> [aligned]", "9.7.13.1", |o, m| barrier(o, m.has("aligned"))),
+    row(Class::Barrier, "barrier [cta] <sync> [aligned]", "9.7.13.1", |o, m| {
+        barrier(o, m.has("aligned"))
+    }),
     row(Class::Barrier, "bar [cta] <arrive>", "9.7.13.1", |o, _| arrive(o, true)),
-    row(Class::Barrier, "barrier [cta] <arrive> [aligned]", "9.7.13.1", |o, m| arrive(o, m.has("aligned"))),
+    row(Class::Barrier, "barrier [cta] <arrive> [aligned]", "9.7.13.1", |o, m| {
+        arrive(o, m.has("aligned"))
+    }),
     row(Class::Barrier, "bar [cta] <red> <popc> <u32>", "9.7.13.1", reduce),
     row(Class::Barrier, "bar [cta] <red> <and|or> <pred>", "9.7.13.1", reduce),
     row(Class::Barrier, "barrier [cta] <red> <popc> [aligned] <u32>", "9.7.13.1", reduce),
     row(Class::Barrier, "barrier [cta] <red> <and|or> [aligned] <pred>", "9.7.13.1", reduce),
     row(Class::Barrier, "bar <warp> <sync>", "9.7.13.2", warp_barrier),
     row(Class::Other, "nanosleep <u32>", "9.7.19.1", nanosleep),
-    row(Class::Other, "griddepcontrol <wait|launch_dependents>", "9.7.13.13", |o, _| nullary(o, Op::Nothing)),
+    row(Class::Other, "griddepcontrol <wait|launch_dependents>", "9.7.13.13", |o, _| {
+        nullary(o, Op::Nothing)
+    }),
 ];
 
 fn nullary(o: &mut Operands<'_>, op: Op) -> Result<Op, SimError> {

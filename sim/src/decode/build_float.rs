@@ -1,6 +1,7 @@
 //! Rows for floating-point arithmetic and comparison (PTX ISA 9.7.3 to 9.7.6).
 
 use super::build_int::{set_of, setp_of};
+use super::build_move::rounding;
 use super::operands::Operands;
 use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;
@@ -16,10 +17,10 @@ const fn half(form: &'static str, section: &'static str, build: Builder) -> Row 
 }
 
 pub(super) const ROWS: &[Row] = &[
-    single("add [rn] [ftz] [sat] <f32>", "9.7.3.3", |o, m| float2(o, m, Float2::Add)),
-    single("sub [rn] [ftz] [sat] <f32>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),
-    single("mul [rn] [ftz] [sat] <f32>", "9.7.3.5", |o, m| float2(o, m, Float2::Mul)),
-    single("fma <rn> [ftz] [sat] <f32>", "9.7.3.6", fma),
+    single("add [rn|rz|rm|rp] [ftz] [sat] <f32>", "9.7.3.3", |o, m| float2(o, m, Float2::Add)),
+    single("sub [rn|rz|rm|rp] [ftz] [sat] <f32>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),
+    single("mul [rn|rz|rm|rp] [ftz] [sat] <f32>", "9.7.3.5", |o, m| float2(o, m, Float2::Mul)),
+    single("fma <rn|rz|rm|rp> [ftz] [sat] <f32>", "9.7.3.6", fma),
     single("mad <rn> [ftz] [sat] <f32>", "9.7.3.7", fma),
     single("div <rn|approx|full> [ftz] <f32>", "9.7.3.8", |o, m| float2(o, m, Float2::Div)),
     single("abs [ftz] <f32>", "9.7.3.9", |o, m| float1(o, m, Float1::Abs)),
@@ -82,7 +83,7 @@ pub(super) const ROWS: &[Row] = &[
         build: setp,
     },
     Row {
-        form: "setp <eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan> [and|or|xor] [ftz] <f16|f16x2|bf16|bf16x2>",
+        form: "setp <eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan> [and|or|xor] <f16|f16x2|bf16|bf16x2>",
         class: Class::Half2,
         section: "9.7.7.2",
         build: setp,
@@ -128,7 +129,8 @@ fn float_bits(ty: FloatType) -> u32 {
 }
 
 fn flags(m: &Modifiers<'_>) -> FloatFlags {
-    FloatFlags { ftz: m.has("ftz"), sat: m.has("sat"), relu: m.has("relu") }
+    let rounding = rounding(m.get(0));
+    FloatFlags { ftz: m.has("ftz"), sat: m.has("sat"), relu: m.has("relu"), rounding }
 }
 
 fn float2(o: &mut Operands<'_>, m: &Modifiers<'_>, op: Float2) -> Result<Op, SimError> {
@@ -170,10 +172,12 @@ fn fma(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
 
 fn setp(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let ty = float_type(m.last());
-    if m.has("ftz") {
-        return o.fail("`.ftz` comparisons are not supported: compile without -ftz=true");
-    }
-    setp_of(o, m, CompareType::Float(ty), float_bits(ty))
+    let compared = match (m.has("ftz"), ty) {
+        (false, _) => CompareType::Float(ty),
+        (true, FloatType::F32) => CompareType::FlushedF32,
+        (true, _) => return o.fail("`.ftz` comparisons exist for f32 only"),
+    };
+    setp_of(o, m, compared, float_bits(ty))
 }
 
 fn set(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {

@@ -14,6 +14,9 @@ const fn row(form: &'static str, section: &'static str, build: super::table::Bui
 
 pub(super) const ROWS: &[Row] = &[
     row("add [sat] <u16|s16|u32|s32|u64|s64>", "9.7.1.1", add),
+    row("add <u16x2|s16x2>", "9.7.1.1", |o, m| int16x2(o, m, Int2::Add)),
+    row("min <u16x2|s16x2>", "9.7.1.12", |o, m| int16x2(o, m, Int2::Min)),
+    row("max <u16x2|s16x2>", "9.7.1.13", |o, m| int16x2(o, m, Int2::Max)),
     row("sub [sat] <u16|s16|u32|s32|u64|s64>", "9.7.1.2", sub),
     row("mul <lo|hi|wide> <u16|s16|u32|s32|u64|s64>", "9.7.1.3", mul),
     row("mad <lo|hi|wide> <u16|s16|u32|s32|u64|s64>", "9.7.1.4", mad),
@@ -27,12 +30,21 @@ pub(super) const ROWS: &[Row] = &[
     row("popc <b32|b64>", "9.7.1.14", |o, m| count(o, m, Int1::Popc)),
     row("clz <b32|b64>", "9.7.1.15", |o, m| count(o, m, Int1::Clz)),
     row("bfind <u32|s32|u64|s64>", "9.7.1.16", |o, m| count(o, m, Int1::Bfind)),
+    row("bfind <shiftamt> <u32|s32|u64|s64>", "9.7.1.16", |o, m| count(o, m, Int1::BfindShift)),
     row("brev <b32|b64>", "9.7.1.18", |o, m| int1(o, m, Int1::Brev)),
     row("bfe <u32|s32|u64|s64>", "9.7.1.19", bfe),
     row("bfi <b32|b64>", "9.7.1.20", bfi),
     row("dp4a <u32|s32> <u32|s32>", "9.7.1.23", dp4a),
-    row("setp <eq|ne|lt|le|gt|ge|lo|ls|hi|hs> [and|or|xor] <b16|u16|s16|b32|u32|s32|b64|u64|s64>", "9.7.6.2", setp),
-    row("set <eq|ne|lt|le|gt|ge|lo|ls|hi|hs> <u32|s32|f32> <b16|u16|s16|b32|u32|s32|b64|u64|s64>", "9.7.6.1", set),
+    row(
+        "setp <eq|ne|lt|le|gt|ge|lo|ls|hi|hs> [and|or|xor] <b16|u16|s16|b32|u32|s32|b64|u64|s64>",
+        "9.7.6.2",
+        setp,
+    ),
+    row(
+        "set <eq|ne|lt|le|gt|ge|lo|ls|hi|hs> <u32|s32|f32> <b16|u16|s16|b32|u32|s32|b64|u64|s64>",
+        "9.7.6.1",
+        set,
+    ),
     row("selp <b16|u16|s16|f16|bf16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.6.3", selp),
     row("slct <b32|u32|s32|f32|b64|u64|s64|f64> <s32|f32>", "9.7.6.4", slct),
     row("and <pred>", "9.7.8.1", |o, _| predicate_logic(o, BoolOp::And)),
@@ -84,6 +96,12 @@ fn int2(o: &mut Operands<'_>, m: &Modifiers<'_>, op: Int2) -> Result<Op, SimErro
     let bits = int_bits(ty);
     let (a, b) = (o.source(1, bits)?, o.source(2, bits)?);
     Ok(Op::Int2 { op, ty, d: o.destination(0, bits)?, a, b })
+}
+
+fn int16x2(o: &mut Operands<'_>, m: &Modifiers<'_>, op: Int2) -> Result<Op, SimError> {
+    o.expect(3..=3)?;
+    let (a, b) = (o.source(1, 32)?, o.source(2, 32)?);
+    Ok(Op::Int16x2 { op, signed: m.last() == "s16x2", d: o.destination(0, 32)?, a, b })
 }
 
 fn saturating(

@@ -152,7 +152,8 @@ fn check_atomic(o: &Operands<'_>, m: &Modifiers<'_>) -> Result<(), SimError> {
         "inc" | "dec" => ty == "u32",
         _ => ty.starts_with('b') && !ty.starts_with("bf"),
     };
-    if !exists && !(op == "cas" && matches!(ty, "u32" | "s32" | "u64" | "s64")) {
+    let typed_cas = op == "cas" && matches!(ty, "u32" | "s32" | "u64" | "s64");
+    if !(exists || typed_cas) {
         return o.fail(format!("`.{op}` does not exist for `.{ty}`"));
     }
     let half = matches!(ty, "f16" | "bf16" | "f16x2" | "bf16x2");

@@ -100,7 +100,8 @@ fn is_float(ty: ConvertType) -> bool {
     matches!(ty, ConvertType::F16 | ConvertType::Bf16 | ConvertType::F32 | ConvertType::F64)
 }
 
-fn rounding(modifier: &str) -> Rounding {
+/// Rounding named by a modifier; anything else means nearest.
+pub(super) fn rounding(modifier: &str) -> Rounding {
     match modifier {
         "rz" | "rzi" => Rounding::Zero,
         "rm" | "rmi" => Rounding::Down,

@@ -29,7 +29,8 @@ fn shfl(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
         "bfly" => ShuffleMode::Butterfly,
         _ => ShuffleMode::Index,
     };
-    let (a, b, c, members) = (o.source(1, 32)?, o.source(2, 32)?, o.source(3, 32)?, o.source(4, 32)?);
+    let (a, b, c, members) =
+        (o.source(1, 32)?, o.source(2, 32)?, o.source(3, 32)?, o.source(4, 32)?);
     let (d, p) = o.destination_and_predicate(0)?;
     Ok(Op::Shuffle { mode, d, p, a, b, c, members })
 }

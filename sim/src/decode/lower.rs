@@ -33,14 +33,17 @@ pub(crate) fn lower(module: &ModuleSyntax, kernel: &Kernel) -> Result<Program, S
     lowering.finish(module, kernel)
 }
 
+/// Registers read and registers written.
+type Uses = (Vec<(File, Slot)>, Vec<(File, Slot)>);
+
 struct Lowering<'a> {
     names: Names<'a>,
     /// Addresses of the variables declared in the body, in statement order.
     body_addresses: Vec<SymbolAddress>,
     next_variable: usize,
     code: Vec<Instruction>,
-    /// Registers read and written, by instruction.
-    uses: Vec<(Vec<(File, Slot)>, Vec<(File, Slot)>)>,
+    /// By instruction.
+    uses: Vec<Uses>,
     /// Program counter of each label number.
     label_targets: Vec<u32>,
 }
@@ -230,11 +233,7 @@ fn sorted<T: Copy>(pairs: impl Iterator<Item = (Slot, T)>) -> Vec<(Slot, T)> {
 }
 
 /// Turns (file, slot) into definedness indices, reads before writes, and links the instructions.
-fn flatten_uses(
-    code: &mut [Instruction],
-    uses: &[(Vec<(File, Slot)>, Vec<(File, Slot)>)],
-    counts: [usize; 3],
-) -> Vec<u32> {
+fn flatten_uses(code: &mut [Instruction], uses: &[Uses], counts: [usize; 3]) -> Vec<u32> {
     let mut operands = Vec::new();
     let index = |&(file, slot): &(File, Slot)| {
         let base = match file {

@@ -226,7 +226,11 @@ impl<'n> Operands<'n> {
 
     /// Source whose register may be wider than `bits` (`cvt`, `st`): slot and whether it lies in
     /// the 64-bit file.
-    pub(super) fn loose_source(&mut self, index: usize, bits: u32) -> Result<(Slot, bool), SimError> {
+    pub(super) fn loose_source(
+        &mut self,
+        index: usize,
+        bits: u32,
+    ) -> Result<(Slot, bool), SimError> {
         let operand = self.operand(index)?;
         self.loose_source_operand(operand, bits)
     }
@@ -339,16 +343,18 @@ impl<'n> Operands<'n> {
         index: usize,
     ) -> Result<(Slot, Option<Slot>), SimError> {
         match self.operand(index)? {
-            Operand::Pair(d, p) => Ok((
-                self.destination_operand(d, 32)?,
-                Some(self.predicate_destination_operand(p)?),
-            )),
+            Operand::Pair(d, p) => {
+                Ok((self.destination_operand(d, 32)?, Some(self.predicate_destination_operand(p)?)))
+            }
             single => Ok((self.destination_operand(single, 32)?, None)),
         }
     }
 
     /// `p|q`, or `p` alone.
-    pub(super) fn predicate_pair(&mut self, index: usize) -> Result<(Slot, Option<Slot>), SimError> {
+    pub(super) fn predicate_pair(
+        &mut self,
+        index: usize,
+    ) -> Result<(Slot, Option<Slot>), SimError> {
         match self.operand(index)? {
             Operand::Pair(p, q) => Ok((
                 self.predicate_destination_operand(p)?,

@@ -115,7 +115,10 @@ impl Layout {
             VariableSpace::Global => return Ok(self.place_global(variable)),
         };
         if variable.init.is_some() && space != Space::Const {
-            return Err(SimError::parse(variable.line, "only global and constant data have values"));
+            return Err(SimError::parse(
+                variable.line,
+                "only global and constant data have values",
+            ));
         }
         let mut constant_bytes = self.constant_bank.len() as u64;
         let size = match space {

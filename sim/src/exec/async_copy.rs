@@ -206,9 +206,8 @@ fn enqueue(w: &mut Warp, mut copy: Copy, mask: u32) {
     let mut rest = mask;
     while rest != 0 {
         let group = w.copies.closed[rest.trailing_zeros() as usize];
-        let same = lanes(rest)
-            .filter(|&l| w.copies.closed[l] == group)
-            .fold(0u32, |m, l| m | 1 << l);
+        let same =
+            lanes(rest).filter(|&l| w.copies.closed[l] == group).fold(0u32, |m, l| m | 1 << l);
         rest &= !same;
         (copy.group, copy.mask) = (group, same);
         if rest == 0 {

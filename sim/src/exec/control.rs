@@ -79,7 +79,12 @@ pub(crate) fn settle(w: &mut Warp) {
 }
 
 /// `bar.warp.sync`: within a warp that runs in lockstep only the participation can be wrong.
-pub(crate) fn warp_barrier(block: &mut Block<'_>, w: &Warp, members: crate::program::Slot, mask: u32) {
+pub(crate) fn warp_barrier(
+    block: &mut Block<'_>,
+    w: &Warp,
+    members: crate::program::Slot,
+    mask: u32,
+) {
     super::shuffle::check_members(block, w, mask, members, "bar.warp.sync");
 }
 

@@ -2,8 +2,8 @@
 
 use super::int::{map1, map1_64, map2};
 use super::numeric::{
-    bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_bf16_truncated, f32_to_f16, f32_to_f16_truncated,
-    f64_to_f32_odd, flush, F32_NAN,
+    bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_bf16_truncated, f32_to_f16,
+    f32_to_f16_truncated, f64_to_f32_odd, flush, to_f32, F32_NAN,
 };
 use super::simd::versions;
 use crate::address;
@@ -70,27 +70,6 @@ fn round_integral(rounding: Rounding, value: f64) -> f64 {
         Rounding::Down => value.floor(),
         Rounding::Up => value.ceil(),
         Rounding::NearestAway => value.round(),
-    }
-}
-
-/// f64 to f32 in a directed rounding mode.
-fn to_f32(rounding: Rounding, value: f64) -> f32 {
-    let near = value as f32;
-    let exact = f64::from(near);
-    if value.is_nan() || exact == value {
-        return near;
-    }
-    let adjust = match rounding {
-        Rounding::Zero => exact.abs() > value.abs(),
-        Rounding::Down => exact > value,
-        Rounding::Up => exact < value,
-        Rounding::Nearest | Rounding::NearestAway => false,
-    };
-    match (adjust, rounding) {
-        (false, _) => near,
-        (true, Rounding::Up) => near.next_up(),
-        (true, Rounding::Down) => near.next_down(),
-        (true, _) => f32::from_bits(near.to_bits() - 1),
     }
 }
 
@@ -217,11 +196,7 @@ pub(crate) fn convert(w: &mut Warp, mask: u32, c: &Convert) {
         }
         _ => {}
     }
-    let source: Lanes64 = if c.a_wide {
-        *w.get64(c.a)
-    } else {
-        w.get32(c.a).map(u64::from)
-    };
+    let source: Lanes64 = if c.a_wide { *w.get64(c.a) } else { w.get32(c.a).map(u64::from) };
     let out = source.map(|bits| scalar(c, bits));
     if c.d_wide {
         w.set64(c.d, mask, &out);
@@ -274,7 +249,14 @@ pub(crate) fn convert_tf32(w: &mut Warp, mask: u32, rounding: Rounding, d: Slot,
     });
 }
 
-pub(crate) fn cast_address(w: &mut Warp, mask: u32, space: Space, to_generic: bool, d: Slot, a: Slot) {
+pub(crate) fn cast_address(
+    w: &mut Warp,
+    mask: u32,
+    space: Space,
+    to_generic: bool,
+    d: Slot,
+    a: Slot,
+) {
     let window = address::window(space);
     if to_generic {
         map1_64(w, mask, d, a, |x| x | window);
@@ -287,9 +269,8 @@ pub(crate) fn cast_address(w: &mut Warp, mask: u32, space: Space, to_generic: bo
 
 pub(crate) fn is_space(w: &mut Warp, mask: u32, space: Space, p: Slot, a: Slot) {
     let values = w.get64(a);
-    let hit = (0..LANES).fold(0u32, |m, l| {
-        m | u32::from(address::space_of(values[l]) == Some(space)) << l
-    });
+    let hit = (0..LANES)
+        .fold(0u32, |m, l| m | u32::from(address::space_of(values[l]) == Some(space)) << l);
     w.set_predicate(p, mask, hit);
 }
 
@@ -377,14 +358,18 @@ mod tests {
         assert_eq!(scalar(&c, 2049), u64::from(half::f16::from_f32(2048.0).to_bits()));
         let c = plain(ConvertType::F32, ConvertType::U64, Rounding::Nearest);
         let tie_plus_one = (1u64 << 60) + (1 << 36) + 1;
-        assert_eq!(f32::from_bits(scalar(&c, tie_plus_one) as u32), ((1u64 << 60) as f32).next_up());
+        assert_eq!(
+            f32::from_bits(scalar(&c, tie_plus_one) as u32),
+            ((1u64 << 60) as f32).next_up()
+        );
         let up = plain(ConvertType::F32, ConvertType::U32, Rounding::Up);
         assert_eq!(f32::from_bits(scalar(&up, (1 << 24) + 1) as u32), 16_777_218.0);
     }
 
     #[test]
     fn saturation_maps_nan_to_zero() {
-        let c = Convert { sat: true, ..plain(ConvertType::F32, ConvertType::F32, Rounding::Nearest) };
+        let c =
+            Convert { sat: true, ..plain(ConvertType::F32, ConvertType::F32, Rounding::Nearest) };
         for (value, expected) in [(f32::NAN, 0.0), (2.0, 1.0), (-1.0, 0.0), (0.5, 0.5)] {
             assert_eq!(f32::from_bits(scalar(&c, u64::from(value.to_bits())) as u32), expected);
         }

@@ -6,10 +6,10 @@
 use super::int::{map1, map1_64, map2, map2_64, map3, map3_64};
 use super::numeric::{
     bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16, flush, fma_bf16, fma_f16,
-    max_number, min_number, mul_bf16, saturate,
+    max_number, min_number, mul_bf16, saturate, sum_to_odd, to_f32,
 };
 use super::simd;
-use crate::program::{Compare, Float1, Float2, FloatFlags, FloatType, Slot};
+use crate::program::{Compare, Float1, Float2, FloatFlags, FloatType, Rounding, Slot};
 use crate::state::{Warp, LANES};
 
 /// f16 or bf16: how one half is widened and rounded.
@@ -109,6 +109,36 @@ fn select2(op: Float2, a: f32, b: f32) -> f32 {
     }
 }
 
+/// Sum, difference or product in a directed rounding mode.
+fn directed2(op: Float2, rounding: Rounding, a: f32, b: f32) -> f32 {
+    let (x, y) = (f64::from(a), f64::from(b));
+    let exact = match op {
+        Float2::Add => sum_to_odd(x, y),
+        Float2::Sub => sum_to_odd(x, -y),
+        _ => x * y,
+    };
+    to_f32(rounding, exact)
+}
+
+/// An f32 operation with its rounding.
+#[inline(always)]
+fn rounded2(op: Float2, flags: FloatFlags, a: f32, b: f32) -> f32 {
+    if flags.rounding == Rounding::Nearest {
+        single2(op, a, b)
+    } else {
+        directed2(op, flags.rounding, a, b)
+    }
+}
+
+/// a * b + c in f32 with its rounding.
+fn rounded_fma(flags: FloatFlags, a: f32, b: f32, c: f32) -> f32 {
+    if flags.rounding == Rounding::Nearest {
+        a.mul_add(b, c)
+    } else {
+        to_f32(flags.rounding, sum_to_odd(f64::from(a) * f64::from(b), f64::from(c)))
+    }
+}
+
 fn single2(op: Float2, a: f32, b: f32) -> f32 {
     match op {
         Float2::Add => a + b,
@@ -170,7 +200,7 @@ pub(crate) fn float2(
             });
         }
         (FloatType::F32, _) => map2(w, mask, slots, |a, b| {
-            modified(flags, single2(op, operand(flags, a), operand(flags, b)))
+            modified(flags, rounded2(op, flags, operand(flags, a), operand(flags, b)))
         }),
         (FloatType::F32x2, _) => map2_64(w, mask, slots, |a, b| {
             on_pair(a, b, 0, |a, b, _| {
@@ -205,13 +235,7 @@ pub(crate) fn float2(
     }
 }
 
-pub(crate) fn fma(
-    w: &mut Warp,
-    mask: u32,
-    ty: FloatType,
-    flags: FloatFlags,
-    slots: [Slot; 4],
-) {
+pub(crate) fn fma(w: &mut Warp, mask: u32, ty: FloatType, flags: FloatFlags, slots: [Slot; 4]) {
     let plain = flags == FloatFlags::default();
     let [d, a, b, c] = slots;
     match ty {
@@ -221,7 +245,7 @@ pub(crate) fn fma(
         }
         FloatType::F32 => map3(w, mask, slots, |a, b, c| {
             let [x, y, z] = [a, b, c].map(|bits| operand(flags, bits));
-            modified(flags, x.mul_add(y, z))
+            modified(flags, rounded_fma(flags, x, y, z))
         }),
         FloatType::F32x2 => map3_64(w, mask, slots, |a, b, c| {
             on_pair(a, b, c, |a, b, c| {
@@ -337,6 +361,15 @@ fn holds(compare: Compare, order: Option<std::cmp::Ordering>) -> bool {
     }
 }
 
+/// Lanes where an f32 comparison with subnormals taken as zero holds.
+pub(crate) fn compare_flushed(w: &Warp, how: Compare, a: Slot, b: Slot) -> u32 {
+    let (x, y) = (w.get32(a), w.get32(b));
+    (0..LANES).fold(0, |mask, l| {
+        let (x, y) = (flush(f32::from_bits(x[l])), flush(f32::from_bits(y[l])));
+        mask | u32::from(holds(how, x.partial_cmp(&y))) << l
+    })
+}
+
 /// Lanes where a comparison holds, and its second result: the complement, or for packed types the
 /// comparison of the high halves.
 pub(crate) fn compare(w: &Warp, how: Compare, ty: FloatType, a: Slot, b: Slot) -> (u32, u32) {
@@ -346,16 +379,14 @@ pub(crate) fn compare(w: &Warp, how: Compare, ty: FloatType, a: Slot, b: Slot) -
     match ty {
         FloatType::F64 | FloatType::F32x2 => {
             let (x, y) = (w.get64(a), w.get64(b));
-            let p = gather(&|l| {
-                holds(how, f64::from_bits(x[l]).partial_cmp(&f64::from_bits(y[l])))
-            });
+            let p =
+                gather(&|l| holds(how, f64::from_bits(x[l]).partial_cmp(&f64::from_bits(y[l]))));
             (p, !p)
         }
         FloatType::F32 => {
             let (x, y) = (w.get32(a), w.get32(b));
-            let p = gather(&|l| {
-                holds(how, f32::from_bits(x[l]).partial_cmp(&f32::from_bits(y[l])))
-            });
+            let p =
+                gather(&|l| holds(how, f32::from_bits(x[l]).partial_cmp(&f32::from_bits(y[l]))));
             (p, !p)
         }
         _ => {

@@ -363,8 +363,9 @@ mod tests {
 
     #[test]
     fn accumulators_gather_and_scatter_back() {
-        let registers: [Lanes32; 4] =
-            std::array::from_fn(|r| std::array::from_fn(|l| (r as f32 * 32.0 + l as f32).to_bits()));
+        let registers: [Lanes32; 4] = std::array::from_fn(|r| {
+            std::array::from_fn(|l| (r as f32 * 32.0 + l as f32).to_bits())
+        });
         let dense = gather_f32(registers.each_ref());
         assert_eq!(dense[9][3], f32::from_bits(registers[3][4 + 1]));
         assert_eq!(scatter_f32(&dense), registers);

@@ -118,10 +118,7 @@ pub(crate) fn global_groups(
             report_bad_lane(block, number, addresses, bad, size, direction);
         }
         if direction != Direction::Load && buffer.access == BufferAccess::ReadOnly {
-            let place = Place {
-                buffer: Some(&buffer.name),
-                ..Place::at(first, addresses[first])
-            };
+            let place = Place { buffer: Some(&buffer.name), ..Place::at(first, addresses[first]) };
             let message = format!("{} to a read-only buffer", direction.name());
             block.report(FindingKind::ReadOnlyWrite, place, message);
             continue;

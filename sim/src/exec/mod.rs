@@ -1,7 +1,12 @@
 //! The interpreter: runs one warp until it blocks, dispatching to one executor file per theme.
 
+// Lane loops index several arrays by the lane number; zipped iterators would hide that.
+#![allow(clippy::needless_range_loop)]
+
 pub(crate) mod async_copy;
 mod atomic;
+mod bits;
+mod compare;
 pub(crate) mod control;
 mod convert;
 mod float;
@@ -159,35 +164,36 @@ fn branch(
 fn execute(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask: u32) {
     match instruction.op {
         Op::Int2 { op, ty, d, a, b } => int::int2(w, mask, op, ty, [d, a, b]),
+        Op::Int16x2 { op, signed, d, a, b } => int::int16x2(w, mask, op, signed, [d, a, b]),
         Op::Int1 { op, ty, d, a } => int::int1(w, mask, op, ty, d, a),
         Op::MulWide { ty, d, a, b, c } => int::mul_wide(w, mask, ty, [d, a, b], c),
         Op::Mad { hi, ty, d, a, b, c } => int::mad(w, mask, hi, ty, [d, a, b, c]),
         Op::Sad { ty, d, a, b, c } => int::sad(w, mask, ty, [d, a, b, c]),
-        Op::Bfe { ty, d, a, pos, len } => int::bfe(w, mask, ty, [d, a, pos, len]),
-        Op::Bfi { wide, d, a, b, pos, len } => int::bfi(w, mask, wide, [d, a, b, pos, len]),
-        Op::Prmt { mode, d, a, b, c } => int::prmt(w, mask, mode, [d, a, b, c]),
-        Op::Lop3 { table, d, a, b, c } => int::lop3(w, mask, table, [d, a, b, c]),
+        Op::Bfe { ty, d, a, pos, len } => bits::bfe(w, mask, ty, [d, a, pos, len]),
+        Op::Bfi { wide, d, a, b, pos, len } => bits::bfi(w, mask, wide, [d, a, b, pos, len]),
+        Op::Prmt { mode, d, a, b, c } => bits::prmt(w, mask, mode, [d, a, b, c]),
+        Op::Lop3 { table, d, a, b, c } => bits::lop3(w, mask, table, [d, a, b, c]),
         Op::FunnelShift { left, wrap, d, a, b, c } => {
-            int::funnel_shift(w, mask, left, wrap, [d, a, b, c]);
+            bits::funnel_shift(w, mask, left, wrap, [d, a, b, c]);
         }
         Op::Dp4a { a_signed, b_signed, d, a, b, c } => {
             int::dp4a(w, mask, [a_signed, b_signed], [d, a, b, c]);
         }
         Op::Setp { compare, ty, p, q, a, b, combine } => {
-            int::setp(w, mask, &int::Setp { compare, ty, p, q, a, b, combine });
+            compare::setp(w, mask, &compare::Setp { compare, ty, p, q, a, b, combine });
         }
         Op::Set { compare, ty, float_result, d, a, b } => {
-            int::set(w, mask, compare, ty, float_result, [d, a, b]);
+            compare::set(w, mask, compare, ty, float_result, [d, a, b]);
         }
         Op::Selp { wide, d, a, b, p } => {
             let choose = w.predicate(p);
-            int::select(w, mask, wide, [d, a, b], choose);
+            compare::select(w, mask, wide, [d, a, b], choose);
         }
         Op::Slct { wide, float, d, a, b, c } => {
-            let choose = int::non_negative(w, float, c);
-            int::select(w, mask, wide, [d, a, b], choose);
+            let choose = compare::non_negative(w, float, c);
+            compare::select(w, mask, wide, [d, a, b], choose);
         }
-        Op::PredicateLogic { op, d, a, b } => int::predicate_logic(w, mask, op, d, a, b),
+        Op::PredicateLogic { op, d, a, b } => compare::predicate_logic(w, mask, op, d, a, b),
         Op::PredicateMove { d, a } => {
             let value = w.predicate(a);
             w.set_predicate(d, mask, value);

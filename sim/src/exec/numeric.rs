@@ -3,6 +3,8 @@
 //!
 //! Everything is branch-free where it is used in 32-lane loops, so that the loops vectorise.
 
+use crate::program::Rounding;
+
 /// The NaN that PTX arithmetic returns for f16 and bf16 alike.
 pub(crate) const HALF_NAN: u16 = 0x7FFF;
 /// The NaN that PTX arithmetic returns for f32.
@@ -87,7 +89,7 @@ fn to_odd32(sum: f32, error: f32) -> f32 {
     let bits = sum.to_bits();
     let toward_zero = (sum.is_sign_negative()) != (error.is_sign_negative());
     let step = if toward_zero { u32::MAX } else { 1 };
-    let inexact_even = (error > 0.0 || error < 0.0) && bits & 1 == 0;
+    let inexact_even = error != 0.0 && !error.is_nan() && bits & 1 == 0;
     f32::from_bits(if inexact_even { bits.wrapping_add(step) } else { bits })
 }
 
@@ -122,22 +124,58 @@ pub(crate) fn f64_to_f32_odd(value: f64) -> f32 {
     f32::from_bits(if inexact_even { bits.wrapping_add(step) } else { bits })
 }
 
+/// f64 to f32 in a directed rounding mode.
+pub(crate) fn to_f32(rounding: Rounding, value: f64) -> f32 {
+    let near = value as f32;
+    let exact = f64::from(near);
+    if value.is_nan() || exact == value {
+        return near;
+    }
+    let adjust = match rounding {
+        Rounding::Zero => exact.abs() > value.abs(),
+        Rounding::Down => exact > value,
+        Rounding::Up => exact < value,
+        Rounding::Nearest | Rounding::NearestAway => false,
+    };
+    match (adjust, rounding) {
+        (false, _) => near,
+        (true, Rounding::Up) => step(near, near >= 0.0),
+        (true, Rounding::Down) => step(near, near <= 0.0),
+        (true, _) => step(near, false),
+    }
+}
+
+/// The neighbouring f32, away from zero or toward it.
+fn step(value: f32, away: bool) -> f32 {
+    match (value.to_bits() << 1, away) {
+        // From zero there is only away; callers ask for the sign that the value has.
+        (0, _) => f32::from_bits(value.to_bits() | 1),
+        (_, true) => f32::from_bits(value.to_bits() + 1),
+        (_, false) => f32::from_bits(value.to_bits() - 1),
+    }
+}
+
+/// a + b in f64 rounded to odd: exact enough to be rounded to any shorter format in any mode.
+#[inline(always)]
+pub(crate) fn sum_to_odd(a: f64, b: f64) -> f64 {
+    let sum = a + b;
+    let b_part = sum - a;
+    let error = (a - (sum - b_part)) + (b - b_part);
+    let bits = sum.to_bits();
+    let toward_zero = sum.is_sign_negative() != error.is_sign_negative();
+    let inexact_even = error != 0.0 && !error.is_nan() && bits & 1 == 0;
+    let step = if toward_zero { u64::MAX } else { 1 };
+    f64::from_bits(if inexact_even { bits.wrapping_add(step) } else { bits })
+}
+
 /// a * b + c in bf16 with one rounding, as bits; inputs are bf16 values held in f32.
 ///
 /// bf16 has f32's exponent range, so the product is formed in f64; the sum's error, found by
 /// TwoSum, makes it round to odd there.
 #[inline(always)]
 pub(crate) fn fma_bf16(a: f32, b: f32, c: f32) -> u32 {
-    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
-    let sum = product + c;
-    let c_part = sum - product;
-    let error = (product - (sum - c_part)) + (c - c_part);
-    let bits = sum.to_bits();
-    let toward_zero = sum.is_sign_negative() != error.is_sign_negative();
-    let inexact_even = (error > 0.0 || error < 0.0) && bits & 1 == 0;
-    let step = if toward_zero { u64::MAX } else { 1 };
-    let odd = f64::from_bits(if inexact_even { bits.wrapping_add(step) } else { bits });
-    f32_to_bf16(f64_to_f32_odd(odd))
+    let product = f64::from(a) * f64::from(b);
+    f32_to_bf16(f64_to_f32_odd(sum_to_odd(product, f64::from(c))))
 }
 
 /// a * b in bf16 with one rounding, as bits.
@@ -179,11 +217,8 @@ pub(crate) fn saturate(value: f32) -> f32 {
 /// PTX `min`: a number beats NaN, -0 is below +0.
 #[inline(always)]
 pub(crate) fn min_number(a: f32, b: f32) -> f32 {
-    if a.is_nan() {
-        b
-    } else if b.is_nan() {
-        a
-    } else if a < b || (a == b && a.is_sign_negative()) {
+    let a_wins = a < b || (a == b && a.is_sign_negative()) || b.is_nan();
+    if a_wins {
         a
     } else {
         b
@@ -258,7 +293,8 @@ mod tests {
 
     /// A small deterministic generator.
     fn random(state: &mut u64) -> u64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         *state >> 17
     }
 
@@ -287,7 +323,10 @@ mod tests {
             fma_bf16(b, one, a)
         };
         assert_eq!(near_tie(2f32.powi(-8)), f32_to_bf16(1.0 + 2.0 * 2f32.powi(-7)));
-        assert_eq!(near_tie(2f32.powi(-8) * (1.0 - 2f32.powi(-8))), f32_to_bf16(1.0 + 2f32.powi(-7)));
+        assert_eq!(
+            near_tie(2f32.powi(-8) * (1.0 - 2f32.powi(-8))),
+            f32_to_bf16(1.0 + 2f32.powi(-7))
+        );
         // Exponents too far apart for f64: the tie is broken by a product of 2^-120.
         let tie = 1.0 + 2f32.powi(-7);
         let product = fma_bf16(2f32.powi(-60), 2f32.powi(-60), tie);

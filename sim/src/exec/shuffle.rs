@@ -108,8 +108,7 @@ pub(crate) struct Match {
 
 pub(crate) fn match_sync(block: &mut Block<'_>, w: &mut Warp, m: &Match, mask: u32) {
     check_members(block, w, mask, m.members, "match.sync");
-    let values: [u64; LANES] =
-        if m.wide { *w.get64(m.a) } else { w.get32(m.a).map(u64::from) };
+    let values: [u64; LANES] = if m.wide { *w.get64(m.a) } else { w.get32(m.a).map(u64::from) };
     let equal_to =
         |value: u64| lanes(mask).filter(|&l| values[l] == value).fold(0u32, |s, l| s | 1 << l);
     let mut out = [0; LANES];
@@ -150,12 +149,7 @@ pub(crate) fn redux(
 }
 
 /// Elects the lowest executing lane.
-pub(crate) fn elect(
-    block: &mut Block<'_>,
-    w: &mut Warp,
-    [d, p, members]: [Slot; 3],
-    mask: u32,
-) {
+pub(crate) fn elect(block: &mut Block<'_>, w: &mut Warp, [d, p, members]: [Slot; 3], mask: u32) {
     check_members(block, w, mask, members, "elect.sync");
     let leader = mask.trailing_zeros();
     w.set32(d, mask, &[leader; LANES]);

@@ -3,9 +3,7 @@
 //! The bodies are plain Rust that the compiler vectorises; both versions give the same bits,
 //! because the portable one uses `mul_add` only where one rounding is the meaning.
 
-use super::numeric::{
-    bf16_to_f32, canonical, f16_to_f32, f32_to_f16, fma_bf16, fma_f16,
-};
+use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_f16, fma_bf16, fma_f16};
 use crate::program::Float2;
 use crate::state::{each_lane, Lanes32};
 
@@ -27,7 +25,7 @@ macro_rules! versions {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
-                fn fast($($arg: $ty),*) -> $out {
+                unsafe fn fast($($arg: $ty),*) -> $out {
                     body($($arg),*)
                 }
                 if $crate::exec::simd::has_avx2() {

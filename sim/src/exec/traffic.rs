@@ -41,8 +41,8 @@ pub(crate) fn global_request(
     size: u64,
 ) -> GlobalTraffic {
     let bytes = size * u64::from(mask.count_ones());
-    let contiguous = mask == FULL
-        && offsets.iter().zip(0u64..).all(|(&o, lane)| o == offsets[0] + lane * size);
+    let contiguous =
+        mask == FULL && offsets.iter().zip(0u64..).all(|(&o, lane)| o == offsets[0] + lane * size);
     let (sectors, distinct) = if contiguous {
         let (first, last) = (offsets[0] / SECTOR, (offsets[0] + bytes - 1) / SECTOR);
         (first..=last).for_each(|sector| footprint.mark(sector));
@@ -55,12 +55,7 @@ pub(crate) fn global_request(
 
 /// Distinct sectors and distinct bytes of lanes in any order. Aligned accesses of one size are
 /// either the same or disjoint, and none straddles a sector.
-fn scattered(
-    footprint: &Footprint,
-    offsets: &[u64; LANES],
-    mask: u32,
-    size: u64,
-) -> (u64, u64) {
+fn scattered(footprint: &Footprint, offsets: &[u64; LANES], mask: u32, size: u64) -> (u64, u64) {
     let mut sorted = [0u64; LANES];
     let mut count = 0;
     for lane in lanes(mask) {

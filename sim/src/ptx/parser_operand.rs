@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn malformed_operands_are_errors_not_panics() {
-        for bad in ["x [;", "x {%r1;", "x 0x;", "x 0f12345678901;", "x -;", "x [[a]];", "x {{a}};"] {
+        for bad in ["x [;", "x {%r1;", "x 0x;", "x 0f12345678901;", "x -;", "x [[a]];", "x {{a}};"]
+        {
             let text = format!(".entry k() {{ {bad} }}");
             assert!(parse(&text).is_err(), "{bad}");
         }

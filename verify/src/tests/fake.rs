@@ -4,7 +4,7 @@ use crate::inputs::{decode, encode};
 use crate::weights::{WeightSource, Weights};
 use qtune_codegen::{generate, Argument, Kernel};
 use qtune_device::{
-    Access, ArgValue, Blocks, Buffer, Device, DeviceError, Evidence, KernelImage, LaunchArgs,
+    Access, ArgValue, Blocks, Buffer, Counters, Device, DeviceError, Evidence, KernelImage, LaunchArgs,
     LaunchOutcome, LoadedKernel, Resources, Timing, TimingPlan,
 };
 use qtune_ir::{Arch, WeightSpec};
@@ -210,7 +210,8 @@ impl Device for FakeDevice {
         Ok(LaunchOutcome {
             blocks_run: blocks.len() as u64,
             blocks_total: total.into(),
-            ..LaunchOutcome::default()
+            counters: Some(Counters::default()),
+            findings: Vec::new(),
         })
     }
 

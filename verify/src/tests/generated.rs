@@ -1,10 +1,12 @@
 //! Generated kernels on the simulator: right ones pass, and each planted defect is caught. These
 //! tests compile; where no NVRTC is found they say so and pass.
 
-use crate::{default_schedule, verify, Effort, Verdict, VerifyRequest};
+use crate::{default_schedule, verify, Effort, Verdict, VerifyRequest, WeightSource};
+use half::f16;
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_codegen::{generate, Kernel};
 use qtune_device::{KernelImage, SimDevice};
+use qtune_formats::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use qtune_ir::{Arch, Group, Param, ParamType, Problem, Schedule, WeightSpec};
 
 const MMA_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m9+bias";
@@ -61,6 +63,42 @@ fn default_kernels_of_both_families_are_right() {
         assert!(verdict.passed, "{key} {schedule}: {verdict:#?}");
         assert_eq!(verdict.counts.spill_bytes, 0, "{key} {schedule}");
     }
+}
+
+#[test]
+fn the_weights_of_a_checkpoint_are_verified_with_their_bias() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let spec = qtune_formats::resolve("awq-g32").unwrap();
+    let (n, k) = (24, 64);
+    let mut codes = Codes::zeros(n, k, 4);
+    codes.bytes_mut().iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 37 + 11) as u8);
+    let array = |name: &str, values| ParamArray { name: name.into(), values };
+    let scales = (0..n * k / 32).map(|i| f16::from_f32(0.004 + i as f32 / 4096.0)).collect();
+    let zeros = (0..n * k / 32).map(|i| (i * 5 % 16) as u8).collect();
+    let layer = QuantizedLinear {
+        spec: spec.clone(),
+        n,
+        k,
+        codes,
+        params: vec![array("s", ParamValues::F16(scales)), array("z", ParamValues::Code(zeros))],
+        bias: Some((0..n).map(|i| f16::from_f32(i as f32 - 9.5)).collect()),
+        rounding: Rounding::F16,
+    };
+    let problem: Problem = "w4a16.awq-g32.f16-f16.n24.k64.m7+bias".parse().unwrap();
+    let schedule = default_schedule(&problem, &spec, &arch()).unwrap();
+    let kernel = generate(&problem, &spec, &schedule, &arch()).unwrap();
+    let image = KernelImage::compile(&nvrtc, kernel, &arch()).unwrap();
+    let request = VerifyRequest {
+        weights: WeightSource::Real(&layer),
+        ..VerifyRequest::new(&image, &spec, 1)
+    };
+    let device = SimDevice::new(&arch());
+    let verdict = verify(&request, &device).unwrap();
+    assert!(verdict.passed, "{verdict:#?}");
+    let other = QuantizedLinear { k: 32, ..layer.clone() };
+    let request = VerifyRequest { weights: WeightSource::Real(&other), ..request };
+    let error = verify(&request, &device).unwrap_err().to_string();
+    assert!(error.contains("24x32") && error.contains("24x64"), "{error}");
 }
 
 #[test]

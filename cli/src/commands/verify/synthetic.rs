@@ -95,7 +95,7 @@ impl<'a> Chooser<'a> {
             return Ok((schedule.clone(), "given"));
         }
         if let Some(store) = &self.store {
-            let key = winner_key(problem, self.spec, arch, self.nvrtc);
+            let key = winner_key(problem, self.spec, arch, self.nvrtc.fingerprint());
             if let Some(record) = store.get(&key)? {
                 return Ok((record.winner.schedule.parse()?, "cache"));
             }

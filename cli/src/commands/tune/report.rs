@@ -1,0 +1,88 @@
+//! What came of a search, for people and for machines.
+
+use crate::cache_dir::evidence;
+use crate::output;
+use crate::table::{Align, Table};
+use qtune_search::{TuneReport, WinnerReport};
+use serde_json::{json, Value};
+
+/// The winners in the order of the request.
+pub fn table(winners: &[WinnerReport]) -> Table {
+    let mut table = Table::new(&[
+        ("shape", Align::Left),
+        ("problem", Align::Left),
+        ("M", Align::Right),
+        ("family", Align::Left),
+        ("us", Align::Right),
+        ("default us", Align::Right),
+        ("roof", Align::Right),
+        ("verified", Align::Left),
+        ("error/bound", Align::Right),
+        ("evidence", Align::Left),
+        ("cached", Align::Left),
+        ("schedule", Align::Left),
+    ]);
+    for winner in winners {
+        let (problem, m) = bucket_apart(&winner.problem);
+        table.row([
+            winner.shape.clone(),
+            problem,
+            m,
+            winner.family.clone(),
+            format!("{:.2}", winner.time_us),
+            default_time(winner),
+            format!("{:.0} %", winner.roof_share * 100.0),
+            if winner.verified { "yes" } else { "NO" }.into(),
+            format!("{:.3}", winner.error_over_bound),
+            evidence(winner.evidence).into(),
+            if winner.from_cache { "yes" } else { "no" }.into(),
+            winner.schedule.clone(),
+        ]);
+    }
+    table
+}
+
+/// A problem key without its bucket, and the bucket.
+fn bucket_apart(key: &str) -> (String, String) {
+    match key.parse::<qtune_ir::Problem>() {
+        Ok(problem) => {
+            let bias = if problem.bias { "+bias" } else { "" };
+            (format!("{} {}x{}{bias}", problem.format, problem.n, problem.k), problem.m.to_string())
+        }
+        Err(_) => (key.into(), "?".into()),
+    }
+}
+
+fn default_time(winner: &WinnerReport) -> String {
+    match winner.default_us {
+        Some(us) => format!("{us:.2}"),
+        None if winner.kept_default => "kept".into(),
+        None => "-".into(),
+    }
+}
+
+/// The report as one object: `winners` first, see `docs/cli.md`.
+pub fn json(report: &TuneReport, gpu: &qtune_ir::Arch, device: &str, seconds: f64) -> Value {
+    let mut value = json!(report);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("gpu".into(), json!(gpu));
+        fields.insert("device".into(), json!(device));
+        fields.insert("seconds".into(), json!(seconds));
+    }
+    value
+}
+
+/// What people want to know besides the winners, on stderr.
+pub fn tell(report: &TuneReport) {
+    for (problem, reason) in &report.without {
+        output::warning(format_args!("no winner for {problem}: {reason}"));
+    }
+    let failures: Vec<String> =
+        report.failures.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    if !failures.is_empty() {
+        output::note(format_args!("candidates that failed: {}", failures.join(", ")));
+    }
+    if report.winners.iter().any(|winner| !winner.from_cache) {
+        output::note(format_args!("trial log: {}", report.trial_log.display()));
+    }
+}

@@ -1,0 +1,59 @@
+//! `inspect` and `dequantize` on the golden checkpoints.
+
+use crate::support::{copy_of, golden, Qtune, GOLDEN};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::json;
+use std::fs;
+
+#[test]
+fn dequantized_weights_are_those_of_the_formats_own_library_bit_for_bit() {
+    let qtune = Qtune::new();
+    let out = qtune.cache.path().join("w.safetensors");
+    for (case, layer) in GOLDEN {
+        let folder = golden(case);
+        let (path, file) = (folder.to_str().unwrap(), out.to_str().unwrap());
+        qtune.ok(&["dequantize", path, "--tensor", layer, "--out", file]);
+        let (written, expected) =
+            (fs::read(&out).unwrap(), fs::read(folder.join("expected.safetensors")).unwrap());
+        let written = SafeTensors::deserialize(&written).unwrap();
+        let expected = SafeTensors::deserialize(&expected).unwrap();
+        assert_eq!(written.names(), ["weight"]);
+        let (weight, wanted) =
+            (written.tensor("weight").unwrap(), expected.tensor(&format!("{layer}.weight")).unwrap());
+        assert_eq!((weight.dtype(), weight.shape()), (Dtype::F32, wanted.shape()), "{case}");
+        assert!(weight.data() == wanted.data(), "{case}: weights differ");
+    }
+}
+
+#[test]
+fn inspect_lists_layers_with_their_shapes_and_formats() {
+    let qtune = Qtune::new();
+    let folder = golden("gemm_g64_bias");
+    let path = folder.to_str().unwrap();
+    let report = qtune.json(&["inspect", path, "--json"]);
+    let layer = &report["layers"][0];
+    assert_eq!(layer["path"], "model.layers.0.self_attn.q_proj");
+    assert_eq!((&layer["n"], &layer["k"]), (&json!(96), &json!(192)));
+    assert_eq!((&layer["format"], &layer["has_bias"]), (&json!("awq-g64"), &json!(true)));
+    let text = qtune.ok(&["inspect", path]);
+    assert!(text.contains("q_proj") && text.contains("awq-g64"), "{text}");
+}
+
+#[test]
+fn a_sharded_checkpoint_is_read_through_its_index() {
+    let qtune = Qtune::new();
+    let folder = copy_of("gemv_g128");
+    let at = |name: &str| folder.path().join(name);
+    fs::rename(at("model.safetensors"), at("model-00001-of-00001.safetensors")).unwrap();
+    let map: serde_json::Map<String, serde_json::Value> = ["qweight", "qzeros", "scales"]
+        .map(|part| {
+            let name = format!("model.layers.0.self_attn.k_proj.{part}");
+            (name, json!("model-00001-of-00001.safetensors"))
+        })
+        .into_iter()
+        .collect();
+    let index = json!({ "metadata": {}, "weight_map": map }).to_string();
+    fs::write(at("model.safetensors.index.json"), index).unwrap();
+    let report = qtune.json(&["inspect", folder.path().to_str().unwrap(), "--json"]);
+    assert_eq!(report["layers"][0]["format"], "awq-g128");
+}

@@ -1,0 +1,11 @@
+//! The command line as its users see it: what it prints where, and how it ends.
+
+mod bad_input;
+mod cache;
+mod checkpoints;
+mod doctor;
+mod emit;
+mod streams;
+mod support;
+mod tune;
+mod verify;

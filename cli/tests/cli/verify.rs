@@ -1,0 +1,62 @@
+//! `verify`, on synthetic weights and through the runtime.
+
+use crate::support::{golden, has_compiler, Qtune, GOLDEN};
+use serde_json::Value;
+
+/// The fields of a case's counts, as they are documented.
+const COUNTS: [&str; 8] = [
+    "lane_instructions_per_weight",
+    "shared_wavefronts_over_ideal",
+    "global_sectors_over_ideal",
+    "weight_bytes_over_compulsory",
+    "bytes_in_flight_per_sm",
+    "registers",
+    "spill_bytes",
+    "shared_bytes",
+];
+
+fn assert_passed(cases: &Value, tokens: &[u32]) {
+    let cases = cases["cases"].as_array().unwrap();
+    let found: Vec<u64> = cases.iter().map(|case| case["m"].as_u64().unwrap()).collect();
+    assert_eq!(found, tokens.iter().map(|m| u64::from(*m)).collect::<Vec<_>>());
+    for case in cases {
+        assert_eq!(case["passed"], true, "{case}");
+        assert!(case["error_over_bound"].as_f64().is_some_and(|ratio| ratio <= 1.0), "{case}");
+        assert!(["gemv", "mma"].contains(&case["family"].as_str().unwrap()), "{case}");
+        for field in COUNTS {
+            assert!(case["counts"][field].is_number(), "{field} of {case}");
+        }
+    }
+}
+
+#[test]
+fn a_problem_is_verified_for_every_token_count_with_its_counts() {
+    if !has_compiler() {
+        return;
+    }
+    let qtune = Qtune::new();
+    let problem = ["verify", "--gpu", "h200", "--format", "awq-g128", "--n", "64", "--k", "256"];
+    let run = |extra: &[&str]| qtune.json(&[&problem[..], extra, &["--json"]].concat());
+    assert_passed(&run(&["--m", "1,3,16,65"]), &[1, 3, 16, 65]);
+    assert_passed(&run(&["--m", "5", "--act", "bf16", "--bias"]), &[5]);
+    let mma = run(&["--m", "1", "--family", "mma"]);
+    assert_passed(&mma, &[1]);
+    assert_eq!(mma["cases"][0]["family"], "mma");
+    assert!(!qtune.cache.path().join("cache").exists(), "verify has no business in the cache");
+}
+
+#[test]
+fn every_golden_layer_passes_as_the_runtime_serves_it() {
+    if !has_compiler() {
+        return;
+    }
+    let qtune = Qtune::new();
+    for (case, layer) in GOLDEN {
+        let path = golden(case);
+        let args = ["verify", "--gpu", "h200", "--checkpoint", path.to_str().unwrap()];
+        let args = [&args[..], &["--tensor", layer, "--m", "1,7,16,33", "--json"]].concat();
+        let cases = qtune.json(&args);
+        assert_passed(&cases, &[1, 7, 16, 33]);
+        assert!(cases["cases"].as_array().unwrap().iter().all(|c| c["origin"] == "default"));
+    }
+}

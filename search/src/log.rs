@@ -1,0 +1,105 @@
+//! The trial log of one search: what is written when, and what an earlier search left behind.
+
+use crate::candidate::Candidate;
+use crate::ladder::Climb;
+use crate::request::{Task, TuneRequest};
+use qtune_cache::trial_log::{self, Outcome, RunHeader, TrialEvent, TrialLog};
+use qtune_cache::{CacheError, Evidence, Poisoned, Store};
+use std::collections::{HashMap, HashSet};
+
+/// Schedules that must not be launched again, by problem key.
+pub(crate) type Poison = HashMap<String, HashSet<String>>;
+
+/// A trial log that is being written.
+pub(crate) struct Log<'a> {
+    trials: &'a mut TrialLog,
+    evidence: Evidence,
+}
+
+impl<'a> Log<'a> {
+    /// Reads what launches an earlier search never came back from, stores them as poisoned, and
+    /// begins a new run. Returns all poisoned schedules of the request's arch.
+    pub fn begin(
+        trials: &'a mut TrialLog,
+        store: &dyn Store,
+        request: &TuneRequest,
+        tasks: &[Task],
+        fingerprint: &str,
+        evidence: Evidence,
+    ) -> Result<(Log<'a>, Poison), CacheError> {
+        let arch = request.arch.fingerprint();
+        for (problem, schedule) in trial_log::poison(&trial_log::read(trials.path())?) {
+            let reason = "launched, and the search never came back from it".to_owned();
+            store.put_poison(&Poisoned { problem, arch: arch.clone(), schedule, reason })?;
+        }
+        let mut poison = Poison::new();
+        for entry in store.poison()?.into_iter().filter(|entry| entry.arch == arch) {
+            poison.entry(entry.problem).or_default().insert(entry.schedule);
+        }
+        let mut log = Log { trials, evidence };
+        log.trials.append(&TrialEvent::Start(RunHeader {
+            problems: tasks.iter().map(|task| task.problem.to_string()).collect(),
+            arch,
+            fingerprint: fingerprint.into(),
+            seed: request.seed,
+            limits: request.effort.limits().named(),
+            qtune_version: env!("CARGO_PKG_VERSION").into(),
+        }))?;
+        Ok((log, poison))
+    }
+
+    /// What the rungs kept for a problem.
+    pub fn proposed(&mut self, task: &Task, climb: &Climb) -> Result<(), CacheError> {
+        let event = |candidate: &Candidate| TrialEvent::Proposed {
+            problem: task.problem.to_string(),
+            schedule: candidate.text.clone(),
+            rung: candidate.rung,
+            predicted_us: candidate.estimate.time_us,
+        };
+        self.trials.append_all(&climb.kept.iter().map(event).collect::<Vec<_>>())
+    }
+
+    /// A launch that could take the machine down is about to happen. The simulator's cannot.
+    pub fn launch(&mut self, task: &Task, schedule: &str) -> Result<(), CacheError> {
+        if self.evidence == Evidence::Modelled {
+            return Ok(());
+        }
+        self.trials.append(&TrialEvent::Launch {
+            problem: task.problem.to_string(),
+            schedule: schedule.into(),
+        })
+    }
+
+    /// What came of a schedule.
+    pub fn result(
+        &mut self,
+        task: &Task,
+        schedule: &str,
+        outcome: Outcome,
+        time_us: Option<f64>,
+    ) -> Result<(), CacheError> {
+        self.trials.append(&TrialEvent::Result {
+            problem: task.problem.to_string(),
+            schedule: schedule.into(),
+            outcome,
+            time_us,
+            evidence: self.evidence,
+        })
+    }
+
+    /// A winner was stored.
+    pub fn winner(&mut self, task: &Task, winner: &qtune_cache::Winner) -> Result<(), CacheError> {
+        self.trials.append(&TrialEvent::Winner {
+            problem: task.problem.to_string(),
+            schedule: winner.schedule.clone(),
+            time_us: winner.time_us,
+            evidence: winner.evidence,
+            error_over_bound: winner.error_over_bound,
+        })
+    }
+
+    /// The search ended in good order.
+    pub fn end(&mut self, winners: usize, early: bool) -> Result<(), CacheError> {
+        self.trials.append(&TrialEvent::End { winners: winners as u32, interrupted: early })
+    }
+}

@@ -1,0 +1,134 @@
+//! Operands for timing a kernel: their values do not matter, their sizes and places do.
+
+use qtune_codegen::{Argument, Kernel};
+use qtune_device::{
+    Access, ArgValue, Buffer, Device, DeviceError, LaunchArgs, LoadedKernel, Timing, TimingPlan,
+};
+
+/// Copies of the weights at most: enough for matrices that are far smaller than L2.
+const COPIES_MAX: usize = 32;
+/// Copies take this many times the L2 cache together, so that each launch finds it cold.
+const COLD_FACTOR: u64 = 2;
+
+/// A loaded kernel with operands, ready to be timed.
+pub(crate) struct Stopwatch<'a> {
+    device: &'a dyn Device,
+    kernel: LoadedKernel,
+    /// Weights and group parameters, several copies.
+    copies: Vec<(Buffer, Buffer)>,
+    activations: Buffer,
+    bias: Buffer,
+    output: Buffer,
+    partials: Buffer,
+    counters: Buffer,
+}
+
+/// Bytes that are harmless whatever they are read as: every f16 and bf16 made of them is a normal
+/// number below one, and all codes but a few occur.
+fn harmless(bytes: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = || {
+        // Xorshift (Marsaglia, 2003).
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        0x28 + (state >> 60) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+impl<'a> Stopwatch<'a> {
+    /// Loads the kernel and uploads its operands.
+    ///
+    /// # Errors
+    /// As [`Device::load`] and [`Device::alloc`].
+    pub fn new(
+        device: &'a dyn Device,
+        image: &qtune_device::KernelImage,
+    ) -> Result<Stopwatch<'a>, DeviceError> {
+        let kernel = &image.kernel;
+        let (problem, layout) = (&kernel.problem, &kernel.layout);
+        let read_only = |name, bytes: usize| {
+            let buffer = device.alloc(name, bytes.max(16), Access::ReadOnly)?;
+            device.upload(&buffer, 0, &harmless(bytes))?;
+            Ok(buffer)
+        };
+        let zeroed = |name, bytes: usize| {
+            let buffer = device.alloc(name, bytes.max(16), Access::ReadWrite)?;
+            device.upload(&buffer, 0, &vec![0; bytes])?;
+            Ok(buffer)
+        };
+        let copies = copies(layout.weight_bytes(), device.arch().l2_bytes);
+        let copies = (0..copies).map(|_| {
+            let weights = read_only("weights", layout.weight_bytes())?;
+            Ok((weights, read_only("params", layout.param_bytes())?))
+        });
+        let (m, n, k) = (problem.m as usize, problem.n as usize, problem.k as usize);
+        Ok(Stopwatch {
+            device,
+            kernel: device.load(image)?,
+            copies: copies.collect::<Result<_, DeviceError>>()?,
+            activations: read_only("activations", m * k * problem.act.bytes() as usize)?,
+            bias: read_only("bias", n * problem.out.bytes() as usize)?,
+            output: zeroed("output", m * n * problem.out.bytes() as usize)?,
+            partials: zeroed("partials", kernel.partials_bytes(problem.m))?,
+            counters: zeroed("counters", kernel.counter_bytes(problem.m))?,
+        })
+    }
+
+    fn kernel(&self) -> &Kernel {
+        &self.kernel.image().kernel
+    }
+
+    /// Times the kernel at the bucket's token count; `None` if the device measures nothing.
+    ///
+    /// # Errors
+    /// As [`Device::time`].
+    pub fn time(&self, plan: &TimingPlan) -> Result<Option<Timing>, DeviceError> {
+        let kernel = self.kernel();
+        let tokens = kernel.problem.m;
+        let launch = |(weights, params)| {
+            let argument = |argument: &Argument| match argument {
+                Argument::Weights => ArgValue::Buffer(weights, 0),
+                Argument::Params => ArgValue::Buffer(params, 0),
+                Argument::Activations => ArgValue::Buffer(&self.activations, 0),
+                Argument::Bias => ArgValue::Buffer(&self.bias, 0),
+                Argument::Output => ArgValue::Buffer(&self.output, 0),
+                Argument::Partials => ArgValue::Buffer(&self.partials, 0),
+                Argument::Counters => ArgValue::Buffer(&self.counters, 0),
+                Argument::Tokens => ArgValue::U32(tokens),
+            };
+            LaunchArgs::new(kernel.grid(tokens), kernel.arguments.iter().map(argument).collect())
+        };
+        let launches: Vec<LaunchArgs<'_>> =
+            self.copies.iter().map(|(weights, params)| launch((weights, params))).collect();
+        self.device.time(&self.kernel, &launches, plan)
+    }
+}
+
+/// Copies of the weights that keep L2 cold.
+fn copies(weight_bytes: usize, l2_bytes: u64) -> usize {
+    let wanted = (COLD_FACTOR * l2_bytes).div_ceil(weight_bytes.max(1) as u64) + 1;
+    (wanted as usize).clamp(1, COPIES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_exceed_the_cache_and_large_matrices_need_two() {
+        let l2 = 50 << 20;
+        assert_eq!(copies(200 << 20, l2), 2);
+        assert!(copies(13 << 20, l2) * (13 << 20) > (2 * l2) as usize);
+        assert_eq!(copies(100, l2), COPIES_MAX);
+    }
+
+    #[test]
+    fn harmless_bytes_are_normal_halves_below_one() {
+        for pair in harmless(4096).chunks(2) {
+            let exponent = (pair[1] >> 2) & 31;
+            assert!(pair[1] < 0x3c && exponent > 0 && exponent < 15);
+        }
+    }
+}

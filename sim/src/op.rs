@@ -1,0 +1,699 @@
+//! Operations of decoded instructions and the small types they are made of.
+
+/// Index of a register in its file.
+pub(crate) type Slot = u16;
+
+/// Width and signedness of an integer operation. Only 64-bit types use the 64-bit file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IntType {
+    U16,
+    S16,
+    U32,
+    S32,
+    U64,
+    S64,
+}
+
+/// Two-operand integer operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Int2 {
+    Add,
+    AddSat,
+    Sub,
+    SubSat,
+    MulLo,
+    MulHi,
+    Div,
+    Rem,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+}
+
+/// One-operand integer operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Int1 {
+    Neg,
+    Abs,
+    Not,
+    Cnot,
+    Brev,
+    Popc,
+    Clz,
+    Bfind,
+    /// `bfind.shiftamt`: how far the found bit is below the top.
+    BfindShift,
+}
+
+/// Floating-point formats of arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FloatType {
+    F32,
+    F64,
+    F16,
+    F16x2,
+    Bf16,
+    Bf16x2,
+    F32x2,
+}
+
+/// Two-operand floating-point operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Float2 {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Min,
+    Max,
+    MinNan,
+    MaxNan,
+    CopySign,
+}
+
+/// One-operand floating-point operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Float1 {
+    Neg,
+    Abs,
+    Rcp,
+    Sqrt,
+    Rsqrt,
+    Ex2,
+    Lg2,
+    Sin,
+    Cos,
+    Tanh,
+}
+
+/// Modifiers of floating-point operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct FloatFlags {
+    /// `.ftz`: subnormal inputs and results become zero (f32; f16 also when asked for).
+    pub ftz: bool,
+    /// `.sat`: clamp to [0, 1], NaN to 0.
+    pub sat: bool,
+    /// `.relu`: clamp to at least 0, NaN stays.
+    pub relu: bool,
+    /// `.rz .rm .rp`, f32 only.
+    pub rounding: Rounding,
+}
+
+/// Comparison of `setp` and `set`; the `u` forms are also true for NaN operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compare {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Equ,
+    Neu,
+    Ltu,
+    Leu,
+    Gtu,
+    Geu,
+    Num,
+    Nan,
+}
+
+/// How values are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CompareType {
+    Int(IntType),
+    Float(FloatType),
+    /// f32 with subnormals taken as zero (`.ftz`).
+    FlushedF32,
+}
+
+/// Predicate logic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BoolOp {
+    And,
+    Or,
+    Xor,
+}
+
+/// A predicate source that may be negated (`!%p`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PredicateSource {
+    pub slot: Slot,
+    pub negated: bool,
+}
+
+/// Types of `cvt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConvertType {
+    U8,
+    S8,
+    U16,
+    S16,
+    U32,
+    S32,
+    U64,
+    S64,
+    F16,
+    Bf16,
+    F32,
+    F64,
+}
+
+/// Rounding of a conversion; the integer roundings share the names of the floating ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Rounding {
+    #[default]
+    Nearest,
+    Zero,
+    Down,
+    Up,
+    /// Ties away from zero (`.rna`, tf32 only).
+    NearestAway,
+}
+
+/// Where an access goes. `Generic` addresses carry the space in their high bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Space {
+    Global,
+    Shared,
+    Local,
+    Param,
+    Const,
+    Generic,
+}
+
+/// Base register plus constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub base: Slot,
+    /// The base is in the 64-bit file.
+    pub wide: bool,
+    pub offset: i64,
+}
+
+/// What a load or store moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub space: Space,
+    pub address: Address,
+    /// Bytes of one element: 1, 2, 4 or 8.
+    pub bytes: u8,
+    /// Elements: 1, 2, 4 or 8.
+    pub count: u8,
+    /// Sign-extend elements into a wider register.
+    pub signed: bool,
+    /// The data registers are in the 64-bit file.
+    pub wide: bool,
+    pub registers: [Slot; 8],
+}
+
+/// Read-modify-write operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtomicOp {
+    Add,
+    Min,
+    Max,
+    Inc,
+    Dec,
+    And,
+    Or,
+    Xor,
+    Exch,
+    Cas,
+}
+
+/// Element type of an atomic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtomicType {
+    U16,
+    U32,
+    S32,
+    U64,
+    S64,
+    F32,
+    F64,
+    F16,
+    Bf16,
+    F16x2,
+    Bf16x2,
+}
+
+impl AtomicType {
+    /// Bytes in memory.
+    pub(crate) fn bytes(self) -> u32 {
+        match self {
+            AtomicType::U16 | AtomicType::F16 | AtomicType::Bf16 => 2,
+            AtomicType::U64 | AtomicType::S64 | AtomicType::F64 => 8,
+            _ => 4,
+        }
+    }
+
+    /// The operands are in the 64-bit file.
+    pub(crate) fn wide(self) -> bool {
+        self.bytes() == 8
+    }
+}
+
+/// An `atom` or `red`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Atomic {
+    pub op: AtomicOp,
+    pub ty: AtomicType,
+    pub space: Space,
+    pub address: Address,
+    /// Register for the old value; `None` for `red`.
+    pub old: Option<Slot>,
+    /// One operand per element (the comparand for `Cas`).
+    pub operands: [Slot; 4],
+    /// Replacement of `Cas`.
+    pub swap: Slot,
+    /// Elements: 1, or 2 and 4 for vector reductions.
+    pub count: u8,
+}
+
+/// Lane exchange of `shfl.sync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShuffleMode {
+    Up,
+    Down,
+    Butterfly,
+    Index,
+}
+
+/// `vote.sync` modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VoteMode {
+    All,
+    Any,
+    Uniform,
+    Ballot,
+}
+
+/// `redux.sync` operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReduxOp {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+}
+
+/// Operand format and shape of an `mma.sync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MmaInput {
+    F16,
+    Bf16,
+    Tf32,
+    /// 8-bit integers; the flags say whether A and B are signed.
+    Int8 {
+        a_signed: bool,
+        b_signed: bool,
+    },
+}
+
+/// Accumulator format of an `mma.sync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MmaAccumulator {
+    F32,
+    F16,
+    S32 { saturate: bool },
+}
+
+/// An `mma.sync.aligned.m16n8kK`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mma {
+    pub input: MmaInput,
+    pub accumulator: MmaAccumulator,
+    /// K of the shape: 4, 8, 16 or 32.
+    pub k: u8,
+    pub d: [Slot; 4],
+    pub a: [Slot; 4],
+    pub b: [Slot; 2],
+    pub c: [Slot; 4],
+}
+
+/// Participation of a warp in a numbered barrier of the thread block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BarrierUse {
+    /// Register with the barrier number 0..=15.
+    pub id: Slot,
+    /// Register with the thread count, a multiple of 32; `None` for the whole block.
+    pub threads: Option<Slot>,
+    /// `.aligned`: every live lane of the warp must execute it together.
+    pub aligned: bool,
+    pub kind: BarrierKind,
+}
+
+/// What a barrier instruction does besides arriving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BarrierKind {
+    Sync,
+    Arrive,
+    /// Number of threads with a true predicate, into a 32-bit register.
+    Popc {
+        d: Slot,
+        p: PredicateSource,
+    },
+    /// Conjunction or disjunction of predicates, into a predicate.
+    Reduce {
+        all: bool,
+        d: Slot,
+        p: PredicateSource,
+    },
+}
+
+/// Clocks a kernel can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    Low,
+    High,
+    Full,
+}
+
+/// One operation. Unless said otherwise slots are in the file that the type implies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Int2 {
+        op: Int2,
+        ty: IntType,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Int1 {
+        op: Int1,
+        ty: IntType,
+        d: Slot,
+        a: Slot,
+    },
+    /// Result twice as wide as the factors; `c` is added when present.
+    MulWide {
+        ty: IntType,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Option<Slot>,
+    },
+    Mad {
+        hi: bool,
+        ty: IntType,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    /// Two 16-bit integers per register.
+    Int16x2 {
+        op: Int2,
+        signed: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// |a - b| + c.
+    Sad {
+        ty: IntType,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    Bfe {
+        ty: IntType,
+        d: Slot,
+        a: Slot,
+        pos: Slot,
+        len: Slot,
+    },
+    Bfi {
+        wide: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        pos: Slot,
+        len: Slot,
+    },
+    Prmt {
+        mode: u8,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    Lop3 {
+        table: u8,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    FunnelShift {
+        left: bool,
+        wrap: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    Dp4a {
+        a_signed: bool,
+        b_signed: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+
+    Setp {
+        compare: Compare,
+        ty: CompareType,
+        p: Slot,
+        q: Option<Slot>,
+        a: Slot,
+        b: Slot,
+        combine: Option<(BoolOp, PredicateSource)>,
+    },
+    /// `set` with a 32-bit result: all ones / zero, or 1.0f / 0.0f.
+    Set {
+        compare: Compare,
+        ty: CompareType,
+        float_result: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Selp {
+        wide: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        p: PredicateSource,
+    },
+    /// d = c >= 0 ? a : b, c a 32-bit integer or float.
+    Slct {
+        wide: bool,
+        float: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    PredicateLogic {
+        op: BoolOp,
+        d: Slot,
+        a: PredicateSource,
+        b: PredicateSource,
+    },
+    PredicateMove {
+        d: Slot,
+        a: PredicateSource,
+    },
+
+    Move {
+        wide: bool,
+        d: Slot,
+        a: Slot,
+    },
+    /// Concatenate `count` equal parts, lowest first, into a 32- or 64-bit register.
+    Pack {
+        wide: bool,
+        count: u8,
+        d: Slot,
+        parts: [Slot; 4],
+    },
+    /// The inverse of `Pack`.
+    Unpack {
+        wide: bool,
+        count: u8,
+        a: Slot,
+        parts: [Slot; 4],
+    },
+    ReadClock {
+        clock: Clock,
+        d: Slot,
+    },
+
+    Convert {
+        to: ConvertType,
+        from: ConvertType,
+        rounding: Rounding,
+        to_integral: bool,
+        sat: bool,
+        relu: bool,
+        ftz: bool,
+        d: Slot,
+        d_wide: bool,
+        a: Slot,
+        a_wide: bool,
+    },
+    /// Two f32 to a packed half pair, `a` in the high half.
+    ConvertPair {
+        bf16: bool,
+        truncate: bool,
+        relu: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// f32 rounded to tf32 (10-bit mantissa), kept in an f32 register.
+    ConvertTf32 {
+        rounding: Rounding,
+        d: Slot,
+        a: Slot,
+    },
+    /// Adds (to generic) or removes the window of a space.
+    CastAddress {
+        space: Space,
+        to_generic: bool,
+        d: Slot,
+        a: Slot,
+    },
+    /// Predicate: does the generic address lie in the space?
+    IsSpace {
+        space: Space,
+        p: Slot,
+        a: Slot,
+    },
+
+    Float2 {
+        op: Float2,
+        ty: FloatType,
+        flags: FloatFlags,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Float1 {
+        op: Float1,
+        ty: FloatType,
+        flags: FloatFlags,
+        d: Slot,
+        a: Slot,
+    },
+    Fma {
+        ty: FloatType,
+        flags: FloatFlags,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+
+    Load(Access),
+    Store(Access),
+    Atomic(Atomic),
+    Fence,
+
+    Shuffle {
+        mode: ShuffleMode,
+        d: Slot,
+        p: Option<Slot>,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+        members: Slot,
+    },
+    /// `Ballot` writes a 32-bit register, the others a predicate.
+    Vote {
+        mode: VoteMode,
+        d: Slot,
+        p: PredicateSource,
+        members: Slot,
+    },
+    Match {
+        all: bool,
+        wide: bool,
+        d: Slot,
+        p: Option<Slot>,
+        a: Slot,
+        members: Slot,
+    },
+    Redux {
+        op: ReduxOp,
+        signed: bool,
+        d: Slot,
+        a: Slot,
+        members: Slot,
+    },
+    ActiveMask {
+        d: Slot,
+    },
+    Elect {
+        d: Slot,
+        p: Slot,
+        members: Slot,
+    },
+
+    CpAsync {
+        destination: Address,
+        source: Address,
+        bytes: u8,
+        /// 32-bit register with the number of bytes read; the rest is zero-filled.
+        source_bytes: Option<Slot>,
+        /// Predicate: true means read nothing, zero-fill all.
+        ignore_source: Option<PredicateSource>,
+    },
+    CpAsyncCommit,
+    /// Waits until at most `newest` groups of the thread are pending.
+    CpAsyncWait {
+        newest: u32,
+    },
+    CpAsyncWaitAll,
+    Ldmatrix {
+        count: u8,
+        transposed: bool,
+        address: Address,
+        registers: [Slot; 4],
+    },
+    Stmatrix {
+        count: u8,
+        transposed: bool,
+        address: Address,
+        registers: [Slot; 4],
+    },
+    Movmatrix {
+        d: Slot,
+        a: Slot,
+    },
+    Mma(Mma),
+
+    Branch {
+        target: u32,
+        uniform: bool,
+    },
+    Exit,
+    Trap,
+    Barrier(BarrierUse),
+    WarpBarrier {
+        members: Slot,
+    },
+    Nanosleep,
+    /// No effect on results: prefetches, cache policies, programmatic dependent launch.
+    Nothing,
+}
