@@ -1,7 +1,7 @@
 //! `--gpu` and `--device`: what kernels are made for, and where they run.
 
-use anyhow::Context;
 use crate::output;
+use anyhow::Context;
 use qtune_device::{CudaDevice, Device, DeviceChoice, DeviceError, Opened};
 use qtune_ir::Arch;
 
@@ -45,14 +45,22 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// Opens the device for kernels of `arch`. Says on stderr where `auto` fell back on the
-    /// simulator.
-    pub fn open(&self, arch: &Arch) -> anyhow::Result<Box<dyn Device>> {
-        let choice: DeviceChoice = self.device.parse()?;
-        let Opened { device, notice } = qtune_device::open(choice, arch)?;
-        if let Some(notice) = notice {
-            output::note(notice);
-        }
-        Ok(device)
+    /// The choice, before anything is opened.
+    pub fn choice(&self) -> Result<DeviceChoice, DeviceError> {
+        self.device.parse()
     }
+
+    /// Opens the device for kernels of `arch`.
+    pub fn open(&self, arch: &Arch) -> anyhow::Result<Box<dyn Device>> {
+        Ok(open(self.choice()?, arch)?)
+    }
+}
+
+/// Opens a device for kernels of `arch`. Says on stderr where `auto` fell back on the simulator.
+pub fn open(choice: DeviceChoice, arch: &Arch) -> Result<Box<dyn Device>, DeviceError> {
+    let Opened { device, notice } = qtune_device::open(choice, arch)?;
+    if let Some(notice) = notice {
+        output::note(notice);
+    }
+    Ok(device)
 }

@@ -13,6 +13,7 @@ mod gpu;
 mod logging;
 mod output;
 mod problem;
+mod progress;
 mod table;
 mod toolchain;
 mod usage;

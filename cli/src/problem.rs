@@ -90,7 +90,8 @@ pub fn check_schedule(
     spec: &WeightSpec,
     arch: &Arch,
 ) -> anyhow::Result<()> {
-    let refused = |reason| usage(format!("--schedule is not legal for {}: {reason}", problem.at(arch)));
+    let refused =
+        |reason| usage(format!("--schedule is not legal for {}: {reason}", problem.at(arch)));
     schedule.check(problem, spec, arch).map_err(refused)
 }
 
@@ -144,9 +145,9 @@ fn act(text: &str) -> Result<DType, String> {
 
 /// Parses `--shape NxK`.
 pub fn shape(text: &str) -> Result<(u64, u64), String> {
-    let parsed = text.split_once(['x', 'X']).and_then(|(n, k)| {
-        Some((n.trim().parse().ok()?, k.trim().parse().ok()?))
-    });
+    let parsed = text
+        .split_once(['x', 'X'])
+        .and_then(|(n, k)| Some((n.trim().parse().ok()?, k.trim().parse().ok()?)));
     parsed.ok_or_else(|| format!("`{text}` is not NxK, such as 5120x27648"))
 }
 

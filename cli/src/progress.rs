@@ -91,12 +91,7 @@ impl Reporter {
             }
             None if state.told.elapsed() >= LINE_EVERY => {
                 state.told = Instant::now();
-                output::note(format_args!(
-                    "[{}/{}] {}",
-                    state.done,
-                    state.problems,
-                    state.text()
-                ));
+                output::note(format_args!("[{}/{}] {}", state.done, state.problems, state.text()));
             }
             None => {}
         }
@@ -161,7 +156,8 @@ impl Progress for Reporter {
 
     fn problem_done(&self, index: usize, winner: &WinnerReport) {
         let mut state = self.lock();
-        let name = state.under_way.remove(&index).map_or_else(|| winner.shape.clone(), |at| at.name);
+        let name =
+            state.under_way.remove(&index).map_or_else(|| winner.shape.clone(), |at| at.name);
         state.done += 1;
         state.cached += usize::from(winner.from_cache);
         if !winner.from_cache {

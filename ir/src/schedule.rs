@@ -229,7 +229,7 @@ impl GemvSchedule {
         require(self.accumulate == Accumulate::F32 || p.act == crate::DType::F16, || {
             format!("half2 accumulation needs f16 activations, not {}", p.act)
         })?;
-        require(!(self.split_k > 1 && self.split_k > 16), || "more than 16 splits".into())?;
+        require(self.split_k <= 16, || format!("{} splits of K, more than 16", self.split_k))?;
         check_block(self.threads(), self.shared_bytes(p), arch)
     }
 }

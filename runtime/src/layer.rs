@@ -176,7 +176,8 @@ impl<'r> LinearLayer<'r> {
     pub fn run_bytes(&self, x: &[u8], tokens: u32) -> Result<Vec<u8>, RuntimeError> {
         let token_bytes = self.problem.k as usize * self.problem.act.bytes() as usize;
         if x.len() != tokens as usize * token_bytes {
-            let reason = format!("{} bytes of activations, {tokens} x {token_bytes} are needed", x.len());
+            let reason =
+                format!("{} bytes of activations, {tokens} x {token_bytes} are needed", x.len());
             return Err(self.wrong(reason));
         }
         let kernel = &self.ready(tokens)?.loaded.image().kernel;

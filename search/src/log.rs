@@ -36,7 +36,7 @@ impl<'a> Log<'a> {
         for entry in store.poison()?.into_iter().filter(|entry| entry.arch == arch) {
             poison.entry(entry.problem).or_default().insert(entry.schedule);
         }
-        let mut log = Log { trials, evidence };
+        let log = Log { trials, evidence };
         log.trials.append(&TrialEvent::Start(RunHeader {
             problems: tasks.iter().map(|task| task.problem.to_string()).collect(),
             arch,

@@ -48,12 +48,12 @@ impl<'a> Stopwatch<'a> {
     ) -> Result<Stopwatch<'a>, DeviceError> {
         let kernel = &image.kernel;
         let (problem, layout) = (&kernel.problem, &kernel.layout);
-        let read_only = |name, bytes: usize| {
+        let read_only = |name, bytes: usize| -> Result<Buffer, DeviceError> {
             let buffer = device.alloc(name, bytes.max(16), Access::ReadOnly)?;
             device.upload(&buffer, 0, &harmless(bytes))?;
             Ok(buffer)
         };
-        let zeroed = |name, bytes: usize| {
+        let zeroed = |name, bytes: usize| -> Result<Buffer, DeviceError> {
             let buffer = device.alloc(name, bytes.max(16), Access::ReadWrite)?;
             device.upload(&buffer, 0, &vec![0; bytes])?;
             Ok(buffer)

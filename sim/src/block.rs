@@ -86,6 +86,8 @@ pub(crate) struct Block<'r> {
     pub tally: Tally,
     /// Warp instructions executed by this block.
     pub executed: u64,
+    /// Loads and atomics since the last turn that could be waiting for another thread block.
+    pub polls: u64,
     /// Where the running warp stands, for reports and counters.
     pub pc: usize,
     pub warp: u32,
@@ -100,6 +102,7 @@ impl<'r> Block<'r> {
             barriers: Barriers::default(),
             tally: Tally::new(context),
             executed: 0,
+            polls: 0,
             pc: 0,
             warp: 0,
         }

@@ -1,8 +1,7 @@
 //! Launching: arguments, limits, choice of blocks, and their distribution over threads.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -351,31 +350,27 @@ pub(crate) fn split_mix(state: &mut u64) -> u64 {
 }
 
 /// Distributes blocks over threads; the first error stops the rest.
+///
+/// Workers draw from one queue, so that a block which waits for a later one always finds a worker
+/// that gets to it.
 fn run_blocks(
     context: &RunContext<'_>,
     blocks: &Chosen,
     threads: usize,
 ) -> Result<Tally, SimError> {
+    let queue = AtomicUsize::new(0);
     if threads == 1 || blocks.len() <= 1 {
-        return run_share(context, blocks, 0..blocks.len(), &AtomicBool::new(false));
+        return drain(context, blocks, &queue);
     }
     let parallel = || {
-        let failed = AtomicBool::new(false);
-        // Small chunks balance the load; each builds one set of warps and reuses it.
-        let chunk = blocks.len().div_ceil(8 * rayon::current_num_threads()).max(1);
-        (0..blocks.len().div_ceil(chunk))
-            .into_par_iter()
-            .map(|part| {
-                let end = blocks.len().min((part + 1) * chunk);
-                run_share(context, blocks, part * chunk..end, &failed)
-            })
-            .try_reduce(
-                || Tally::new(context),
-                |mut a, b| {
-                    a.merge(b);
-                    Ok(a)
-                },
-            )
+        let workers = rayon::current_num_threads().min(blocks.len());
+        (0..workers).into_par_iter().map(|_| drain(context, blocks, &queue)).try_reduce(
+            || Tally::new(context),
+            |mut a, b| {
+                a.merge(b);
+                Ok(a)
+            },
+        )
     };
     if threads == 0 {
         return parallel();
@@ -387,23 +382,24 @@ fn run_blocks(
         .install(parallel)
 }
 
-fn run_share(
+/// Runs blocks from the queue until it is empty.
+fn drain(
     context: &RunContext<'_>,
     blocks: &Chosen,
-    share: Range<usize>,
-    failed: &AtomicBool,
+    queue: &AtomicUsize,
 ) -> Result<Tally, SimError> {
     let mut worker = Worker::new(context);
-    for position in share {
-        if failed.load(Ordering::Relaxed) {
-            break;
-        }
-        if let Err(error) = worker.run_block(blocks.get(position)) {
-            failed.store(true, Ordering::Relaxed);
-            return Err(error);
+    let outcome = worker.run(|| {
+        let position = queue.fetch_add(1, Ordering::Relaxed);
+        (position < blocks.len()).then(|| blocks.get(position))
+    });
+    match outcome {
+        Ok(()) => Ok(worker.into_tally()),
+        Err(error) => {
+            queue.store(blocks.len(), Ordering::Relaxed);
+            Err(error)
         }
     }
-    Ok(worker.into_tally())
 }
 
 #[cfg(test)]

@@ -208,6 +208,8 @@ pub(crate) struct Access {
     pub signed: bool,
     /// The data registers are in the 64-bit file.
     pub wide: bool,
+    /// `.volatile`, `.relaxed` or `.acquire`: how code polls what another thread block writes.
+    pub strong: bool,
     pub registers: [Slot; 8],
 }
 

@@ -1,4 +1,9 @@
-//! Runs one thread block after another on one OS thread, reusing registers and shared memory.
+//! Runs thread blocks on one OS thread, reusing registers and shared memory.
+//!
+//! Blocks normally run one after another. A block that keeps polling memory may be waiting for
+//! another block (a lock, a flag of a partial sum): it is set aside and takes turns with others.
+
+use std::collections::VecDeque;
 
 use crate::block::{Block, RunContext, Tally};
 use crate::error::SimError;
@@ -9,32 +14,90 @@ use crate::state::{Lanes32, Status, Warp, FULL, LANES};
 
 /// Instructions of one warp before another gets a turn; warps normally stop at barriers earlier.
 const QUANTUM: u64 = 4096;
+/// Polling accesses in one turn after which a block counts as waiting for another block.
+const POLLS_PER_TURN: u64 = 256;
+/// Most blocks of one thread that take turns.
+const RESIDENT_BLOCKS: usize = 256;
+
+/// How a turn of a block ended.
+enum Turn {
+    Done,
+    Waiting,
+}
 
 /// One thread's simulator state.
 pub(crate) struct Worker<'r> {
+    context: &'r RunContext<'r>,
+    /// Blocks that have not finished; the front one runs.
+    active: VecDeque<Resident<'r>>,
+    /// Finished blocks, kept for their allocations and their tallies.
+    idle: Vec<Resident<'r>>,
+}
+
+impl<'r> Worker<'r> {
+    pub(crate) fn new(context: &'r RunContext<'r>) -> Worker<'r> {
+        Worker { context, active: VecDeque::new(), idle: Vec::new() }
+    }
+
+    /// Runs all blocks that `next` gives.
+    pub(crate) fn run(&mut self, mut next: impl FnMut() -> Option<u32>) -> Result<(), SimError> {
+        loop {
+            if self.active.is_empty() && !self.start(&mut next) {
+                return Ok(());
+            }
+            let Some(front) = self.active.front_mut() else { return Ok(()) };
+            match front.turn()? {
+                Turn::Done => self.idle.extend(self.active.pop_front()),
+                Turn::Waiting => {
+                    self.active.rotate_left(1);
+                    if self.active.len() < RESIDENT_BLOCKS {
+                        self.start(&mut next);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts the next block, if there is one, in front.
+    fn start(&mut self, next: &mut impl FnMut() -> Option<u32>) -> bool {
+        let Some(index) = next() else { return false };
+        let mut resident = self.idle.pop().unwrap_or_else(|| Resident::new(self.context));
+        resident.start(index);
+        self.active.push_front(resident);
+        true
+    }
+
+    /// Everything counted and found.
+    pub(crate) fn into_tally(self) -> Tally {
+        let mut total = Tally::new(self.context);
+        for resident in self.idle {
+            total.merge(resident.block.tally);
+        }
+        total
+    }
+}
+
+/// A thread block with its warps.
+struct Resident<'r> {
     block: Block<'r>,
     warps: Vec<Warp>,
     random: u64,
 }
 
-impl<'r> Worker<'r> {
-    pub(crate) fn new(context: &'r RunContext<'r>) -> Worker<'r> {
+impl<'r> Resident<'r> {
+    fn new(context: &'r RunContext<'r>) -> Resident<'r> {
         let warps = context.threads().div_ceil(LANES as u32);
-        let mut worker = Worker {
+        let mut resident = Resident {
             block: Block::new(context),
             warps: (0..warps).map(|index| Warp::new(context.program, index)).collect(),
             random: 0,
         };
-        worker.set_specials(|special| !depends_on_block(special));
-        worker
+        resident.set_specials(|special| !depends_on_block(special));
+        resident
     }
 
-    pub(crate) fn into_tally(self) -> Tally {
-        self.block.tally
-    }
-
-    /// Runs block number `index` to its end.
-    pub(crate) fn run_block(&mut self, index: u32) -> Result<(), SimError> {
+    /// Puts all warps at the beginning of block number `index`.
+    fn start(&mut self, index: u32) {
         let context = self.block.context;
         self.block.reset(index);
         self.block.tally.blocks += 1;
@@ -48,11 +111,12 @@ impl<'r> Worker<'r> {
             let mask = if threads >= LANES as u32 { FULL } else { (1 << threads) - 1 };
             warp.start(context.program, mask);
         }
-        self.rounds()
     }
 
-    /// Rounds in which each ready warp gets a turn, until all have exited.
-    fn rounds(&mut self) -> Result<(), SimError> {
+    /// Rounds in which each ready warp gets a turn, until all have exited or the block seems to
+    /// wait for another.
+    fn turn(&mut self) -> Result<Turn, SimError> {
+        self.block.polls = 0;
         loop {
             let mut ran = false;
             for position in self.turn_order() {
@@ -64,11 +128,14 @@ impl<'r> Worker<'r> {
             }
             let completed = control::complete_barriers(&mut self.block, &mut self.warps);
             if self.warps.iter().all(|w| w.status == Status::Exited) {
-                return Ok(());
+                return Ok(Turn::Done);
             }
             if !ran && !completed {
                 control::report_deadlock(&mut self.block, &self.warps);
-                return Ok(());
+                return Ok(Turn::Done);
+            }
+            if self.block.polls > POLLS_PER_TURN {
+                return Ok(Turn::Waiting);
             }
         }
     }

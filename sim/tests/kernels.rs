@@ -222,3 +222,28 @@ fn a_sample_with_partners_completes_every_split_group_it_touches() {
     let (_, _, report) = column_sums(&ptx("splitk", "sm80"), &sample(None));
     assert!(report.blocks_run < 10);
 }
+
+/// Each block waits for the flag of the next one: the first can end only after the last began.
+#[test]
+fn blocks_that_wait_for_later_blocks_take_turns() {
+    let text = support::kernel(
+        "mov.u32 %r1, %ctaid.x; mov.u32 %r2, %nctaid.x; mul.wide.u32 %rd2, %r1, 4;\n\
+         add.s64 %rd3, %rd1, %rd2; mov.u32 %r3, %tid.x; setp.ne.u32 %p1, %r3, 0;\n\
+         add.s32 %r4, %r1, 1; setp.eq.u32 %p2, %r4, %r2; mov.u32 %r5, 1;\n\
+         or.pred %p3, %p1, %p2;\n@%p3 bra D;\n\
+         W: ld.acquire.gpu.global.u32 %r5, [%rd3+4]; setp.eq.u32 %p4, %r5, 0;\n@%p4 bra W;\n\
+         add.s32 %r5, %r5, 1;\n\
+         D: bar.sync 0;\n@%p1 bra E;\nfence.acq_rel.gpu; st.release.gpu.global.u32 [%rd3], %r5;\nE:",
+    );
+    for threads in [1, 2, 0] {
+        let mut memory = Memory::new();
+        let p = memory.alloc("flags", 4 * 40, Access::ReadWrite).unwrap();
+        memory.write(p, 0, &[0; 160]).unwrap();
+        let options = RunOptions { threads, ..RunOptions::default() };
+        let shape = ([40, 1, 1], [64, 1, 1], 0);
+        let report = launch(&text, shape, vec![at(p)], &mut memory, &options).unwrap();
+        assert_clean(&report);
+        assert_eq!(memory.read(p, 0, 4).unwrap(), [40, 0, 0, 0]);
+        assert_eq!(report.blocks_run, 40);
+    }
+}

@@ -8,8 +8,7 @@
 use crate::rounding::Rounding;
 use crate::VerifyError;
 use qtune_ir::dequant::{
-    source, Bounded, Context, DequantError, Evaluator, GroupValues, Lowered, Op, Term,
-    POSITIONS,
+    source, Bounded, Context, DequantError, Evaluator, GroupValues, Lowered, Op, Term, POSITIONS,
 };
 use qtune_ir::{Problem, Schedule, WeightSpec};
 
@@ -186,57 +185,74 @@ impl CodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qtune_ir::dequant::{variants, Options};
 
     const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared \
                         acc=f32 cache=stream dequant=";
     const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
                        dequant=";
 
-    /// Terms that round in different ways, with the schedules that may use them.
-    const TERMS: [(&str, &str); 4] = [
-        (GEMV, "(sum (* (* (- (real q) z) s) x))"),
-        (MMA, "(sum (* (* (- (real q) z) s) x))"),
-        (MMA, "(* s (sum (* (- (real q) z) x)))"),
-        (MMA, "(* s (- (sum (* (magic q) x)) (* (+ 1024 z) (sum x))))"),
-    ];
+    fn problem(act: &str) -> (Problem, WeightSpec) {
+        let key = format!("w4a16.awq-g128.{act}-{act}.n64.k4096.m1");
+        (key.parse().unwrap(), qtune_formats::resolve("awq-g128").unwrap())
+    }
 
-    fn with_table(schedule: &str, act: &str, check: impl Fn(&CodeTable, &Rounding)) {
-        let problem: Problem = format!("w4a16.awq-g128.{act}-{act}.n64.k4096.m1").parse().unwrap();
-        let spec = qtune_formats::resolve("awq-g128").unwrap();
-        let schedule: Schedule = schedule.parse().unwrap();
-        let meaning = Meaning::new(&problem, &spec, &schedule).unwrap();
-        let rounding = meaning.rounding(&problem, &schedule).unwrap();
+    fn with_tables(schedule: &Schedule, act: &str, check: impl Fn(&CodeTable, &Rounding)) {
+        let (problem, spec) = problem(act);
+        let meaning = Meaning::new(&problem, &spec, schedule).unwrap();
+        let rounding = meaning.rounding(&problem, schedule).unwrap();
         let decoder = Decoder::new(&meaning).unwrap();
-        let scale = half::f16::from_f32(0.0137).to_f32();
         for zero in 0..16 {
-            check(&decoder.table(&[scale, zero as f32]), &rounding);
+            check(&decoder.table(&[scale() as f32, zero as f32]), &rounding);
         }
+    }
+
+    fn scale() -> f64 {
+        half::f16::from_f32(0.0137).to_f64()
+    }
+
+    /// Every schedule of the families above, with every term that the algebra finds for it.
+    fn schedules(act: &str) -> Vec<Schedule> {
+        let (problem, spec) = problem(act);
+        let arch = qtune_ir::Arch::named("h200").unwrap();
+        let texts = match act {
+            "f16" => vec![MMA.to_string(), GEMV.to_string(), GEMV.replace("acc=f32", "acc=half2")],
+            _ => vec![MMA.to_string(), GEMV.to_string()],
+        };
+        let mut all = Vec::new();
+        for text in texts {
+            let schedule: Schedule = format!("{text}x").parse().unwrap();
+            let ctx = Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() };
+            let params = schedule.cost_params(&problem, &spec);
+            let found = variants(&ctx, &params, &arch, &Options::default()).unwrap();
+            let terms = found.variants.iter().map(|variant| variant.term.to_string());
+            all.extend(terms.map(|term| schedule.with_dequant(&term)));
+        }
+        all
     }
 
     #[test]
     fn weights_are_the_formats_expression() {
-        let scale = f64::from(half::f16::from_f32(0.0137).to_f32());
-        for (schedule, term) in TERMS {
-            with_table(&format!("{schedule}{term}"), "f16", |table, _| {
-                let step = table.weight(8) - table.weight(7);
-                assert_eq!(step, scale, "{term}");
+        for schedule in schedules("f16") {
+            with_tables(&schedule, "f16", |table, _| {
+                assert_eq!(table.weight(8) - table.weight(7), scale(), "{schedule}");
             });
         }
     }
 
     #[test]
-    fn the_bound_of_a_one_hot_output_is_less_than_one_code() {
+    fn the_bound_of_a_one_hot_output_is_less_than_half_a_code() {
         for act in ["f16", "bf16"] {
-            for (schedule, term) in TERMS {
-                if act == "bf16" && term.contains("1024") {
-                    continue;
-                }
-                with_table(&format!("{schedule}{term}"), act, |table, rounding| {
+            let schedules = schedules(act);
+            assert!(schedules.len() >= 4, "{act}: {schedules:?}");
+            for schedule in schedules {
+                with_tables(&schedule, act, |table, rounding| {
                     let errors = table.errors(rounding.accumulation(1));
                     for (entry, error) in errors.iter().enumerate() {
+                        let error = error + rounding.underflow() * table.sensitivity();
                         let weight = table.weight(entry as u8);
-                        let bound = error + rounding.output(weight, *error);
-                        assert!(bound < 0.5 * 0.0137, "{act} {term}: {bound:.2e} of code {entry}");
+                        let bound = error + rounding.output(weight, error);
+                        assert!(bound < 0.5 * scale(), "{act} {schedule}: {bound:.2e} of {entry}");
                     }
                 });
             }

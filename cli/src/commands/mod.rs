@@ -5,7 +5,9 @@ mod completions;
 mod dequantize;
 mod doctor;
 mod emit;
+mod explain;
 mod inspect;
+mod tune;
 mod verify;
 
 use crate::exit::Exit;
@@ -14,6 +16,8 @@ use clap::Subcommand;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Find the fastest correct kernel for every weight shape of a model
+    Tune(tune::Args),
     /// Write the weights of one layer as f32 [N,K], by the reference decoder
     Dequantize(dequantize::Args),
     /// Show what is in a checkpoint, a cache folder or a trial log
@@ -22,6 +26,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Print the CUDA text, PTX, cubin or machine-code statistics of a schedule
     Emit(emit::Args),
+    /// Show how a schedule follows from the mathematics, what it costs and what it beat
+    Explain(explain::Args),
     /// List, show and check what the cache holds
     Cache(cache::Args),
     /// Check what this machine has and what is missing
@@ -33,10 +39,12 @@ pub enum Command {
 /// Runs a subcommand.
 pub fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
+        Command::Tune(args) => tune::run(&args),
         Command::Dequantize(args) => dequantize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Emit(args) => emit::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),

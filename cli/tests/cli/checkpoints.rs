@@ -18,8 +18,10 @@ fn dequantized_weights_are_those_of_the_formats_own_library_bit_for_bit() {
         let written = SafeTensors::deserialize(&written).unwrap();
         let expected = SafeTensors::deserialize(&expected).unwrap();
         assert_eq!(written.names(), ["weight"]);
-        let (weight, wanted) =
-            (written.tensor("weight").unwrap(), expected.tensor(&format!("{layer}.weight")).unwrap());
+        let (weight, wanted) = (
+            written.tensor("weight").unwrap(),
+            expected.tensor(&format!("{layer}.weight")).unwrap(),
+        );
         assert_eq!((weight.dtype(), weight.shape()), (Dtype::F32, wanted.shape()), "{case}");
         assert!(weight.data() == wanted.data(), "{case}: weights differ");
     }

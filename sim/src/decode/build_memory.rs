@@ -93,7 +93,8 @@ fn load(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
         _ => Class::Other,
     });
     let signed = m.last().starts_with('s');
-    Ok(Op::Load(Access { space, address, bytes, count, signed, wide, registers }))
+    let strong = matches!(m.get(0), "volatile" | "relaxed" | "acquire");
+    Ok(Op::Load(Access { space, address, bytes, count, signed, wide, strong, registers }))
 }
 
 fn store(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
@@ -109,7 +110,8 @@ fn store(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
         Space::Shared => Class::Sts,
         _ => Class::Other,
     });
-    Ok(Op::Store(Access { space, address, bytes, count, signed: false, wide, registers }))
+    let (signed, strong) = (false, false);
+    Ok(Op::Store(Access { space, address, bytes, count, signed, wide, strong, registers }))
 }
 
 fn atomic_op(modifier: &str) -> AtomicOp {

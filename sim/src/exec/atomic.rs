@@ -99,6 +99,7 @@ fn write_old(w: &mut Warp, atomic: &Atomic, lane: usize, value: u64) {
 
 pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, mask: u32) {
     let at = addresses(w, atomic.address);
+    block.polls += u64::from(atomic.old.is_some());
     by_space(block, atomic.space, at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => on_global(block, w, atomic, at, mask),
         Space::Shared => on_shared(block, w, atomic, at, mask),

@@ -4,8 +4,8 @@ use crate::inputs::{decode, encode};
 use crate::weights::{WeightSource, Weights};
 use qtune_codegen::{generate, Argument, Kernel};
 use qtune_device::{
-    Access, ArgValue, Blocks, Buffer, Counters, Device, DeviceError, Evidence, KernelImage, LaunchArgs,
-    LaunchOutcome, LoadedKernel, Resources, Timing, TimingPlan,
+    Access, ArgValue, Blocks, Buffer, Counters, Device, DeviceError, Evidence, KernelImage,
+    LaunchArgs, LaunchOutcome, LoadedKernel, Resources, Timing, TimingPlan,
 };
 use qtune_ir::{Arch, WeightSpec};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -48,7 +48,8 @@ fn no_driver(error: &DeviceError) -> Finding {
 fn gpu(index: usize) -> Finding {
     match CudaDevice::open(index) {
         Ok(device) => {
-            let text = format!("cuda:{index} is {} ({})", device.describe(), device.arch().fingerprint());
+            let text =
+                format!("cuda:{index} is {} ({})", device.describe(), device.arch().fingerprint());
             Finding::ok("gpu.found", text)
         }
         Err(error) => Finding::new(

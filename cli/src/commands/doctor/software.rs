@@ -60,10 +60,8 @@ fn missing(error: &NvrtcError, can_fetch: bool) -> Finding {
 
 /// Whether pip could fetch a wheel; `missing` is how bad it is if it could not.
 fn pip(missing: Severity) -> Finding {
-    let ran = Command::new("python3")
-        .args(["-m", "pip", "--version"])
-        .stdin(Stdio::null())
-        .output();
+    let ran =
+        Command::new("python3").args(["-m", "pip", "--version"]).stdin(Stdio::null()).output();
     let problem = match ran {
         Ok(output) if output.status.success() => {
             let version = String::from_utf8_lossy(&output.stdout);

@@ -2,21 +2,25 @@
 
 mod budget;
 mod interrupt;
+mod plan;
 mod report;
 mod shapes;
 
 use crate::cache_dir::CacheArgs;
 use crate::exit::Exit;
-use crate::gpu::{DeviceArgs, GpuArgs};
+use crate::gpu::{self, DeviceArgs, GpuArgs};
 use crate::output;
-use crate::problem::{self, ActArgs, BUCKET_LIST};
+use crate::problem::{self, ActArgs};
 use crate::progress::Reporter;
 use crate::toolchain::FetchArgs;
 use clap::ValueEnum;
-use qtune_ir::Arch;
+use qtune_cache::trial_log::TrialLog;
+use qtune_cache::trials_dir;
+use qtune_device::Device;
+use qtune_runtime::BUCKETS;
 use qtune_search::{Stopped, TuneReport, TuneRequest};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Options of `tune`.
 #[derive(Debug, clap::Args)]
@@ -37,7 +41,8 @@ pub struct Args {
     #[arg(value_parser = problem::shape, conflicts_with = "preset")]
     shape: Vec<(u64, u64)>,
     /// Token counts; each is tuned as the bucket that holds it
-    #[arg(long, value_delimiter = ',', default_value = BUCKET_LIST, value_name = "M,...")]
+    #[arg(long, value_delimiter = ',', default_values_t = BUCKETS.map(u64::from))]
+    #[arg(value_name = "M,...")]
     m: Vec<u64>,
     #[command(flatten)]
     act: ActArgs,
@@ -94,15 +99,99 @@ impl Effort {
     }
 }
 
-impl Args {
-    fn request(&self, arch: Arch) -> anyhow::Result<TuneRequest> {
-        Ok(TuneRequest {
-            effort: self.effort.of_search(),
-            budget: self.budget,
-            seed: self.seed,
-            fresh: self.fresh,
-            exact: self.exact,
-            ..TuneRequest::new(arch, shapes::of(self)?)
-        })
+/// Tunes what is not in the cache yet, and prints all winners.
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let start = Instant::now();
+    let arch = args.gpu.arch()?;
+    // Before anything is opened: what is wrong with the command line is the cheapest to find.
+    let shapes = shapes::of(args)?;
+    let request = TuneRequest {
+        effort: args.effort.of_search(),
+        budget: args.budget,
+        seed: args.seed,
+        fresh: args.fresh,
+        exact: args.exact,
+        ..TuneRequest::new(arch, shapes)
+    };
+    if args.dry_run {
+        return plan::run(&request, args.json);
+    }
+    let choice = args.device.choice()?;
+    let store = args.cache.open()?;
+    let device = gpu::open(choice, &request.arch)?;
+    let request = TuneRequest { arch: device.arch().clone(), ..request };
+    let nvrtc = args.fetch.open()?;
+    let mut trials = TrialLog::append_to(&trial_log(args, device.as_ref())?)?;
+    plan::tell(&request, device.as_ref());
+    let cancel = interrupt::flag()?;
+    let reporter = Reporter::new();
+    let report = qtune_search::tune(
+        &request,
+        device.as_ref(),
+        &nvrtc,
+        &store,
+        &mut trials,
+        &reporter,
+        &cancel,
+    );
+    reporter.finish();
+    let report = report?;
+    print(args, &report, device.as_ref(), start.elapsed())?;
+    Ok(end(&report))
+}
+
+/// One log for each kind of GPU, so that a schedule that took the process down is known in the
+/// next run.
+fn trial_log(args: &Args, device: &dyn Device) -> anyhow::Result<PathBuf> {
+    let in_cache = |dir: PathBuf| trials_dir(&dir).join(format!("{}.jsonl", device.arch().key()));
+    match &args.log {
+        Some(path) => Ok(path.clone()),
+        None => Ok(in_cache(args.cache.dir()?)),
+    }
+}
+
+fn print(
+    args: &Args,
+    report: &TuneReport,
+    device: &dyn Device,
+    took: Duration,
+) -> anyhow::Result<()> {
+    let table = report::table(&report.winners);
+    match args.json {
+        true => output::note(table),
+        false => output::result(table)?,
+    }
+    report::tell(report);
+    let cached = report.winners.iter().filter(|winner| winner.from_cache).count();
+    output::note(format_args!(
+        "{} winner(s), {cached} from the cache, in {:.1} s",
+        report.winners.len(),
+        took.as_secs_f64()
+    ));
+    if args.json {
+        output::json(&report::json(report, device, took))?;
+    }
+    Ok(())
+}
+
+/// The exit code, and what to do where the search did not come to its end.
+fn end(report: &TuneReport) -> Exit {
+    let command: Vec<String> =
+        std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let resume = || {
+        let command = command.join(" ");
+        output::note(format_args!("winners so far are kept; to resume: {command}"));
+    };
+    match report.stopped {
+        Stopped::Interrupted => {
+            resume();
+            Exit::Interrupted
+        }
+        Stopped::BudgetEnded => {
+            resume();
+            Exit::Partial
+        }
+        Stopped::Complete if report.without.is_empty() => Exit::Success,
+        Stopped::Complete => Exit::Failure,
     }
 }

@@ -1,10 +1,13 @@
 //! What came of a search, for people and for machines.
 
 use crate::cache_dir::evidence;
+use crate::exit::flatten;
 use crate::output;
 use crate::table::{Align, Table};
+use qtune_device::Device;
 use qtune_search::{TuneReport, WinnerReport};
 use serde_json::{json, Value};
+use std::time::Duration;
 
 /// The winners in the order of the request.
 pub fn table(winners: &[WinnerReport]) -> Table {
@@ -62,12 +65,12 @@ fn default_time(winner: &WinnerReport) -> String {
 }
 
 /// The report as one object: `winners` first, see `docs/cli.md`.
-pub fn json(report: &TuneReport, gpu: &qtune_ir::Arch, device: &str, seconds: f64) -> Value {
+pub fn json(report: &TuneReport, device: &dyn Device, took: Duration) -> Value {
     let mut value = json!(report);
     if let Value::Object(fields) = &mut value {
-        fields.insert("gpu".into(), json!(gpu));
-        fields.insert("device".into(), json!(device));
-        fields.insert("seconds".into(), json!(seconds));
+        fields.insert("gpu".into(), json!(device.arch()));
+        fields.insert("device".into(), json!(device.describe()));
+        fields.insert("seconds".into(), json!(took.as_secs_f64()));
     }
     value
 }
@@ -75,7 +78,7 @@ pub fn json(report: &TuneReport, gpu: &qtune_ir::Arch, device: &str, seconds: f6
 /// What people want to know besides the winners, on stderr.
 pub fn tell(report: &TuneReport) {
     for (problem, reason) in &report.without {
-        output::warning(format_args!("no winner for {problem}: {reason}"));
+        output::error(&flatten(&format!("no kernel for {problem}: {reason}")));
     }
     let failures: Vec<String> =
         report.failures.iter().map(|(cause, count)| format!("{count} {cause}")).collect();

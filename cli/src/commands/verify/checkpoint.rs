@@ -7,7 +7,7 @@ use crate::output;
 use qtune_cache::{CacheError, Store};
 use qtune_formats::Checkpoint;
 use qtune_runtime::{LinearLayer, LoadOptions, Origin, Runtime, ServedLayer};
-use qtune_verify::{verify, WeightSource, VerifyRequest};
+use qtune_verify::{verify, VerifyRequest, WeightSource};
 use std::path::Path;
 
 /// Verifies each token count of `args` on the layer called `tensor`.
@@ -34,12 +34,7 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     tokens.into_iter().map(|m| case(args, &runtime, &layer, m)).collect()
 }
 
-fn case(
-    args: &Args,
-    runtime: &Runtime,
-    layer: &LinearLayer<'_>,
-    m: u32,
-) -> anyhow::Result<Case> {
+fn case(args: &Args, runtime: &Runtime, layer: &LinearLayer<'_>, m: u32) -> anyhow::Result<Case> {
     let (loaded, origin) = layer.kernel(m)?;
     // Beyond the last bucket its kernel runs with more tokens than its key says.
     let mut image = loaded.image().clone();

@@ -1,0 +1,117 @@
+//! Layers of golden checkpoints, run in the simulator. Skipped where NVRTC is missing.
+
+use qtune_cache::{Evidence, Kernel, MemoryStore, Store, Winner};
+use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
+use qtune_device::{KernelImage, SimDevice};
+use qtune_formats::Checkpoint;
+use qtune_ir::{Arch, DType, Problem};
+use qtune_runtime::{winner_key, LinearLayer, LoadOptions, Lookups, Origin, Runtime};
+use qtune_verify::default_schedule;
+use std::path::Path;
+
+fn nvrtc() -> Option<Nvrtc> {
+    let found = Nvrtc::open(&OpenOptions { allow_fetch: false, ..OpenOptions::default() });
+    found.map_err(|error| println!("skipped: {error}")).ok()
+}
+
+fn arch() -> Arch {
+    Arch::named("h200").unwrap()
+}
+
+fn runtime(nvrtc: Nvrtc, store: Option<Box<dyn Store>>) -> Runtime {
+    Runtime::open(Box::new(SimDevice::new(&arch())), nvrtc, store)
+}
+
+fn golden(case: &str) -> Checkpoint {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/awq");
+    Checkpoint::open(folder.join(case)).unwrap()
+}
+
+const BIASED: (&str, &str) = ("gemm_g64_bias", "model.layers.0.self_attn.q_proj");
+
+/// Activations that every element type holds exactly.
+fn activations(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7 + i / 11) % 9) as f32 / 4.0 - 1.0).collect()
+}
+
+#[test]
+fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let tokens = [1, 7, 16, 33, 130];
+    let options = LoadOptions { act: DType::F16, tokens: &tokens, progress: &|_, _| {} };
+    let layer = LinearLayer::load(&runtime, &golden(BIASED.0), BIASED.1, &options).unwrap();
+    let weights = layer.weights();
+    let (n, k, w) = (weights.n, weights.k, weights.dequantize());
+    let bias = weights.bias.as_ref().expect("this layer has a bias");
+    for m in tokens {
+        let x = activations(m as usize * k);
+        let got = layer.run(&x, m).unwrap();
+        assert_eq!(got.len(), m as usize * n);
+        for (at, got) in got.iter().enumerate() {
+            let (token, row) = (at / n, at % n);
+            let pairs = x[token * k..][..k].iter().zip(&w[row * k..][..k]);
+            let products: Vec<f64> = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).collect();
+            let expected = products.iter().sum::<f64>() + bias[row].to_f64();
+            // The verifier has the sharp bound; this one only tells right from wrong.
+            let scale = products.iter().map(|p| p.abs()).sum::<f64>() + expected.abs();
+            let error = (f64::from(*got) - expected).abs();
+            assert!(error <= scale * 2f64.powi(-9), "m {m} [{token},{row}]: {got} for {expected}");
+        }
+    }
+    assert_eq!(runtime.lookups(), Lookups { hits: 0, misses: 4 }, "33 and 130 share a kernel");
+}
+
+#[test]
+fn wrong_sizes_and_unprepared_token_counts_are_refused_by_name() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let options = LoadOptions { act: DType::Bf16, tokens: &[1], progress: &|_, _| {} };
+    let layer = LinearLayer::load(&runtime, &golden(BIASED.0), BIASED.1, &options).unwrap();
+    let message = |x: usize, m| layer.run(&vec![0.0; x], m).unwrap_err().to_string();
+    assert!(message(191, 1).contains("382 bytes of activations"), "{}", message(191, 1));
+    assert!(message(192 * 16, 16).contains("not loaded for 16 tokens"));
+    assert!(message(0, 0).contains("M = 0"));
+    assert!(message(192, 1 << 20).contains(BIASED.1));
+}
+
+/// A store that holds the default kernel of `problem` as its winner, its CUDA text edited.
+fn store_with(problem: &Problem, nvrtc: &Nvrtc, edit: fn(String) -> String) -> Box<dyn Store> {
+    let (arch, spec) = (arch(), qtune_formats::resolve(&problem.format).unwrap());
+    let schedule = default_schedule(problem, &spec, &arch).unwrap();
+    let kernel = qtune_codegen::generate(problem, &spec, &schedule, &arch).unwrap();
+    let image = KernelImage::compile(nvrtc, kernel, &arch).unwrap();
+    let code = Kernel { source: edit(image.kernel.source), ptx: image.ptx, cubin: image.cubin };
+    let winner = Winner {
+        schedule: schedule.to_string(),
+        family: "mma".into(),
+        evidence: Evidence::Modelled,
+        time_us: 1.0,
+        roof_share: 0.5,
+        verified: true,
+        error_over_bound: 0.5,
+        verification: Default::default(),
+        counts: Default::default(),
+        cost_terms: vec![],
+        beat: vec![],
+        derivation: vec![],
+        provenance: Default::default(),
+    };
+    let store = MemoryStore::default();
+    store.put(&winner_key(problem, &spec, &arch, nvrtc.fingerprint()), &winner, &code).unwrap();
+    Box::new(store)
+}
+
+#[test]
+fn a_stored_winner_serves_and_one_whose_text_differs_is_passed_over() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let problem: Problem = "w4a16.awq-g128.f16-f16.n64.k256.m16".parse().unwrap();
+    let spec = qtune_formats::resolve(&problem.format).unwrap();
+    let origin = |edit| {
+        let runtime = runtime(nvrtc.clone(), Some(store_with(&problem, &nvrtc, edit)));
+        let found = runtime.find(&problem, &spec).unwrap();
+        (found.origin, runtime.lookups().hits)
+    };
+    assert_eq!(origin(|text| text), (Origin::Cache, 1));
+    assert_eq!(origin(|text| text + "// another generator"), (Origin::Default, 0));
+}

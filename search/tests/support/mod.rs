@@ -1,0 +1,192 @@
+//! A search to order: a device with scripted times and defects, a compiler that counts.
+
+use qtune_cache::trial_log::TrialLog;
+use qtune_cache::MemoryStore;
+use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
+use qtune_codegen::{Argument, Kernel};
+use qtune_device::{
+    Access, ArgValue, Buffer, Device, DeviceError, Evidence, KernelImage, LaunchArgs,
+    LaunchOutcome, LoadedKernel, SimDevice, Timing, TimingPlan,
+};
+use qtune_ir::Arch;
+use qtune_search::{
+    tune, Compiler, Effort, NoProgress, Progress, Shape, TuneReport, TuneRequest,
+};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+
+/// NVRTC, or a printed reason why the test is skipped.
+pub fn nvrtc() -> Option<&'static Nvrtc> {
+    static NVRTC: OnceLock<Option<Nvrtc>> = OnceLock::new();
+    let open = || {
+        let options = OpenOptions { allow_fetch: false, ..OpenOptions::default() };
+        Nvrtc::open(&options).map_err(|error| eprintln!("skipped: {error}")).ok()
+    };
+    NVRTC.get_or_init(open).as_ref()
+}
+
+/// Counts compiles.
+pub struct Counting {
+    nvrtc: &'static Nvrtc,
+    pub compiles: AtomicUsize,
+}
+
+impl Compiler for Counting {
+    fn compile(&self, kernel: Kernel, arch: &Arch) -> Result<KernelImage, DeviceError> {
+        self.compiles.fetch_add(1, Ordering::Relaxed);
+        Compiler::compile(self.nvrtc, kernel, arch)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.nvrtc.fingerprint().into()
+    }
+}
+
+/// Says something of a schedule's text.
+type Script<T> = Box<dyn Fn(&str) -> T + Send + Sync>;
+
+/// A simulated GPU whose times and defects are in a script.
+pub struct Scripted {
+    sim: SimDevice,
+    evidence: Evidence,
+    times: Script<f64>,
+    wrong: Script<bool>,
+}
+
+impl Scripted {
+    /// Right kernels, ranked by the model.
+    pub fn modelled() -> Scripted {
+        Scripted {
+            sim: SimDevice::new(&arch()),
+            evidence: Evidence::Modelled,
+            times: Box::new(|_| unreachable!("nothing is timed by a model")),
+            wrong: Box::new(|_| false),
+        }
+    }
+
+    /// Right kernels with these times in microseconds.
+    pub fn timed(times: impl Fn(&str) -> f64 + Send + Sync + 'static) -> Scripted {
+        let times = Box::new(times);
+        Scripted { evidence: Evidence::Timed, times, ..Scripted::modelled() }
+    }
+
+    /// The same with kernels that compute one wrong output.
+    pub fn wrong(self, wrong: impl Fn(&str) -> bool + Send + Sync + 'static) -> Scripted {
+        Scripted { wrong: Box::new(wrong), ..self }
+    }
+}
+
+impl Device for Scripted {
+    fn arch(&self) -> &Arch {
+        self.sim.arch()
+    }
+
+    fn describe(&self) -> String {
+        "a scripted device".into()
+    }
+
+    fn evidence(&self) -> Evidence {
+        self.evidence
+    }
+
+    fn load(&self, image: &KernelImage) -> Result<LoadedKernel, DeviceError> {
+        self.sim.load(image)
+    }
+
+    fn alloc(&self, name: &str, bytes: usize, access: Access) -> Result<Buffer, DeviceError> {
+        self.sim.alloc(name, bytes, access)
+    }
+
+    fn upload(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.sim.upload(buffer, offset, bytes)
+    }
+
+    fn download(&self, buffer: &Buffer, offset: usize, len: usize) -> Result<Vec<u8>, DeviceError> {
+        self.sim.download(buffer, offset, len)
+    }
+
+    fn launch(
+        &self,
+        loaded: &LoadedKernel,
+        launch: &LaunchArgs<'_>,
+    ) -> Result<LaunchOutcome, DeviceError> {
+        let outcome = self.sim.launch(loaded, launch)?;
+        let kernel = &loaded.image().kernel;
+        let output = kernel.arguments.iter().position(|a| *a == Argument::Output);
+        if let Some(ArgValue::Buffer(buffer, offset)) = output.map(|index| launch.args[index]) {
+            if (self.wrong)(&kernel.schedule.to_string()) {
+                self.sim.upload(buffer, offset, &[0x77, 0x77])?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn time(
+        &self,
+        loaded: &LoadedKernel,
+        _: &[LaunchArgs<'_>],
+        plan: &TimingPlan,
+    ) -> Result<Option<Timing>, DeviceError> {
+        Ok(Some(Timing {
+            median_us: (self.times)(&loaded.image().kernel.schedule.to_string()),
+            spread_us: 0.0,
+            samples: plan.samples,
+            discarded: 0,
+        }))
+    }
+}
+
+pub fn arch() -> Arch {
+    Arch::named("h200").unwrap()
+}
+
+/// A quick request for small problems with these M buckets.
+pub fn request(buckets: &[u32]) -> TuneRequest {
+    let shape = |m: &u32| Shape {
+        name: "small".into(),
+        problem: format!("w4a16.awq-g32.f16-f16.n64.k512.m{m}").parse().unwrap(),
+    };
+    let shapes = buckets.iter().map(shape).collect();
+    TuneRequest { effort: Effort::Quick, ..TuneRequest::new(arch(), shapes) }
+}
+
+/// A store, a trial log and a compiler for several searches.
+pub struct Lab {
+    pub store: MemoryStore,
+    pub compiler: Counting,
+    pub cancel: AtomicBool,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// `None` where there is no NVRTC.
+    pub fn new() -> Option<Lab> {
+        let compiler = Counting { nvrtc: nvrtc()?, compiles: AtomicUsize::new(0) };
+        let folder = tempfile::tempdir().unwrap();
+        Some(Lab { store: MemoryStore::default(), compiler, cancel: AtomicBool::new(false), folder })
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.folder.path().join("trials.jsonl")
+    }
+
+    pub fn run(&self, request: &TuneRequest, device: &dyn Device) -> TuneReport {
+        self.run_with(request, device, &NoProgress)
+    }
+
+    pub fn run_with(
+        &self,
+        request: &TuneRequest,
+        device: &dyn Device,
+        progress: &dyn Progress,
+    ) -> TuneReport {
+        let mut trials = TrialLog::append_to(&self.log_path()).unwrap();
+        let (compiler, store) = (&self.compiler, &self.store);
+        tune(request, device, compiler, store, &mut trials, progress, &self.cancel).unwrap()
+    }
+
+    pub fn compiles(&self) -> usize {
+        self.compiler.compiles.load(Ordering::Relaxed)
+    }
+}
