@@ -172,16 +172,30 @@ impl Layout {
 
     /// The inverse of [`Layout::slot`]: the weight at a slot, or `None` for padding.
     pub fn element(&self, slot: Slot) -> Option<(u32, u32)> {
-        let tile_words = self.tile_weight_bytes() / 4;
-        let (tile, word) = (slot.word / tile_words, slot.word % tile_words);
-        let (half, pair) = (slot.shift / 16, slot.shift % 16 / 4);
-        let (row, step, k) = match &self.kind {
-            Kind::Gemv(s) => gemv_element(s, self.steps(), word, pair, half),
-            Kind::Mma(s) => mma_element(s, word, pair, half),
-        };
-        let n = tile as u32 * self.tile_rows() + row;
-        let k = step * self.step_k() + k;
+        let (n, k) = self.word_origin(slot.word);
+        let (rows, columns) = self.offset_in_word(slot.shift);
+        let (n, k) = (n + rows, k + columns);
         (n < self.n && k < self.k).then_some((n, k))
+    }
+
+    /// The weight at bit 0 of a word, not cut at N and K.
+    fn word_origin(&self, word: usize) -> (u32, u32) {
+        let tile_words = self.tile_weight_bytes() / 4;
+        let (tile, word) = (word / tile_words, word % tile_words);
+        let (row, step, k) = match &self.kind {
+            Kind::Gemv(s) => gemv_origin(s, self.steps(), word),
+            Kind::Mma(s) => mma_origin(s, word),
+        };
+        (tile as u32 * self.tile_rows() + row, step * self.step_k() + k)
+    }
+
+    /// Rows and columns between the code at `shift` and the one at bit 0 of the same word.
+    fn offset_in_word(&self, shift: u32) -> (u32, u32) {
+        let (half, pair) = (shift / 16, shift % 16 / 4);
+        match &self.kind {
+            Kind::Gemv(_) => (0, 2 * pair + half),
+            Kind::Mma(_) => (8 * (pair & 1), 8 * (pair >> 1) + half),
+        }
     }
 
     /// Packs one row tile of codes. `code(n, k)` is asked for every weight that exists; padding
@@ -189,13 +203,21 @@ impl Layout {
     pub fn pack_weight_tile(&self, tile: u32, code: &(impl Fn(u32, u32) -> u8 + Sync)) -> Vec<u8> {
         let words = self.tile_weight_bytes() / 4;
         let first = tile as usize * words;
+        // Divisions decode a word's origin once; its eight codes lie at fixed offsets from there.
+        let offsets: [(u32, (u32, u32)); WORD_CODES as usize] = std::array::from_fn(|i| {
+            let shift = 16 * (i as u32 & 1) + 4 * (i as u32 >> 1);
+            (shift, self.offset_in_word(shift))
+        });
         let mut bytes = Vec::with_capacity(words * 4);
         for word in first..first + words {
-            let packed = (0..WORD_CODES).fold(0u32, |packed, i| {
-                let slot = Slot { word, shift: 16 * (i & 1) + 4 * (i >> 1) };
-                let code = self.element(slot).map_or(0, |(n, k)| code(n, k) & 15);
-                packed | (code as u32) << slot.shift
-            });
+            let (n, k) = self.word_origin(word);
+            let mut packed = 0;
+            for (shift, (rows, columns)) in offsets {
+                let (n, k) = (n + rows, k + columns);
+                if n < self.n && k < self.k {
+                    packed |= u32::from(code(n, k) & 15) << shift;
+                }
+            }
             bytes.extend_from_slice(&packed.to_le_bytes());
         }
         bytes
@@ -288,18 +310,13 @@ fn gemv_slot(s: &GemvSchedule, steps: u32, row: u32, step: u32, k: u32) -> (usiz
     (load as usize * LANE_BYTES / 4 + (k % 32 / 8) as usize, k % 8 / 2, k % 2)
 }
 
-fn gemv_element(
-    s: &GemvSchedule,
-    steps: u32,
-    word: usize,
-    pair: u32,
-    half: u32,
-) -> (u32, u32, u32) {
+/// Row in the tile, step and k in the step of the weight at bit 0 of a word of the tile.
+fn gemv_origin(s: &GemvSchedule, steps: u32, word: usize) -> (u32, u32, u32) {
     let (load, word) = ((word / 4) as u32, (word % 4) as u32);
     let (lane, slab) = (load % 32, load / 32);
     let (r, step, warp) = (slab % s.rows, slab / s.rows % steps, slab / s.rows / steps);
     let row = warp * s.warp_rows() + r * (32 / s.lanes) + lane / s.lanes;
-    (row, step, lane % s.lanes * 32 + word * 8 + pair * 2 + half)
+    (row, step, lane % s.lanes * 32 + word * 8)
 }
 
 fn mma_slot(s: &MmaSchedule, row: u32, step: u32, k: u32) -> (usize, u32, u32) {
@@ -312,15 +329,14 @@ fn mma_slot(s: &MmaSchedule, row: u32, step: u32, k: u32) -> (usize, u32, u32) {
     (load as usize * LANE_BYTES / 4 + word as usize, row / 8 + 2 * (k / 8), k % 2)
 }
 
-fn mma_element(s: &MmaSchedule, word: usize, pair: u32, half: u32) -> (u32, u32, u32) {
+fn mma_origin(s: &MmaSchedule, word: usize) -> (u32, u32, u32) {
     let (load, word) = ((word / 4) as u32, (word % 4) as u32);
     let (lane, slab) = (load % 32, load / 32);
     let chunks = s.block_k / 64;
     let (chunk, slab) = (slab % chunks, slab / chunks);
     let (row_tile, step) = (slab % (s.block_n / 16), slab / (s.block_n / 16));
     let (g, t) = (lane / 4, lane % 4);
-    let k = chunk * 64 + word * 16 + 2 * t + half + 8 * (pair >> 1);
-    (row_tile * 16 + g + 8 * (pair & 1), step, k)
+    (row_tile * 16 + g, step, chunk * 64 + word * 16 + 2 * t)
 }
 
 #[cfg(test)]

@@ -463,6 +463,16 @@ pub(crate) enum Op {
         b: Slot,
         c: Slot,
     },
+    /// Two 16-bit by 8-bit products; `high` takes the upper two bytes of `b`.
+    Dp2a {
+        high: bool,
+        a_signed: bool,
+        b_signed: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
     Dp4a {
         a_signed: bool,
         b_signed: bool,

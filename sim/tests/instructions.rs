@@ -95,6 +95,11 @@ fn integer_arithmetic_agrees_with_rust() {
             let dot = pairs.map(|(x, y)| i32::from(x as i8) * i32::from(y as i8));
             c.wrapping_add(dot.sum::<i32>() as u32)
         }),
+        ("dp2a.hi.s32.u32 %r5, %r2, %r3, %r4;", |a, b, c| {
+            let low = i32::from(a as i16) * (b >> 16 & 255) as i32;
+            let high = (a as i32 >> 16) * (b >> 24) as i32;
+            c.wrapping_add((low + high) as u32)
+        }),
         ("selp.b32 %r5, 7, %r3, 1;", |_, _, _| 7),
         ("slct.u32.s32 %r5, %r2, %r3, %r4;", |a, b, c| if c as i32 >= 0 { a } else { b }),
         ("mul.wide.s16 %r5, %rs1, %rs2;", |a, b, _| {

@@ -35,6 +35,7 @@ pub(super) const ROWS: &[Row] = &[
     row("bfe <u32|s32|u64|s64>", "9.7.1.19", bfe),
     row("bfi <b32|b64>", "9.7.1.20", bfi),
     row("dp4a <u32|s32> <u32|s32>", "9.7.1.23", dp4a),
+    row("dp2a <lo|hi> <u32|s32> <u32|s32>", "9.7.1.24", dp2a),
     row(
         "setp <eq|ne|lt|le|gt|ge|lo|ls|hi|hs> [and|or|xor] <b16|u16|s16|b32|u32|s32|b64|u64|s64>",
         "9.7.6.2",
@@ -205,6 +206,14 @@ fn dp4a(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let (a, b, c) = (o.source(1, 32)?, o.source(2, 32)?, o.source(3, 32)?);
     let (a_signed, b_signed) = (m.get(0) == "s32", m.get(1) == "s32");
     Ok(Op::Dp4a { a_signed, b_signed, d: o.destination(0, 32)?, a, b, c })
+}
+
+fn dp2a(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(4..=4)?;
+    let (a, b, c) = (o.source(1, 32)?, o.source(2, 32)?, o.source(3, 32)?);
+    let (a_signed, b_signed) = (m.get(1) == "s32", m.get(2) == "s32");
+    let d = o.destination(0, 32)?;
+    Ok(Op::Dp2a { high: m.get(0) == "hi", a_signed, b_signed, d, a, b, c })
 }
 
 /// Comparison named by a modifier; `lo ls hi hs` are unsigned whatever the type.

@@ -319,18 +319,28 @@ pub(crate) fn sad(w: &mut Warp, mask: u32, ty: IntType, slots: [Slot; 4]) {
     }
 }
 
+/// Part `index` of a word, `bits` wide, as its signedness reads it.
+fn part(word: u32, index: u32, bits: u32, signed: bool) -> i32 {
+    let top_aligned = word >> (bits * index) << (32 - bits);
+    if signed {
+        top_aligned as i32 >> (32 - bits)
+    } else {
+        (top_aligned >> (32 - bits)) as i32
+    }
+}
+
 pub(crate) fn dp4a(w: &mut Warp, mask: u32, signs: [bool; 2], slots: [Slot; 4]) {
-    let byte = |word: u32, i: u32, signed: bool| {
-        let byte = (word >> (8 * i)) as u8;
-        if signed {
-            i32::from(byte as i8)
-        } else {
-            i32::from(byte)
-        }
-    };
     map3(w, mask, slots, |a, b, c| {
-        let dot: i32 = (0..4).map(|i| byte(a, i, signs[0]) * byte(b, i, signs[1])).sum();
-        c.wrapping_add(dot as u32)
+        let product = |i: u32| part(a, i, 8, signs[0]) * part(b, i, 8, signs[1]);
+        c.wrapping_add((0..4).map(product).sum::<i32>() as u32)
+    });
+}
+
+pub(crate) fn dp2a(w: &mut Warp, mask: u32, high: bool, signs: [bool; 2], slots: [Slot; 4]) {
+    let first = if high { 2 } else { 0 };
+    map3(w, mask, slots, |a, b, c| {
+        let product = |i: u32| part(a, i, 16, signs[0]) * part(b, first + i, 8, signs[1]);
+        c.wrapping_add((0..2).map(product).sum::<i32>() as u32)
     });
 }
 

@@ -176,6 +176,9 @@ fn execute(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask:
         Op::FunnelShift { left, wrap, d, a, b, c } => {
             bits::funnel_shift(w, mask, left, wrap, [d, a, b, c]);
         }
+        Op::Dp2a { high, a_signed, b_signed, d, a, b, c } => {
+            int::dp2a(w, mask, high, [a_signed, b_signed], [d, a, b, c]);
+        }
         Op::Dp4a { a_signed, b_signed, d, a, b, c } => {
             int::dp4a(w, mask, [a_signed, b_signed], [d, a, b, c]);
         }
