@@ -21,7 +21,6 @@ mod awq;
 mod checkpoint;
 mod config;
 mod error;
-mod formula;
 mod linear;
 mod name;
 pub mod presets;

@@ -1,7 +1,7 @@
 //! A decoded linear layer: logical codes and group parameters, free of any file's packing.
 
-use crate::formula::Formula;
 use half::f16;
+use qtune_ir::dequant::CodeTable;
 use qtune_ir::WeightSpec;
 use rayon::prelude::*;
 
@@ -234,30 +234,30 @@ impl QuantizedLinear {
     /// If `spec.expr` is not an expression of `q` and the parameters, which no reader produces.
     pub fn dequantize(&self) -> Vec<f32> {
         let mut weights = vec![0.0; self.n * self.k];
-        let names: Vec<&str> = self.spec.params.iter().map(|param| param.name.as_str()).collect();
-        let formula =
-            Formula::parse(&self.spec.expr, &names).expect("an expression of the registry");
+        let table = CodeTable::new(&self.spec).expect("an expression of the registry");
         weights.par_chunks_mut(self.k.max(1)).enumerate().for_each_init(
             || vec![0u8; self.k],
             |codes, (n, row)| {
                 self.codes.unpack_row(n, codes);
-                self.dequantize_row(&formula, n, codes, row);
+                self.dequantize_row(&table, n, codes, row);
             },
         );
         weights
     }
 
     /// One row. A group has few codes and many weights, so each code's value is computed once.
-    fn dequantize_row(&self, formula: &Formula, n: usize, codes: &[u8], row: &mut [f32]) {
+    fn dequantize_row(&self, table: &CodeTable, n: usize, codes: &[u8], row: &mut [f32]) {
         let mut params = vec![0.0; self.params.len()];
-        let mut value_of = vec![0.0; 1 << self.codes.bits()];
+        let mut exact = vec![0.0; 1 << self.codes.bits()];
+        let mut value_of = vec![0.0; exact.len()];
         let groups = codes.chunks(self.group_size()).zip(row.chunks_mut(self.group_size()));
         for (group, (codes, weights)) in groups.enumerate() {
             for (value, param) in params.iter_mut().zip(&self.params) {
                 *value = param.values.get(n * self.groups() + group);
             }
-            for (code, value) in value_of.iter_mut().enumerate() {
-                *value = self.rounding.round(formula.value(code as f64, &params));
+            table.fill(&params, &mut exact);
+            for (value, exact) in value_of.iter_mut().zip(&exact) {
+                *value = self.rounding.round(*exact);
             }
             for (weight, code) in weights.iter_mut().zip(codes) {
                 *weight = value_of[usize::from(*code)];

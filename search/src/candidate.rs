@@ -43,3 +43,92 @@ impl Candidate {
             .then_with(|| self.text.cmp(&other.text))
     }
 }
+
+/// Times within this factor of the best are the same to the cost model. Its absolute error is
+/// larger, but mostly common to the schedules of one problem.
+const MODEL_NOISE: f64 = 1.05;
+/// Matrices of at least this many bytes must keep [`IN_FLIGHT`] bytes under way.
+const LARGE_MATRIX: u64 = 8 << 20;
+/// Bytes of loads in flight per SM that hide DRAM's latency (Little's law: 4.8 TB/s times 0.8 us
+/// over 132 SMs is 29 KB; loads are not spread evenly).
+const IN_FLIGHT: u64 = 40 << 10;
+/// Instructions per weight nearer than this are the same.
+const INSTRUCTIONS_STEP: f64 = 0.05;
+
+/// The order in which candidates of one problem deserve to win when nothing is timed: of those
+/// that are as fast as the best within the model's noise, and keep enough loads in flight, the one
+/// with the fewest instructions per weight leaves most room for what the model does not see.
+pub(crate) struct Preference {
+    fastest_us: f64,
+    in_flight: u64,
+}
+
+impl Preference {
+    /// The preference among `candidates`.
+    pub fn among<'a>(
+        problem: &Problem,
+        spec: &WeightSpec,
+        candidates: impl Iterator<Item = &'a Candidate>,
+    ) -> Preference {
+        let large = spec.compulsory_bytes(problem.n, problem.k) >= LARGE_MATRIX;
+        Preference {
+            fastest_us: candidates.map(|c| c.estimate.time_us).fold(f64::INFINITY, f64::min),
+            in_flight: if large { IN_FLIGHT } else { 0 },
+        }
+    }
+
+    /// The preferred first.
+    pub fn order(&self, a: &Candidate, b: &Candidate) -> Ordering {
+        let key = |c: &Candidate| {
+            let near = c.estimate.time_us <= MODEL_NOISE * self.fastest_us;
+            match near && c.estimate.bytes_in_flight_per_sm >= self.in_flight {
+                true => (c.estimate.lane_instructions_per_weight / INSTRUCTIONS_STEP).round(),
+                false => f64::INFINITY,
+            }
+        };
+        key(a).total_cmp(&key(b)).then_with(|| a.order(b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qtune_ir::tile::DequantChoice;
+
+    fn candidate(text: &str, time_us: f64, instructions: f64) -> Candidate {
+        let problem: Problem = "w4a16.awq-g128.f16-f16.n5120.k5120.m16".parse().unwrap();
+        let spec = qtune_formats::resolve(&problem.format).unwrap();
+        let arch = Arch::named("h200").unwrap();
+        let choice = DequantChoice { term: "(sum x)".into(), instructions_per_weight: 1.0 };
+        let schedule = format!("{text} dequant=(sum x)").parse().unwrap();
+        let mut candidate = Candidate::new((&problem, &spec, &arch), &schedule, &choice, 1);
+        candidate.estimate.time_us = time_us;
+        candidate.estimate.lane_instructions_per_weight = instructions;
+        candidate
+    }
+
+    const WIDE: &str = "mma tile=16x128x256 warps=2x2 stages=3 split=2 swizzle=xor raster=rows";
+    const DEEP: &str = "mma tile=16x128x256 warps=2x2 stages=4 split=2 swizzle=xor raster=rows";
+    const LONE: &str = "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 \
+                        cache=normal";
+
+    fn preferred(candidates: [Candidate; 2]) -> String {
+        let problem: Problem = "w4a16.awq-g128.f16-f16.n5120.k5120.m16".parse().unwrap();
+        let spec = qtune_formats::resolve(&problem.format).unwrap();
+        let preference = Preference::among(&problem, &spec, candidates.iter());
+        let first = candidates.into_iter().min_by(|a, b| preference.order(a, b));
+        first.unwrap().text.replace(" dequant=(sum x)", "")
+    }
+
+    #[test]
+    fn inside_the_models_noise_fewer_instructions_are_preferred() {
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.4, 1.5)]), DEEP);
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 11.0, 1.5)]), WIDE);
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.1, 1.99)]), WIDE);
+    }
+
+    #[test]
+    fn too_few_loads_in_flight_are_never_preferred_for_their_instructions() {
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(LONE, 10.1, 1.0)]), WIDE);
+    }
+}

@@ -1,6 +1,6 @@
 //! The court of last resort: candidates that compiled are verified, and the best right one wins.
 
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, Preference};
 use crate::finalist::{Compiled, Finalist};
 use crate::ladder::without_numbers;
 use crate::log::Log;
@@ -87,7 +87,9 @@ impl Judge<'_> {
                 Compiled::Skipped => {}
             }
         }
-        fit.sort_by(|a, b| a.candidate.order(&b.candidate));
+        let Task { problem, spec, .. } = self.task;
+        let preference = Preference::among(problem, spec, fit.iter().map(|f| &f.candidate));
+        fit.sort_by(|a, b| preference.order(&a.candidate, &b.candidate));
         match self.device.evidence() {
             qtune_device::Evidence::Modelled => self.by_model(fit, &mut judgement, log)?,
             qtune_device::Evidence::Timed => timed::by_time(self, fit, &mut judgement, log)?,
@@ -96,7 +98,7 @@ impl Judge<'_> {
         Ok(judgement)
     }
 
-    /// The first in the model's order that passes the full check wins.
+    /// The first in order of preference that passes the full check wins.
     fn by_model(
         &self,
         fit: Vec<Finalist>,
@@ -107,8 +109,12 @@ impl Judge<'_> {
         judgement.default_us = default.map(|f| f.candidate.estimate.time_us);
         for finalist in fit {
             let (text, time_us) = (&finalist.candidate.text, finalist.candidate.estimate.time_us);
-            if judgement.won.is_some() {
-                let reason = self.named(text, "slower by the model");
+            if let Some(won) = &judgement.won {
+                let reason = match time_us < won.time_us {
+                    true => "as fast within the model's noise, but more instructions",
+                    false => "slower by the model",
+                };
+                let reason = self.named(text, reason);
                 judgement.lost.push(Lost { text: text.clone(), time_us, reason });
                 continue;
             }

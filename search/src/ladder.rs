@@ -1,14 +1,19 @@
 //! The rungs: sketches from the tiling e-graph, then neighbours of the best, ranked by the model.
 
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, Preference};
 use crate::neighbours::{neighbours, RUNGS};
 use crate::report::Failures;
 use crate::request::{Limits, Task};
 use crate::terms::Terms;
 use crate::SearchError;
 use qtune_ir::tile::{self, DequantChoice, Options};
-use qtune_ir::{Arch, Schedule};
+use qtune_ir::{Arch, Family, Schedule};
 use std::collections::HashSet;
+
+/// Candidates of one shape that a rung keeps, at most.
+const VARIANTS_OF_SHAPE: usize = 3;
+/// The best of the other family is compiled for comparison up to this many times the best time.
+const FAR_BEHIND: f64 = 1.5;
 
 /// What the ladder found for one problem.
 #[derive(Clone, Debug)]
@@ -43,19 +48,18 @@ impl Ladder<'_> {
     pub fn climb(&self) -> Result<Climb, SearchError> {
         let mut climb = self.sketches()?;
         let mut seen: HashSet<String> = climb.kept.iter().map(|c| c.text.clone()).collect();
-        let mut pool = keep(climb.kept.clone(), self.limits.kept);
+        let mut pool = self.keep(climb.kept.clone(), self.limits.kept);
         for _ in 0..self.limits.passes {
             for rung in RUNGS {
                 let fresh = self.rung(rung, &pool, &mut seen, &mut climb.rejected);
                 climb.ranked += fresh.len();
                 let before: HashSet<String> = pool.iter().map(|c| c.text.clone()).collect();
-                pool = keep(pool.into_iter().chain(fresh).collect(), self.limits.kept);
+                pool = self.keep(pool.into_iter().chain(fresh).collect(), self.limits.kept);
                 let new = pool.iter().filter(|c| !before.contains(&c.text));
                 climb.kept.extend(new.cloned());
             }
         }
-        let all: Vec<Candidate> = unique(climb.kept.iter().chain(&pool).cloned());
-        climb.finalists = keep(all, self.limits.finalists);
+        climb.finalists = self.keep(climb.kept.clone(), self.limits.finalists);
         Ok(climb)
     }
 
@@ -112,7 +116,7 @@ impl Ladder<'_> {
             term: parent.schedule.dequant().into(),
             instructions_per_weight: parent.dequant_cost,
         };
-        let mut schedules = neighbours(&parent.schedule, rung);
+        let mut schedules = neighbours(&parent.schedule, rung, problem.m);
         if rung == 4 {
             schedules.push(parent.schedule.clone());
         }
@@ -143,6 +147,39 @@ impl Ladder<'_> {
         Candidate::new((problem, spec, self.arch), schedule, choice, rung)
     }
 
+    /// The best `count`, the fastest first: by turns the fastest and the most preferred, but few of
+    /// any one shape, so that one shape's variants do not crowd out the others. The best of a
+    /// family that would not be among them joins them, unless it is far behind.
+    fn keep(&self, mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
+        let Task { problem, spec, .. } = self.task;
+        candidates.sort_by(Candidate::order);
+        let preference = Preference::among(problem, spec, candidates.iter());
+        let mut preferred: Vec<&Candidate> = candidates.iter().collect();
+        preferred.sort_by(|a, b| preference.order(a, b));
+        let mut kept: Vec<&Candidate> = Vec::new();
+        for (fast, light) in candidates.iter().zip(preferred) {
+            for candidate in [fast, light] {
+                let shape = shape(&candidate.schedule);
+                let alike = kept.iter().filter(|k| self::shape(&k.schedule) == shape).count();
+                let new = kept.iter().all(|k| k.text != candidate.text);
+                if new && kept.len() < count && alike < VARIANTS_OF_SHAPE {
+                    kept.push(candidate);
+                }
+            }
+        }
+        if let Some(fastest) = candidates.first() {
+            let limit = fastest.estimate.time_us * FAR_BEHIND;
+            let mut near = candidates.iter().filter(|c| c.estimate.time_us <= limit);
+            let other = |c: &&Candidate| {
+                kept.iter().all(|k| k.schedule.family() != c.schedule.family())
+            };
+            kept.extend(near.find(other));
+        }
+        let mut kept: Vec<Candidate> = kept.into_iter().cloned().collect();
+        kept.sort_by(Candidate::order);
+        kept
+    }
+
     /// Why a candidate is left out before it is compiled.
     fn refusal(&self, candidate: &Candidate) -> Option<String> {
         let Task { problem, spec, .. } = self.task;
@@ -157,24 +194,9 @@ impl Ladder<'_> {
     }
 }
 
-/// The best `count`, the fastest first, and the best of a family that would not be among them.
-fn keep(mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
-    candidates.sort_by(Candidate::order);
-    let mut kept: Vec<Candidate> = Vec::new();
-    for candidate in candidates {
-        let family = candidate.schedule.family();
-        let first = kept.iter().all(|k| k.schedule.family() != family);
-        if kept.len() < count || first {
-            kept.push(candidate);
-        }
-    }
-    kept
-}
-
-/// Without repetitions of a text.
-fn unique(candidates: impl Iterator<Item = Candidate>) -> Vec<Candidate> {
-    let mut seen = HashSet::new();
-    candidates.filter(|c| seen.insert(c.text.clone())).collect()
+/// The fields that make a shape: family, tile and threads.
+fn shape(schedule: &Schedule) -> (Family, (u32, u32), u32) {
+    (schedule.family(), schedule.tile(), schedule.threads())
 }
 
 /// A reason as a cause that can be counted: digits become `#`.

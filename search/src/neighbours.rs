@@ -8,9 +8,9 @@ use qtune_ir::{Accumulate, GemvSchedule, MmaSchedule, Raster, Schedule, WeightCa
 /// Rungs of the ladder above the sketches.
 pub(crate) const RUNGS: [u8; 4] = [2, 3, 4, 5];
 
-/// The neighbours that rung `rung` tries. Rung 4 also tries every dequantization term of each, the
-/// schedule itself included.
-pub(crate) fn neighbours(schedule: &Schedule, rung: u8) -> Vec<Schedule> {
+/// The neighbours that rung `rung` tries for a bucket of `tokens` tokens. Rung 4 also tries every
+/// dequantization term of each, the schedule itself included.
+pub(crate) fn neighbours(schedule: &Schedule, rung: u8, tokens: u32) -> Vec<Schedule> {
     match schedule {
         Schedule::Gemv(s) => {
             let found = match rung {
@@ -24,7 +24,7 @@ pub(crate) fn neighbours(schedule: &Schedule, rung: u8) -> Vec<Schedule> {
         Schedule::Mma(s) => {
             let found = match rung {
                 2 => mma_shape(s),
-                3 => mma_memory(s),
+                3 => mma_memory(s, tokens),
                 4 => Vec::new(),
                 _ => mma_depth(s),
             };
@@ -86,12 +86,17 @@ fn mma_shape(s: &MmaSchedule) -> Vec<MmaSchedule> {
     warps_n.chain(warps_k).chain(block_n).chain(block_k).chain([turned]).collect()
 }
 
-fn mma_memory(s: &MmaSchedule) -> Vec<MmaSchedule> {
+fn mma_memory(s: &MmaSchedule, tokens: u32) -> Vec<MmaSchedule> {
     let raster = match s.raster {
         Raster::Rows => Raster::Tokens,
         Raster::Tokens => Raster::Rows,
     };
-    vec![MmaSchedule { raster, ..s.clone() }, MmaSchedule { swizzle: !s.swizzle, ..s.clone() }]
+    let mut found = vec![MmaSchedule { swizzle: !s.swizzle, ..s.clone() }];
+    // With a single token tile every order of blocks is the same.
+    if tokens > s.block_m {
+        found.push(MmaSchedule { raster, ..s.clone() });
+    }
+    found
 }
 
 fn mma_depth(s: &MmaSchedule) -> Vec<MmaSchedule> {
@@ -126,7 +131,7 @@ mod tests {
         for text in SCHEDULES {
             let schedule: Schedule = text.parse().unwrap();
             for rung in RUNGS {
-                for neighbour in neighbours(&schedule, rung) {
+                for neighbour in neighbours(&schedule, rung, 64) {
                     let changed: Vec<String> = fields(&neighbour.to_string())
                         .into_iter()
                         .zip(fields(&schedule.to_string()))
@@ -147,7 +152,7 @@ mod tests {
             let schedule: Schedule = text.parse().unwrap();
             let old = fields(text);
             let mut changed = std::collections::BTreeSet::new();
-            for neighbour in RUNGS.into_iter().flat_map(|rung| neighbours(&schedule, rung)) {
+            for neighbour in RUNGS.into_iter().flat_map(|rung| neighbours(&schedule, rung, 64)) {
                 let new = fields(&neighbour.to_string());
                 changed.extend((0..old.len()).filter(|i| new[*i] != old[*i]));
             }

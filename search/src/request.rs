@@ -37,13 +37,13 @@ impl Effort {
     pub fn limits(self) -> Limits {
         match self {
             Effort::Quick => {
-                Limits { sketches: 12, kept: 4, passes: 1, finalists: 2, verified_row_tiles: 2 }
+                Limits { sketches: 12, kept: 4, passes: 1, finalists: 3, verified_row_tiles: 2 }
             }
             Effort::Normal => {
-                Limits { sketches: 24, kept: 8, passes: 1, finalists: 6, verified_row_tiles: 3 }
+                Limits { sketches: 32, kept: 16, passes: 1, finalists: 12, verified_row_tiles: 4 }
             }
             Effort::Full => {
-                Limits { sketches: 48, kept: 16, passes: 2, finalists: 24, verified_row_tiles: 6 }
+                Limits { sketches: 64, kept: 32, passes: 2, finalists: 40, verified_row_tiles: 8 }
             }
         }
     }

@@ -95,6 +95,15 @@ impl SharedMemory {
         u32::from_le_bytes(bytes)
     }
 
+    /// Four 32-bit words.
+    #[inline(always)]
+    pub(crate) fn load_row(&self, at: usize) -> [u32; 4] {
+        let bytes = &self.data[at..at + 16];
+        std::array::from_fn(|i| {
+            u32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
+        })
+    }
+
     /// Stores the low `bytes` of `value` and defines them.
     #[inline(always)]
     pub(crate) fn store(&mut self, at: usize, bytes: usize, value: u64) {

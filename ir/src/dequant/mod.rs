@@ -79,6 +79,7 @@
 //! [`error_bound`](Evaluator).
 
 mod check;
+mod code_table;
 mod context;
 mod cost;
 mod error_bound;
@@ -94,6 +95,7 @@ mod search;
 mod term;
 
 pub use check::{Lowered, SumSite, HALF2_CHAIN};
+pub use code_table::CodeTable;
 pub use context::{Context, Engine, POSITIONS};
 pub use cost::{CostModel, CostParams, CostParts};
 pub use error_bound::{Bounded, Evaluator};

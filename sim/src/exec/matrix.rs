@@ -8,7 +8,6 @@ use super::memory::{
     Direction,
 };
 use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_f16};
-use super::simd::versions;
 use super::traffic::part_wavefronts;
 use crate::address;
 use crate::block::Block;
@@ -61,7 +60,7 @@ pub(crate) fn ldmatrix(
             if block.checks() {
                 check_shared_read(block, lane, at, 16);
             }
-            *words = std::array::from_fn(|i| block.shared.load32(at + 4 * i));
+            *words = block.shared.load_row(at);
         }
         w.set32(register, mask, &fragment_of(&words, transposed));
     }
@@ -138,89 +137,112 @@ pub(crate) fn movmatrix(block: &mut Block<'_>, w: &mut Warp, d: Slot, a: Slot, m
     w.set32(d, mask, &out);
 }
 
-/// Largest K of the shapes with floating-point operands.
-const MAX_K: usize = 16;
-/// B as rows of K with 8 columns each, A as 16 rows of K, C and D as 16 rows of 8 columns.
-type DenseA = [[f32; MAX_K]; 16];
-type DenseB = [[f32; 8]; MAX_K];
+/// The part of K that one pair of A registers and one B register hold, at most 8 elements.
+type KSlice = [f32; 8];
+/// A as 16 rows of one or two K slices.
+type DenseA = [[KSlice; 2]; 16];
+/// B as one or two K slices, each element k a row of 8 columns.
+type DenseB = [[[f32; 8]; 8]; 2];
+/// C and D as 16 rows of 8 columns.
 type DenseC = [[f32; 8]; 16];
 
 /// How a 32-bit register holds elements.
 #[derive(Clone, Copy)]
-pub(crate) enum Packing {
+enum Packing {
     F16,
     Bf16,
     Tf32,
 }
 
-/// Calls `f(row_or_column, k, value)` for the elements of one operand register.
-///
-/// Registers of A come as (row half, k half) = (r & 1, r >> 1); those of B as k half only.
+/// The elements of an operand register by row (or column) g and k within the slice.
 #[inline(always)]
-fn unpack(packing: Packing, register: &Lanes32, mut f: impl FnMut(usize, usize, f32)) {
+fn unpack(packing: Packing, register: &Lanes32) -> [KSlice; 8] {
+    let low: [f32; LANES];
+    let mut high = [0.0; LANES];
     match packing {
-        Packing::Tf32 => {
-            for lane in 0..LANES {
-                f(lane / 4, lane % 4, f32::from_bits(register[lane] & 0xFFFF_E000));
-            }
+        Packing::F16 => {
+            low = each_lane!(|lane| f16_to_f32(register[lane] & 0xFFFF));
+            high = each_lane!(|lane| f16_to_f32(register[lane] >> 16));
         }
-        Packing::F16 | Packing::Bf16 => {
-            let (low, high): ([f32; LANES], [f32; LANES]) = if matches!(packing, Packing::F16) {
-                (
-                    each_lane!(|lane| f16_to_f32(register[lane] & 0xFFFF)),
-                    each_lane!(|lane| f16_to_f32(register[lane] >> 16)),
-                )
+        Packing::Bf16 => {
+            low = each_lane!(|lane| bf16_to_f32(register[lane] & 0xFFFF));
+            high = each_lane!(|lane| f32::from_bits(register[lane] & 0xFFFF_0000));
+        }
+        // One element per register: k = t, the slice has 4.
+        Packing::Tf32 => low = each_lane!(|lane| f32::from_bits(register[lane] & 0xFFFF_E000)),
+    }
+    let mut rows = [[0.0; 8]; 8];
+    for g in 0..8 {
+        for t in 0..4 {
+            if matches!(packing, Packing::Tf32) {
+                rows[g][t] = low[4 * g + t];
             } else {
-                (
-                    each_lane!(|lane| bf16_to_f32(register[lane] & 0xFFFF)),
-                    each_lane!(|lane| f32::from_bits(register[lane] & 0xFFFF_0000)),
-                )
-            };
-            for lane in 0..LANES {
-                let (g, t) = (lane / 4, lane % 4);
-                f(g, 2 * t, low[lane]);
-                f(g, 2 * t + 1, high[lane]);
+                rows[g][2 * t] = low[4 * g + t];
+                rows[g][2 * t + 1] = high[4 * g + t];
             }
         }
     }
+    rows
 }
 
 /// One matrix product on registers of any floating-point format.
-pub(crate) struct FloatMma<'a> {
+struct FloatMma<'a> {
     packing: Packing,
-    k: usize,
+    /// K slices: 1 or 2.
+    slices: usize,
     a: [&'a Lanes32; 4],
     b: [&'a Lanes32; 2],
 }
 
-versions! {
-    /// c += a * b, in f32 with one rounding per step, k increasing.
-    ///
-    /// Products of 11-bit (or 8-bit) mantissas are exact in f32. The device's own order and
-    /// truncation differ (Fasi et al. 2021), so results match to a tolerance, not to the bit.
-    pub(crate) fn accumulate(m: &FloatMma<'_>, c: &mut DenseC) -> () {
-        let mut a: DenseA = [[0.0; MAX_K]; 16];
-        let mut b: DenseB = [[0.0; 8]; MAX_K];
-        // Half formats pack 8 k values into a register, tf32 has 4.
-        let step = if matches!(m.packing, Packing::Tf32) { 4 } else { 8 };
-        for half in 0..m.k / step {
-            for row_half in 0..2 {
-                unpack(m.packing, m.a[2 * half + row_half], |g, k, value| {
-                    a[g + 8 * row_half][k + step * half] = value;
-                });
+/// c += a * b, in f32 with one rounding per step, k increasing.
+///
+/// Products of 11-bit (or 8-bit) mantissas are exact in f32, so a fused and a separate addition
+/// give the same. The device's own order and truncation differ (Fasi et al. 2021), so results match
+/// to a tolerance, not to the bit.
+#[inline(always)]
+fn accumulate_body<const FUSED: bool>(m: &FloatMma<'_>, c: &mut DenseC) {
+    let mut a: DenseA = [[[0.0; 8]; 2]; 16];
+    let mut b: DenseB = [[[0.0; 8]; 8]; 2];
+    let slices = m.slices.min(2);
+    for slice in 0..slices {
+        let upper = unpack(m.packing, m.a[2 * slice]);
+        let lower = unpack(m.packing, m.a[2 * slice + 1]);
+        let columns = unpack(m.packing, m.b[slice]);
+        for g in 0..8 {
+            a[g][slice] = upper[g];
+            a[g + 8][slice] = lower[g];
+            for k in 0..8 {
+                b[slice][k][g] = columns[g][k];
             }
-            unpack(m.packing, m.b[half], |g, k, value| b[k + step * half][g] = value);
         }
+    }
+    let step = if matches!(m.packing, Packing::Tf32) { 4 } else { 8 };
+    for slice in 0..slices {
         for (row, sums) in a.iter().zip(c.iter_mut()) {
             let mut sum = *sums;
-            for (x, columns) in row.iter().zip(&b).take(m.k) {
+            for (x, columns) in row[slice][..step].iter().zip(&b[slice]) {
                 for (s, y) in sum.iter_mut().zip(columns) {
-                    *s += x * y;
+                    *s = if FUSED { x.mul_add(*y, *s) } else { *s + x * y };
                 }
             }
             *sums = sum;
         }
     }
+}
+
+fn accumulate(m: &FloatMma<'_>, c: &mut DenseC) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn fast(m: &FloatMma<'_>, c: &mut DenseC) {
+            accumulate_body::<true>(m, c);
+        }
+        if super::simd::has_avx2() {
+            // SAFETY: the features were detected just above.
+            return unsafe { fast(m, c) };
+        }
+    }
+    accumulate_body::<false>(m, c);
 }
 
 /// Registers C or D as a dense matrix of f32, and back.
@@ -280,9 +302,10 @@ pub(crate) fn mma(block: &mut Block<'_>, w: &mut Warp, m: &Mma, mask: u32) {
         MmaInput::Tf32 => Packing::Tf32,
         MmaInput::Int8 { a_signed, b_signed } => return mma_int8(w, m, [a_signed, b_signed], mask),
     };
+    let slice_k = if m.input == MmaInput::Tf32 { 4 } else { 8 };
     let operands = FloatMma {
         packing,
-        k: usize::from(m.k),
+        slices: usize::from(m.k) / slice_k,
         a: m.a.map(|slot| w.get32(slot)),
         b: m.b.map(|slot| w.get32(slot)),
     };

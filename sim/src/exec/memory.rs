@@ -327,16 +327,7 @@ fn load_global(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes6
         if block.checks() {
             check_defined(block, group, size as u32);
         }
-        let context = block.context;
-        let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
-        let bytes = u32::from(access.bytes);
-        for lane in lanes(group.mask) {
-            let offset = group.offsets[lane] as usize;
-            for element in 0..access.count as usize {
-                let value = buffer.load(offset + element * bytes as usize, bytes);
-                write_element(w, access, element, lane, value);
-            }
-        }
+        copy_loaded(block, w, access, group);
     });
     if loaded != mask {
         clear_destination(w, access, mask & !loaded);
@@ -361,6 +352,31 @@ fn load_shared(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes6
     }
     if good != mask {
         clear_destination(w, access, mask & !good);
+    }
+}
+
+/// Moves the data of a checked global load into registers.
+fn copy_loaded(block: &Block<'_>, w: &mut Warp, access: &Access, group: &GlobalGroup) {
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+    if access.bytes == 4 && !access.wide {
+        // Nearly all traffic: 32-bit words, register by register.
+        for (element, &slot) in access.registers[..usize::from(access.count)].iter().enumerate() {
+            let register = &mut w.r32[slot as usize];
+            for lane in lanes(group.mask) {
+                let offset = group.offsets[lane] as usize + 4 * element;
+                register[lane] = buffer.load(offset, 4) as u32;
+            }
+        }
+        return;
+    }
+    let bytes = u32::from(access.bytes);
+    for lane in lanes(group.mask) {
+        let offset = group.offsets[lane] as usize;
+        for element in 0..access.count as usize {
+            let value = buffer.load(offset + element * bytes as usize, bytes);
+            write_element(w, access, element, lane, value);
+        }
     }
 }
 

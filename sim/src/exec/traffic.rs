@@ -105,23 +105,20 @@ pub(crate) fn shared_request(addresses: &[u32; LANES], mask: u32, size: u32) -> 
 /// `128 / unit` such units side by side.
 pub(crate) fn part_wavefronts(addresses: &[u32], part: u32, unit: u32) -> u64 {
     let groups = (128 / unit) as usize;
-    let mut seen = [u32::MAX; 32];
+    let shift = unit.trailing_zeros();
     let mut taken = 0u32;
     for lane in lanes(part) {
-        let id = addresses[lane] / unit;
-        let group = id as usize % groups;
-        if taken >> group & 1 == 0 {
-            taken |= 1 << group;
-            seen[group] = id;
-        } else if seen[group] != id {
-            return conflicting(addresses, part, unit, groups);
-        }
+        taken |= 1 << ((addresses[lane] >> shift) as usize % groups);
     }
-    1
+    if taken.count_ones() == part.count_ones() {
+        1
+    } else {
+        most_in_one_group(addresses, part, unit, groups)
+    }
 }
 
-/// The most distinct units in one bank group.
-fn conflicting(addresses: &[u32], part: u32, unit: u32, groups: usize) -> u64 {
+/// The most distinct units in one bank group; equal ones are a broadcast.
+fn most_in_one_group(addresses: &[u32], part: u32, unit: u32, groups: usize) -> u64 {
     let mut ids = [0u32; LANES];
     let mut count = 0;
     for lane in lanes(part) {

@@ -5,7 +5,7 @@ use crate::exit::flatten;
 use crate::output;
 use crate::table::{Align, Table};
 use qtune_device::Device;
-use qtune_search::{TuneReport, WinnerReport};
+use qtune_search::{Failures, TuneReport, WinnerReport};
 use serde_json::{json, Value};
 use std::time::Duration;
 
@@ -75,15 +75,27 @@ pub fn json(report: &TuneReport, device: &dyn Device, took: Duration) -> Value {
     value
 }
 
+/// Causes that are listed; the trial log has all of them.
+const CAUSES_SHOWN: usize = 3;
+
+/// The commonest reasons for which candidates were left out.
+fn failures(failures: &Failures) -> Option<String> {
+    let mut causes: Vec<(&String, &usize)> = failures.iter().collect();
+    causes.sort_by_key(|(cause, count)| (std::cmp::Reverse(**count), *cause));
+    let shown: Vec<String> =
+        causes.iter().take(CAUSES_SHOWN).map(|(cause, count)| format!("{count} {cause}")).collect();
+    let rest: usize = causes.iter().skip(CAUSES_SHOWN).map(|(_, count)| **count).sum();
+    let rest = if rest > 0 { format!("; {rest} for other reasons") } else { String::new() };
+    (!shown.is_empty()).then(|| format!("left out: {}{rest}", shown.join("; ")))
+}
+
 /// What people want to know besides the winners, on stderr.
 pub fn tell(report: &TuneReport) {
     for (problem, reason) in &report.without {
         output::error(&flatten(&format!("no kernel for {problem}: {reason}")));
     }
-    let failures: Vec<String> =
-        report.failures.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
-    if !failures.is_empty() {
-        output::note(format_args!("candidates that failed: {}", failures.join(", ")));
+    if let Some(line) = failures(&report.failures) {
+        output::note(line);
     }
     if report.winners.iter().any(|winner| !winner.from_cache) {
         output::note(format_args!("trial log: {}", report.trial_log.display()));

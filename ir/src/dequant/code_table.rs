@@ -1,0 +1,59 @@
+//! What a format says: the exact weight of every code, in f64.
+
+use super::{source, Context, DequantError, Engine, GroupValues, Lowered, Term};
+use crate::{DType, WeightSpec};
+use egg::Id;
+
+/// A format's expression, ready to be evaluated for all codes at once.
+///
+/// ```
+/// use qtune_ir::dequant::CodeTable;
+/// use qtune_ir::{Group, Param, ParamType, WeightSpec};
+/// let s = Param { name: "s".into(), dtype: ParamType::F16 };
+/// let (name, expr) = ("test".into(), "(* (- q 8) s)".into());
+/// let spec = WeightSpec { name, bits: 4, group: Group::Channel, params: vec![s], expr };
+/// let mut weights = [0.0; 16];
+/// CodeTable::new(&spec)?.fill(&[0.5], &mut weights);
+/// assert_eq!((weights[0], weights[15]), (-4.0, 3.5));
+/// # Ok::<(), qtune_ir::dequant::DequantError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct CodeTable {
+    ctx: Context,
+    term: Term,
+    weight: Id,
+    codes: Vec<u32>,
+    ones: Vec<f64>,
+}
+
+impl CodeTable {
+    /// The table of a format.
+    ///
+    /// # Errors
+    /// [`DequantError`] if the format's expression is not one of a weight.
+    pub fn new(spec: &WeightSpec) -> Result<CodeTable, DequantError> {
+        // Values do not depend on engine and activations; these take every format.
+        let ctx = Context { act: DType::F32, engine: Engine::F32, spec: spec.clone() };
+        let term = source(&ctx)?;
+        let weight = Lowered::new(&term, &ctx)?.sums.first().and_then(|sum| sum.weight);
+        let weight = weight.unwrap_or(term.root());
+        let codes: Vec<u32> = (0..=ctx.code_max()).collect();
+        let ones = vec![1.0; codes.len()];
+        Ok(CodeTable { ctx, term, weight, codes, ones })
+    }
+
+    /// Sets `weights[q]` to the exact weight of code `q` for every code that fits, given the group
+    /// parameters in the order of [`WeightSpec::params`].
+    pub fn fill(&self, params: &[f64], weights: &mut [f64]) {
+        let group = GroupValues {
+            ctx: &self.ctx,
+            params,
+            codes: &self.codes,
+            positions: &self.ones,
+            activations: &self.ones,
+        };
+        for (code, weight) in weights.iter_mut().enumerate() {
+            *weight = group.weight(&self.term, self.weight, code);
+        }
+    }
+}
