@@ -6,14 +6,15 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging. `QTUNE_LOG` holds directives such as `qtune_search=debug`; without it `-v`
 /// shows information and `-vv` everything.
 pub fn start(verbose: u8) {
-    let level = match verbose {
-        0 => "error",
-        1 => "info",
-        _ => "debug",
+    // What sled and egg log through the `log` crate is about themselves: what matters of it comes
+    // back to qtune as an error, and is told as one.
+    let directives = match verbose {
+        0 => "error,egg=off,sled=off",
+        1 => "info,egg=warn,sled=warn",
+        _ => "debug,egg=warn,sled=warn",
     };
-    let filter = EnvFilter::try_from_env("QTUNE_LOG")
-        // egg and sled log through `log`, far below what `-vv` is for.
-        .unwrap_or_else(|_| EnvFilter::new(format!("{level},egg=warn,sled=error")));
+    let filter =
+        EnvFilter::try_from_env("QTUNE_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
     let color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)

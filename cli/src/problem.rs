@@ -2,6 +2,7 @@
 
 use crate::exit::usage;
 use anyhow::Context;
+use qtune_codegen::CodegenError;
 use qtune_ir::{Arch, DType, Family, Group, Problem, Schedule, WeightSpec};
 use qtune_runtime::BUCKETS;
 use qtune_verify::default_schedule;
@@ -83,16 +84,20 @@ pub fn bucket(m: u32) -> u32 {
     BUCKETS.into_iter().find(|bucket| *bucket >= m).unwrap_or(m)
 }
 
-/// Refuses a schedule that is not legal for the problem.
+/// Refuses a schedule from the command line that no kernel can be generated for.
 pub fn check_schedule(
     schedule: &Schedule,
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
 ) -> anyhow::Result<()> {
-    let refused =
-        |reason| usage(format!("--schedule is not legal for {}: {reason}", problem.at(arch)));
-    schedule.check(problem, spec, arch).map_err(refused)
+    match qtune_codegen::generate(problem, spec, schedule, arch) {
+        Ok(_) => Ok(()),
+        Err(error @ (CodegenError::Rejected(_) | CodegenError::Term(_))) => {
+            Err(usage(format!("--schedule is not legal for {}: {error}", problem.at(arch))))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The schedule that is used where nothing has been tuned, of one family if that is wanted.

@@ -109,14 +109,14 @@ impl State {
     fn text(&self) -> String {
         let mut parts = vec![self.eta()];
         if let Some(problem) = self.under_way.values().next_back() {
+            let best = problem.best.map_or_else(String::new, |(time_us, roof)| {
+                format!(" best {time_us:.2} us ({:.0} % of the roof)", roof * 100.0)
+            });
+            parts.push(format!("{}{best}", problem.name));
             let Tally { proposed, compiled, rejected, verified, .. } = problem.tally;
             parts.push(format!(
-                "{}: {proposed} ranked, {compiled} compiled, {rejected} rejected, {verified} verified",
-                problem.name
+                "{proposed} ranked, {compiled} compiled, {rejected} rejected, {verified} verified"
             ));
-            if let Some((time_us, roof)) = problem.best {
-                parts.push(format!("best {time_us:.2} us ({:.0} % of the roof)", roof * 100.0));
-            }
         }
         parts.join(", ")
     }

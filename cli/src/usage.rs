@@ -57,7 +57,7 @@ fn one_line(message: &str) -> String {
     let usage = message.find("\nUsage:").unwrap_or(message.len());
     let more = message.find("\nFor more information").unwrap_or(message.len());
     let lines = message[..usage.min(more)].lines().map(str::trim).filter(|line| !line.is_empty());
-    let text = lines.collect::<Vec<_>>().join(" ");
+    let text = lines.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
     format!("{text}; --help shows the usage")
 }
 

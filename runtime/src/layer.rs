@@ -43,7 +43,6 @@ pub struct LinearLayer<'r> {
     runtime: &'r Runtime,
     path: String,
     problem: Problem,
-    weights: QuantizedLinear,
     packed: Vec<Packed>,
     bias: Buffer,
     kernels: BTreeMap<u32, ReadyKernel>,
@@ -105,13 +104,12 @@ impl<'r> LinearLayer<'r> {
             kernels: BTreeMap::new(),
             workspace: Mutex::new(Workspace::empty(device)?),
             problem,
-            weights,
         };
         for tokens in options.tokens {
             let bucket = bucket(*tokens);
             if !layer.kernels.contains_key(&bucket) {
-                let found = runtime.find(&layer.problem.with_m(bucket), &layer.weights.spec)?;
-                layer.add(bucket, found, options.progress)?;
+                let found = runtime.find(&layer.problem.with_m(bucket), &weights.spec)?;
+                layer.add(bucket, found, &weights, options.progress)?;
             }
         }
         Ok(layer)
@@ -122,6 +120,7 @@ impl<'r> LinearLayer<'r> {
         &mut self,
         bucket: u32,
         found: Found,
+        weights: &QuantizedLinear,
         progress: &dyn Fn(u32, u32),
     ) -> Result<(), RuntimeError> {
         let device = self.runtime.device();
@@ -130,7 +129,7 @@ impl<'r> LinearLayer<'r> {
         let packed = match self.packed.iter().position(|packed| packed.layout_id == id) {
             Some(index) => index,
             None => {
-                self.packed.push(packing::pack(device, &self.weights, layout, progress)?);
+                self.packed.push(packing::pack(device, weights, layout, progress)?);
                 self.packed.len() - 1
             }
         };
@@ -144,9 +143,9 @@ impl<'r> LinearLayer<'r> {
         &self.path
     }
 
-    /// The decoded weights: what every kernel is judged by.
-    pub fn weights(&self) -> &QuantizedLinear {
-        &self.weights
+    /// What the layer computes, for one token.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
     }
 
     /// The kernel that serves `tokens` tokens, and where it came from.

@@ -40,8 +40,9 @@ fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias
     let runtime = runtime(nvrtc, None);
     let tokens = [1, 7, 16, 33, 130];
     let options = LoadOptions { act: DType::F16, tokens: &tokens, progress: &|_, _| {} };
-    let layer = LinearLayer::load(&runtime, &golden(BIASED.0), BIASED.1, &options).unwrap();
-    let weights = layer.weights();
+    let checkpoint = golden(BIASED.0);
+    let layer = LinearLayer::load(&runtime, &checkpoint, BIASED.1, &options).unwrap();
+    let weights = checkpoint.load_layer(BIASED.1).unwrap();
     let (n, k, w) = (weights.n, weights.k, weights.dequantize());
     let bias = weights.bias.as_ref().expect("this layer has a bias");
     for m in tokens {

@@ -46,7 +46,10 @@ impl Candidate {
 
 /// Times within this factor of the best are the same to the cost model. Its absolute error is
 /// larger, but mostly common to the schedules of one problem.
-const MODEL_NOISE: f64 = 1.05;
+const MODEL_NOISE: f64 = 1.1;
+/// What the model may miss of each further token tile, as a share of the time: it has the weights
+/// come from L2 without delay.
+const REREAD: f64 = 0.06;
 /// Matrices of at least this many bytes must keep [`IN_FLIGHT`] bytes under way.
 const LARGE_MATRIX: u64 = 8 << 20;
 /// Bytes of loads in flight per SM that hide DRAM's latency (Little's law: 4.8 TB/s times 0.8 us
@@ -54,11 +57,14 @@ const LARGE_MATRIX: u64 = 8 << 20;
 const IN_FLIGHT: u64 = 40 << 10;
 /// Instructions per weight nearer than this are the same.
 const INSTRUCTIONS_STEP: f64 = 0.05;
+/// Of equally many instructions, times that differ by less than this share are the same.
+const TIME_STEP: f64 = 0.005;
 
 /// The order in which candidates of one problem deserve to win when nothing is timed: of those
 /// that are as fast as the best within the model's noise, and keep enough loads in flight, the one
 /// with the fewest instructions per weight leaves most room for what the model does not see.
 pub(crate) struct Preference {
+    tokens: u32,
     fastest_us: f64,
     in_flight: u64,
 }
@@ -72,21 +78,36 @@ impl Preference {
     ) -> Preference {
         let large = spec.compulsory_bytes(problem.n, problem.k) >= LARGE_MATRIX;
         Preference {
+            tokens: problem.m,
             fastest_us: candidates.map(|c| c.estimate.time_us).fold(f64::INFINITY, f64::min),
             in_flight: if large { IN_FLIGHT } else { 0 },
         }
     }
 
-    /// The preferred first.
+    /// The preferred first. Of equals the one nearer to the sketches: what the model does not price
+    /// stays as the tiling set it.
     pub fn order(&self, a: &Candidate, b: &Candidate) -> Ordering {
-        let key = |c: &Candidate| {
-            let near = c.estimate.time_us <= MODEL_NOISE * self.fastest_us;
-            match near && c.estimate.bytes_in_flight_per_sm >= self.in_flight {
-                true => (c.estimate.lane_instructions_per_weight / INSTRUCTIONS_STEP).round(),
-                false => f64::INFINITY,
-            }
+        let steps = |value: f64, step: f64| (value / step).round();
+        let key = |c: &Candidate| match self.near(c)
+            && c.estimate.bytes_in_flight_per_sm >= self.in_flight
+        {
+            true => steps(c.estimate.lane_instructions_per_weight, INSTRUCTIONS_STEP),
+            false => f64::INFINITY,
         };
-        key(a).total_cmp(&key(b)).then_with(|| a.order(b))
+        let time = |c: &Candidate| steps(c.estimate.time_us / self.fastest_us, TIME_STEP);
+        key(a)
+            .total_cmp(&key(b))
+            .then(time(a).total_cmp(&time(b)))
+            .then(a.rung.cmp(&b.rung))
+            .then_with(|| a.order(b))
+    }
+
+    /// Whether a candidate is as fast as the best within the model's noise, the weights that
+    /// further token tiles read again held against it.
+    fn near(&self, candidate: &Candidate) -> bool {
+        let again = self.tokens.div_ceil(candidate.schedule.tile().1) - 1;
+        let time_us = candidate.estimate.time_us * (1.0 + REREAD * f64::from(again));
+        time_us <= MODEL_NOISE * self.fastest_us
     }
 }
 
@@ -122,9 +143,17 @@ mod tests {
 
     #[test]
     fn inside_the_models_noise_fewer_instructions_are_preferred() {
-        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.4, 1.5)]), DEEP);
-        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 11.0, 1.5)]), WIDE);
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.9, 1.5)]), DEEP);
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 11.1, 1.5)]), WIDE);
         assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.1, 1.99)]), WIDE);
+    }
+
+    #[test]
+    fn further_token_tiles_must_be_nearer_to_the_best() {
+        let narrow = DEEP.replace("16x128", "8x128");
+        let wide = candidate(WIDE, 10.0, 2.0);
+        assert_eq!(preferred([wide.clone(), candidate(&narrow, 10.6, 1.2)]), WIDE);
+        assert_eq!(preferred([wide, candidate(&narrow, 10.2, 1.2)]), narrow);
     }
 
     #[test]

@@ -60,11 +60,7 @@ fn derive_term(
 
 /// The rules behind a schedule as a record stores them: `tile:NAME` in order, then `dequant:NAME`.
 /// A part that the rules do not reach, as of a schedule written by hand, is left out.
-pub(crate) fn derivation(
-    problem: &Problem,
-    spec: &WeightSpec,
-    schedule: &Schedule,
-) -> Vec<String> {
+pub(crate) fn derivation(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Vec<String> {
     let mut rules = Vec::new();
     match tile::explain(problem, schedule, &tile::Options::default()) {
         Ok(found) => rules.extend(found.steps.iter().map(|step| format!("{TILE}{}", step.rule))),
@@ -113,8 +109,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn best(m: u32, n: u32, k: u32) -> (Problem, WeightSpec, Schedule) {
-        let problem: Problem =
-            format!("w4a16.awq-g128.f16-f16.n{n}.k{k}.m{m}").parse().unwrap();
+        let problem: Problem = format!("w4a16.awq-g128.f16-f16.n{n}.k{k}.m{m}").parse().unwrap();
         let spec = qtune_formats::resolve(&problem.format).unwrap();
         let arch = Arch::named("h200").unwrap();
         let task = Task { name: "w".into(), problem: problem.clone(), spec: spec.clone() };

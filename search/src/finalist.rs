@@ -52,12 +52,7 @@ pub(crate) fn compile_all(
     candidates.into_par_iter().map(one).collect()
 }
 
-fn compile(
-    task: &Task,
-    arch: &Arch,
-    compiler: &dyn Compiler,
-    candidate: Candidate,
-) -> Compiled {
+fn compile(task: &Task, arch: &Arch, compiler: &dyn Compiler, candidate: Candidate) -> Compiled {
     let Task { problem, spec, .. } = task;
     let kernel = match qtune_codegen::generate(problem, spec, &candidate.schedule, arch) {
         Ok(kernel) => kernel,
@@ -83,9 +78,8 @@ fn unfit(image: &KernelImage, arch: &Arch) -> Option<String> {
     if resources.spill_bytes > 0 {
         return Some(format!("it spills {} bytes of registers", resources.spill_bytes));
     }
-    (resident(image, arch) == 0).then(|| {
-        format!("{} registers per thread: no block fits on an SM", resources.registers)
-    })
+    (resident(image, arch) == 0)
+        .then(|| format!("{} registers per thread: no block fits on an SM", resources.registers))
 }
 
 fn resident(image: &KernelImage, arch: &Arch) -> u32 {
@@ -105,13 +99,12 @@ fn refine(
     image: &KernelImage,
 ) -> Estimate {
     let modelled = &candidate.estimate;
-    let counted = machine_code::main_loop_instructions(image, spec)
+    let counted = machine_code::instructions_per_weight(image, spec)
         .unwrap_or(modelled.lane_instructions_per_weight);
     // What the compiler added or saved is booked on dequantization, the part that the model takes
     // from outside.
     let dequant = candidate.dequant_cost + counted - modelled.lane_instructions_per_weight;
-    let estimate =
-        tile::estimate(problem, spec, arch, &candidate.schedule, dequant.max(0.0));
+    let estimate = tile::estimate(problem, spec, arch, &candidate.schedule, dequant.max(0.0));
     with_residency(estimate, arch, image, || {
         let registers = image.resources.registers;
         occupancy::bytes_in_flight_per_sm(problem, spec, arch, &candidate.schedule, registers)

@@ -7,7 +7,7 @@ use crate::request::{Limits, Task};
 use crate::terms::Terms;
 use crate::SearchError;
 use qtune_ir::tile::{self, DequantChoice, Options};
-use qtune_ir::{Arch, Family, Schedule};
+use qtune_ir::{Arch, Family, Rejected, Schedule};
 use std::collections::HashSet;
 
 /// Candidates of one shape that a rung keeps, at most.
@@ -48,18 +48,21 @@ impl Ladder<'_> {
     pub fn climb(&self) -> Result<Climb, SearchError> {
         let mut climb = self.sketches()?;
         let mut seen: HashSet<String> = climb.kept.iter().map(|c| c.text.clone()).collect();
-        let mut pool = self.keep(climb.kept.clone(), self.limits.kept);
+        let mut pool = self.keep_of_each_family(&climb.kept);
         for _ in 0..self.limits.passes {
             for rung in RUNGS {
                 let fresh = self.rung(rung, &pool, &mut seen, &mut climb.rejected);
                 climb.ranked += fresh.len();
-                let before: HashSet<String> = pool.iter().map(|c| c.text.clone()).collect();
-                pool = self.keep(pool.into_iter().chain(fresh).collect(), self.limits.kept);
-                let new = pool.iter().filter(|c| !before.contains(&c.text));
-                climb.kept.extend(new.cloned());
+                pool.extend(fresh);
+                pool = self.keep_of_each_family(&pool);
+                // A later pass may keep again what an earlier rung kept.
+                let new = pool.iter().filter(|c| climb.kept.iter().all(|k| k.text != c.text));
+                let new: Vec<Candidate> = new.cloned().collect();
+                climb.kept.extend(new);
             }
         }
-        climb.finalists = self.keep(climb.kept.clone(), self.limits.finalists);
+        climb.finalists = self.keep(&climb.kept, self.limits.finalists);
+        climb.finalists.extend(self.best_of_other_family(&climb));
         Ok(climb)
     }
 
@@ -93,53 +96,54 @@ impl Ladder<'_> {
         rejected: &mut Failures,
     ) -> Vec<Candidate> {
         let mut fresh = Vec::new();
+        let mut reject = |cause: String| *rejected.entry(cause).or_default() += 1;
         for parent in pool {
-            for (schedule, choice) in self.proposals(rung, parent) {
-                let candidate = self.candidate(&schedule, &choice, rung);
-                if !seen.insert(candidate.text.clone()) {
+            for schedule in self.schedules(rung, parent) {
+                if let Err(illegal) = self.check(&schedule) {
+                    if seen.insert(schedule.to_string()) {
+                        reject(without_numbers(&illegal.reason));
+                    }
                     continue;
                 }
-                match self.refusal(&candidate) {
-                    Some(cause) => *rejected.entry(cause).or_default() += 1,
-                    None => fresh.push(candidate),
+                for choice in self.choices(rung, parent, &schedule) {
+                    let candidate = self.candidate(&schedule, &choice, rung);
+                    if !seen.insert(candidate.text.clone()) {
+                        continue;
+                    }
+                    match self.refusal(&candidate) {
+                        Some(cause) => reject(cause.into()),
+                        None => fresh.push(candidate),
+                    }
                 }
             }
         }
         fresh
     }
 
-    /// Neighbours with their terms. A change of shape takes the term that is then the cheapest; at
-    /// rung 4 every term is tried; elsewhere the term stays.
-    fn proposals(&self, rung: u8, parent: &Candidate) -> Vec<(Schedule, DequantChoice)> {
-        let Task { problem, spec, .. } = self.task;
-        let own = DequantChoice {
-            term: parent.schedule.dequant().into(),
-            instructions_per_weight: parent.dequant_cost,
-        };
-        let mut schedules = neighbours(&parent.schedule, rung, problem.m);
+    fn schedules(&self, rung: u8, parent: &Candidate) -> Vec<Schedule> {
+        let mut schedules = neighbours(&parent.schedule, rung, self.task.problem.m);
         if rung == 4 {
             schedules.push(parent.schedule.clone());
         }
-        let mut proposals = Vec::new();
-        for schedule in schedules {
-            // Cost parameters of a shape that is not legal may not make sense.
-            if schedule.check(problem, spec, self.arch).is_err() {
-                proposals.push((schedule, own.clone()));
-                continue;
-            }
-            match rung {
-                2 => {
-                    let terms = self.terms.all(problem, spec, &schedule);
-                    proposals.extend(terms.first().map(|t| (schedule, t.clone())));
-                }
-                4 => {
-                    let terms = self.terms.all(problem, spec, &schedule);
-                    proposals.extend(terms.iter().map(|t| (schedule.clone(), t.clone())));
-                }
-                _ => proposals.push((schedule, own.clone())),
-            }
+        schedules
+    }
+
+    /// The terms to try with a neighbour: the cheapest where the shape changed, all of them at rung
+    /// 4, elsewhere the parent's.
+    fn choices(&self, rung: u8, parent: &Candidate, schedule: &Schedule) -> Vec<DequantChoice> {
+        let Task { problem, spec, .. } = self.task;
+        match rung {
+            2 => self.terms.all(problem, spec, schedule).first().cloned().into_iter().collect(),
+            4 => self.terms.all(problem, spec, schedule).to_vec(),
+            _ => vec![DequantChoice {
+                term: parent.schedule.dequant().into(),
+                instructions_per_weight: parent.dequant_cost,
+            }],
         }
-        proposals
+    }
+
+    fn check(&self, schedule: &Schedule) -> Result<(), Rejected> {
+        schedule.check(&self.task.problem, &self.task.spec, self.arch)
     }
 
     fn candidate(&self, schedule: &Schedule, choice: &DequantChoice, rung: u8) -> Candidate {
@@ -147,50 +151,58 @@ impl Ladder<'_> {
         Candidate::new((problem, spec, self.arch), schedule, choice, rung)
     }
 
+    /// The best of each family: families climb apart, because what the model gets wrong about one
+    /// of them must not push it out before anything is compiled.
+    fn keep_of_each_family(&self, candidates: &[Candidate]) -> Vec<Candidate> {
+        let of = |family| {
+            let own = candidates.iter().filter(|c| c.schedule.family() == family);
+            self.keep(&own.cloned().collect::<Vec<_>>(), self.limits.kept)
+        };
+        [Family::Gemv, Family::Mma].into_iter().flat_map(of).collect()
+    }
+
     /// The best `count`, the fastest first: by turns the fastest and the most preferred, but few of
-    /// any one shape, so that one shape's variants do not crowd out the others. The best of a
-    /// family that would not be among them joins them, unless it is far behind.
-    fn keep(&self, mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
+    /// any one shape, so that one shape's variants do not crowd out the others.
+    fn keep(&self, candidates: &[Candidate], count: usize) -> Vec<Candidate> {
         let Task { problem, spec, .. } = self.task;
-        candidates.sort_by(Candidate::order);
         let preference = Preference::among(problem, spec, candidates.iter());
-        let mut preferred: Vec<&Candidate> = candidates.iter().collect();
+        let mut fast: Vec<&Candidate> = candidates.iter().collect();
+        let mut preferred = fast.clone();
+        fast.sort_by(|a, b| a.order(b));
         preferred.sort_by(|a, b| preference.order(a, b));
         let mut kept: Vec<&Candidate> = Vec::new();
-        for (fast, light) in candidates.iter().zip(preferred) {
-            for candidate in [fast, light] {
-                let shape = shape(&candidate.schedule);
-                let alike = kept.iter().filter(|k| self::shape(&k.schedule) == shape).count();
-                let new = kept.iter().all(|k| k.text != candidate.text);
-                if new && kept.len() < count && alike < VARIANTS_OF_SHAPE {
-                    kept.push(candidate);
-                }
+        for candidate in fast.into_iter().zip(preferred).flat_map(|(a, b)| [a, b]) {
+            let own = shape(&candidate.schedule);
+            let alike = kept.iter().filter(|k| shape(&k.schedule) == own).count();
+            let new = kept.iter().all(|k| k.text != candidate.text);
+            if new && kept.len() < count && alike < VARIANTS_OF_SHAPE {
+                kept.push(candidate);
             }
-        }
-        if let Some(fastest) = candidates.first() {
-            let limit = fastest.estimate.time_us * FAR_BEHIND;
-            let mut near = candidates.iter().filter(|c| c.estimate.time_us <= limit);
-            let other = |c: &&Candidate| {
-                kept.iter().all(|k| k.schedule.family() != c.schedule.family())
-            };
-            kept.extend(near.find(other));
         }
         let mut kept: Vec<Candidate> = kept.into_iter().cloned().collect();
         kept.sort_by(Candidate::order);
         kept
     }
 
-    /// Why a candidate is left out before it is compiled.
-    fn refusal(&self, candidate: &Candidate) -> Option<String> {
-        let Task { problem, spec, .. } = self.task;
+    /// The fastest of a family that has no finalist, unless it is far behind.
+    fn best_of_other_family(&self, climb: &Climb) -> Option<Candidate> {
+        let fastest = climb.finalists.first()?;
+        let family = fastest.schedule.family();
+        if climb.finalists.iter().any(|c| c.schedule.family() != family) {
+            return None;
+        }
+        let others = climb.kept.iter().filter(|c| c.schedule.family() != family);
+        let best = others.min_by(|a, b| a.order(b))?;
+        let limit = fastest.estimate.time_us * FAR_BEHIND;
+        (best.estimate.time_us <= limit).then(|| best.clone())
+    }
+
+    /// Why a legal candidate is left out before it is compiled.
+    fn refusal(&self, candidate: &Candidate) -> Option<&'static str> {
         if self.poisoned.contains(&candidate.text) {
-            return Some("poisoned".into());
+            return Some("poisoned");
         }
-        if let Err(rejected) = candidate.schedule.check(problem, spec, self.arch) {
-            return Some(without_numbers(&rejected.reason));
-        }
-        (candidate.estimate.resident_blocks == 0)
-            .then(|| "a block does not fit on an SM".to_owned())
+        (candidate.estimate.resident_blocks == 0).then_some("a block does not fit on an SM")
     }
 }
 

@@ -57,10 +57,7 @@ fn gemv_memory(s: &GemvSchedule) -> Vec<GemvSchedule> {
         WeightCache::Normal => WeightCache::NoAllocate,
         WeightCache::NoAllocate => WeightCache::Normal,
     };
-    vec![
-        GemvSchedule { cache, ..s.clone() },
-        GemvSchedule { stage_x: !s.stage_x, ..s.clone() },
-    ]
+    vec![GemvSchedule { cache, ..s.clone() }, GemvSchedule { stage_x: !s.stage_x, ..s.clone() }]
 }
 
 fn gemv_arithmetic(s: &GemvSchedule) -> Vec<GemvSchedule> {

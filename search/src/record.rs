@@ -4,9 +4,7 @@ use crate::explain::derivation;
 use crate::judge::{Judgement, Lost, Won};
 use crate::report::DEFAULT_LOST;
 use crate::request::Task;
-use qtune_cache::{
-    Beaten, Counts, Kernel, Provenance, Verification, Winner, WinnerKey,
-};
+use qtune_cache::{Beaten, Counts, Kernel, Provenance, Verification, Winner, WinnerKey};
 use qtune_ir::{Arch, Family, Problem, WeightSpec};
 use qtune_verify::Verdict;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -93,9 +91,10 @@ fn counts(counts: &qtune_verify::Counts) -> Counts {
 
 /// The best losers, and the default schedule wherever it ended.
 fn beaten(lost: &[Lost]) -> Vec<Beaten> {
-    let kept = lost.iter().enumerate().filter(|(rank, lost)| {
-        *rank < BEATEN_KEPT || lost.reason.starts_with(DEFAULT_LOST)
-    });
+    let kept = lost
+        .iter()
+        .enumerate()
+        .filter(|(rank, lost)| *rank < BEATEN_KEPT || lost.reason.starts_with(DEFAULT_LOST));
     let beaten = |(_, lost): (usize, &Lost)| Beaten {
         schedule: lost.text.clone(),
         time_us: lost.time_us,

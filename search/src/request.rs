@@ -22,7 +22,7 @@ pub enum Effort {
 pub struct Limits {
     /// Sketches taken from the tiling e-graph.
     pub sketches: usize,
-    /// Candidates that each rung keeps.
+    /// Candidates of each family that a rung keeps.
     pub kept: usize,
     /// Times that rungs 2 to 5 are climbed.
     pub passes: usize,
@@ -37,13 +37,13 @@ impl Effort {
     pub fn limits(self) -> Limits {
         match self {
             Effort::Quick => {
-                Limits { sketches: 12, kept: 4, passes: 1, finalists: 3, verified_row_tiles: 2 }
+                Limits { sketches: 12, kept: 3, passes: 1, finalists: 3, verified_row_tiles: 2 }
             }
             Effort::Normal => {
-                Limits { sketches: 32, kept: 16, passes: 1, finalists: 12, verified_row_tiles: 4 }
+                Limits { sketches: 48, kept: 12, passes: 1, finalists: 20, verified_row_tiles: 4 }
             }
             Effort::Full => {
-                Limits { sketches: 64, kept: 32, passes: 2, finalists: 40, verified_row_tiles: 8 }
+                Limits { sketches: 64, kept: 32, passes: 2, finalists: 64, verified_row_tiles: 8 }
             }
         }
     }
@@ -148,9 +148,8 @@ mod tests {
         let [quick, normal, full] =
             [Effort::Quick, Effort::Normal, Effort::Full].map(Effort::limits);
         for (less, more) in [(quick, normal), (normal, full)] {
-            let numbers = |l: Limits| {
-                [l.sketches, l.kept, l.passes, l.finalists, l.verified_row_tiles]
-            };
+            let numbers =
+                |l: Limits| [l.sketches, l.kept, l.passes, l.finalists, l.verified_row_tiles];
             assert!(numbers(less).iter().zip(numbers(more)).all(|(a, b)| *a <= b));
         }
     }

@@ -1,7 +1,8 @@
 //! Dequantization terms for schedules, from the algebra's e-graph, each found once.
 
 use qtune_ir::dequant::{
-    variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options, Rounding, Variant,
+    variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options, Rounding,
+    Variant,
 };
 use qtune_ir::tile::DequantChoice;
 use qtune_ir::{Arch, DType, Problem, Schedule, WeightSpec};
@@ -36,8 +37,7 @@ impl Terms {
         let params = schedule.cost_params(problem, spec);
         let CostParams { group, segment, tokens, row_tiles } = params;
         let engine = schedule.engine();
-        let key =
-            (spec.name.clone(), problem.act, engine, [group, segment, tokens, row_tiles]);
+        let key = (spec.name.clone(), problem.act, engine, [group, segment, tokens, row_tiles]);
         let lock = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = lock().get(&key) {
             return Arc::clone(found);
@@ -58,8 +58,8 @@ impl Terms {
         };
         let usable = found.into_iter().filter(|variant| {
             let lowered = Lowered::new(&variant.term, context);
-            let exact = Rounding::WEIGHT_ROUNDED.contains(variant.rounding);
-            (exact || !self.exact) && lowered.is_ok_and(|l| family_takes(context.engine, &l))
+            (is_exact(variant) || !self.exact)
+                && lowered.is_ok_and(|l| family_takes(context.engine, &l))
         });
         let choice = |variant: Variant| DequantChoice {
             term: variant.term.to_string(),
@@ -83,6 +83,11 @@ pub(crate) fn dequant_cost(
     let params = schedule.cost_params(problem, spec);
     let model = CostModel::new(&context, &params, arch);
     Variant::of(schedule.dequant().parse()?, &context, &model)
+}
+
+/// Whether weights are rounded just as the checkpoint's reference rounds them, and nothing else.
+pub(crate) fn is_exact(variant: &Variant) -> bool {
+    Rounding::WEIGHT_ROUNDED.contains(variant.rounding)
 }
 
 /// What surrounds the dequantization term of a schedule.

@@ -11,10 +11,10 @@ use crate::progress::{Progress, Tally};
 use crate::record::{record, winner_key};
 use crate::report::{Failures, Stopped, TuneReport, WinnerReport};
 use crate::request::{Task, TuneRequest};
-use crate::terms::{dequant_cost, Terms};
+use crate::terms::{dequant_cost, is_exact, Terms};
 use crate::SearchError;
 use qtune_cache::trial_log::TrialLog;
-use qtune_cache::{Evidence, Store};
+use qtune_cache::{Evidence, Store, Winner};
 use qtune_device::Device;
 use qtune_ir::tile::DequantChoice;
 use std::collections::HashSet;
@@ -167,10 +167,7 @@ impl Search<'_> {
             let arch = &self.request.arch;
             let key = winner_key(&task.problem, &task.spec, arch, &self.fingerprint);
             let Some(record) = self.store.get(&key)? else { continue };
-            // A time that was measured is never replaced by a model's, the other way round it is.
-            let outdated =
-                self.evidence == Evidence::Timed && record.winner.evidence == Evidence::Modelled;
-            if outdated || self.store.kernel(&record)?.is_none() {
+            if !self.serves(task, &record.winner) || self.store.kernel(&record)?.is_none() {
                 continue;
             }
             let kept = default_text(task, arch).is_some_and(|d| d == record.winner.schedule);
@@ -179,6 +176,18 @@ impl Search<'_> {
             self.winners[index] = Some(report);
         }
         Ok(())
+    }
+
+    /// Whether a stored winner answers this request. A time that was measured is never replaced by a
+    /// model's, the other way round it is; a request for exact weights takes no others.
+    fn serves(&self, task: &Task, winner: &Winner) -> bool {
+        let outdated = self.evidence == Evidence::Timed && winner.evidence == Evidence::Modelled;
+        let exact = || {
+            let schedule = winner.schedule.parse().ok()?;
+            let arch = &self.request.arch;
+            dequant_cost(&task.problem, &task.spec, arch, &schedule).ok()
+        };
+        !outdated && (!self.request.exact || exact().is_some_and(|term| is_exact(&term)))
     }
 
     /// Prepares and judges all problems that have no winner yet.

@@ -30,7 +30,7 @@ fn the_model_decides_where_nothing_is_timed() {
     for winner in &report.winners {
         assert!(winner.verified && winner.error_over_bound <= 1.0, "{winner:?}");
         assert_eq!(winner.evidence, Evidence::Modelled);
-        assert!(winner.default_us.is_some_and(|default| 1.06 * default >= winner.time_us));
+        assert!(winner.default_us.is_some_and(|default| 1.11 * default >= winner.time_us));
         assert!((0.0..1.0).contains(&winner.roof_share) && !winner.from_cache);
     }
     let stored = lab.store.winners().unwrap();
@@ -157,7 +157,10 @@ fn cancelling_keeps_what_is_done_and_the_rest_can_be_resumed() {
     lab.cancel.store(false, Ordering::Relaxed);
     let resumed = lab.run(&wanted, &Scripted::modelled());
     let cached: Vec<bool> = resumed.winners.iter().map(|w| w.from_cache).collect();
-    assert_eq!((resumed.stopped, cached.as_slice()), (Stopped::Complete, &[true, false, false][..]));
+    assert_eq!(
+        (resumed.stopped, cached.as_slice()),
+        (Stopped::Complete, &[true, false, false][..])
+    );
 }
 
 #[test]
@@ -203,12 +206,15 @@ fn a_schedule_that_a_search_never_came_back_from_is_not_tried_again() {
 #[test]
 fn exact_requests_round_weights_as_the_reference_does() {
     let Some(lab) = Lab::new() else { return };
+    lab.run(&request(&[1, 16]), &Scripted::modelled());
     let exact = TuneRequest { exact: true, ..request(&[1, 16]) };
     let report = lab.run(&exact, &Scripted::modelled());
     assert_eq!(report.winners.len(), 2);
     for winner in &report.winners {
         assert!(winner.schedule.contains("dequant=(sum"), "{}", winner.schedule);
+        assert!(!winner.from_cache, "the cached winner may round elsewhere");
     }
+    assert!(lab.run(&exact, &Scripted::modelled()).winners.iter().all(|w| w.from_cache));
 }
 
 #[test]

@@ -98,7 +98,10 @@ impl<'r> Block<'r> {
         Block {
             context,
             index: 0,
-            shared: SharedMemory::new(context.shared_bytes() as usize),
+            shared: SharedMemory::new(
+                context.shared_bytes() as usize,
+                context.threads().div_ceil(32) as usize,
+            ),
             barriers: Barriers::default(),
             tally: Tally::new(context),
             executed: 0,

@@ -187,8 +187,8 @@ impl Drop for Storage {
 
 /// One allocation.
 ///
-/// Kernel accesses are relaxed atomics of the access's own width, so racing thread blocks are
-/// defined behaviour here as they are "some value" on the device. Ordering comes from the kernel's
+/// Kernel accesses are relaxed atomics of the access's own width, so thread blocks that race read
+/// one of the values, as on the device (with accesses of different widths, some mix of bytes). Ordering comes from the kernel's
 /// fences and atomics, which the executors map to sequentially consistent ones. The definedness
 /// bit of a byte is set after its value is stored.
 #[derive(Debug)]

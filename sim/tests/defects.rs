@@ -168,6 +168,27 @@ fn a_register_defined_in_some_lanes_only_is_undefined_in_the_others() {
 }
 
 #[test]
+fn sources_of_lanes_that_a_guard_or_a_selection_leaves_out_may_be_undefined() {
+    let some = "mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 4;\n@%p1 mov.u32 %r2, 7;";
+    let clean = |rest: &str| {
+        let report = micro(&format!("{some}\n{rest}"), 32, &lazy()).unwrap();
+        assert!(report.findings.is_empty(), "{rest}: {:#?}", report.findings);
+    };
+    clean("@%p1 add.s32 %r3, %r2, 1;");
+    clean("selp.b32 %r3, %r2, 5, %p1; add.s32 %r4, %r3, 1;");
+    let wrong = format!("{some}\nselp.b32 %r3, 5, %r2, %p1; add.s32 %r4, %r3, 1;");
+    assert_eq!(only_finding(&wrong, 32), FindingKind::UninitialisedRegister);
+    let guard = "@%p7 add.s32 %r3, %r3, 1;";
+    assert_eq!(only_finding(guard, 32), FindingKind::UninitialisedRegister);
+}
+
+#[test]
+fn a_divergent_uniform_branch_is_found() {
+    let body = "mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 4;\n@%p1 bra.uni L;\nL:";
+    assert_eq!(only_finding(body, 32), FindingKind::BarrierDivergence);
+}
+
+#[test]
 fn stores_to_read_only_buffers_are_found_and_not_done() {
     let mut memory = Memory::new();
     let p = input(&mut memory, "p", &[0; 128]);
@@ -246,10 +267,34 @@ fn producer_and_consumer_warps_meet_at_named_barriers() {
 }
 
 #[test]
+fn a_partial_barrier_does_not_order_the_warps_that_are_not_at_it() {
+    // Warps 0 and 1 meet; warp 2 reads what warp 0 wrote without having met it.
+    let body =
+        "mov.u32 %r1, %tid.x; shr.u32 %r2, %r1, 5; setp.eq.u32 %p1, %r2, 2; mov.u32 %r3, 0;\n\
+                setp.eq.u32 %p2, %r2, 0;\n@%p2 st.shared.u32 [%r3], %r2;\n@%p1 bra R;\n\
+                bar.sync 1, 64; bra L;\nR: ld.shared.u32 %r4, [%r3];\nL: bar.sync 0;";
+    let report = micro(body, 96, &lazy()).unwrap();
+    assert!(found(&report, FindingKind::SharedRace), "{:#?}", report.findings);
+    let all = body.replace("@%p1 bra R;", "").replace("bar.sync 1, 64; bra L;", "bar.sync 0;");
+    assert!(micro(&all, 96, &lazy()).unwrap().findings.is_empty());
+}
+
+#[test]
 fn a_shuffle_in_divergent_code_reads_inactive_lanes() {
     let body = "mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 16;\n@!%p1 bra L;\n\
                 shfl.sync.bfly.b32 %r2, %r1, 16, 31, -1;\nL:";
     assert_eq!(only_finding(body, 32), FindingKind::InactiveLane);
+}
+
+#[test]
+fn member_masks_may_name_exited_lanes_but_matrices_need_the_whole_warp() {
+    let some = "mov.u32 %r1, %tid.x; setp.ge.u32 %p1, %r1, 16;\n@%p1 ret;\n";
+    let shuffle = format!("{some} shfl.sync.bfly.b32 %r2, %r1, 8, 31, -1;");
+    assert!(micro(&shuffle, 32, &lazy()).unwrap().findings.is_empty());
+    let reads_exited = format!("{some} shfl.sync.bfly.b32 %r2, %r1, 16, 31, -1;");
+    assert_eq!(only_finding(&reads_exited, 32), FindingKind::InactiveLane);
+    let transpose = format!("{some} movmatrix.sync.aligned.m8n8.trans.b16 %r2, %r1;");
+    assert_eq!(only_finding(&transpose, 32), FindingKind::BarrierDivergence);
 }
 
 #[test]

@@ -46,10 +46,17 @@ fn gemv_ladder(problem: &Problem) -> Vec<Schedule> {
         DType::F16 => Accumulate::Half2,
         DType::Bf16 | DType::F32 => Accumulate::F32,
     };
+    // Blocks that stage many activations are few per SM: they need more warps to have enough loads
+    // in flight.
+    let warps_n = match problem.m.min(GEMV_TOKENS) * problem.k {
+        0..=16384 => 2,
+        16385..=32768 => 4,
+        _ => 8,
+    };
     let mut ladder = Vec::new();
     for stage_x in [true, false] {
         for lanes in [32, 16, 8, 4, 2, 1] {
-            for (warps_n, warps_k) in [(2, 2), (4, 1), (1, 1)] {
+            for (warps_n, warps_k) in [(warps_n, 2), (4, 1), (1, 1)] {
                 ladder.push(Schedule::Gemv(GemvSchedule {
                     tokens: problem.m.min(GEMV_TOKENS),
                     rows: 2,
@@ -69,36 +76,49 @@ fn gemv_ladder(problem: &Problem) -> Vec<Schedule> {
     ladder
 }
 
-/// Deep rings of wide stages first: smaller stages serve short K, small quant groups and GPUs with
-/// less shared memory. Many tokens take warps along N, so that their accumulators fit registers.
+/// One wide tile where it fills the GPU: it spends the fewest instructions per weight. Then deep
+/// rings of small tiles: less of everything serves short K, small quant groups, narrow matrices and
+/// GPUs with less shared memory. Many tokens take warps along N, so that their accumulators fit
+/// registers.
 fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(64) };
-    let shapes = match block_m {
-        0..=16 => [(256, 1, 4), (128, 1, 2), (128, 1, 1), (64, 1, 1)],
-        _ => [(128, 2, 2), (64, 2, 1), (128, 1, 1), (64, 1, 1)],
+    let rung = |block_n, block_k, (warps_n, warps_k), stages, split_k| MmaSchedule {
+        block_m,
+        block_n,
+        block_k,
+        warps_n,
+        warps_k,
+        stages,
+        split_k,
+        swizzle: true,
+        raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+        dequant: String::new(),
     };
+    let (wide_n, wide_k, wide_warps) = match block_m {
+        0..=8 => (128, 512, (2, 2)),
+        9..=16 => (128, 256, (2, 2)),
+        17..=32 => (128, 128, (4, 1)),
+        _ => (256, 128, (8, 1)),
+    };
+    let split = split_k(problem, arch, wide_n, wide_k, block_m);
     let mut ladder = Vec::new();
-    for (block_k, warps_n, warps_k) in shapes {
+    if problem.n.div_ceil(wide_n) * problem.m.div_ceil(block_m) * split >= arch.sm_count {
+        ladder.push(rung(wide_n, wide_k, wide_warps, 3, split));
+    }
+    let shapes = match block_m {
+        0..=16 => [(256, (1, 4)), (128, (1, 2)), (128, (1, 1)), (64, (1, 1))],
+        _ => [(128, (2, 2)), (64, (2, 1)), (128, (1, 1)), (64, (1, 1))],
+    };
+    for (block_k, warps) in shapes {
         for stages in [4, 3, 2] {
             for block_n in [64, 32, 16] {
                 for split in [split_k(problem, arch, block_n, block_k, block_m), 1] {
-                    ladder.push(Schedule::Mma(MmaSchedule {
-                        block_m,
-                        block_n,
-                        block_k,
-                        warps_n,
-                        warps_k,
-                        stages,
-                        split_k: split,
-                        swizzle: true,
-                        raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
-                        dequant: String::new(),
-                    }));
+                    ladder.push(rung(block_n, block_k, warps, stages, split));
                 }
             }
         }
     }
-    ladder
+    ladder.into_iter().map(Schedule::Mma).collect()
 }
 
 /// Splits of K that bring the grid to [`BLOCKS_PER_SM`], as long as each has a ring to fill.

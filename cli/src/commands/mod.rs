@@ -7,6 +7,7 @@ mod doctor;
 mod emit;
 mod explain;
 mod inspect;
+mod ir;
 mod tune;
 mod verify;
 
@@ -28,6 +29,8 @@ pub enum Command {
     Emit(emit::Args),
     /// Show how a schedule follows from the mathematics, what it costs and what it beat
     Explain(explain::Args),
+    /// Look at loop nests, dequantization terms and rewrite rules
+    Ir(ir::Args),
     /// List, show and check what the cache holds
     Cache(cache::Args),
     /// Check what this machine has and what is missing
@@ -45,6 +48,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Verify(args) => verify::run(&args),
         Command::Emit(args) => emit::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Ir(args) => ir::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -1,4 +1,4 @@
-//! `emit` and `explain`.
+//! `emit` and `ir`.
 
 use crate::support::{has_compiler, Qtune};
 
@@ -28,4 +28,26 @@ fn compiled_forms_come_out_whole() {
     let out = [&what("cubin")[..], &["--out", file.to_str().unwrap()]].concat();
     assert_eq!(qtune.ok(&out), "");
     assert!(std::fs::read(&file).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[test]
+fn a_schedule_s_nest_prints_and_verifies_against_its_problem_alone() {
+    let qtune = Qtune::new();
+    let nest = qtune.ok(&[&["ir", "cat"], &PROBLEM[..], &["--m", "16"]].concat());
+    let layers =
+        qtune.ok(&[&["ir", "verify", nest.trim()], &PROBLEM[2..], &["--m", "16"]].concat());
+    assert!(layers.contains("mma16816") && layers.contains("block"), "{layers}");
+    let other = ["ir", "verify", nest.trim(), "--format", "awq-g128", "--n", "32", "--k", "256"];
+    qtune.fails(&other, 1, &["covers 64 of 32 along n"]);
+    qtune.fails(&[&["ir", "verify", "(for"], &PROBLEM[2..]].concat(), 2, &["(for"]);
+}
+
+#[test]
+fn both_rule_tables_and_the_variants_of_a_format_are_shown() {
+    let qtune = Qtune::new();
+    let rules = qtune.ok(&["ir", "rules"]);
+    assert!(rules.lines().filter(|line| line.starts_with("tile ")).count() >= 8, "{rules}");
+    assert!(rules.lines().filter(|line| line.starts_with("dequant ")).count() >= 6, "{rules}");
+    let terms = qtune.ok(&["ir", "dequant", "--gpu", "h200", "--format", "awq-g128"]);
+    assert!(terms.lines().count() >= 3 && terms.contains("(sum"), "{terms}");
 }

@@ -60,3 +60,23 @@ fn every_golden_layer_passes_as_the_runtime_serves_it() {
         assert!(cases["cases"].as_array().unwrap().iter().all(|c| c["origin"] == "default"));
     }
 }
+
+#[test]
+fn a_schedule_that_computes_something_else_is_exit_code_4_with_the_output_that_is_wrong() {
+    if !has_compiler() {
+        return;
+    }
+    let qtune = Qtune::new();
+    // Without its zero-point.
+    let schedule = "mma tile=16x64x256 warps=1x4 stages=4 split=1 swizzle=xor raster=rows \
+                    dequant=(sum (* (* (real q) s) x))";
+    let problem = ["verify", "--gpu", "h200", "--format", "awq-g128", "--n", "64", "--k", "256"];
+    let args = [&problem[..], &["--m", "16", "--schedule", schedule, "--json"]].concat();
+    let run = qtune.run(&args);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    let cases: Value = serde_json::from_str(&run.stdout).unwrap();
+    let case = &cases["cases"][0];
+    assert_eq!((&case["passed"], &cases["passed"]), (&false.into(), &false.into()));
+    assert!(case["error_over_bound"].as_f64().unwrap() > 1.0, "{case}");
+    assert!(run.stderr.contains("m 16: FAILED"), "{}", run.stderr);
+}

@@ -9,9 +9,7 @@ use qtune_device::{
     LaunchOutcome, LoadedKernel, SimDevice, Timing, TimingPlan,
 };
 use qtune_ir::Arch;
-use qtune_search::{
-    tune, Compiler, Effort, NoProgress, Progress, Shape, TuneReport, TuneRequest,
-};
+use qtune_search::{tune, Compiler, Effort, NoProgress, Progress, Shape, TuneReport, TuneRequest};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::OnceLock;
@@ -164,7 +162,12 @@ impl Lab {
     pub fn new() -> Option<Lab> {
         let compiler = Counting { nvrtc: nvrtc()?, compiles: AtomicUsize::new(0) };
         let folder = tempfile::tempdir().unwrap();
-        Some(Lab { store: MemoryStore::default(), compiler, cancel: AtomicBool::new(false), folder })
+        Some(Lab {
+            store: MemoryStore::default(),
+            compiler,
+            cancel: AtomicBool::new(false),
+            folder,
+        })
     }
 
     pub fn log_path(&self) -> PathBuf {

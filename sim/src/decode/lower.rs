@@ -117,12 +117,9 @@ impl<'a> Lowering<'a> {
         let guard = self.guard(syntax)?;
         let mut operands = Operands::new(&mut self.names, syntax);
         let op = (row.build)(&mut operands, &modifiers)?;
-        let (mut reads, writes) = (operands.reads, operands.writes);
+        let (reads, writes) = (operands.reads, operands.writes);
         let propagates_undefined = operands.propagates_undefined;
         let class = operands.class.unwrap_or(row.class);
-        if let Some(guard) = guard {
-            reads.push((File::Predicate, guard.slot));
-        }
         let counts = (u8::try_from(reads.len()), u8::try_from(writes.len()));
         let (Ok(read_count), Ok(write_count)) = counts else {
             return Err(error("too many operands".to_owned()));

@@ -14,7 +14,7 @@ use super::traffic;
 use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::program::{Address, PredicateSource, Slot};
-use crate::state::{lanes, Lanes64, Warp, FULL, LANES};
+use crate::state::{lanes, Lanes64, Warp, LANES};
 
 /// One `cp.async` of a warp that has not been waited for by all its lanes.
 #[derive(Debug)]
@@ -190,7 +190,7 @@ fn mark_issued(block: &mut Block<'_>, copy: &Copy, mask: u32) {
     for lane in lanes(mask) {
         let at = copy.destinations[lane] as usize;
         if block.checks() {
-            let conflict = block.shared.note_async_issue(at, size, block.warp);
+            let conflict = block.shared.races.issue(at, size, block.warp);
             if let Some(conflict) = conflict {
                 report_conflict(block, lane, at as u64, "asynchronous write", conflict);
             }
@@ -237,12 +237,7 @@ pub(crate) fn wait_all(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
 /// Completes the copies of the lanes whose group number is below the lane's limit.
 fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES]) {
     let eager = block.eager();
-    let highest = lanes(mask).map(|l| limits[l]).max().unwrap_or(0);
     for copy in &mut w.copies.pending {
-        // Group numbers never decrease along the queue while all lanes commit together.
-        if copy.group >= highest && mask == FULL {
-            break;
-        }
         let done = lanes(copy.mask & mask)
             .filter(|&l| copy.group < limits[l])
             .fold(0u32, |m, l| m | 1 << l);
@@ -252,7 +247,7 @@ fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES
             if !eager {
                 block.shared.store_bytes(at, &copy.data[lane][..size]);
             }
-            block.shared.note_async_done(at, size);
+            block.shared.races.complete(at, size, block.warp);
         }
         copy.mask &= !done;
     }

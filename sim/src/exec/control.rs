@@ -1,7 +1,7 @@
 //! Branches, exits and barriers.
 
 use crate::block::{Block, Place};
-use crate::check::FindingKind;
+use crate::check::{FindingKind, VectorClock};
 use crate::program::{BarrierKind, BarrierUse, Instruction};
 use crate::state::{first_lane, Frame, Status, Warp, LANES};
 
@@ -21,6 +21,8 @@ struct Barrier {
     true_threads: u32,
     all_true: bool,
     any_true: bool,
+    /// What the participants did before they arrived.
+    joined: VectorClock,
 }
 
 /// The barriers of a thread block.
@@ -56,7 +58,7 @@ pub(crate) fn diverge(w: &mut Warp, instruction: &Instruction, target: u32, next
 }
 
 /// Removes exiting lanes from the whole stack.
-pub(crate) fn exit(w: &mut Warp, mask: u32) {
+pub(crate) fn exit(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
     w.live &= !mask;
     for frame in &mut w.stack {
         frame.mask &= !mask;
@@ -64,6 +66,7 @@ pub(crate) fn exit(w: &mut Warp, mask: u32) {
     if w.live == 0 {
         w.stack.clear();
         w.status = Status::Exited;
+        block.shared.races.exit(w.index);
     }
 }
 
@@ -112,6 +115,7 @@ pub(crate) fn barrier(block: &mut Block<'_>, w: &mut Warp, b: &BarrierUse, mask:
         *barrier = Barrier { all_true: true, expected, ..Barrier::default() };
     }
     barrier.arrived |= 1 << warp;
+    block.shared.races.arrive(warp, &mut barrier.joined);
     if let Some(truth) = predicate {
         barrier.true_threads += truth.count_ones();
         barrier.all_true &= truth == mask;
@@ -143,7 +147,9 @@ fn expected_warps(
         let message = format!("barrier {id} for {threads} threads");
         block.report(FindingKind::BarrierMisuse, Place::default(), message);
     }
-    Some(threads / LANES as u32)
+    // A count that names the whole block is the same as none.
+    let warps = block.context.threads().div_ceil(LANES as u32);
+    Some(threads / LANES as u32).filter(|&named| named != warps)
 }
 
 fn reduction_input(w: &Warp, b: &BarrierUse, mask: u32) -> Option<u32> {
@@ -178,8 +184,8 @@ pub(crate) fn complete_barriers(block: &mut Block<'_>, warps: &mut [Warp]) -> bo
 }
 
 fn release(block: &mut Block<'_>, warps: &mut [Warp], done: &Barrier) {
-    block.shared.next_generation();
     for w in warps.iter_mut().filter(|w| done.waiting >> w.index & 1 == 1) {
+        block.shared.races.resume(w.index, &done.joined);
         w.status = Status::Ready;
         deliver(block, w, done);
     }

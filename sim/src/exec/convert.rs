@@ -34,18 +34,12 @@ enum Value {
 
 fn read(from: ConvertType, bits: u64) -> Value {
     match from {
-        ConvertType::U8 => Value::Int(i128::from(bits as u8)),
-        ConvertType::S8 => Value::Int(i128::from(bits as i8)),
-        ConvertType::U16 => Value::Int(i128::from(bits as u16)),
-        ConvertType::S16 => Value::Int(i128::from(bits as i16)),
-        ConvertType::U32 => Value::Int(i128::from(bits as u32)),
-        ConvertType::S32 => Value::Int(i128::from(bits as i32)),
         ConvertType::U64 => Value::Int(i128::from(bits)),
-        ConvertType::S64 => Value::Int(i128::from(bits as i64)),
         ConvertType::F16 => Value::Float(f64::from(f16_to_f32(bits as u32 & 0xFFFF))),
         ConvertType::Bf16 => Value::Float(f64::from(bf16_to_f32(bits as u32 & 0xFFFF))),
         ConvertType::F32 => Value::Float(f64::from(f32::from_bits(bits as u32))),
         ConvertType::F64 => Value::Float(f64::from_bits(bits)),
+        integer => Value::Int(i128::from(resize(integer, bits) as i64)),
     }
 }
 
@@ -131,15 +125,7 @@ fn write_int(c: &Convert, value: Value) -> u64 {
         Value::Float(value) => (round_integral(c.rounding, value) as i128).clamp(low, high),
     };
     // A narrow result fills the register: sign-extended for signed types, else zero-extended.
-    match c.to {
-        ConvertType::U8 => u64::from(result as u8),
-        ConvertType::S8 => result as i8 as i64 as u64,
-        ConvertType::U16 => u64::from(result as u16),
-        ConvertType::S16 => result as i16 as i64 as u64,
-        ConvertType::U32 => u64::from(result as u32),
-        ConvertType::S32 => result as i32 as i64 as u64,
-        _ => result as u64,
-    }
+    resize(c.to, result as u64)
 }
 
 fn is_float(ty: ConvertType) -> bool {
@@ -173,37 +159,68 @@ versions! {
 }
 
 pub(crate) fn convert(w: &mut Warp, mask: u32, c: &Convert) {
-    use ConvertType::{Bf16, F16, F32, S32, S64, U32, U64};
-    let plain = !c.sat && !c.relu && !c.ftz && !c.to_integral && c.rounding == Rounding::Nearest;
-    match (c.to, c.from, c.d_wide, c.a_wide) {
-        (S64, S32, true, false) => return widen(w, mask, c, |x| x as i32 as i64 as u64),
-        (U64 | S64, U32, true, false) => return widen(w, mask, c, u64::from),
-        (U32 | S32, U64 | S64, false, true) if !c.sat => {
-            let x = w.get64(c.a);
-            let out: Lanes32 = each_lane!(|lane| x[lane] as u32);
-            return w.set32(c.d, mask, &out);
-        }
-        (F32, F16, false, false) if plain => {
-            let out = widen_f16(w.get32(c.a));
-            return w.set32(c.d, mask, &out);
-        }
-        (F32, Bf16, false, false) if plain => {
-            return map1(w, mask, c.d, c.a, |x| x << 16);
-        }
-        (F16, F32, false, false) if plain => {
-            let out = narrow_f16(w.get32(c.a));
-            return w.set32(c.d, mask, &out);
-        }
-        _ => {}
+    if common(w, mask, c) {
+        return;
     }
     let source: Lanes64 = if c.a_wide { *w.get64(c.a) } else { w.get32(c.a).map(u64::from) };
-    let out = source.map(|bits| scalar(c, bits));
+    let out: Lanes64 = if c.sat || is_float(c.to) || is_float(c.from) {
+        source.map(|bits| scalar(c, bits))
+    } else {
+        each_lane!(|lane| resize(c.to, resize(c.from, source[lane])))
+    };
     if c.d_wide {
         w.set64(c.d, mask, &out);
     } else {
-        let out: Lanes32 = out.map(|v| v as u32);
+        let out: Lanes32 = each_lane!(|lane| out[lane] as u32);
         w.set32(c.d, mask, &out);
     }
+}
+
+/// The low bits of an integer that its type keeps, extended to 64 bits by its signedness.
+#[inline(always)]
+fn resize(ty: ConvertType, bits: u64) -> u64 {
+    match ty {
+        ConvertType::U8 => u64::from(bits as u8),
+        ConvertType::S8 => bits as i8 as i64 as u64,
+        ConvertType::U16 => u64::from(bits as u16),
+        ConvertType::S16 => bits as i16 as i64 as u64,
+        ConvertType::U32 => u64::from(bits as u32),
+        ConvertType::S32 => bits as i32 as i64 as u64,
+        _ => bits,
+    }
+}
+
+/// The conversions that fill real kernels, as loops that vectorise; false for any other.
+fn common(w: &mut Warp, mask: u32, c: &Convert) -> bool {
+    use ConvertType::{Bf16, F16, F32, S32, S64, U32, U64};
+    if c.sat || c.relu || c.ftz || c.to_integral && is_float(c.to) {
+        return false;
+    }
+    let nearest = c.rounding == Rounding::Nearest;
+    match (c.to, c.from, c.d_wide, c.a_wide) {
+        (S64, S32, true, false) => widen(w, mask, c, |x| x as i32 as i64 as u64),
+        (U64 | S64, U32, true, false) => widen(w, mask, c, u64::from),
+        (U32 | S32, U64 | S64, false, true) => {
+            let x = w.get64(c.a);
+            let out: Lanes32 = each_lane!(|lane| x[lane] as u32);
+            w.set32(c.d, mask, &out);
+        }
+        (F32, F16, false, false) if nearest => {
+            let out = widen_f16(w.get32(c.a));
+            w.set32(c.d, mask, &out);
+        }
+        (F32, Bf16, false, false) if nearest => map1(w, mask, c.d, c.a, |x| x << 16),
+        (F16, F32, false, false) if nearest => {
+            let out = narrow_f16(w.get32(c.a));
+            w.set32(c.d, mask, &out);
+        }
+        (F32, S32, false, false) if nearest => {
+            map1(w, mask, c.d, c.a, |x| (x as i32 as f32).to_bits());
+        }
+        (F32, U32, false, false) if nearest => map1(w, mask, c.d, c.a, |x| (x as f32).to_bits()),
+        _ => return false,
+    }
+    true
 }
 
 fn widen(w: &mut Warp, mask: u32, c: &Convert, f: impl Fn(u32) -> u64) {

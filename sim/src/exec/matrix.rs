@@ -45,7 +45,7 @@ pub(crate) fn ldmatrix(
     registers: [Slot; 4],
     mask: u32,
 ) {
-    require_full_warp(block, w, mask, "ldmatrix");
+    require_full_warp(block, mask, "ldmatrix");
     let rows = row_addresses(w, address);
     let good = check_shared(block, &rows, address_lanes(count), 16, Direction::Load);
     count_matrices(block, &rows, count);
@@ -108,7 +108,7 @@ pub(crate) fn stmatrix(
     registers: [Slot; 4],
     mask: u32,
 ) {
-    require_full_warp(block, w, mask, "stmatrix");
+    require_full_warp(block, mask, "stmatrix");
     let rows = row_addresses(w, address);
     let good = check_shared(block, &rows, address_lanes(count), 16, Direction::Store);
     count_matrices(block, &rows, count);
@@ -132,7 +132,7 @@ pub(crate) fn stmatrix(
 
 /// Transposes an 8x8 matrix of 16-bit elements within a register.
 pub(crate) fn movmatrix(block: &mut Block<'_>, w: &mut Warp, d: Slot, a: Slot, mask: u32) {
-    require_full_warp(block, w, mask, "movmatrix");
+    require_full_warp(block, mask, "movmatrix");
     let out = fragment_of(&words_of(w.get32(a), false), true);
     w.set32(d, mask, &out);
 }
@@ -295,7 +295,7 @@ fn scatter_f16(dense: &DenseC) -> [Lanes32; 2] {
 }
 
 pub(crate) fn mma(block: &mut Block<'_>, w: &mut Warp, m: &Mma, mask: u32) {
-    require_full_warp(block, w, mask, "mma.sync");
+    require_full_warp(block, mask, "mma.sync");
     let packing = match m.input {
         MmaInput::F16 => Packing::F16,
         MmaInput::Bf16 => Packing::Bf16,

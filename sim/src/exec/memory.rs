@@ -3,11 +3,10 @@
 use super::traffic;
 use crate::address;
 use crate::block::{Block, Place};
-use crate::check::FindingKind;
+use crate::check::{Conflict, FindingKind};
 use crate::device_memory;
 use crate::memory::Access as BufferAccess;
 use crate::program::{Access, Address, Space};
-use crate::shared::Conflict;
 use crate::state::{each_lane, lanes, Lanes64, Warp, FULL, LANES};
 
 /// Direction of an access, for messages and checks.
@@ -249,7 +248,7 @@ pub(crate) fn report_conflict(
 /// Checks that one lane's shared bytes are ordered and defined before it reads them.
 #[inline(always)]
 pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
-    let conflict = block.shared.note_read(at, size, block.warp);
+    let conflict = block.shared.races.read(at, size, block.warp);
     if let Some(conflict) = conflict {
         report_conflict(block, lane, at as u64, "load", conflict);
     }
@@ -262,7 +261,7 @@ pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, s
 /// Checks that one lane's shared bytes may be written.
 #[inline(always)]
 pub(crate) fn check_shared_write(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
-    let conflict = block.shared.note_write(at, size, block.warp);
+    let conflict = block.shared.races.write(at, size, block.warp);
     if let Some(conflict) = conflict {
         report_conflict(block, lane, at as u64, "store", conflict);
     }
@@ -516,10 +515,10 @@ fn store_local(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes6
     }
 }
 
-/// Whether a collective has all its lanes; reports it otherwise.
-pub(crate) fn require_full_warp(block: &mut Block<'_>, w: &Warp, mask: u32, what: &str) {
-    if mask != FULL && mask != w.live {
-        let message = format!("{what} executed by lanes {mask:#010x} of {:#010x}", w.live);
+/// Matrix instructions need all 32 lanes of the warp together; reports it when some are missing.
+pub(crate) fn require_full_warp(block: &mut Block<'_>, mask: u32, what: &str) {
+    if mask != FULL {
+        let message = format!("{what} executed by lanes {mask:#010x} only");
         block.report(FindingKind::BarrierDivergence, Place::default(), message);
     }
 }

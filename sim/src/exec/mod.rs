@@ -22,7 +22,7 @@ use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::error::SimError;
 use crate::program::{Clock, Instruction, Op};
-use crate::state::{Status, Warp, LANES};
+use crate::state::{Status, Warp, FULL, LANES};
 
 /// Runs a warp until it waits, exits or has executed `quantum` instructions.
 pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Result<(), SimError> {
@@ -41,7 +41,7 @@ pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Res
         let ends_here = frame.pc == frame.reconverge;
         let Some(instruction) = program.code.get(pc) else {
             // Only the virtual exit lies outside the code, and only exited lanes get there.
-            control::exit(w, active);
+            control::exit(block, w, active);
             continue;
         };
         block.pc = pc;
@@ -73,14 +73,16 @@ fn step(
     if block.executed > block.context.options.instruction_limit {
         return Err(limit_exceeded(block, instruction));
     }
-    let defined = propagate_definedness(block, w, instruction, active);
+    let defined = check_sources(block, w, instruction, active, mask);
     match instruction.op {
-        Op::Branch { target, .. } => branch(block, w, instruction, target, active, mask),
+        Op::Branch { target, uniform } => {
+            branch(block, w, instruction, (target, uniform), active, mask);
+        }
         _ if mask == 0 => {}
-        Op::Exit => control::exit(w, mask),
+        Op::Exit => control::exit(block, w, mask),
         Op::Trap => {
             block.report(FindingKind::Trap, Place::default(), "trap executed".to_owned());
-            control::exit(w, w.live);
+            control::exit(block, w, w.live);
         }
         _ => execute(block, w, instruction, mask),
     }
@@ -98,30 +100,56 @@ fn limit_exceeded(block: &Block<'_>, instruction: &Instruction) -> SimError {
     }
 }
 
-/// Lanes in which all sources are defined. Undefined ones are reported, unless the instruction
-/// only moves values.
+/// Lanes in which the results will be defined. Undefined sources are reported, unless the
+/// instruction only moves values.
 #[inline(always)]
-fn propagate_definedness(
+fn check_sources(
     block: &mut Block<'_>,
     w: &Warp,
     instruction: &Instruction,
+    active: u32,
     mask: u32,
 ) -> u32 {
-    let operands = &block.context.program.operands;
+    let program = block.context.program;
     let start = instruction.operands_start as usize;
-    let reads = &operands[start..start + usize::from(instruction.reads)];
-    let defined = reads.iter().fold(u32::MAX, |m, &index| m & w.defined[index as usize]);
-    if defined & mask != mask && !instruction.propagates_undefined && block.checks() {
-        let lane = (mask & !defined).trailing_zeros() as usize;
+    let reads = &program.operands[start..start + usize::from(instruction.reads)];
+    let defined = reads.iter().fold(FULL, |m, &index| m & w.defined[index as usize]);
+    let guard = match instruction.guard {
+        Some(guard) => w.defined[program.index_predicate(guard.slot)],
+        None => FULL,
+    };
+    if defined & mask == mask && guard & active == active {
+        return FULL;
+    }
+    undefined_sources(block, w, instruction, defined, (active & !guard) | (mask & !defined))
+}
+
+/// The rare part of [`check_sources`]; `undefined` are the lanes that miss a source.
+#[cold]
+fn undefined_sources(
+    block: &mut Block<'_>,
+    w: &Warp,
+    instruction: &Instruction,
+    defined: u32,
+    undefined: u32,
+) -> u32 {
+    if instruction.propagates_undefined {
+        return defined;
+    }
+    if let Op::Selp { wide, a, b, p, .. } = instruction.op {
+        // Only the chosen operand counts.
+        let program = block.context.program;
+        let at = |slot| w.defined[if wide { program.index64(slot) } else { usize::from(slot) }];
+        let choose_a = w.predicate(p);
+        let chosen = (at(a) & choose_a) | (at(b) & !choose_a);
+        return chosen & w.defined[program.index_predicate(p.slot)];
+    }
+    if block.checks() {
+        let lane = undefined.trailing_zeros() as usize;
         let message = "use of a register that was not written".to_owned();
         block.report(FindingKind::UninitialisedRegister, Place::lane(lane), message);
-        return u32::MAX;
     }
-    if instruction.propagates_undefined {
-        defined
-    } else {
-        u32::MAX
-    }
+    FULL
 }
 
 #[inline(always)]
@@ -145,7 +173,7 @@ fn branch(
     block: &mut Block<'_>,
     w: &mut Warp,
     instruction: &Instruction,
-    target: u32,
+    (target, uniform): (u32, bool),
     active: u32,
     taken: u32,
 ) {
@@ -155,6 +183,10 @@ fn branch(
         }
     } else if taken != 0 {
         block.counters().divergent += 1;
+        if uniform {
+            let message = format!("bra.uni taken by lanes {taken:#010x} of {active:#010x}");
+            block.report(FindingKind::BarrierDivergence, Place::default(), message);
+        }
         let next = block.pc as u32 + 1;
         control::diverge(w, instruction, target, next, taken);
     }

@@ -5,15 +5,15 @@ use crate::check::FindingKind;
 use crate::program::{PredicateSource, ReduxOp, ShuffleMode, Slot, VoteMode};
 use crate::state::{lanes, Lanes32, Warp, LANES};
 
-/// Checks the member mask of a `.sync` collective: every executing lane must name exactly the
-/// lanes that execute it together.
+/// Checks the member mask of a `.sync` collective: every executing lane must name itself, and all
+/// named lanes that have not exited must execute it together.
 pub(crate) fn check_members(block: &mut Block<'_>, w: &Warp, mask: u32, members: Slot, what: &str) {
     if !block.checks() {
         return;
     }
     for lane in lanes(mask) {
         let named = w.get32(members)[lane];
-        if named & !mask != 0 || named >> lane & 1 == 0 {
+        if named & w.live & !mask != 0 || named >> lane & 1 == 0 {
             let message =
                 format!("{what} with member mask {named:#010x} executed by lanes {mask:#010x}");
             return block.report(FindingKind::InactiveLane, Place::lane(lane), message);
