@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use qtune_codegen::generate;
+use qtune_codegen::{generate, CodegenError};
 use qtune_codegen::nvrtc::Nvrtc;
 use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Context, Options};
@@ -78,7 +78,7 @@ fn gemv() -> impl Strategy<Value = Schedule> {
 
 fn mma() -> impl Strategy<Value = Schedule> {
     let tile = (pick(&[8u32, 16, 32, 48, 64]), pick(&[1u32, 2, 3]), pick(&[1u32, 2]));
-    let block = (pick(&[1u32, 2, 4]), pick(&[1u32, 2, 4]), 1u32..=5, pick(&[1u32, 2, 3]));
+    let block = (pick(&[1u32, 2, 4, 8]), pick(&[1u32, 2, 4, 8]), 1u32..=5, pick(&[1u32, 2, 3]));
     (tile, block, any::<[bool; 2]>()).prop_map(|((block_m, rows, chunks), block, flags)| {
         let (warps_n, warps_k, stages, split_k) = block;
         let [swizzle, by_rows] = flags;
@@ -133,8 +133,11 @@ fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
             continue;
         }
         let schedule = schedule.with_dequant(&terms[term.index(terms.len())]);
-        if generate(&problem, &spec, &schedule, arch).is_err() {
-            continue;
+        // What the generator refuses is not legal; what its own verifier rejects is a fault.
+        match generate(&problem, &spec, &schedule, arch) {
+            Ok(_) => {}
+            Err(CodegenError::Generator(fault)) => panic!("{problem}: {schedule}: {fault}"),
+            Err(_) => continue,
         }
         check(nvrtc, &problem, &spec, &schedule, arch);
         verified += 1;

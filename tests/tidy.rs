@@ -42,7 +42,7 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
             continue;
         }
         let closing = |other: &&str| other.trim_end() == format!("{}}}", " ".repeat(indent(line)));
-        let length = lines[at..].iter().position(|other| closing(&other));
+        let length = lines[at..].iter().position(closing);
         found.push((at + 1, length.map_or(1, |length| length + 1)));
     }
     found

@@ -56,13 +56,14 @@ const LARGE_MATRIX: u64 = 8 << 20;
 /// over 132 SMs is 29 KB; loads are not spread evenly).
 const IN_FLIGHT: u64 = 40 << 10;
 /// Instructions per weight nearer than this are the same.
-const INSTRUCTIONS_STEP: f64 = 0.05;
+const INSTRUCTIONS_STEP: f64 = 0.02;
 /// Of equally many instructions, times that differ by less than this share are the same.
 const TIME_STEP: f64 = 0.005;
 
 /// The order in which candidates of one problem deserve to win when nothing is timed: of those
-/// that are as fast as the best within the model's noise, and keep enough loads in flight, the one
-/// with the fewest instructions per weight leaves most room for what the model does not see.
+/// that are as fast as the best within the model's noise, and keep enough loads in flight without
+/// bank conflicts, the one with the fewest instructions per weight leaves most room for what the
+/// model does not see.
 pub(crate) struct Preference {
     tokens: u32,
     fastest_us: f64,
@@ -88,11 +89,12 @@ impl Preference {
     /// stays as the tiling set it.
     pub fn order(&self, a: &Candidate, b: &Candidate) -> Ordering {
         let steps = |value: f64, step: f64| (value / step).round();
-        let key = |c: &Candidate| match self.near(c)
-            && c.estimate.bytes_in_flight_per_sm >= self.in_flight
-        {
-            true => steps(c.estimate.lane_instructions_per_weight, INSTRUCTIONS_STEP),
-            false => f64::INFINITY,
+        let key = |c: &Candidate| {
+            let sound = c.estimate.bytes_in_flight_per_sm >= self.in_flight && swizzled(c);
+            match sound && self.near(c) {
+                true => steps(c.estimate.lane_instructions_per_weight, INSTRUCTIONS_STEP),
+                false => f64::INFINITY,
+            }
         };
         let time = |c: &Candidate| steps(c.estimate.time_us / self.fastest_us, TIME_STEP);
         key(a)
@@ -108,6 +110,14 @@ impl Preference {
         let again = self.tokens.div_ceil(candidate.schedule.tile().1) - 1;
         let time_us = candidate.estimate.time_us * (1.0 + REREAD * f64::from(again));
         time_us <= MODEL_NOISE * self.fastest_us
+    }
+}
+
+/// Whether shared memory is read without bank conflicts, as far as the schedule decides it.
+fn swizzled(candidate: &Candidate) -> bool {
+    match &candidate.schedule {
+        Schedule::Gemv(_) => true,
+        Schedule::Mma(s) => s.swizzle,
     }
 }
 
@@ -154,6 +164,13 @@ mod tests {
         let wide = candidate(WIDE, 10.0, 2.0);
         assert_eq!(preferred([wide.clone(), candidate(&narrow, 10.6, 1.2)]), WIDE);
         assert_eq!(preferred([wide, candidate(&narrow, 10.2, 1.2)]), narrow);
+    }
+
+    #[test]
+    fn bank_conflicts_are_never_preferred_for_their_instructions() {
+        let conflicts = DEEP.replace("xor", "none");
+        let preferred = preferred([candidate(WIDE, 10.0, 2.0), candidate(&conflicts, 10.0, 1.0)]);
+        assert_eq!(preferred, WIDE);
     }
 
     #[test]

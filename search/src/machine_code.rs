@@ -3,7 +3,7 @@
 use crate::terms::context;
 use qtune_device::KernelImage;
 use qtune_ir::dequant::{Lowered, Term};
-use qtune_ir::{DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec};
+use qtune_ir::{Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec};
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Instruction, Program};
 
@@ -38,7 +38,8 @@ pub(crate) fn instructions_per_weight(image: &KernelImage, spec: &WeightSpec) ->
             (weights, filling + copying / weights)
         }
     };
-    (weights > 0.0).then(|| body.len() as f64 / weights + copies)
+    let plausible = weights > 0.0 && multiplies(image, &body, weights);
+    plausible.then(|| body.len() as f64 / weights + copies)
 }
 
 /// Weights of one lane in a turn of a `gemv` main loop: told by its 16-byte loads.
@@ -52,6 +53,18 @@ fn gemv_weights(s: &GemvSchedule, act: DType, body: &[&Instruction]) -> f64 {
     };
     let steps = loads as f64 / f64::from(s.rows + activations);
     steps * f64::from(s.rows) * WEIGHTS_PER_LOAD
+}
+
+/// Whether a loop can be the one that multiplies so many weights. Where the compiler unrolled the
+/// whole walk along K, what is left may be a loop that stages activations.
+fn multiplies(image: &KernelImage, body: &[&Instruction], weights: f64) -> bool {
+    let Schedule::Gemv(s) = &image.kernel.schedule else { return true };
+    let products = weights * f64::from(s.tokens);
+    let packed = |i: &&&Instruction| matches!(i.class, Class::Half2 | Class::Fp32);
+    match s.accumulate {
+        Accumulate::Half2 => body.iter().filter(packed).count() as f64 >= products / 2.0,
+        Accumulate::F32 => body.iter().filter(packed).count() as f64 >= products,
+    }
 }
 
 /// Weights of one lane in a turn of an `mma` main loop: told by its tensor instructions.

@@ -37,13 +37,13 @@ impl Effort {
     pub fn limits(self) -> Limits {
         match self {
             Effort::Quick => {
-                Limits { sketches: 12, kept: 3, passes: 1, finalists: 3, verified_row_tiles: 2 }
+                Limits { sketches: 24, kept: 3, passes: 1, finalists: 3, verified_row_tiles: 2 }
             }
             Effort::Normal => {
-                Limits { sketches: 48, kept: 12, passes: 1, finalists: 20, verified_row_tiles: 4 }
+                Limits { sketches: 96, kept: 12, passes: 1, finalists: 20, verified_row_tiles: 4 }
             }
             Effort::Full => {
-                Limits { sketches: 64, kept: 32, passes: 2, finalists: 64, verified_row_tiles: 8 }
+                Limits { sketches: 128, kept: 32, passes: 2, finalists: 64, verified_row_tiles: 8 }
             }
         }
     }

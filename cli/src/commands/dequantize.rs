@@ -14,7 +14,7 @@ pub struct Args {
     /// Module path of the layer, such as model.layers.0.self_attn.q_proj
     #[arg(long, value_name = "NAME")]
     tensor: String,
-    /// File to write: one f32 tensor `weight` [N,K]
+    /// File to write: one f32 tensor `weight`, N x K
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }

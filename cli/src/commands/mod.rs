@@ -19,7 +19,7 @@ use clap::Subcommand;
 pub enum Command {
     /// Find the fastest correct kernel for every weight shape of a model
     Tune(tune::Args),
-    /// Write the weights of one layer as f32 [N,K], by the reference decoder
+    /// Write the weights of one layer as an f32 matrix N x K, by the reference decoder
     Dequantize(dequantize::Args),
     /// Show what is in a checkpoint, a cache folder or a trial log
     Inspect(inspect::Args),

@@ -37,9 +37,13 @@ fn a_schedule_s_nest_prints_and_verifies_against_its_problem_alone() {
     let layers =
         qtune.ok(&[&["ir", "verify", nest.trim()], &PROBLEM[2..], &["--m", "16"]].concat());
     assert!(layers.contains("mma16816") && layers.contains("block"), "{layers}");
-    let other = ["ir", "verify", nest.trim(), "--format", "awq-g128", "--n", "32", "--k", "256"];
-    qtune.fails(&other, 1, &["covers 64 of 32 along n"]);
-    qtune.fails(&[&["ir", "verify", "(for"], &PROBLEM[2..]].concat(), 2, &["(for"]);
+    let other = ["--format", "awq-g128", "--n", "32", "--k", "256", "--m", "16"];
+    qtune.fails(
+        &[&["ir", "verify", nest.trim()], &other[..]].concat(),
+        1,
+        &["covers 64 of 32 along n"],
+    );
+    qtune.fails(&[&["ir", "verify", "(for"], &PROBLEM[2..]].concat(), 2, &["not a nest"]);
 }
 
 #[test]

@@ -55,7 +55,11 @@ impl Body {
 
     /// A register array of zeros.
     pub fn zeros(&mut self, name: impl Into<String>, ty: Type, dims: &[u32]) {
-        let zero = if ty == Type::F32 { Expr::Float(0.0) } else { Expr::Hex(0) };
+        let zero = match ty {
+            Type::F32 => Expr::Float(0.0),
+            Type::I32 => Expr::Int(0),
+            _ => Expr::Hex(0),
+        };
         self.push(Stmt::Array { name: name.into(), ty, dims: dims.to_vec(), init: Some(zero) });
     }
 

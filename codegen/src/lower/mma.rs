@@ -222,8 +222,10 @@ impl Mma<'_> {
     fn plan_activations(&self, body: &mut Body) {
         let row = self.row_pieces();
         let turns = self.act_pieces().div_ceil(self.s.threads());
-        body.array("x_from", Type::I32, &[turns]);
-        body.array("x_to", Type::I32, &[turns]);
+        // Zeros for the threads that the last turn leaves without a piece: the compiler may compute
+        // their addresses all the same.
+        body.zeros("x_from", Type::I32, &[turns]);
+        body.zeros("x_to", Type::I32, &[turns]);
         self.for_pieces(body, "x_piece", self.act_pieces(), |body, piece, turn| {
             let token = body.bind("x_token", Type::I32, piece.clone() / row);
             let chunk = body.bind("x_chunk", Type::I32, piece % row);
@@ -241,7 +243,7 @@ impl Mma<'_> {
         let row = self.row_pieces();
         let to = body.bind("x_stage", Type::I32, slot.clone() * self.act_pieces());
         let from = body.bind("x_k8", Type::I32, step.clone() * row);
-        self.for_pieces(body, "x_piece", self.act_pieces(), |body, piece, turn| {
+        self.for_pieces(body, "x_copy", self.act_pieces(), |body, piece, turn| {
             let to = Expr::address("ring_x", to.clone() + Expr::at("x_to", [turn.clone()]));
             let index = from.clone() + Expr::at("x_from", [turn]);
             if self.cx.problem.k % self.s.block_k == 0 {

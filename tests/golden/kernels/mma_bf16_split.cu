@@ -97,8 +97,8 @@ qtune_mma_w4a16_awq_g128_bf16_f32_n5120_k27648_m64_bias(const uint4* __restrict_
   const int first = split * STEPS / 2;
   const int last = (split + 1) * STEPS / 2;
   const int lane_piece = (warp_n * 2 * 2 + warp_k * 2) * 32 + lane;
-  int x_from[8];
-  int x_to[8];
+  int x_from[8] = {};
+  int x_to[8] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 8; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 128 + thread;
@@ -132,9 +132,9 @@ qtune_mma_w4a16_awq_g128_bf16_f32_n5120_k27648_m64_bias(const uint4* __restrict_
       const int x_stage = ahead * 1024;
       const int x_k8 = step * 16;
       #pragma unroll
-      for (int x_piece_turn = 0; x_piece_turn < 8; ++x_piece_turn) {
-        const int x_piece = x_piece_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_piece_turn]], &x[x_k8 + x_from[x_piece_turn]]);
+      for (int x_copy_turn = 0; x_copy_turn < 8; ++x_copy_turn) {
+        const int x_copy = x_copy_turn * 128 + thread;
+        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = ahead * 32;
       const int params_from = (row_tile * STEPS + step) * 32;
@@ -166,9 +166,9 @@ qtune_mma_w4a16_awq_g128_bf16_f32_n5120_k27648_m64_bias(const uint4* __restrict_
       const int x_stage = free * 1024;
       const int x_k8 = next * 16;
       #pragma unroll
-      for (int x_piece_turn = 0; x_piece_turn < 8; ++x_piece_turn) {
-        const int x_piece = x_piece_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_piece_turn]], &x[x_k8 + x_from[x_piece_turn]]);
+      for (int x_copy_turn = 0; x_copy_turn < 8; ++x_copy_turn) {
+        const int x_copy = x_copy_turn * 128 + thread;
+        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = free * 32;
       const int params_from = (row_tile * STEPS + next) * 32;

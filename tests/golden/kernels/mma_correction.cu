@@ -74,8 +74,8 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
   const int first = 0;
   const int last = STEPS;
   const int lane_piece = (warp_n * 2 * 4 + warp_k * 2) * 32 + lane;
-  int x_from[2];
-  int x_to[2];
+  int x_from[2] = {};
+  int x_to[2] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 128 + thread;
@@ -109,9 +109,9 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       const int x_stage = ahead * 256;
       const int x_k8 = step * 32;
       #pragma unroll
-      for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
-        const int x_piece = x_piece_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_piece_turn]], &x[x_k8 + x_from[x_piece_turn]]);
+      for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
+        const int x_copy = x_copy_turn * 128 + thread;
+        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = ahead * 32;
       const int params_from = (row_tile * STEPS + step) * 32;
@@ -143,9 +143,9 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       const int x_stage = free * 256;
       const int x_k8 = next * 32;
       #pragma unroll
-      for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
-        const int x_piece = x_piece_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_piece_turn]], &x[x_k8 + x_from[x_piece_turn]]);
+      for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
+        const int x_copy = x_copy_turn * 128 + thread;
+        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = free * 32;
       const int params_from = (row_tile * STEPS + next) * 32;

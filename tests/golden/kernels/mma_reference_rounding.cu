@@ -96,8 +96,8 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
   const int first = 0;
   const int last = STEPS;
   const int lane_piece = (warp_n + warp_k) * 32 + lane;
-  int x_from[2];
-  int x_to[2];
+  int x_from[2] = {};
+  int x_to[2] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 96 + thread;
@@ -125,11 +125,11 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
     const int x_stage = 0;
     const int x_k8 = step * 8;
     #pragma unroll
-    for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
-      const int x_piece = x_piece_turn * 96 + thread;
-      if (x_piece < 128) {
-        const bool x_valid = x_k8 + x_piece % 8 < K / 8;
-        copy_async_16_or_zero(&ring_x[x_stage + x_to[x_piece_turn]], &x[x_valid ? x_k8 + x_from[x_piece_turn] : 0], x_valid);
+    for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
+      const int x_copy = x_copy_turn * 96 + thread;
+      if (x_copy < 128) {
+        const bool x_valid = x_k8 + x_copy % 8 < K / 8;
+        copy_async_16_or_zero(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_valid ? x_k8 + x_from[x_copy_turn] : 0], x_valid);
       }
     }
     const int params_to = 0;

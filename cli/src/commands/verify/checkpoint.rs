@@ -5,7 +5,7 @@ use super::report::Case;
 use super::Args;
 use crate::output;
 use qtune_cache::{CacheError, Store};
-use qtune_formats::Checkpoint;
+use qtune_formats::{Checkpoint, QuantizedLinear};
 use qtune_runtime::{LinearLayer, LoadOptions, Origin, Runtime, ServedLayer};
 use qtune_verify::{verify, VerifyRequest, WeightSource};
 use std::path::Path;
@@ -15,7 +15,7 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     let tokens = args.tokens()?;
     let checkpoint = Checkpoint::open(path)?;
     // Before a device or a compiler is looked for: a wrong name is the more likely mistake.
-    checkpoint.layer(tensor)?;
+    let weights = checkpoint.load_layer(tensor)?;
     let arch = args.gpu.arch()?;
     let device = args.device.open(&arch)?;
     let runtime = Runtime::open(device, args.fetch.open()?, store(args)?);
@@ -24,26 +24,28 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     let lookups = runtime.lookups();
     output::note(format_args!(
         "{}: {} {}x{}; {} kernel(s) from the cache, {} by default",
-        tensor,
-        layer.weights().spec.name,
-        layer.weights().n,
-        layer.weights().k,
-        lookups.hits,
-        lookups.misses
+        tensor, weights.spec.name, weights.n, weights.k, lookups.hits, lookups.misses
     ));
-    tokens.into_iter().map(|m| case(args, &runtime, &layer, m)).collect()
+    tokens.into_iter().map(|m| case(args, &runtime, &layer, &weights, m)).collect()
 }
 
-fn case(args: &Args, runtime: &Runtime, layer: &LinearLayer<'_>, m: u32) -> anyhow::Result<Case> {
+/// `weights` are decoded apart from those that the runtime packed.
+fn case(
+    args: &Args,
+    runtime: &Runtime,
+    layer: &LinearLayer<'_>,
+    weights: &QuantizedLinear,
+    m: u32,
+) -> anyhow::Result<Case> {
     let (loaded, origin) = layer.kernel(m)?;
     // Beyond the last bucket its kernel runs with more tokens than its key says.
     let mut image = loaded.image().clone();
     image.kernel.problem.m = image.kernel.problem.m.max(m);
     let request = VerifyRequest {
-        weights: WeightSource::Real(layer.weights()),
+        weights: WeightSource::Real(weights),
         tokens: vec![m],
         sample_tiles: Some(args.sample_blocks),
-        ..VerifyRequest::new(&image, &layer.weights().spec, args.seed)
+        ..VerifyRequest::new(&image, &weights.spec, args.seed)
     };
     let verdict = verify(&request, &ServedLayer::new(runtime.device(), layer))?;
     let origin = match origin {
