@@ -4,10 +4,10 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use qtune_codegen::{generate, CodegenError};
 use qtune_codegen::nvrtc::Nvrtc;
+use qtune_codegen::{generate, CodegenError};
 use qtune_device::{KernelImage, SimDevice};
-use qtune_ir::dequant::{self, Context, Options};
+use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
     Accumulate, Arch, GemvSchedule, Group, MmaSchedule, Param, ParamType, Problem, Raster,
     Schedule, WeightCache, WeightSpec,
@@ -43,7 +43,7 @@ fn check(
 
 /// Every dequantization term that the algebra offers for a schedule.
 fn terms(problem: &Problem, spec: &WeightSpec, schedule: &Schedule, arch: &Arch) -> Vec<String> {
-    let ctx = Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() };
+    let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
     let found = dequant::variants(&ctx, &params, arch, &Options::default());
     let found = found.map(|search| search.variants).unwrap_or_default();

@@ -65,7 +65,8 @@ fn files_and_functions_keep_one_subject() {
                 faults.push(format!("{shown}:{at}: a function of {length} lines"));
             }
         }
-        let marks = ["dbg!(", "todo!(", "unimplemented!(", concat!("TO", "DO"), concat!("FIX", "ME")];
+        let marks =
+            ["dbg!(", "todo!(", "unimplemented!(", concat!("TO", "DO"), concat!("FIX", "ME")];
         for (at, line) in text.lines().enumerate() {
             let quoted = shown.ends_with("tests/tidy.rs");
             if !quoted && marks.iter().any(|mark| line.contains(mark)) {

@@ -1,5 +1,6 @@
 //! What the cache remembers, as the rest of qtune sees it.
 
+use qtune_ir::{Arch, Problem};
 use serde::{Deserialize, Serialize};
 
 use crate::blob::Digest;
@@ -25,6 +26,12 @@ pub struct WinnerKey {
 }
 
 impl WinnerKey {
+    /// The key of `problem` on `arch`. The whole arch counts: GPUs of the same feature level and SM
+    /// count still differ in bandwidth and clocks.
+    pub fn of(problem: &Problem, arch: &Arch, fingerprint: String) -> WinnerKey {
+        WinnerKey { problem: problem.to_string(), arch: arch.fingerprint(), fingerprint }
+    }
+
     /// The key in the store: problem, arch and fingerprint, each ended by a zero byte except the
     /// last, so that all fingerprints of one problem and arch lie side by side.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, CacheError> {

@@ -113,7 +113,10 @@ mod tests {
         let above = tie + 2.0f64.powi(-40);
         assert_eq!(DType::F16.round(above), 1.0 + 2.0f64.powi(-10));
         assert_eq!(DType::F16.round(-above), -1.0 - 2.0f64.powi(-10));
-        assert_eq!(DType::Bf16.round(1.0 + 2.0f64.powi(-8) + 2.0f64.powi(-45)), 1.0 + 2.0f64.powi(-7));
+        assert_eq!(
+            DType::Bf16.round(1.0 + 2.0f64.powi(-8) + 2.0f64.powi(-45)),
+            1.0 + 2.0f64.powi(-7)
+        );
         assert_eq!(DType::F16.round(2.0f64.powi(-25) * 1.5), 2.0f64.powi(-24));
         assert_eq!(DType::F16.round(1e300), f64::INFINITY);
     }

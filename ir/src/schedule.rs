@@ -3,7 +3,7 @@
 //! Same problem, same schedule, same arch: same CUDA text, byte for byte. The dequantization term
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
-use crate::dequant::{CostParams, Engine};
+use crate::dequant::{Context, CostParams, Engine};
 use crate::{Arch, Problem, WeightSpec};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -368,6 +368,11 @@ impl Schedule {
                 Accumulate::F32 => Engine::F32,
             },
         }
+    }
+
+    /// What surrounds this schedule's dequantization term.
+    pub fn context(&self, problem: &Problem, spec: &WeightSpec) -> Context {
+        Context { act: problem.act, engine: self.engine(), spec: spec.clone() }
     }
 
     /// What decides the cost of a dequantization term under this schedule.

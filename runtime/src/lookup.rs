@@ -15,11 +15,7 @@ pub fn bucket(tokens: u32) -> u32 {
 
 /// The key under which the winner for `problem` is stored. `compiler` is NVRTC's fingerprint.
 pub fn winner_key(problem: &Problem, spec: &WeightSpec, arch: &Arch, compiler: &str) -> WinnerKey {
-    WinnerKey {
-        problem: problem.to_string(),
-        arch: arch.fingerprint(),
-        fingerprint: qtune_codegen::fingerprint(spec, compiler),
-    }
+    WinnerKey::of(problem, arch, qtune_codegen::fingerprint(spec, compiler))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Why a schedule: both derivations with rule names, and the terms of its modelled time.
 
-use crate::terms::{context, dequant_cost};
+use crate::terms::dequant_cost;
 use crate::SearchError;
 use qtune_ir::dequant::{self, DequantError};
 use qtune_ir::tile::{self, Estimate};
@@ -53,7 +53,7 @@ fn derive_term(
     spec: &WeightSpec,
     schedule: &Schedule,
 ) -> Result<dequant::Derivation, DequantError> {
-    let context = context(problem, spec, schedule);
+    let context = schedule.context(problem, spec);
     let term = schedule.dequant().parse()?;
     dequant::explain(&term, &context, &dequant::Options::default())
 }

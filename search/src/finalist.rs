@@ -2,7 +2,6 @@
 
 use crate::candidate::Candidate;
 use crate::compiler::Compiler;
-use crate::machine_code;
 use crate::request::Task;
 use qtune_device::KernelImage;
 use qtune_ir::tile::{self, occupancy, Estimate};
@@ -99,7 +98,7 @@ fn refine(
     image: &KernelImage,
 ) -> Estimate {
     let modelled = &candidate.estimate;
-    let counted = machine_code::instructions_per_weight(image, spec)
+    let counted = qtune_verify::instructions_per_weight(image, spec)
         .unwrap_or(modelled.lane_instructions_per_weight);
     // What the compiler added or saved is booked on dequantization, the part that the model takes
     // from outside.

@@ -14,7 +14,7 @@
 //! [`qtune_verify`] never wins.
 //!
 //! Files, in the order in which a problem passes through them: `terms` (dequantization variants),
-//! `neighbours` and `ladder` (the rungs), `finalist` and `machine_code` (compiling and refining),
+//! `neighbours` and `ladder` (the rungs), `finalist` (compiling and refining),
 //! `judge` and `timed` (verifying, timing), `record` (what is stored), `tune` (the whole).
 
 mod candidate;
@@ -25,7 +25,6 @@ mod finalist;
 mod judge;
 mod ladder;
 mod log;
-mod machine_code;
 mod neighbours;
 mod plan;
 mod progress;
@@ -43,7 +42,6 @@ pub use error::SearchError;
 pub use explain::{explain, rule_usage, Explanation, RuleUsage};
 pub use plan::{plan, PlannedProblem};
 pub use progress::{Best, NoProgress, Progress, Tally};
-pub use record::winner_key;
 pub use report::{Failures, Stopped, TuneReport, WinnerReport};
 pub use request::{Effort, Limits, Shape, TuneRequest};
 pub use tune::tune;

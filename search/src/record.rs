@@ -4,8 +4,8 @@ use crate::explain::derivation;
 use crate::judge::{Judgement, Lost, Won};
 use crate::report::DEFAULT_LOST;
 use crate::request::Task;
-use qtune_cache::{Beaten, Counts, Kernel, Provenance, Verification, Winner, WinnerKey};
-use qtune_ir::{Arch, Family, Problem, WeightSpec};
+use qtune_cache::{Beaten, Counts, Kernel, Provenance, Verification, Winner};
+use qtune_ir::Family;
 use qtune_verify::Verdict;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,15 +13,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const BEATEN_KEPT: usize = 8;
 /// Longest reason that is remembered, in characters.
 const REASON_CHARS: usize = 300;
-
-/// The key under which the winner for `problem` is stored. `compiler` is NVRTC's fingerprint.
-pub fn winner_key(problem: &Problem, spec: &WeightSpec, arch: &Arch, compiler: &str) -> WinnerKey {
-    WinnerKey {
-        problem: problem.to_string(),
-        arch: arch.fingerprint(),
-        fingerprint: qtune_codegen::fingerprint(spec, compiler),
-    }
-}
 
 /// The record of a winner and its code.
 pub(crate) fn record(

@@ -42,7 +42,7 @@ impl Terms {
         if let Some(found) = lock().get(&key) {
             return Arc::clone(found);
         }
-        let context = context(problem, spec, schedule);
+        let context = schedule.context(problem, spec);
         let terms = Arc::new(self.search(&context, &params));
         lock().insert(key, Arc::clone(&terms));
         terms
@@ -79,7 +79,7 @@ pub(crate) fn dequant_cost(
     arch: &Arch,
     schedule: &Schedule,
 ) -> Result<Variant, DequantError> {
-    let context = context(problem, spec, schedule);
+    let context = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
     let model = CostModel::new(&context, &params, arch);
     Variant::of(schedule.dequant().parse()?, &context, &model)
@@ -88,11 +88,6 @@ pub(crate) fn dequant_cost(
 /// Whether weights are rounded just as the checkpoint's reference rounds them, and nothing else.
 pub(crate) fn is_exact(variant: &Variant) -> bool {
     Rounding::WEIGHT_ROUNDED.contains(variant.rounding)
-}
-
-/// What surrounds the dequantization term of a schedule.
-pub(crate) fn context(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Context {
-    Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() }
 }
 
 /// Tensor-core kernels copy activations to shared memory as they are: nothing scales them.

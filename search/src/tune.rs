@@ -8,13 +8,13 @@ use crate::judge::{Judge, Judgement};
 use crate::ladder::{Climb, Ladder};
 use crate::log::{Log, Poison};
 use crate::progress::{Progress, Tally};
-use crate::record::{record, winner_key};
+use crate::record::record;
 use crate::report::{Failures, Stopped, TuneReport, WinnerReport};
 use crate::request::{Task, TuneRequest};
 use crate::terms::{dequant_cost, is_exact, Terms};
 use crate::SearchError;
 use qtune_cache::trial_log::TrialLog;
-use qtune_cache::{Evidence, Store, Winner};
+use qtune_cache::{Evidence, Store, Winner, WinnerKey};
 use qtune_device::Device;
 use qtune_ir::tile::DequantChoice;
 use std::collections::HashSet;
@@ -159,13 +159,18 @@ struct Preparer<'a> {
 }
 
 impl Search<'_> {
+    fn key(&self, task: &Task) -> WinnerKey {
+        let fingerprint = qtune_codegen::fingerprint(&task.spec, &self.fingerprint);
+        WinnerKey::of(&task.problem, &self.request.arch, fingerprint)
+    }
+
     fn answer_from_cache(&mut self) -> Result<(), SearchError> {
         if self.request.fresh {
             return Ok(());
         }
         for (index, task) in self.tasks.iter().enumerate() {
             let arch = &self.request.arch;
-            let key = winner_key(&task.problem, &task.spec, arch, &self.fingerprint);
+            let key = self.key(task);
             let Some(record) = self.store.get(&key)? else { continue };
             if !self.serves(task, &record.winner) || self.store.kernel(&record)?.is_none() {
                 continue;
@@ -294,7 +299,7 @@ impl Search<'_> {
             return Ok(());
         };
         let (winner, kernel) = record(task, won, judgement, self.request.seed, &self.fingerprint);
-        let key = winner_key(&task.problem, &task.spec, &self.request.arch, &self.fingerprint);
+        let key = self.key(task);
         self.store.put(&key, &winner, &kernel)?;
         self.log.winner(task, &winner)?;
         let kept = default == Some(winner.schedule.as_str());

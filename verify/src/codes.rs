@@ -31,7 +31,7 @@ impl Meaning {
         spec: &WeightSpec,
         schedule: &Schedule,
     ) -> Result<Meaning, VerifyError> {
-        let ctx = Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() };
+        let ctx = schedule.context(problem, spec);
         let fail = |e: DequantError| refused(schedule.dequant(), &e);
         let term: Term = schedule.dequant().parse().map_err(fail)?;
         let source = source(&ctx).map_err(fail)?;
@@ -222,7 +222,7 @@ mod tests {
         let mut all = Vec::new();
         for text in texts {
             let schedule: Schedule = format!("{text}x").parse().unwrap();
-            let ctx = Context { act: problem.act, engine: schedule.engine(), spec: spec.clone() };
+            let ctx = schedule.context(problem, spec);
             let params = schedule.cost_params(&problem, &spec);
             let found = variants(&ctx, &params, &arch, &Options::default()).unwrap();
             let terms = found.variants.iter().map(|variant| variant.term.to_string());

@@ -3,7 +3,7 @@
 //! Memory counts come from a simulated launch, instruction counts from the machine code. The
 //! definitions stand in `docs/verification.md`.
 
-use crate::instructions::{self, InstructionSource};
+use crate::instructions::{instructions_per_weight, InstructionSource};
 use qtune_device::{Counters, KernelImage, LaunchOutcome};
 use qtune_ir::tile::occupancy;
 use qtune_ir::{Arch, WeightSpec};
@@ -64,11 +64,14 @@ pub(crate) fn count(
     let compulsory = spec.compulsory_bytes(kernel.problem.n, kernel.problem.k) as f64;
     let weights_used =
         output_tiles as f64 * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
-    let (lane_instructions_per_weight, instruction_source) = instructions::per_weight(image, spec)
-        .unwrap_or_else(|| {
-            let executed = counters.lane_instructions() as f64;
-            (executed / weights_used.max(1.0), InstructionSource::Ptx)
-        });
+    let (lane_instructions_per_weight, instruction_source) =
+        match instructions_per_weight(image, spec) {
+            Some(counted) => (counted, InstructionSource::Sass),
+            None => {
+                let executed = counters.lane_instructions() as f64;
+                (executed / weights_used.max(1.0), InstructionSource::Ptx)
+            }
+        };
     Counts {
         lane_instructions_per_weight,
         instruction_source,

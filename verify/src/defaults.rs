@@ -3,7 +3,7 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{self, Context, Engine, Options};
+use qtune_ir::dequant::{self, Engine, Options};
 use qtune_ir::{
     Accumulate, Arch, DType, GemvSchedule, MmaSchedule, Problem, Raster, Rejected, Schedule,
     WeightCache, WeightSpec,
@@ -137,7 +137,7 @@ fn with_term(
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
     let engine = schedule.engine();
-    let ctx = Context { act: problem.act, engine, spec: spec.clone() };
+    let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
     let reject = |reason: String| Rejected { reason };
     let search = dequant::variants(&ctx, &params, arch, &Options::default())

@@ -9,7 +9,7 @@
 
 use crate::codes::Meaning;
 use qtune_device::KernelImage;
-use qtune_ir::{DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec};
+use qtune_ir::{Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec};
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Program};
 
@@ -37,24 +37,25 @@ struct Walk {
     marks: u32,
     /// Whether tensor instructions mark a step, else 16-byte loads do.
     tensor: bool,
+    /// Least multiply instructions per step: a loop that stages activations has loads, too.
+    products: f64,
     /// Stages that are loaded before the main loop.
     ahead: f64,
     /// Turns of an inner loop that copies pieces.
     copy_turns: f64,
 }
 
-/// Lane-instructions per weight, or `None` if the code has no loop that does the multiplying.
-pub(crate) fn per_weight(
-    image: &KernelImage,
-    spec: &WeightSpec,
-) -> Option<(f64, InstructionSource)> {
+/// Lane-instructions per weight: all instructions of all loops that touch weights, times their trip
+/// counts, over the weights consumed. `None` if the code has no loop that does the multiplying, as
+/// for very short K.
+pub fn instructions_per_weight(image: &KernelImage, spec: &WeightSpec) -> Option<f64> {
     let cubin = Cubin::parse(&image.cubin).ok()?;
     let code = cubin.kernel(&image.kernel.entry)?;
     let program = Program::decode(&code.text, cubin.sm).ok()?;
     let walk = Walk::of(image, spec)?;
     let trips = walk.trips(&program)?;
     let executed = program.executed_in_loops(&trips);
-    Some((executed / (walk.steps * walk.weights), InstructionSource::Sass))
+    Some(executed / (walk.steps * walk.weights))
 }
 
 impl Walk {
@@ -80,11 +81,16 @@ impl Walk {
             (false, _) => 4 * s.tokens,
         };
         let wide_params = if layout.entry_bytes() > 8 { s.rows } else { 0 };
+        let products_at_once = match s.accumulate {
+            Accumulate::Half2 => 2.0,
+            Accumulate::F32 => 1.0,
+        };
         Walk {
             steps: f64::from(layout.steps()) / f64::from(s.warps_k * s.split_k),
             weights: WEIGHTS_PER_LOAD * f64::from(s.rows),
             marks: s.rows + activations + wide_params,
             tensor: false,
+            products: WEIGHTS_PER_LOAD * f64::from(s.rows * s.tokens) / products_at_once,
             ahead: 0.0,
             copy_turns: 1.0,
         }
@@ -101,6 +107,7 @@ impl Walk {
             weights: 8.0 * f64::from(fragments * s.row_tiles()),
             marks: fragments * per_k16,
             tensor: true,
+            products: 0.0,
             ahead: f64::from(s.stages - 1),
             copy_turns: f64::from(pieces.div_ceil(s.threads())),
         }
@@ -112,7 +119,9 @@ impl Walk {
         let mut main: Vec<(f64, usize)> = Vec::new();
         for index in 0..program.loops.len() {
             let steps = f64::from(self.marks_in(program, index)) / f64::from(self.marks);
-            if steps >= 1.0 {
+            let own = &program.loops[index].own;
+            let products = f64::from(own.get(Class::Half2) + own.get(Class::Fp32));
+            if steps >= 1.0 && products >= steps * self.products {
                 main.push((steps, index));
             }
         }

@@ -32,6 +32,6 @@ mod weights;
 pub use counts::Counts;
 pub use defaults::default_schedule;
 pub use error::VerifyError;
-pub use instructions::InstructionSource;
+pub use instructions::{instructions_per_weight, InstructionSource};
 pub use verify::{verify, CaseResult, Effort, Verdict, VerifyRequest};
 pub use weights::WeightSource;

@@ -36,7 +36,8 @@ fn docs(check: bool) -> Result<()> {
 
 /// Formats by GPU: which kernel families exist.
 fn formats_table() -> String {
-    let mut table = String::from("| format | packings read | kernel families | GPUs |\n|---|---|---|---|\n");
+    let mut table =
+        String::from("| format | packings read | kernel families | GPUs |\n|---|---|---|---|\n");
     let gpus: Vec<&str> = qtune_ir::Arch::names().collect();
     for row in qtune_formats::FORMATS {
         let names: Vec<String> = row.examples.iter().map(|name| format!("`{name}`")).collect();

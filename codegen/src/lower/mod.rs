@@ -43,8 +43,7 @@ pub fn generate(
     schedule.check(problem, spec, arch)?;
     check_index_range(problem, schedule)?;
     let layout = Layout::new(problem, spec, schedule);
-    let engine = schedule.engine();
-    let context = Context { act: problem.act, engine, spec: spec.clone() };
+    let context = schedule.context(problem, spec);
     let cx = Lowering { problem, spec, layout: &layout, context };
     let (body, shared, mut constants) = match schedule {
         Schedule::Gemv(s) => gemv::lower(&cx, s)?,

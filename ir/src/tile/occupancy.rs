@@ -66,9 +66,10 @@ fn mma_registers(s: &MmaSchedule, copies: u32) -> u32 {
 /// system's share.
 pub fn resident_blocks(arch: &Arch, threads: u32, registers: u32, shared: u32) -> u32 {
     let warps = threads.div_ceil(32).max(1);
-    let per_warp = (32 * registers.max(1)).next_multiple_of(REGISTER_UNIT);
-    let by_registers = arch.sm.registers / (per_warp * warps);
-    let by_shared = arch.sm.shared_bytes / (shared + SHARED_RESERVE);
+    let per_warp = registers.clamp(1, arch.sm.registers).saturating_mul(32);
+    let per_block = per_warp.next_multiple_of(REGISTER_UNIT).saturating_mul(warps);
+    let by_registers = arch.sm.registers / per_block;
+    let by_shared = arch.sm.shared_bytes / shared.saturating_add(SHARED_RESERVE);
     by_registers.min(by_shared).min(arch.sm.warps / warps).min(arch.sm.blocks)
 }
 

@@ -104,19 +104,3 @@ impl<'a> Chooser<'a> {
         Ok((schedule, "default"))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use qtune_ir::Arch;
-
-    /// The search stores under its own function, the runtime looks up under another: neither may
-    /// link the other.
-    #[test]
-    fn search_and_runtime_agree_on_the_key_of_a_winner() {
-        let problem = "w4a16.awq-g64.bf16-bf16.n96.k192.m8+bias".parse().unwrap();
-        let spec = qtune_formats::resolve("awq-g64").unwrap();
-        let arch = Arch::named("rtx4090").unwrap();
-        let stored = qtune_search::winner_key(&problem, &spec, &arch, "13.0-0123");
-        assert_eq!(stored, super::winner_key(&problem, &spec, &arch, "13.0-0123"));
-    }
-}
