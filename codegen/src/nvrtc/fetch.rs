@@ -21,6 +21,9 @@ const SCRATCH_PREFIX: &str = ".fetch-";
 /// Scratch folders this old were left by a process that died.
 const SCRATCH_STALE: Duration = Duration::from_secs(24 * 3600);
 
+/// More than the processes that may plausibly publish at once.
+const PUBLISH_ATTEMPTS: u32 = 32;
+
 /// Fetches `pin` into `data`; returns the path of libnvrtc.
 pub(super) fn fetch(pin: &Pin, data: &Path, notice: &dyn Fn(&str)) -> Result<PathBuf, NvrtcError> {
     let requirement = pin.requirement();
@@ -166,20 +169,22 @@ fn write_entry(entry: impl Read, pinned: &PinnedFile, path: &Path) -> Result<(),
 }
 
 /// Moves `unpacked` to `target`. A whole folder already there (another process was faster) is
-/// kept; a damaged one is moved out of the way first.
+/// kept; a damaged one is moved out of the way. Another process may do the same between any two
+/// steps here, so a step that finds things changed starts over.
 fn publish(pin: &Pin, unpacked: &Path, target: &Path, scratch: &Path) -> Result<(), NvrtcError> {
-    let first = fs::rename(unpacked, target);
-    if first.is_ok() || is_whole(target, pin) {
-        return Ok(());
-    }
-    if target.exists() {
-        // A process that already mapped the old files keeps them: renaming never writes to them.
-        let aside = scratch.join("damaged");
-        let moved = fs::rename(target, &aside);
-        if let Err(e) = moved.and_then(|()| fs::rename(unpacked, target)) {
-            return if is_whole(target, pin) { Ok(()) } else { Err(at(target, e)) };
+    let mut last = None;
+    for attempt in 0..PUBLISH_ATTEMPTS {
+        match fs::rename(unpacked, target) {
+            Ok(()) => return Ok(()),
+            Err(_) if is_whole(target, pin) => return Ok(()),
+            Err(error) => last = Some(error),
         }
-        return Ok(());
+        // A process that already mapped the old files keeps them: renaming never writes to them.
+        match fs::rename(target, scratch.join(format!("damaged-{attempt}"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => last = Some(error),
+            _ => {}
+        }
     }
-    first.map_err(|e| at(target, e))
+    let error = last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into());
+    Err(at(target, error))
 }
