@@ -8,6 +8,7 @@
 
 use crate::error::{shown, FormatError};
 use crate::source::read_json;
+use qtune_ir::Group;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -81,6 +82,34 @@ impl QuantConfig {
     /// The first of `keys` that is present and not null, as a boolean.
     pub fn boolean(&self, keys: &[&str]) -> Result<Option<bool>, FormatError> {
         self.get(keys, "true or false", Value::as_bool)
+    }
+
+    /// The group size of AWQ's and GPTQ's configurations; -1 stands for all of K.
+    pub fn group_size(&self) -> Result<Option<Group>, FormatError> {
+        match self.integer(&["group_size", "q_group_size"])? {
+            None => Ok(None),
+            Some(-1) => Ok(Some(Group::Channel)),
+            Some(size) => match u32::try_from(size) {
+                Ok(size) if size > 0 => Ok(Some(Group::Size(size))),
+                _ => {
+                    let problem = format!("has group_size {size}");
+                    Err(self.error(problem, "it must be a positive size, or -1 for all of K"))
+                }
+            },
+        }
+    }
+
+    /// Whether `key` holds an object with entries.
+    pub fn has_entries(&self, key: &str) -> bool {
+        self.fields.get(key).and_then(Value::as_object).is_some_and(|object| !object.is_empty())
+    }
+
+    /// The programs in `meta.quantizer`, such as `gptqmodel:2.2.0`; none where it is absent or
+    /// of another kind, since it is informational.
+    pub fn quantizers(&self) -> impl Iterator<Item = &str> {
+        let quantizer = self.fields.get("meta").and_then(|meta| meta.get("quantizer"));
+        let listed = quantizer.and_then(Value::as_array).into_iter().flatten();
+        listed.chain(quantizer).filter_map(Value::as_str)
     }
 
     /// An error about this configuration.

@@ -21,6 +21,7 @@ mod awq;
 mod checkpoint;
 mod config;
 mod error;
+mod gptq;
 mod linear;
 mod name;
 pub mod presets;

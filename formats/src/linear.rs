@@ -99,14 +99,18 @@ impl Codes {
             self.bits
         );
         let (stride, bits) = (self.row_stride(), self.bits);
-        let row = &mut self.bytes[n * stride..(n + 1) * stride];
-        if bits > 4 {
-            row.copy_from_slice(codes);
-            return;
-        }
-        for (byte, pair) in row.iter_mut().zip(codes.chunks(2)) {
-            *byte = pair[0] | pair.get(1).map_or(0, |odd| odd << 4);
-        }
+        pack(codes, bits, &mut self.bytes[n * stride..(n + 1) * stride]);
+    }
+}
+
+/// Stores codes of `bits` bits, one per byte, as [`Codes`] keeps a row.
+pub(crate) fn pack(codes: &[u8], bits: u8, row: &mut [u8]) {
+    if bits > 4 {
+        row.copy_from_slice(codes);
+        return;
+    }
+    for (byte, pair) in row.iter_mut().zip(codes.chunks(2)) {
+        *byte = pair[0] | pair.get(1).map_or(0, |odd| odd << 4);
     }
 }
 
@@ -206,6 +210,10 @@ pub struct QuantizedLinear {
     pub bias: Option<Vec<f16>>,
     /// How the format's own library rounds a weight.
     pub rounding: Rounding,
+    /// The input feature of each column of `codes`, where they are not in order (`act-order`): the
+    /// columns are sorted by quant group, so that groups are runs. Activations must be gathered in
+    /// this order before they meet the codes.
+    pub k_order: Option<Vec<u32>>,
 }
 
 impl QuantizedLinear {
@@ -227,7 +235,7 @@ impl QuantizedLinear {
         self.params.iter().find(|param| param.name == name).map(|param| &param.values)
     }
 
-    /// The weights `[N, K]`, row-major, as the format's own library computes them, bit for bit.
+    /// The weights `[N, K]`, row-major, columns in the order of the input features, as the format's own library computes them, bit for bit.
     ///
     /// # Panics
     ///
@@ -236,10 +244,16 @@ impl QuantizedLinear {
         let mut weights = vec![0.0; self.n * self.k];
         let table = CodeTable::new(&self.spec).expect("an expression of the registry");
         weights.par_chunks_mut(self.k.max(1)).enumerate().for_each_init(
-            || vec![0u8; self.k],
-            |codes, (n, row)| {
+            || (vec![0u8; self.k], vec![0.0; self.k]),
+            |(codes, sorted), (n, row)| {
                 self.codes.unpack_row(n, codes);
-                self.dequantize_row(&table, n, codes, row);
+                let Some(order) = &self.k_order else {
+                    return self.dequantize_row(&table, n, codes, row);
+                };
+                self.dequantize_row(&table, n, codes, sorted);
+                for (k, weight) in order.iter().zip(&*sorted) {
+                    row[*k as usize] = *weight;
+                }
             },
         );
         weights
@@ -324,8 +338,12 @@ mod tests {
         let values = ParamValues::F32(vec![10.0, 100.0]);
         let params = vec![ParamArray { name: "s".into(), values }];
         let rounding = Rounding::F32;
-        let layer = QuantizedLinear { spec, n: 1, k: 3, codes, params, bias: None, rounding };
+        let (bias, k_order) = (None, None);
+        let mut layer =
+            QuantizedLinear { spec, n: 1, k: 3, codes, params, bias, rounding, k_order };
         assert_eq!(layer.dequantize(), [10.0, 20.0, 300.0]);
+        layer.k_order = Some(vec![2, 0, 1]);
+        assert_eq!(layer.dequantize(), [20.0, 300.0, 10.0], "in the order of the features");
     }
 
     proptest! {

@@ -13,6 +13,7 @@
 //! see [`crate::resolve`].
 
 use crate::error::{shown, FormatError};
+use qtune_ir::Group;
 use std::fmt;
 use std::str::FromStr;
 
@@ -25,6 +26,15 @@ pub enum Grouping {
     Block(u32),
     /// `-ch`: all weights of one output channel.
     Channel,
+}
+
+impl From<Group> for Grouping {
+    fn from(group: Group) -> Grouping {
+        match group {
+            Group::Size(size) => Grouping::Size(size),
+            Group::Channel => Grouping::Channel,
+        }
+    }
 }
 
 impl fmt::Display for Grouping {

@@ -12,7 +12,7 @@ use crate::tensors::Module;
 use qtune_ir::{Group, Param, ParamType, WeightSpec};
 
 /// Every format that this version reads.
-pub static FORMATS: &[&FormatRow] = &[&crate::awq::ROW];
+pub static FORMATS: &[&FormatRow] = &[&crate::awq::ROW, &crate::gptq::ROW];
 
 /// One format: what its names, its values and its bytes mean.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct FormatRow {
     /// Whether a module with an anchor is in this format. The tensors decide; the configuration
     /// only where they leave it open.
     pub claims: fn(&Module<'_>, Option<&QuantConfig>) -> Result<bool, FormatError>,
-    /// Checks a claimed module's tensors against each other and the configuration, without
-    /// reading their data.
+    /// Checks a claimed module's tensors against each other and the configuration, reading only
+    /// data that the format's name depends on (GPTQ's column index).
     pub inspect: fn(&Module<'_>, Option<&QuantConfig>) -> Result<LayerHeader, FormatError>,
     /// Decodes a module that `inspect` accepted, checking the values.
     pub load: fn(&Module<'_>, &LayerHeader) -> Result<QuantizedLinear, FormatError>,

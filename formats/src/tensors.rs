@@ -2,6 +2,8 @@
 
 use crate::error::{shown, FormatError};
 use crate::safetensors::{ElementType, SafetensorsFile};
+use half::f16;
+use rayon::prelude::*;
 use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,80 @@ impl TensorRef<'_> {
             remedy: remedy.into(),
         }
     }
+
+    /// Checks type and shape.
+    pub(crate) fn expect(
+        &self,
+        element: ElementType,
+        shape: &[usize],
+        because: &str,
+    ) -> Result<(), FormatError> {
+        if self.element == element && self.shape == shape {
+            return Ok(());
+        }
+        let (has, has_shape) = (self.element, self.shape);
+        let problem =
+            format!("is {has} {has_shape:?} where {element} {shape:?} is needed ({because})");
+        Err(self.error(problem, EXPORT_AGAIN))
+    }
+
+    /// Checks that it is a matrix of `element`; its rows and columns.
+    pub(crate) fn matrix(&self, element: ElementType) -> Result<[usize; 2], FormatError> {
+        match self.shape {
+            [rows, cols] if self.element == element => Ok([*rows, *cols]),
+            shape => {
+                let problem = format!("is {} {shape:?}, not a matrix of {element}", self.element);
+                Err(self.error(problem, EXPORT_AGAIN))
+            }
+        }
+    }
+
+    /// The little-endian 32-bit word `index` of a packed tensor.
+    pub(crate) fn word(&self, index: usize) -> u32 {
+        let bytes = &self.bytes[4 * index..4 * index + 4];
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    /// Values `[N, groups]` of an f16 tensor, gathered by their element index; all must be finite.
+    pub(crate) fn matrix_f16(
+        &self,
+        n: usize,
+        groups: usize,
+        index: impl Fn(usize, usize) -> usize + Sync,
+    ) -> Result<Vec<f16>, FormatError> {
+        let mut values = vec![f16::ZERO; n * groups];
+        values.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
+            for (g, value) in row.iter_mut().enumerate() {
+                let at = 2 * index(n, g);
+                *value = f16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]);
+            }
+        });
+        self.check_values(&values, groups, |value| value.is_finite())?;
+        Ok(values)
+    }
+
+    /// Checks the values `[N, groups]` that were gathered from this tensor; an error names the
+    /// place of the first bad one.
+    pub(crate) fn check_values(
+        &self,
+        values: &[f16],
+        groups: usize,
+        good: impl Fn(&f16) -> bool + Sync + Send,
+    ) -> Result<(), FormatError> {
+        match values.par_iter().position_first(|value| !good(value)) {
+            None => Ok(()),
+            Some(index) => {
+                let (n, group, value) = (index / groups, index % groups, values[index]);
+                let problem = format!("holds {value} for output feature {n}, quant group {group}");
+                Err(self.error(problem, VALUE_REMEDY))
+            }
+        }
+    }
 }
+
+/// The remedy for tensors that contradict each other.
+pub(crate) const EXPORT_AGAIN: &str = "the checkpoint is damaged: download or export it again";
+const VALUE_REMEDY: &str = "quantize the layer again, or download the checkpoint again";
 
 /// The tensors of one checkpoint.
 #[derive(Debug)]

@@ -2,36 +2,10 @@
 
 mod support;
 
-use qtune_formats::{Checkpoint, Group, ParamValues, Rounding};
+use qtune_formats::{Checkpoint, Group, Rounding};
 use std::collections::BTreeMap;
 use std::fs;
-use support::{golden, read, write, Tensors, AWQ_CASES};
-
-/// Compares every layer of a checkpoint with the expected tensors of its golden case.
-fn assert_decodes_to(checkpoint: &Checkpoint, expected: &Tensors) {
-    assert!(!checkpoint.layers().is_empty());
-    for layer in checkpoint.layers() {
-        let want = |suffix: &str| expected.get(&format!("{}.{suffix}", layer.path));
-        let loaded = checkpoint.load_layer(&layer.path).unwrap();
-        let weight = want("weight").unwrap();
-        assert_eq!(weight.shape, [loaded.n, loaded.k]);
-        let decoded: Vec<u8> = loaded.dequantize().iter().flat_map(|w| w.to_le_bytes()).collect();
-        assert!(decoded == weight.bytes, "{}: weights differ", layer.path);
-
-        let mut codes = vec![0; loaded.k];
-        for (n, row) in want("codes").unwrap().bytes.chunks(loaded.k).enumerate() {
-            loaded.codes.unpack_row(n, &mut codes);
-            assert_eq!(codes, row, "{}: codes of row {n}", layer.path);
-        }
-        if let Some(ParamValues::Code(zeros)) = loaded.param("z") {
-            assert_eq!(zeros, &want("zeros").unwrap().bytes);
-        }
-        let bias: Option<Vec<u8>> = loaded
-            .bias
-            .map(|bias| bias.iter().flat_map(|value| value.to_f32().to_le_bytes()).collect());
-        assert_eq!(bias.as_ref(), want("bias").map(|tensor| &tensor.bytes));
-    }
-}
+use support::{assert_decodes_to, golden, read, write, Tensors, AWQ_CASES};
 
 #[test]
 fn every_golden_case_decodes_bit_for_bit() {

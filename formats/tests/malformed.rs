@@ -162,9 +162,8 @@ fn other_libraries_layers_are_refused_by_name() {
         assert!(message.contains(&format!("belongs to a {library} layer")), "{message}");
         assert!(message.contains("awq-g<SIZE>"), "{message}");
     };
-    refusal(&with(gemm_layer(), "g_idx", Dtype::I32, &[128]), "GPTQ");
-    let gptq = with(gemm_layer(), "qweight", Dtype::I32, &[16, 64]);
-    refusal(&gptq, "GPTQ");
+    let marlin = Tensors::from([("l.B".into(), filled(Dtype::I32, &[8, 512], 0))]);
+    refusal(&marlin, "Marlin-packed GPTQ");
     let absmax = Tensors::from([("l.weight.absmax".into(), filled(Dtype::F32, &[1], 0))]);
     refusal(&absmax, "bitsandbytes 4-bit");
 }

@@ -27,6 +27,15 @@ pub enum RuntimeError {
         /// The size and its limit.
         source: ProblemError,
     },
+    /// Columns sorted by quant group; no kernel gathers activations in that order yet.
+    #[error(
+        "layer `{layer}`: act-order layers are decoded but not served yet; use a checkpoint that \
+         was quantized with desc_act false"
+    )]
+    ActOrder {
+        /// Module path of the layer.
+        layer: String,
+    },
     /// No kernel family can compute the problem.
     #[error("no kernel for {problem}: {source}")]
     NoSchedule {

@@ -94,6 +94,9 @@ impl<'r> LinearLayer<'r> {
         options: &LoadOptions<'_>,
     ) -> Result<LinearLayer<'r>, RuntimeError> {
         let weights = checkpoint.load_layer(path)?;
+        if weights.k_order.is_some() {
+            return Err(RuntimeError::ActOrder { layer: path.into() });
+        }
         let problem = problem_of(&weights, path, options)?;
         let device = runtime.device();
         let mut layer = LinearLayer {

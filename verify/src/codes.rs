@@ -222,7 +222,7 @@ mod tests {
         let mut all = Vec::new();
         for text in texts {
             let schedule: Schedule = format!("{text}x").parse().unwrap();
-            let ctx = schedule.context(problem, spec);
+            let ctx = schedule.context(&problem, &spec);
             let params = schedule.cost_params(&problem, &spec);
             let found = variants(&ctx, &params, &arch, &Options::default()).unwrap();
             let terms = found.variants.iter().map(|variant| variant.term.to_string());

@@ -5,11 +5,9 @@ use super::{GEMM_ORDER, PER_WORD};
 use crate::error::FormatError;
 use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::LayerHeader;
-use crate::tensors::{Module, TensorRef};
+use crate::tensors::Module;
 use half::f16;
 use rayon::prelude::*;
-
-const VALUE_REMEDY: &str = "quantize the layer again, or download the checkpoint again";
 
 /// See [`crate::FormatRow::load`].
 pub(super) fn load(
@@ -31,7 +29,7 @@ pub(super) fn load(
             zeros(n, groups, |n, g| {
                 nibble(parts.qzeros.bytes, g * n_words(header) + n / PER_WORD, gemm_nibble(n))
             }),
-            matrix_f16(&scales, n, groups, |n, g| g * header.n + n)?,
+            scales.matrix_f16(n, groups, |n, g| g * header.n + n)?,
             Rounding::F16,
         ),
         Layout::Gemv => {
@@ -41,23 +39,24 @@ pub(super) fn load(
                 zeros(n, groups, |n, g| {
                     nibble(parts.qzeros.bytes, n * zero_words + g / PER_WORD, g % PER_WORD)
                 }),
-                matrix_f16(&scales, n, groups, |n, g| n * zero_words * PER_WORD + g)?,
+                scales.matrix_f16(n, groups, |n, g| n * zero_words * PER_WORD + g)?,
                 Rounding::F32,
             )
         }
         Layout::GemvFast => (
             gemv_fast_codes(parts.qweight.bytes, n, k),
-            ParamValues::F16(matrix_f16(&parts.qzeros, n, groups, |n, g| g * header.n + n)?),
-            matrix_f16(&scales, n, groups, |n, g| g * header.n + n)?,
+            ParamValues::F16(parts.qzeros.matrix_f16(n, groups, |n, g| g * header.n + n)?),
+            scales.matrix_f16(n, groups, |n, g| g * header.n + n)?,
             Rounding::F16,
         ),
     };
-    check_not_negative(&parts.scales, &scales, groups)?;
-    let bias = parts.bias.map(|bias| matrix_f16(&bias, n, 1, |n, _| n)).transpose()?;
+    // A scale is a range divided by 15, so it cannot be negative; zero and subnormals are real.
+    parts.scales.check_values(&scales, groups, |value| *value >= f16::ZERO)?;
+    let bias = parts.bias.map(|bias| bias.matrix_f16(n, 1, |n, _| n)).transpose()?;
     let values = [ParamValues::F16(scales), second];
     let named = spec.params.iter().zip(values);
     let params = named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect();
-    Ok(QuantizedLinear { spec, n, k, codes, params, bias, rounding })
+    Ok(QuantizedLinear { spec, n, k, codes, params, bias, rounding, k_order: None })
 }
 
 /// Words per row of a `gemm` tensor.
@@ -89,49 +88,6 @@ fn zeros(n: usize, groups: usize, at: impl Fn(usize, usize) -> u8 + Sync) -> Par
         row.iter_mut().enumerate().for_each(|(g, zero)| *zero = at(n, g));
     });
     ParamValues::Code(zeros)
-}
-
-/// Values `[N, groups]` of an f16 tensor, gathered by their element index; all must be finite.
-fn matrix_f16(
-    tensor: &TensorRef<'_>,
-    n: usize,
-    groups: usize,
-    index: impl Fn(usize, usize) -> usize + Sync,
-) -> Result<Vec<f16>, FormatError> {
-    let mut values = vec![f16::ZERO; n * groups];
-    values.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
-        for (g, value) in row.iter_mut().enumerate() {
-            let at = 2 * index(n, g);
-            *value = f16::from_le_bytes([tensor.bytes[at], tensor.bytes[at + 1]]);
-        }
-    });
-    check_each(tensor, &values, groups, |value| value.is_finite())?;
-    Ok(values)
-}
-
-/// A scale is a range divided by 15, so it cannot be negative; zero and subnormals are real.
-fn check_not_negative(
-    tensor: &TensorRef<'_>,
-    scales: &[f16],
-    groups: usize,
-) -> Result<(), FormatError> {
-    check_each(tensor, scales, groups, |value| *value >= f16::ZERO)
-}
-
-fn check_each(
-    tensor: &TensorRef<'_>,
-    values: &[f16],
-    groups: usize,
-    good: impl Fn(&f16) -> bool + Sync + Send,
-) -> Result<(), FormatError> {
-    match values.par_iter().position_first(|value| !good(value)) {
-        None => Ok(()),
-        Some(index) => {
-            let (n, group, value) = (index / groups, index % groups, values[index]);
-            let problem = format!("holds {value} for output feature {n}, quant group {group}");
-            Err(tensor.error(problem, VALUE_REMEDY))
-        }
-    }
 }
 
 /// Output rows that one task transposes: their 16 words of one input feature fill a cache line.

@@ -1,10 +1,10 @@
 //! The quant group of an AWQ layer: what the configuration says against what the shapes show.
 
-use super::layout::{Layout, Parts, EXPORT_AGAIN};
+use super::layout::{Layout, Parts};
 use super::PER_WORD;
 use crate::config::QuantConfig;
 use crate::error::{shown, FormatError};
-use crate::tensors::TensorRef;
+use crate::tensors::{TensorRef, EXPORT_AGAIN};
 use qtune_ir::Group;
 
 const CORRECT_CONFIG: &str = "correct group_size in the configuration";
@@ -37,7 +37,7 @@ impl Settings {
         }
         Ok(Settings {
             layout: configured_layout(config)?,
-            group: configured_group(config)?,
+            group: config.group_size()?,
             origin: shown(&config.path().display().to_string()),
         })
     }
@@ -54,20 +54,6 @@ fn configured_layout(config: &QuantConfig) -> Result<Option<Layout>, FormatError
             let problem = format!("has AWQ version `{}`", shown(other));
             Err(config.error(problem, "convert the checkpoint to gemm, gemv or gemv_fast"))
         }
-    }
-}
-
-fn configured_group(config: &QuantConfig) -> Result<Option<Group>, FormatError> {
-    match config.integer(&["group_size", "q_group_size"])? {
-        None => Ok(None),
-        Some(-1) => Ok(Some(Group::Channel)),
-        Some(size) => match u32::try_from(size) {
-            Ok(size) if size > 0 => Ok(Some(Group::Size(size))),
-            _ => {
-                let problem = format!("has group_size {size}");
-                Err(config.error(problem, "it must be a positive size, or -1 for all of K"))
-            }
-        },
     }
 }
 

@@ -7,10 +7,7 @@ use crate::error::FormatError;
 use crate::name::{FormatName, Grouping, Modifier};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
-use crate::tensors::{Module, TensorRef};
-use qtune_ir::Group;
-
-pub(super) const EXPORT_AGAIN: &str = "the checkpoint is damaged: download or export it again";
+use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
 
 /// The packings of AutoAWQ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,13 +87,6 @@ impl<'a> Parts<'a> {
             n == zero_rows && n == scale_rows && words.checked_mul(PER_WORD) == Some(padded)
         })
     }
-
-    /// GPTQ's shapes: qweight [K/8, N], scales [K/G, N]. Its tensors have the same names.
-    fn fits_gptq(&self) -> bool {
-        self.matrices().is_some_and(|[[_, n], [groups, words], [scale_rows, scale_cols]]| {
-            n == scale_cols && groups == scale_rows && words.checked_mul(PER_WORD) == Some(n)
-        })
-    }
 }
 
 /// See [`crate::FormatRow::claims`].
@@ -111,7 +101,8 @@ pub(super) fn claims(
         if parts.fits_gemm() || parts.fits_gemv() || parts.qweight.element == ElementType::I16 {
             return Ok(true);
         }
-        if parts.fits_gptq() {
+        // GPTQ's tensors have the same names.
+        if crate::gptq::fits(module) {
             return Ok(false);
         }
     }
@@ -140,42 +131,13 @@ pub(super) fn inspect(
         }
     }
     if let Some(bias) = &parts.bias {
-        expect(bias, ElementType::F16, &[n], "one value per output feature")?;
+        bias.expect(ElementType::F16, &[n], "one value per output feature")?;
     }
     let group = group(layout, &parts, k, &settings)?;
-    let grouping = match group {
-        Group::Size(size) => Grouping::Size(size),
-        Group::Channel => Grouping::Channel,
-    };
+    let grouping = Grouping::from(group);
     let modifiers = if layout == Layout::GemvFast { vec![Modifier::Fast] } else { vec![] };
     let name = FormatName { family: "awq".into(), bits: None, grouping: Some(grouping), modifiers };
     Ok(LayerHeader { name, layout: layout.name(), n, k, group })
-}
-
-/// Checks type and shape of one tensor.
-fn expect(
-    tensor: &TensorRef<'_>,
-    element: ElementType,
-    shape: &[usize],
-    because: &str,
-) -> Result<(), FormatError> {
-    if tensor.element == element && tensor.shape == shape {
-        return Ok(());
-    }
-    let (has, has_shape) = (tensor.element, tensor.shape);
-    let problem = format!("is {has} {has_shape:?} where {element} {shape:?} is needed ({because})");
-    Err(tensor.error(problem, EXPORT_AGAIN))
-}
-
-/// Checks that a tensor is a matrix of `element`; its rows and columns.
-fn matrix(tensor: &TensorRef<'_>, element: ElementType) -> Result<[usize; 2], FormatError> {
-    match tensor.shape {
-        [rows, cols] if tensor.element == element => Ok([*rows, *cols]),
-        shape => {
-            let problem = format!("is {} {shape:?}, not a matrix of {element}", tensor.element);
-            Err(tensor.error(problem, EXPORT_AGAIN))
-        }
-    }
 }
 
 /// The codes in `words` words, unless a shape beside a zero makes that absurd.
@@ -187,8 +149,8 @@ fn codes_in(words: usize, tensor: &TensorRef<'_>) -> Result<usize, FormatError> 
 
 /// `gemm`: qweight [K, N/8], qzeros [K/G, N/8], scales [K/G, N]. Returns (N, K).
 fn gemm_dims(parts: &Parts<'_>) -> Result<(usize, usize), FormatError> {
-    let [k, words] = matrix(&parts.qweight, ElementType::I32)?;
-    let [groups, n] = matrix(&parts.scales, ElementType::F16)?;
+    let [k, words] = parts.qweight.matrix(ElementType::I32)?;
+    let [groups, n] = parts.scales.matrix(ElementType::F16)?;
     let held = codes_in(words, &parts.qweight)?;
     if held != n {
         let problem = format!("holds {held} columns where the scales have {n}");
@@ -203,28 +165,28 @@ fn gemm_dims(parts: &Parts<'_>) -> Result<(usize, usize), FormatError> {
         return Err(parts.qweight.error(problem, remedy));
     }
     let because = "a zero-point per group and column, eight to a word";
-    expect(&parts.qzeros, ElementType::I32, &[groups, words], because)?;
+    parts.qzeros.expect(ElementType::I32, &[groups, words], because)?;
     Ok((n, k))
 }
 
 /// `gemv`: qweight [N, K/8], qzeros [N, Z], scales [N, 8 Z]. Returns (N, K).
 fn gemv_dims(parts: &Parts<'_>) -> Result<(usize, usize), FormatError> {
-    let [n, words] = matrix(&parts.qweight, ElementType::I32)?;
-    let [zero_rows, zero_words] = matrix(&parts.qzeros, ElementType::I32)?;
+    let [n, words] = parts.qweight.matrix(ElementType::I32)?;
+    let [zero_rows, zero_words] = parts.qzeros.matrix(ElementType::I32)?;
     if zero_rows != n {
         let problem = format!("has {zero_rows} rows where qweight has {n}");
         return Err(parts.qzeros.error(problem, EXPORT_AGAIN));
     }
     let padded = codes_in(zero_words, &parts.qzeros)?;
     let because = "a row per output feature, a column per zero-point";
-    expect(&parts.scales, ElementType::F16, &[n, padded], because)?;
+    parts.scales.expect(ElementType::F16, &[n, padded], because)?;
     Ok((n, codes_in(words, &parts.qweight)?))
 }
 
 /// `gemv_fast`: qweight I16 [N/4, K], scales and qzeros F16 [8 Z, N]. Returns (N, K).
 fn gemv_fast_dims(parts: &Parts<'_>) -> Result<(usize, usize), FormatError> {
-    let [quads, k] = matrix(&parts.qweight, ElementType::I16)?;
-    let [padded, n] = matrix(&parts.scales, ElementType::F16)?;
+    let [quads, k] = parts.qweight.matrix(ElementType::I16)?;
+    let [padded, n] = parts.scales.matrix(ElementType::F16)?;
     if quads.checked_mul(4) != Some(n) {
         let problem = format!("has {quads} rows of 4 output features where the scales have {n}");
         return Err(parts.qweight.error(problem, EXPORT_AGAIN));
@@ -233,6 +195,6 @@ fn gemv_fast_dims(parts: &Parts<'_>) -> Result<(usize, usize), FormatError> {
         let problem = format!("has K = {k}, but this packing interleaves blocks of 64 columns");
         return Err(parts.qweight.error(problem, EXPORT_AGAIN));
     }
-    expect(&parts.qzeros, ElementType::F16, &[padded, n], "the shape of the scales")?;
+    parts.qzeros.expect(ElementType::F16, &[padded, n], "the shape of the scales")?;
     Ok((n, k))
 }

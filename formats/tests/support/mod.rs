@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this file.
 #![allow(dead_code)]
 
+use qtune_formats::{Checkpoint, ParamValues};
 use safetensors::tensor::{serialize, Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +17,59 @@ pub const AWQ_CASES: [&str; 6] =
 /// The folder of a golden case.
 pub fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/awq").join(case)
+}
+
+/// The golden cases of GPTQModel and AutoGPTQ: written by their packers.
+pub const GPTQ_CASES: [&str; 10] = [
+    "autogptq_3bit_asym_g64",
+    "autogptq_4bit_asym_g128",
+    "v1_2bit_sym_g32",
+    "v1_3bit_sym_g128",
+    "v1_4bit_asym_g128_underflow",
+    "v1_4bit_sym_g128",
+    "v1_4bit_sym_g64_desc_act",
+    "v1_4bit_sym_tailgroup",
+    "v1_8bit_sym_gchan",
+    "v2_4bit_asym_g64",
+];
+
+/// The folder of a golden case of GPTQ.
+pub fn golden_gptq(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/gptq").join(case)
+}
+
+/// Compares every layer of a checkpoint with the expected tensors of its golden case: weights,
+/// codes, zero-points and bias, bit for bit.
+pub fn assert_decodes_to(checkpoint: &Checkpoint, expected: &Tensors) {
+    assert!(!checkpoint.layers().is_empty());
+    for layer in checkpoint.layers() {
+        let want = |suffix: &str| expected.get(&format!("{}.{suffix}", layer.path));
+        let loaded = checkpoint.load_layer(&layer.path).unwrap();
+        let weight = want("weight").unwrap();
+        assert_eq!(weight.shape, [loaded.n, loaded.k]);
+        let decoded: Vec<u8> = loaded.dequantize().iter().flat_map(|w| w.to_le_bytes()).collect();
+        assert!(decoded == weight.bytes, "{}: weights differ", layer.path);
+
+        let order = loaded.k_order.clone().unwrap_or_else(|| (0..loaded.k as u32).collect());
+        let mut codes = vec![0; loaded.k];
+        for (n, row) in want("codes").unwrap().bytes.chunks(loaded.k).enumerate() {
+            loaded.codes.unpack_row(n, &mut codes);
+            let row: Vec<u8> = order.iter().map(|k| row[*k as usize]).collect();
+            assert_eq!(codes, row, "{}: codes of row {n}", layer.path);
+        }
+        match (loaded.param("z"), want("zeros")) {
+            (Some(ParamValues::Code(zeros)), Some(wanted)) => assert_eq!(zeros, &wanted.bytes),
+            // A symmetric layer has one zero-point, which is part of the expression.
+            (None, Some(zeros)) if loaded.params.len() == 1 => {
+                assert!(zeros.bytes.iter().all(|zero| *zero == 1 << (loaded.spec.bits - 1)));
+            }
+            _ => {}
+        }
+        let bias: Option<Vec<u8>> = loaded
+            .bias
+            .map(|bias| bias.iter().flat_map(|value| value.to_f32().to_le_bytes()).collect());
+        assert_eq!(bias.as_ref(), want("bias").map(|tensor| &tensor.bytes));
+    }
 }
 
 /// A tensor to be written.
@@ -75,6 +129,26 @@ pub fn awq_config(version: &str, group_size: i64) -> String {
         r#"{{"quantization_config":{{"quant_method":"awq","bits":4,"zero_point":true,
             "version":"{version}","group_size":{group_size}}}}}"#
     )
+}
+
+/// `config.json` of a GPTQ model; `more` holds further keys, each after a comma.
+pub fn gptq_config(bits: i64, group_size: i64, sym: bool, more: &str) -> String {
+    format!(
+        r#"{{"quantization_config":{{"quant_method":"gptq","bits":{bits},"sym":{sym},
+            "group_size":{group_size}{more}}}}}"#
+    )
+}
+
+/// A consistent symmetric GPTQ layer `l` of N = 64, K = 128 with two groups of 64; scales are 0.
+pub fn gptq_layer() -> Tensors {
+    let mut g_idx = filled(Dtype::I32, &[128], 0);
+    g_idx.bytes.chunks_mut(4).skip(64).for_each(|group| group[0] = 1);
+    BTreeMap::from([
+        ("l.qweight".into(), filled(Dtype::I32, &[16, 64], 0x21)),
+        ("l.qzeros".into(), filled(Dtype::I32, &[2, 8], 0x77)),
+        ("l.scales".into(), filled(Dtype::F16, &[2, 64], 0)),
+        ("l.g_idx".into(), g_idx),
+    ])
 }
 
 /// A consistent `gemm` layer `l` of N = 64, K = 128 with two groups of 64; scales are 0.

@@ -83,6 +83,7 @@ fn the_weights_of_a_checkpoint_are_verified_with_their_bias() {
         params: vec![array("s", ParamValues::F16(scales)), array("z", ParamValues::Code(zeros))],
         bias: Some((0..n).map(|i| f16::from_f32(i as f32 - 9.5)).collect()),
         rounding: Rounding::F16,
+        k_order: None,
     };
     let problem: Problem = "w4a16.awq-g32.f16-f16.n24.k64.m7+bias".parse().unwrap();
     let schedule = default_schedule(&problem, &spec, &arch()).unwrap();

@@ -1,0 +1,85 @@
+//! Unpacking GPTQ's codes, zero-points and scales into logical order.
+
+use super::layout::{k_order, Parts};
+use super::zeros::{self, Convention};
+use super::{stream_code, UNIT};
+use crate::error::FormatError;
+use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::name::Modifier;
+use crate::registry::LayerHeader;
+use crate::tensors::{Module, TensorRef};
+use rayon::prelude::*;
+
+/// See [`crate::FormatRow::load`]. Scales may be negative: auto-round's symmetric grids use the
+/// sign to reach the end of the range that has one code more.
+pub(super) fn load(
+    module: &Module<'_>,
+    header: &LayerHeader,
+) -> Result<QuantizedLinear, FormatError> {
+    let parts = Parts::of(module)?;
+    let spec = super::ROW.spec(&header.name)?;
+    let convention = Convention::named(header.layout).ok_or_else(|| {
+        let problem = format!("has no GPTQ packing `{}`", header.layout);
+        parts.qzeros.error(problem, "inspect the layer before it is loaded")
+    })?;
+    let (n, k, groups) = (header.n, header.k, header.groups());
+    let scales = parts.scales.matrix_f16(n, groups, |n, g| g * header.n + n)?;
+    let mut values = vec![ParamValues::F16(scales)];
+    if header.name.modifiers.contains(&Modifier::Asym) {
+        let zeros = zeros::decode(&parts.qzeros, convention, spec.bits, n);
+        values.push(ParamValues::Code(zeros));
+    } else if !zeros::are_symmetric(&parts.qzeros, spec.bits) {
+        let middle = 1 << (spec.bits - 1);
+        let problem = format!("holds zero-points other than {middle} in a symmetric layer");
+        return Err(parts.qzeros.error(problem, "set sym to false in the configuration"));
+    }
+    let k_order = k_order(&parts, header)?;
+    let bias = parts.bias.map(|bias| bias.matrix_f16(n, 1, |n, _| n)).transpose()?;
+    let named = spec.params.iter().zip(values);
+    let params = named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect();
+    Ok(QuantizedLinear {
+        codes: codes(&parts.qweight, n, k, spec.bits, k_order.as_deref()),
+        spec,
+        n,
+        k,
+        params,
+        bias,
+        rounding: Rounding::F16,
+        k_order,
+    })
+}
+
+/// Output features that one task unpacks: their words in one row fill a cache line.
+const TASK_ROWS: usize = 16;
+
+/// Codes `[N, K]` of qweight `[K*bits/32, N]`, columns in the given order.
+fn codes(qweight: &TensorRef<'_>, n: usize, k: usize, bits: u8, order: Option<&[u32]>) -> Codes {
+    let mut codes = Codes::zeros(n, k, bits);
+    let stride = codes.row_stride();
+    codes.bytes_mut().par_chunks_mut(TASK_ROWS * stride).enumerate().for_each(|(task, rows)| {
+        let first = task * TASK_ROWS;
+        let mut natural = vec![0; TASK_ROWS * k];
+        for unit in 0..k / UNIT {
+            let top = unit * usize::from(bits);
+            for row in 0..rows.len() / stride {
+                let word = |at| qweight.word((top + at) * n + first + row);
+                for (index, code) in natural[row * k + unit * UNIT..][..UNIT].iter_mut().enumerate()
+                {
+                    *code = stream_code(bits, index, word);
+                }
+            }
+        }
+        let mut sorted = vec![0; if order.is_some() { k } else { 0 }];
+        for (row, natural) in rows.chunks_mut(stride).zip(natural.chunks(k)) {
+            let Some(order) = order else {
+                pack(natural, bits, row);
+                continue;
+            };
+            for (code, k) in sorted.iter_mut().zip(order) {
+                *code = natural[*k as usize];
+            }
+            pack(&sorted, bits, row);
+        }
+    });
+    codes
+}

@@ -1,0 +1,133 @@
+//! GPTQ: codes fitted column by column against the Hessian; 2, 3, 4 or 8 bits.
+//!
+//! Paper: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+//! Transformers", ICLR 2023. The bytes are those of AutoGPTQ and GPTQModel: codes packed along K,
+//! zero-points along N, both as a stream that fills 32-bit words from the lowest bit (3-bit codes
+//! cross words).
+//!
+//! - Symmetric layers have the zero-point `2^(bits-1)` everywhere, so it is part of the expression
+//!   and the stored zero-points are only checked. Others are called `-asym`.
+//! - What a stored zero-point means depends on who wrote it: see `zeros`.
+//! - With act-order (`desc_act`), `g_idx` assigns columns to quant groups in the order in which they
+//!   were quantized. The decoded layer has its columns sorted by group and says so in
+//!   [`crate::QuantizedLinear::k_order`]. Whether a layer is so is read off `g_idx`, never off the
+//!   configuration.
+
+mod decode;
+mod layout;
+mod order;
+mod settings;
+mod zeros;
+
+pub(crate) use layout::fits;
+
+use crate::name::Modifier;
+use crate::registry::{FormatRow, Variant};
+use qtune_ir::ParamType;
+
+/// Widths with the int32 stream packing; the first is the usual one.
+const WIDTHS: [u8; 4] = [4, 2, 3, 8];
+/// Codes that `bits` words hold, whatever the width. N and K are multiples of it.
+const UNIT: usize = 32;
+
+const SCALE: (&str, ParamType) = ("s", ParamType::F16);
+
+/// A layer with zero-points.
+const fn asymmetric(bits: u8, modifiers: &'static [Modifier]) -> Variant {
+    let params: &'static [_] = match bits {
+        2 => &[SCALE, ("z", ParamType::Code(2))],
+        3 => &[SCALE, ("z", ParamType::Code(3))],
+        4 => &[SCALE, ("z", ParamType::Code(4))],
+        _ => &[SCALE, ("z", ParamType::Code(8))],
+    };
+    Variant { bits, modifiers, params, expr: "(* (- q z) s)" }
+}
+
+/// A layer whose zero-points are all `2^(bits-1)`.
+const fn symmetric(bits: u8, modifiers: &'static [Modifier]) -> Variant {
+    let expr = match bits {
+        2 => "(* (- q 2) s)",
+        3 => "(* (- q 4) s)",
+        4 => "(* (- q 8) s)",
+        _ => "(* (- q 128) s)",
+    };
+    Variant { bits, modifiers, params: &[SCALE], expr }
+}
+
+const ACT_ORDER: &[Modifier] = &[Modifier::ActOrder];
+const ASYM: &[Modifier] = &[Modifier::Asym];
+const ASYM_ACT_ORDER: &[Modifier] = &[Modifier::Asym, Modifier::ActOrder];
+
+/// The registry row.
+pub(crate) static ROW: FormatRow = FormatRow {
+    family: "gptq",
+    doc: "GPTQ, 2-, 3-, 4- or 8-bit codes, symmetric or with zero-points (AutoGPTQ, GPTQModel)",
+    source: "Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323); AutoGPTQ 0.7, GPTQModel 2.2",
+    packing: "int32 [K*bits/32, N], natural order along K; zero-points v1 (minus one) and v2",
+    names: "gptq[-w2|-w3|-w8]-g<SIZE> | gptq-ch, + -asym with zero-points, + -actorder",
+    // Those that kernels exist for.
+    examples: &["gptq-g128", "gptq-g64", "gptq-g32", "gptq-ch", "gptq-g128-asym"],
+    variants: &[
+        symmetric(4, &[]),
+        symmetric(4, ACT_ORDER),
+        asymmetric(4, ASYM),
+        asymmetric(4, ASYM_ACT_ORDER),
+        symmetric(2, &[]),
+        symmetric(2, ACT_ORDER),
+        asymmetric(2, ASYM),
+        asymmetric(2, ASYM_ACT_ORDER),
+        symmetric(3, &[]),
+        symmetric(3, ACT_ORDER),
+        asymmetric(3, ASYM),
+        asymmetric(3, ASYM_ACT_ORDER),
+        symmetric(8, &[]),
+        symmetric(8, ACT_ORDER),
+        asymmetric(8, ASYM),
+        asymmetric(8, ASYM_ACT_ORDER),
+    ],
+    anchors: &["qweight", "qzeros", "g_idx"],
+    companions: &["qweight", "qzeros", "scales", "g_idx", "bias"],
+    claims: layout::claims,
+    inspect: layout::inspect,
+    load: decode::load,
+};
+
+/// Code `index` of a stream of `bits`-bit codes that fills words from the lowest bit.
+fn stream_code(bits: u8, index: usize, word: impl Fn(usize) -> u32) -> u8 {
+    let first = usize::from(bits) * index;
+    let (at, shift) = (first / 32, first % 32);
+    let mut value = word(at) >> shift;
+    if shift + usize::from(bits) > 32 {
+        value |= word(at + 1) << (32 - shift);
+    }
+    (value & ((1 << bits) - 1)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_fill_words_from_the_lowest_bit() {
+        for (bits, words) in
+            [(4u8, vec![0x7654_3210u32]), (3, vec![0x88fa_c688, 0xc688_fac6, 0xfac6_88fa])]
+        {
+            for index in 0..words.len() * 32 / usize::from(bits) {
+                let code = stream_code(bits, index, |at| words[at]);
+                assert_eq!(usize::from(code), index % 8, "{bits} bits, code {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_width_resolves_with_and_without_zero_points_and_act_order() {
+        for bits in ["", "-w2", "-w3", "-w8"] {
+            for (modifiers, params) in [("", 1), ("-asym", 2), ("-actorder", 1)] {
+                let name = format!("gptq{bits}-g64{modifiers}");
+                let spec = crate::resolve(&name).unwrap();
+                assert_eq!((spec.name, spec.params.len()), (name, params));
+            }
+        }
+        assert!(crate::resolve("gptq-w5-g64").unwrap_err().to_string().contains("no such width"));
+    }
+}
