@@ -8,6 +8,7 @@ mod emit;
 mod explain;
 mod inspect;
 mod ir;
+mod sim;
 mod tune;
 mod verify;
 
@@ -29,6 +30,8 @@ pub enum Command {
     Emit(emit::Args),
     /// Show how a schedule follows from the mathematics, what it costs and what it beat
     Explain(explain::Args),
+    /// Run a kernel of any PTX file on the simulator
+    Sim(sim::Args),
     /// Look at loop nests, dequantization terms and rewrite rules
     Ir(ir::Args),
     /// List, show and check what the cache holds
@@ -49,6 +52,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Emit(args) => emit::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Ir(args) => ir::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
