@@ -8,6 +8,7 @@
 use super::error::NvrtcError;
 use super::find::is_whole;
 use super::pin::{Pin, PinnedFile};
+use fs2::FileExt;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,6 +22,8 @@ const SCRATCH_PREFIX: &str = ".fetch-";
 /// Scratch folders this old were left by a process that died.
 const SCRATCH_STALE: Duration = Duration::from_secs(24 * 3600);
 
+/// Held by the process that fetches.
+const LOCK_FILE: &str = "fetch.lock";
 /// More than the processes that may plausibly publish at once.
 const PUBLISH_ATTEMPTS: u32 = 32;
 
@@ -32,6 +35,11 @@ pub(super) fn fetch(pin: &Pin, data: &Path, notice: &dyn Fn(&str)) -> Result<Pat
         data.join(pin.folder()).display()
     ));
     fs::create_dir_all(data).map_err(|e| at(data, e))?;
+    let _turn = lock(data)?;
+    let target = data.join(pin.folder());
+    if is_whole(&target, pin) {
+        return Ok(target.join(pin.files[0].file_name()));
+    }
     remove_stale_scratch(data);
     let scratch = Scratch::create(data)?;
     let wheel = download(&requirement, &scratch.path)?;
@@ -55,6 +63,15 @@ pub(super) fn install(
     let target = data.join(pin.folder());
     publish(pin, &unpacked, &target, scratch)?;
     Ok(target.join(pin.files[0].file_name()))
+}
+
+/// Waits until no other process fetches into `data`: the second one finds what the first fetched
+/// instead of downloading it again. The lock ends with the file, also when a process dies.
+fn lock(data: &Path) -> Result<File, NvrtcError> {
+    let path = data.join(LOCK_FILE);
+    let file = File::create(&path).map_err(|e| at(&path, e))?;
+    file.lock_exclusive().map_err(|e| at(&path, e))?;
+    Ok(file)
 }
 
 fn at(path: &Path, source: io::Error) -> NvrtcError {

@@ -200,10 +200,9 @@ fn concurrent_installs_all_succeed_and_a_damaged_folder_is_replaced() {
     assert_eq!(fs::read_dir(data.path()).expect("list").count(), 1);
 }
 
-/// The library of this machine, without a download; prints why a test is skipped.
+/// NVRTC, found or fetched; prints why a test is skipped.
 fn nvrtc_here() -> Option<Nvrtc> {
-    let allow_fetch = std::env::var_os("QTUNE_TEST_FETCH").is_some();
-    match Nvrtc::open(&OpenOptions { allow_fetch, ..OpenOptions::default() }) {
+    match Nvrtc::open(&OpenOptions::default()) {
         Ok(nvrtc) => Some(nvrtc),
         Err(e) => {
             println!("skipped: {e}");

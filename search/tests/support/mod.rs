@@ -17,10 +17,8 @@ use std::sync::OnceLock;
 /// NVRTC, or a printed reason why the test is skipped.
 pub fn nvrtc() -> Option<&'static Nvrtc> {
     static NVRTC: OnceLock<Option<Nvrtc>> = OnceLock::new();
-    let open = || {
-        let options = OpenOptions { allow_fetch: false, ..OpenOptions::default() };
-        Nvrtc::open(&options).map_err(|error| eprintln!("skipped: {error}")).ok()
-    };
+    let open =
+        || Nvrtc::open(&OpenOptions::default()).map_err(|error| eprintln!("skipped: {error}")).ok();
     NVRTC.get_or_init(open).as_ref()
 }
 

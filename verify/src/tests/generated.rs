@@ -17,7 +17,7 @@ const GEMV: &str = "gemv tokens=2 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=sh
                     cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
 
 fn nvrtc() -> Option<Nvrtc> {
-    match Nvrtc::open(&OpenOptions { allow_fetch: false, ..OpenOptions::default() }) {
+    match Nvrtc::open(&OpenOptions::default()) {
         Ok(nvrtc) => Some(nvrtc),
         Err(reason) => {
             println!("skipped: {reason}");
