@@ -14,8 +14,8 @@ const GEMV_TOKENS: u32 = 2;
 /// Thread blocks per SM that a grid should have before K is split.
 const BLOCKS_PER_SM: u32 = 2;
 
-/// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens, else `mma`, the other
-/// family where the preferred one is not legal.
+/// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens in f16, else `mma`, the
+/// other family where the preferred one is not legal.
 ///
 /// # Errors
 /// [`Rejected`] with the reason of the first rung if no rung of either family is legal.
@@ -25,7 +25,8 @@ pub fn default_schedule(
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
     let (gemv, mma) = (gemv_ladder(problem), mma_ladder(problem, arch));
-    let ladder = match problem.m <= GEMV_TOKENS {
+    // Without f16 activations `gemv` has no packed FMAs to use: tensor cores take fewer instructions.
+    let ladder = match problem.m <= GEMV_TOKENS && problem.act == DType::F16 {
         true => gemv.into_iter().chain(mma).collect::<Vec<_>>(),
         false => mma.into_iter().chain(gemv).collect(),
     };
