@@ -6,7 +6,9 @@ mod support;
 
 use qtune_cache::trial_log::{self, TrialEvent, TrialLog};
 use qtune_cache::{Evidence, Store};
-use qtune_search::{plan, rule_usage, Progress, Stopped, Tally, TuneRequest, WinnerReport};
+use qtune_search::{
+    plan, rule_usage, Effort, Progress, Shape, Stopped, Tally, TuneRequest, WinnerReport,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::{request, Lab, Scripted};
@@ -38,6 +40,24 @@ fn the_model_decides_where_nothing_is_timed() {
     let usage = rule_usage(derivations);
     assert!(usage.tiling.len() >= 2 && !usage.dequant.is_empty(), "{usage:?}");
     assert!(stored.iter().all(|record| !record.winner.cost_terms.is_empty()));
+}
+
+#[test]
+fn stored_winners_of_the_preset_need_four_rules_of_each_graph() {
+    let Some(lab) = Lab::new() else { return };
+    let matrix = qtune_formats::presets::preset("qwen2.5-32b").unwrap().matrices()[1];
+    let shape = |m: u32| {
+        let key = format!("w4a16.awq-g128.f16-f16.n{}.k{}.m{m}", matrix.n, matrix.k);
+        Shape { name: matrix.name.into(), problem: key.parse().unwrap() }
+    };
+    let mut request = TuneRequest::new(support::arch(), vec![shape(1), shape(16)]);
+    request.effort = Effort::Quick;
+    let report = lab.run(&request, &Scripted::modelled());
+    assert!(report.winners.iter().all(|winner| winner.verified), "{report:#?}");
+    let stored = lab.store.winners().unwrap();
+    let derivations = stored.iter().map(|record| record.winner.derivation.as_slice());
+    let usage = rule_usage(derivations);
+    assert!(usage.tiling.len() >= 4 && usage.dequant.len() >= 4, "{usage:?}");
 }
 
 #[test]

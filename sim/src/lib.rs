@@ -8,8 +8,7 @@
 //! PTX and nothing of what a kernel computes.
 //!
 //! Beside execution stands what can be told without it: [`cubin`] reads registers, stack and
-//! parameters, [`sass`] classifies machine code and finds its loops, [`estimate`] turns counts into
-//! an estimated time.
+//! parameters, [`sass`] classifies machine code and finds its loops.
 //!
 //! ```
 //! use qtune_sim::{run, Access, Arg, Launch, Memory, Module, RunOptions};
@@ -54,7 +53,6 @@ pub mod cubin;
 mod decode;
 mod device_memory;
 mod error;
-pub mod estimate;
 mod exec;
 mod launch;
 mod limits;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::ops::{Add, AddAssign};
 
-/// What an instruction occupies. One class is one row of the throughput table of
-/// [`crate::estimate`], or one kind of memory or synchronisation traffic.
+/// What an instruction occupies: one pipe of an SM, or one kind of memory or synchronisation
+/// traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
