@@ -36,6 +36,13 @@ pub enum FindingKind {
     Trap,
     /// An operand value the instruction does not define (for example a copy size).
     InvalidOperand,
+    /// A register of a pending `wgmma` touched before its wait, a missing `wgmma.fence`, or a batch
+    /// that is not committed.
+    WgmmaHazard,
+    /// A matrix descriptor that does not describe an operand within shared memory.
+    InvalidDescriptor,
+    /// The four warps of a warpgroup do not execute the same warpgroup instructions.
+    WarpgroupDivergence,
 }
 
 impl FindingKind {
@@ -56,6 +63,9 @@ impl FindingKind {
             FindingKind::Deadlock => "deadlock",
             FindingKind::Trap => "trap",
             FindingKind::InvalidOperand => "invalid-operand",
+            FindingKind::WgmmaHazard => "wgmma-hazard",
+            FindingKind::InvalidDescriptor => "invalid-descriptor",
+            FindingKind::WarpgroupDivergence => "warpgroup-divergence",
         }
     }
 }
