@@ -1,6 +1,6 @@
 //! Shared memory of one thread block: bytes, definedness and access history.
 
-use crate::check::Races;
+use crate::check::{LaneRaces, Races};
 
 /// Shared memory with its shadow state.
 #[derive(Debug)]
@@ -9,6 +9,7 @@ pub(crate) struct SharedMemory {
     /// One bit per byte.
     defined: Vec<u64>,
     pub races: Races,
+    pub lanes: LaneRaces,
 }
 
 impl SharedMemory {
@@ -19,6 +20,7 @@ impl SharedMemory {
             data: vec![0; bytes],
             defined: vec![0; padded / 64],
             races: Races::new(padded, warps),
+            lanes: LaneRaces::new(padded, warps),
         }
     }
 
@@ -26,6 +28,7 @@ impl SharedMemory {
     pub(crate) fn reset(&mut self) {
         self.defined.fill(0);
         self.races.reset();
+        self.lanes.reset();
     }
 
     pub(crate) fn len(&self) -> u64 {

@@ -48,7 +48,7 @@ fn global_loads_count_sectors_by_their_stride() {
 fn store(ty: &str, registers: &str, stride: u32) -> (u64, u64) {
     let counters = count(
         &format!(
-            "mul.lo.u32 %r2, %r1, {stride}; mov.u16 %rs1, 0; st.shared.{ty} [%r2], {registers};"
+            "mul.lo.u32 %r2, %r1, {stride}; mov.u16 %rs1, 0; mov.u32 %r3, 7; st.shared.{ty} [%r2], {registers};"
         ),
         32,
     );
@@ -58,17 +58,17 @@ fn store(ty: &str, registers: &str, stride: u32) -> (u64, u64) {
 
 #[test]
 fn shared_stores_count_bank_conflicts() {
-    assert_eq!(store("u32", "%r1", 4), (1, 1));
-    assert_eq!(store("u32", "%r1", 8), (2, 1));
-    assert_eq!(store("u32", "%r1", 16), (4, 1));
-    assert_eq!(store("u32", "%r1", 32), (8, 1));
-    assert_eq!(store("u32", "%r1", 36), (1, 1));
-    assert_eq!(store("u32", "%r1", 0), (1, 1));
+    assert_eq!(store("u32", "%r3", 4), (1, 1));
+    assert_eq!(store("u32", "%r3", 8), (2, 1));
+    assert_eq!(store("u32", "%r3", 16), (4, 1));
+    assert_eq!(store("u32", "%r3", 32), (8, 1));
+    assert_eq!(store("u32", "%r3", 36), (1, 1));
+    assert_eq!(store("u32", "%r3", 0), (1, 1));
     assert_eq!(store("u16", "%rs1", 2), (1, 1));
-    assert_eq!(store("v2.u32", "{%r1,%r1}", 8), (2, 2));
-    assert_eq!(store("v4.u32", "{%r1,%r1,%r1,%r1}", 16), (4, 4));
-    assert_eq!(store("v4.u32", "{%r1,%r1,%r1,%r1}", 32), (8, 4));
-    assert_eq!(store("v4.u32", "{%r1,%r1,%r1,%r1}", 128), (32, 4));
+    assert_eq!(store("v2.u32", "{%r3,%r3}", 8), (2, 2));
+    assert_eq!(store("v4.u32", "{%r3,%r3,%r3,%r3}", 16), (4, 4));
+    assert_eq!(store("v4.u32", "{%r3,%r3,%r3,%r3}", 32), (8, 4));
+    assert_eq!(store("v4.u32", "{%r3,%r3,%r3,%r3}", 128), (32, 4));
 }
 
 #[test]

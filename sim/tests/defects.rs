@@ -206,7 +206,7 @@ fn shared_writes_of_two_warps_race_unless_a_barrier_lies_between() {
     assert_eq!(only_finding(store, 64), FindingKind::SharedRace);
     assert!(micro(store, 32, &lazy()).unwrap().findings.is_empty());
     let ordered = "mov.u32 %r1, %tid.x; shr.u32 %r4, %r1, 5; setp.eq.u32 %p1, %r4, 0;\n\
-                   mov.u32 %r3, 0; @%p1 st.shared.u32 [%r3], %r1; bar.sync 0;\n\
+                   mov.u32 %r3, 0; @%p1 st.shared.u32 [%r3], %r4; bar.sync 0;\n\
                    ld.shared.u32 %r5, [%r3];";
     assert!(micro(ordered, 64, &lazy()).unwrap().findings.is_empty());
     let racy = ordered.replace("bar.sync 0;", "");
@@ -214,6 +214,36 @@ fn shared_writes_of_two_warps_race_unless_a_barrier_lies_between() {
         let report = micro(&racy, 64, &RunOptions { warp_order, ..lazy() }).unwrap();
         assert!(found(&report, FindingKind::SharedRace));
     }
+}
+
+#[test]
+fn lanes_that_exchange_through_shared_memory_need_a_warp_barrier() {
+    // Each lane writes a word and reads that of its neighbour.
+    let exchange = "mov.u32 %r1, %tid.x; shl.b32 %r2, %r1, 2; xor.b32 %r3, %r2, 4;\n\
+                    st.shared.u32 [%r2], %r1;\nbar.warp.sync -1;\nld.shared.u32 %r4, [%r3];";
+    assert!(micro(exchange, 32, &lazy()).unwrap().findings.is_empty());
+    for missing in ["", "shfl.sync.bfly.b32 %r5, %r1, 1, 31, -1;"] {
+        let racy = exchange.replace("bar.warp.sync -1;", missing);
+        assert_eq!(only_finding(&racy, 64), FindingKind::LaneRace);
+    }
+    // Neighbours may also meet in pairs.
+    let pairs = exchange.replace(
+        "bar.warp.sync -1",
+        "and.b32 %r6, %r1, 30; shl.b32 %r7, 3, %r6; bar.warp.sync %r7",
+    );
+    assert!(micro(&pairs, 32, &lazy()).unwrap().findings.is_empty());
+    let further = pairs.replace("%r2, 4;", "%r2, 8;");
+    assert_eq!(only_finding(&further, 32), FindingKind::LaneRace);
+}
+
+#[test]
+fn lanes_of_one_store_may_write_one_word_only_with_one_value() {
+    assert_eq!(
+        only_finding("mov.u32 %r1, %tid.x; st.shared.u32 [0], %r1;", 32),
+        FindingKind::LaneRace
+    );
+    let same = micro("mov.u32 %r1, 7; st.shared.u32 [0], %r1;", 32, &lazy()).unwrap();
+    assert!(same.findings.is_empty());
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub enum FindingKind {
     UninitialisedMemory,
     /// Two warps access the same shared bytes without a barrier between, at least one writing.
     SharedRace,
+    /// Two lanes of a warp access the same shared bytes without `bar.warp.sync` or a barrier between,
+    /// at least one writing. Lanes of one store that write the same value are no race.
+    LaneRace,
     /// Data of an asynchronous copy used, or its target overwritten, before the copy was waited for.
     AsyncNotAwaited,
     /// A barrier or collective executed by part of a warp although all lanes must take part.
@@ -56,6 +59,7 @@ impl FindingKind {
             FindingKind::UninitialisedShared => "uninitialised-shared",
             FindingKind::UninitialisedMemory => "uninitialised-memory",
             FindingKind::SharedRace => "shared-race",
+            FindingKind::LaneRace => "lane-race",
             FindingKind::AsyncNotAwaited => "async-not-awaited",
             FindingKind::BarrierDivergence => "barrier-divergence",
             FindingKind::BarrierMisuse => "barrier-misuse",

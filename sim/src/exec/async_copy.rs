@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use super::memory::{
     addresses, check_defined, check_shared, count_global, global_groups, narrow, report_conflict,
-    Direction, GlobalGroup,
+    report_lanes, Direction, GlobalGroup,
 };
 use super::traffic;
 use crate::block::{Block, Place};
-use crate::check::FindingKind;
+use crate::check::{FindingKind, LaneAccess};
 use crate::program::{Address, PredicateSource, Slot};
 use crate::state::{lanes, Lanes64, Warp, LANES};
 
@@ -190,9 +190,14 @@ fn mark_issued(block: &mut Block<'_>, copy: &Copy, mask: u32) {
     for lane in lanes(mask) {
         let at = copy.destinations[lane] as usize;
         if block.checks() {
+            let action = "asynchronous write";
             let conflict = block.shared.races.issue(at, size, block.warp);
+            let who = (block.warp, lane);
+            let lanes = block.shared.lanes.access(at, size, who, LaneAccess::Write);
             if let Some(conflict) = conflict {
-                report_conflict(block, lane, at as u64, "asynchronous write", conflict);
+                report_conflict(block, lane, at as u64, action, conflict);
+            } else if let Some(conflict) = lanes {
+                report_lanes(block, lane, at, action, conflict);
             }
         }
         if block.eager() {
@@ -248,6 +253,8 @@ fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES
                 block.shared.store_bytes(at, &copy.data[lane][..size]);
             }
             block.shared.races.complete(at, size, block.warp);
+            // Until now nobody could use the data; from now on this lane can.
+            block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Write);
         }
         copy.mask &= !done;
     }

@@ -1,11 +1,11 @@
 //! Atomics and reductions on global and shared memory.
 
 use super::memory::{addresses, by_space, check_defined, check_shared};
-use super::memory::{count_global, global_groups, narrow, Direction};
+use super::memory::{count_global, global_groups, narrow, report_lanes, Direction};
 use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::traffic;
 use crate::block::{Block, Place};
-use crate::check::FindingKind;
+use crate::check::{FindingKind, LaneAccess};
 use crate::program::{Atomic, AtomicOp, AtomicType, Space};
 use crate::state::{lanes, Lanes64, Warp};
 
@@ -147,6 +147,12 @@ fn on_shared(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
         if block.checks() && !block.shared.is_defined(address, size) {
             let message = "atomic on undefined shared bytes".to_owned();
             block.report(FindingKind::UninitialisedShared, Place::at(lane, at[lane]), message);
+        }
+        if block.checks() {
+            let who = (block.warp, lane);
+            if let Some(other) = block.shared.lanes.access(address, size, who, LaneAccess::Atomic) {
+                report_lanes(block, lane, address, "atomic", other);
+            }
         }
         let swap = operand(w, atomic, atomic.swap, lane);
         for element in 0..usize::from(atomic.count) {

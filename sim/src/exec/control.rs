@@ -81,7 +81,7 @@ pub(crate) fn settle(w: &mut Warp) {
     w.status = Status::Exited;
 }
 
-/// `bar.warp.sync`: within a warp that runs in lockstep only the participation can be wrong.
+/// `bar.warp.sync`: lanes that run in lockstep need not wait, but their memory is ordered now.
 pub(crate) fn warp_barrier(
     block: &mut Block<'_>,
     w: &Warp,
@@ -89,6 +89,16 @@ pub(crate) fn warp_barrier(
     mask: u32,
 ) {
     super::shuffle::check_members(block, w, mask, members, "bar.warp.sync");
+    // Lanes may name different sets, each executing its own barrier.
+    let mut rest = mask;
+    while rest != 0 {
+        let named = w.get32(members)[rest.trailing_zeros() as usize] & rest;
+        if named == 0 {
+            return;
+        }
+        block.shared.lanes.synchronise(w.index, named, w.live);
+        rest &= !named;
+    }
 }
 
 /// A warp arrives at a barrier; it may have to wait.
@@ -123,6 +133,7 @@ pub(crate) fn barrier(block: &mut Block<'_>, w: &mut Warp, b: &BarrierUse, mask:
     }
     if b.kind != BarrierKind::Arrive {
         barrier.waiting |= 1 << warp;
+        block.shared.lanes.synchronise(warp, mask, w.live);
         w.status = Status::AtBarrier(id % BARRIER_COUNT);
     }
     if mismatch {

@@ -121,7 +121,7 @@ pub(crate) fn stmatrix(
             }
             let at = rows[lane] as usize;
             if block.checks() {
-                check_shared_write(block, lane, at, 16);
+                check_shared_write(block, lane, at, 16, |_| false);
             }
             for (i, &word) in words.iter().enumerate() {
                 block.shared.store(at + 4 * i, 4, u64::from(word));

@@ -3,7 +3,7 @@
 use super::traffic;
 use crate::address;
 use crate::block::{Block, Place};
-use crate::check::{Conflict, FindingKind};
+use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict};
 use crate::device_memory;
 use crate::memory::Access as BufferAccess;
 use crate::program::{Access, Address, Space};
@@ -245,12 +245,36 @@ pub(crate) fn report_conflict(
     block.report(kind, Place::at(lane, at), message);
 }
 
+/// Reports a conflict of a shared access with one of another lane of the warp.
+#[cold]
+pub(crate) fn report_lanes(
+    block: &mut Block<'_>,
+    lane: usize,
+    at: usize,
+    action: &str,
+    conflict: LaneConflict,
+) {
+    let earlier = match conflict.earlier {
+        LaneAccess::Read => "read",
+        LaneAccess::Atomic => "changed atomically",
+        LaneAccess::Write => "wrote",
+    };
+    let message = format!(
+        "{action} of shared bytes that lane {} {earlier} since the last bar.warp.sync",
+        conflict.other
+    );
+    block.report(FindingKind::LaneRace, Place::at(lane, at as u64), message);
+}
+
 /// Checks that one lane's shared bytes are ordered and defined before it reads them.
 #[inline(always)]
 pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
     let conflict = block.shared.races.read(at, size, block.warp);
+    let lanes = block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Read);
     if let Some(conflict) = conflict {
         report_conflict(block, lane, at as u64, "load", conflict);
+    } else if let Some(conflict) = lanes {
+        report_lanes(block, lane, at, "load", conflict);
     }
     if !block.shared.is_defined(at, size) {
         let message = format!("{size}-byte load of undefined shared bytes at {at}");
@@ -258,12 +282,24 @@ pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, s
     }
 }
 
-/// Checks that one lane's shared bytes may be written.
+/// Checks that one lane's shared bytes may be written; `benign` says whether an earlier write of a
+/// lane of the same instruction stores the same value.
 #[inline(always)]
-pub(crate) fn check_shared_write(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
+pub(crate) fn check_shared_write(
+    block: &mut Block<'_>,
+    lane: usize,
+    at: usize,
+    size: usize,
+    benign: impl Fn(usize) -> bool,
+) {
     let conflict = block.shared.races.write(at, size, block.warp);
+    let lanes = block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Write);
     if let Some(conflict) = conflict {
         report_conflict(block, lane, at as u64, "store", conflict);
+    } else if let Some(conflict) = lanes {
+        if conflict.earlier != LaneAccess::Write || !benign(conflict.other as usize) {
+            report_lanes(block, lane, at, "store", conflict);
+        }
     }
 }
 
@@ -492,13 +528,33 @@ fn store_shared(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
     for lane in lanes(good) {
         let address = at[lane] as usize;
         if block.checks() {
-            check_shared_write(block, lane, address, size as usize);
+            check_shared_write(block, lane, address, size as usize, |other| {
+                stores_the_same(w, access, at, good, [other, lane])
+            });
         }
         for element in 0..access.count as usize {
             let value = read_element(w, access, element, lane);
             block.shared.store(address + element * bytes, bytes, value);
         }
     }
+}
+
+/// Whether an earlier lane of the same store writes the same value to the same place.
+#[cold]
+fn stores_the_same(
+    w: &Warp,
+    access: &Access,
+    at: &Lanes64,
+    mask: u32,
+    [other, lane]: [usize; 2],
+) -> bool {
+    let value = |element: usize, lane: usize| {
+        read_element(w, access, element, lane) << (64 - 8 * u32::from(access.bytes))
+    };
+    other < lane
+        && mask >> other & 1 == 1
+        && at[other] == at[lane]
+        && (0..usize::from(access.count)).all(|e| value(e, other) == value(e, lane))
 }
 
 fn store_local(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {

@@ -1,0 +1,350 @@
+//! Races between the lanes of one warp in shared memory.
+//!
+//! A warp runs in lockstep here, but PTX lets its lanes run apart: two lanes that touch the same
+//! bytes, one of them writing, are ordered only by `bar.warp.sync` of both or by a barrier of the
+//! thread block (PTX ISA 9.7.13.1, 9.7.13.2; shuffles, votes and matches order no memory). Each
+//! shared word remembers the lanes that touched it since the warp last synchronised; what other
+//! warps did is the subject of [`super::races`].
+//!
+//! Time is counted in intervals between synchronisations, per warp. As long as whole warps
+//! synchronise, accesses of earlier intervals are simply over. After `bar.warp.sync` of some lanes
+//! only, a matrix says which interval of each lane every other lane has seen.
+//!
+//! A word keeps the history of one warp, that of its last access: a write of a warp after another
+//! warp's access without a barrier is a race between warps already.
+
+use crate::state::{lanes, FULL, LANES};
+
+/// Bits of [`Cell::stamp`] above the flags that count intervals; the warp is above them.
+const INTERVAL_BITS: u32 = 24;
+/// The most intervals before the table is cleared and counting starts again.
+const LAST_INTERVAL: u32 = (1 << INTERVAL_BITS) - 1;
+/// Set in a word whose bytes have histories of their own.
+const SPLIT: u32 = 4;
+const KIND: u32 = 3;
+
+/// What a lane does to bytes. Atomics of several lanes do not race among themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LaneAccess {
+    Read = 0,
+    Atomic = 1,
+    Write = 2,
+}
+
+/// An earlier access of another lane without an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LaneConflict {
+    /// The lowest such lane.
+    pub other: u32,
+    pub earlier: LaneAccess,
+}
+
+/// Lanes that accessed some bytes in one interval of a warp.
+///
+/// The stamp holds, from the top, warp (5 bits), interval, [`SPLIT`] and the strongest access.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Cell {
+    stamp: u32,
+    lanes: u32,
+}
+
+impl Cell {
+    fn interval(self) -> u32 {
+        self.stamp >> 3 & LAST_INTERVAL
+    }
+
+    fn kind(self) -> LaneAccess {
+        match self.stamp & KIND {
+            0 => LaneAccess::Read,
+            1 => LaneAccess::Atomic,
+            _ => LaneAccess::Write,
+        }
+    }
+}
+
+/// How far the lanes of a warp are synchronised.
+#[derive(Debug)]
+struct WarpTime {
+    /// Warp and present interval as in a stamp without flags.
+    stamp: u32,
+    /// First interval that is not over for all lanes.
+    open: u32,
+    /// By lane and other lane, the last interval of the other that the lane has seen; only after
+    /// a part of the warp synchronised.
+    seen: Option<Box<[[u32; LANES]; LANES]>>,
+}
+
+impl WarpTime {
+    fn new(warp: usize) -> WarpTime {
+        WarpTime { stamp: (warp as u32) << (INTERVAL_BITS + 3) | 1 << 3, open: 1, seen: None }
+    }
+
+    fn interval(&self) -> u32 {
+        self.stamp >> 3 & LAST_INTERVAL
+    }
+
+    /// Whether the access of `cell` belongs to this warp and is not over for all its lanes.
+    fn concerns(&self, cell: Cell) -> bool {
+        let warp = INTERVAL_BITS + 3;
+        cell.stamp >> warp == self.stamp >> warp && cell.interval() >= self.open
+    }
+
+    /// Lanes of a cell that `lane` has not synchronised with since.
+    fn unseen(&self, cell: Cell, lane: usize) -> u32 {
+        let others = cell.lanes & !(1 << lane);
+        match &self.seen {
+            Some(seen) => lanes(others)
+                .filter(|&other| seen[lane][other] < cell.interval())
+                .fold(0, |mask, other| mask | 1 << other),
+            None => others,
+        }
+    }
+}
+
+/// The lane histories of a thread block's shared memory.
+#[derive(Debug)]
+pub(crate) struct LaneRaces {
+    words: Vec<Cell>,
+    /// Histories of the single bytes of split words; empty until there is one.
+    bytes: Vec<[Cell; 4]>,
+    warps: Vec<WarpTime>,
+}
+
+impl LaneRaces {
+    /// Histories for `bytes` of shared memory (a multiple of 4) and a number of warps.
+    pub(crate) fn new(bytes: usize, warps: usize) -> LaneRaces {
+        LaneRaces {
+            words: vec![Cell::default(); bytes / 4],
+            bytes: Vec::new(),
+            warps: (0..warps.min(LANES)).map(WarpTime::new).collect(),
+        }
+    }
+
+    /// Begins a new thread block: everything earlier is over.
+    pub(crate) fn reset(&mut self) {
+        (0..self.warps.len() as u32).for_each(|warp| self.synchronise(warp, FULL, FULL));
+    }
+
+    /// The lanes of `mask`, out of `live` ones, wait for each other.
+    pub(crate) fn synchronise(&mut self, warp: u32, mask: u32, live: u32) {
+        let time = &mut self.warps[warp as usize];
+        let interval = time.interval();
+        if interval == LAST_INTERVAL {
+            return self.start_again();
+        }
+        time.stamp += 1 << 3;
+        if live & !mask == 0 {
+            (time.open, time.seen) = (interval + 1, None);
+            return;
+        }
+        let seen = time.seen.get_or_insert_with(|| Box::new([[0; LANES]; LANES]));
+        let mut joined = [0; LANES];
+        for lane in lanes(mask) {
+            seen[lane][lane] = interval;
+            for (all, one) in joined.iter_mut().zip(&seen[lane]) {
+                *all = (*all).max(*one);
+            }
+        }
+        lanes(mask).for_each(|lane| seen[lane] = joined);
+    }
+
+    /// Forgets everything when a warp has synchronised 2^24 times.
+    #[cold]
+    fn start_again(&mut self) {
+        self.words.fill(Cell::default());
+        self.bytes.clear();
+        for (index, warp) in self.warps.iter_mut().enumerate() {
+            *warp = WarpTime::new(index);
+        }
+    }
+
+    /// Notes an aligned access of one lane and checks it against those of the other lanes.
+    #[inline(always)]
+    pub(crate) fn access(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        (warp, lane): (u32, usize),
+        access: LaneAccess,
+    ) -> Option<LaneConflict> {
+        if bytes < 4 {
+            return self.access_bytes(at, bytes, (warp, lane), access);
+        }
+        let time = &self.warps[warp as usize];
+        let (read, own) = (access == LaneAccess::Read, 1 << lane);
+        let mut slow = false;
+        for cell in &mut self.words[at / 4..(at + bytes) / 4] {
+            if cell.stamp == time.stamp && read {
+                cell.lanes |= own;
+            } else if cell.stamp & !KIND == time.stamp && cell.lanes == own {
+                cell.stamp = time.stamp | (cell.stamp & KIND).max(access as u32);
+            } else if time.concerns(*cell) || cell.stamp & SPLIT != 0 {
+                slow = true;
+            } else {
+                *cell = Cell { stamp: time.stamp | access as u32, lanes: own };
+            }
+        }
+        if slow {
+            self.access_words(at, bytes, (warp, lane), access)
+        } else {
+            None
+        }
+    }
+
+    /// Words of which some were touched in this interval or have histories by byte.
+    fn access_words(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        (warp, lane): (u32, usize),
+        access: LaneAccess,
+    ) -> Option<LaneConflict> {
+        let mut conflict = None;
+        for index in at / 4..(at + bytes) / 4 {
+            let time = &self.warps[warp as usize];
+            if self.words[index].stamp & SPLIT == 0 {
+                conflict = update(&mut self.words[index], time, lane, access).or(conflict);
+                continue;
+            }
+            let cells = &mut self.bytes[index];
+            for cell in cells.iter_mut() {
+                conflict = update(cell, time, lane, access).or(conflict);
+            }
+            if cells.iter().all(|cell| *cell == cells[0]) {
+                self.words[index] = cells[0];
+            }
+        }
+        conflict
+    }
+
+    /// Part of one word.
+    fn access_bytes(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        (warp, lane): (u32, usize),
+        access: LaneAccess,
+    ) -> Option<LaneConflict> {
+        if self.bytes.is_empty() {
+            self.bytes = vec![[Cell::default(); 4]; self.words.len()];
+        }
+        let word = &mut self.words[at / 4];
+        let cells = &mut self.bytes[at / 4];
+        if word.stamp & SPLIT == 0 {
+            *cells = [*word; 4];
+            word.stamp |= SPLIT;
+        }
+        let time = &self.warps[warp as usize];
+        let mut conflict = None;
+        for cell in &mut cells[at % 4..at % 4 + bytes] {
+            conflict = update(cell, time, lane, access).or(conflict);
+        }
+        conflict
+    }
+}
+
+/// Checks one access against a history and enters it.
+fn update(
+    cell: &mut Cell,
+    time: &WarpTime,
+    lane: usize,
+    access: LaneAccess,
+) -> Option<LaneConflict> {
+    let fresh = Cell { stamp: time.stamp | access as u32, lanes: 1 << lane };
+    if !time.concerns(*cell) {
+        *cell = fresh;
+        return None;
+    }
+    let earlier = cell.kind();
+    let conflict = if earlier == access && access != LaneAccess::Write {
+        None
+    } else {
+        let unseen = time.unseen(*cell, lane);
+        (unseen != 0).then(|| LaneConflict { other: unseen.trailing_zeros(), earlier })
+    };
+    if earlier == access && access != LaneAccess::Write {
+        // The first interval stays: that of a lane that has seen less is never taken for more.
+        cell.lanes |= 1 << lane;
+    } else if access as u32 > earlier as u32 || access == LaneAccess::Write {
+        *cell = fresh;
+    }
+    conflict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use LaneAccess::{Atomic, Read, Write};
+
+    fn conflict(other: u32, earlier: LaneAccess) -> Option<LaneConflict> {
+        Some(LaneConflict { other, earlier })
+    }
+
+    #[test]
+    fn lanes_race_until_their_warp_synchronises() {
+        let mut races = LaneRaces::new(64, 2);
+        assert_eq!(races.access(0, 16, (0, 3), Write), None);
+        assert_eq!(races.access(4, 4, (0, 3), Read), None);
+        assert_eq!(races.access(4, 4, (0, 5), Read), conflict(3, Write));
+        races.synchronise(0, FULL, FULL);
+        assert_eq!(races.access(4, 4, (0, 5), Read), None);
+        assert_eq!(races.access(0, 16, (0, 3), Write), conflict(5, Read));
+    }
+
+    #[test]
+    fn another_warps_synchronisation_orders_nothing() {
+        let mut races = LaneRaces::new(64, 2);
+        races.access(0, 4, (1, 0), Write);
+        races.synchronise(0, FULL, FULL);
+        assert_eq!(races.access(0, 4, (1, 1), Write), conflict(0, Write));
+    }
+
+    #[test]
+    fn part_of_a_warp_orders_its_members_and_whom_they_have_met() {
+        let mut races = LaneRaces::new(64, 1);
+        races.access(0, 4, (0, 0), Write);
+        races.synchronise(0, 0b0011, FULL);
+        assert_eq!(races.access(0, 4, (0, 1), Read), None);
+        assert_eq!(races.access(0, 4, (0, 2), Read), conflict(0, Write));
+        races.synchronise(0, 0b0110, FULL);
+        assert_eq!(races.access(0, 4, (0, 2), Read), None);
+        assert_eq!(races.access(0, 4, (0, 3), Read), conflict(0, Write));
+        races.synchronise(0, 0b1111, 0b1111);
+        assert_eq!(races.access(0, 4, (0, 3), Write), None);
+    }
+
+    #[test]
+    fn lanes_may_write_neighbouring_bytes_of_one_word() {
+        let mut races = LaneRaces::new(64, 1);
+        assert_eq!(races.access(0, 2, (0, 0), Write), None);
+        assert_eq!(races.access(2, 2, (0, 1), Write), None);
+        assert_eq!(races.access(0, 2, (0, 0), Read), None);
+        assert_eq!(races.access(0, 4, (0, 0), Read), conflict(1, Write));
+        races.synchronise(0, FULL, FULL);
+        assert_eq!(races.access(0, 4, (0, 0), Write), None);
+        assert_eq!(races.access(3, 1, (0, 1), Read), conflict(0, Write));
+    }
+
+    #[test]
+    fn atomics_race_with_plain_accesses_only() {
+        let mut races = LaneRaces::new(64, 1);
+        assert_eq!(races.access(0, 4, (0, 0), Write), None);
+        assert_eq!(races.access(0, 4, (0, 1), Atomic), conflict(0, Write));
+        races.synchronise(0, FULL, FULL);
+        assert_eq!(races.access(0, 4, (0, 0), Atomic), None);
+        assert_eq!(races.access(0, 4, (0, 1), Atomic), None);
+        assert_eq!(races.access(0, 4, (0, 2), Read), conflict(0, Atomic));
+    }
+
+    #[test]
+    fn a_new_block_and_the_end_of_counting_forget_everything() {
+        let mut races = LaneRaces::new(64, 1);
+        races.access(0, 4, (0, 0), Write);
+        races.reset();
+        assert_eq!(races.access(0, 4, (0, 1), Write), None);
+        races.warps[0].stamp |= LAST_INTERVAL << 3;
+        races.synchronise(0, FULL, FULL);
+        assert_eq!(races.warps[0].interval(), 1);
+        assert_eq!(races.access(0, 4, (0, 2), Write), None);
+    }
+}
