@@ -195,6 +195,24 @@ pub(crate) struct Address {
     pub offset: i64,
 }
 
+/// Threads for which a strong access is atomic and among which a fence orders (PTX ISA 8.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    Block,
+    Cluster,
+    /// `.gpu`, and `.sys`, which is the same where there is only one device.
+    Device,
+}
+
+/// How an access takes part in the memory model (PTX ISA 8.2, 8.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemoryOrder {
+    /// Scope of a strong access; `None` makes it weak.
+    pub scope: Option<Scope>,
+    pub acquire: bool,
+    pub release: bool,
+}
+
 /// What a load or store moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Access {
@@ -208,8 +226,7 @@ pub(crate) struct Access {
     pub signed: bool,
     /// The data registers are in the 64-bit file.
     pub wide: bool,
-    /// `.volatile`, `.relaxed` or `.acquire`: how code polls what another thread block writes.
-    pub strong: bool,
+    pub order: MemoryOrder,
     pub registers: [Slot; 8],
 }
 
@@ -266,6 +283,8 @@ pub(crate) struct Atomic {
     pub op: AtomicOp,
     pub ty: AtomicType,
     pub space: Space,
+    /// Never weak.
+    pub order: MemoryOrder,
     pub address: Address,
     /// Register for the old value; `None` for `red`.
     pub old: Option<Slot>,
@@ -620,7 +639,9 @@ pub(crate) enum Op {
     Load(Access),
     Store(Access),
     Atomic(Atomic),
-    Fence,
+    Fence {
+        scope: Scope,
+    },
 
     Shuffle {
         mode: ShuffleMode,

@@ -4,7 +4,7 @@ use super::operands::Operands;
 use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;
 use crate::error::SimError;
-use crate::program::{Access, Atomic, AtomicOp, AtomicType, Op, Space};
+use crate::program::{Access, Atomic, AtomicOp, AtomicType, MemoryOrder, Op, Scope, Space};
 
 const fn row(class: Class, form: &'static str, section: &'static str, build: Builder) -> Row {
     Row { form, class, section, build }
@@ -16,8 +16,8 @@ pub(super) const ROWS: &[Row] = &[
     row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta] <add|min|max|inc|dec|and|or|xor|exch> [noftz] [L2::cache_hint] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.5", |o, m| atom(o, m, false)),
     row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta] <cas> [noftz] [L2::cache_hint] <b16|b32|u32|s32|b64|u64|s64>", "9.7.13.5", |o, m| atom(o, m, true)),
     row(Class::Atomic, "red [relaxed|release] [cta|cluster|gpu|sys] [global|shared|shared::cta] <add|min|max|inc|dec|and|or|xor> [noftz] [L2::cache_hint] [v2|v4] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.7", red),
-    row(Class::Barrier, "membar <cta|gl|sys>", "9.7.13.4", |o, _| nullary(o, Op::Fence)),
-    row(Class::Barrier, "fence [sc|acq_rel|acquire|release] <cta|cluster|gpu|sys>", "9.7.13.4", |o, _| nullary(o, Op::Fence)),
+    row(Class::Barrier, "membar <cta|gl|sys>", "9.7.13.4", fence),
+    row(Class::Barrier, "fence [sc|acq_rel|acquire|release] <cta|cluster|gpu|sys>", "9.7.13.4", fence),
     row(Class::Other, "prefetch [global|local] <L1|L2>", "9.7.9.15", prefetch),
     row(Class::Other, "prefetch <global> <L2::evict_last|L2::evict_normal>", "9.7.9.15", prefetch),
     row(Class::Other, "createpolicy <fractional> <L2::evict_last|L2::evict_normal|L2::evict_first|L2::evict_unchanged> [L2::evict_unchanged|L2::evict_first] <b64>", "9.7.9.18", createpolicy),
@@ -30,6 +30,42 @@ pub(super) const ROWS: &[Row] = &[
 fn nullary(o: &mut Operands<'_>, op: Op) -> Result<Op, SimError> {
     o.expect(0..=0)?;
     Ok(op)
+}
+
+fn scope(modifier: &str) -> Scope {
+    match modifier {
+        "cta" => Scope::Block,
+        "cluster" => Scope::Cluster,
+        _ => Scope::Device,
+    }
+}
+
+fn fence(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    nullary(o, Op::Fence { scope: scope(m.last()) })
+}
+
+/// Order of an access whose first two groups are semantics and scope. Strong semantics need a
+/// scope, weak ones have none (PTX ISA 9.7.9.8); `.volatile` is relaxed at system scope.
+fn memory_order(o: &Operands<'_>, m: &Modifiers<'_>) -> Result<MemoryOrder, SimError> {
+    let (semantics, named) = (m.get(0), m.get(1));
+    let scoped = matches!(semantics, "relaxed" | "acquire" | "release");
+    if scoped == named.is_empty() {
+        return o.fail("`.relaxed`, `.acquire` and `.release` have a scope, and only they");
+    }
+    Ok(MemoryOrder {
+        scope: (scoped || semantics == "volatile").then(|| scope(named)),
+        acquire: semantics == "acquire",
+        release: semantics == "release",
+    })
+}
+
+/// Order of an `atom` or `red`: relaxed at device scope unless it says otherwise.
+fn atomic_order(m: &Modifiers<'_>) -> MemoryOrder {
+    MemoryOrder {
+        scope: Some(scope(m.get(1))),
+        acquire: matches!(m.get(0), "acquire" | "acq_rel"),
+        release: matches!(m.get(0), "release" | "acq_rel"),
+    }
 }
 
 fn space(modifier: &str) -> Space {
@@ -93,8 +129,8 @@ fn load(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
         _ => Class::Other,
     });
     let signed = m.last().starts_with('s');
-    let strong = matches!(m.get(0), "volatile" | "relaxed" | "acquire");
-    Ok(Op::Load(Access { space, address, bytes, count, signed, wide, strong, registers }))
+    let order = memory_order(o, m)?;
+    Ok(Op::Load(Access { space, address, bytes, count, signed, wide, order, registers }))
 }
 
 fn store(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
@@ -110,8 +146,8 @@ fn store(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
         Space::Shared => Class::Sts,
         _ => Class::Other,
     });
-    let (signed, strong) = (false, false);
-    Ok(Op::Store(Access { space, address, bytes, count, signed, wide, strong, registers }))
+    let (signed, order) = (false, memory_order(o, m)?);
+    Ok(Op::Store(Access { space, address, bytes, count, signed, wide, order, registers }))
 }
 
 fn atomic_op(modifier: &str) -> AtomicOp {
@@ -177,6 +213,7 @@ fn atom(o: &mut Operands<'_>, m: &Modifiers<'_>, cas: bool) -> Result<Op, SimErr
         op: atomic_op(m.get(3)),
         ty,
         space: space(m.get(2)),
+        order: atomic_order(m),
         address,
         old: Some(o.destination(0, bits)?),
         operands: [operand; 4],
@@ -199,6 +236,7 @@ fn red(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
         op: atomic_op(m.get(3)),
         ty,
         space: space(m.get(2)),
+        order: atomic_order(m),
         address,
         old: None,
         operands,

@@ -344,7 +344,7 @@ fn clear_destination(w: &mut Warp, access: &Access, mask: u32) {
 
 pub(crate) fn load(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u32) {
     let at = addresses(w, access.address);
-    block.polls += u64::from(access.strong);
+    block.polls += u64::from(access.order.scope.is_some());
     by_space(block, access.space, at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => load_global(block, w, access, at, mask),
         Space::Shared => load_shared(block, w, access, at, mask),

@@ -293,7 +293,7 @@ fn execute_memory(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction
         Op::Load(access) => memory::load(block, w, &access, mask),
         Op::Store(access) => memory::store(block, w, &access, mask),
         Op::Atomic(atomic) => atomic::execute(block, w, &atomic, mask),
-        Op::Fence => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
+        Op::Fence { .. } => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
         Op::Shuffle { mode, d, p, a, b, c, members } => {
             shuffle::shuffle(block, w, &shuffle::Shuffle { mode, d, p, a, b, c, members }, mask);
         }
