@@ -4,6 +4,8 @@ use crate::check::{Finding, FindingKind, FindingSink};
 use crate::counters::{GlobalTraffic, PcCounters};
 use crate::device_memory::DeviceMemory;
 use crate::exec::control::Barriers;
+#[cfg(target_arch = "x86_64")]
+use crate::exec::machine::Avx2;
 use crate::launch::{AsyncSchedule, RunOptions};
 use crate::program::Program;
 use crate::shared::SharedMemory;
@@ -17,6 +19,9 @@ pub(crate) struct RunContext<'m> {
     pub dynamic_shared_bytes: u32,
     pub parameters: Vec<u8>,
     pub options: &'m RunOptions,
+    /// The fast machine, where there is one and the options allow it.
+    #[cfg(target_arch = "x86_64")]
+    pub avx2: Option<Avx2>,
 }
 
 impl RunContext<'_> {

@@ -10,6 +10,8 @@ use crate::address;
 use crate::block::{RunContext, Tally};
 use crate::device_memory::DeviceMemory;
 use crate::error::SimError;
+#[cfg(target_arch = "x86_64")]
+use crate::exec::machine::Avx2;
 use crate::limits::Limits;
 use crate::memory::{BufferId, Memory};
 use crate::module::Module;
@@ -148,6 +150,8 @@ pub struct RunOptions {
     pub limits: Limits,
     /// Most findings in the report.
     pub max_findings: usize,
+    /// Leave vector extensions of the CPU unused. Results are the same; this is slower.
+    pub portable: bool,
 }
 
 impl Default for RunOptions {
@@ -161,6 +165,7 @@ impl Default for RunOptions {
             checks: true,
             limits: Limits::default(),
             max_findings: 100,
+            portable: false,
         }
     }
 }
@@ -189,6 +194,8 @@ pub fn run(
         dynamic_shared_bytes: launch.dynamic_shared_bytes,
         parameters,
         options,
+        #[cfg(target_arch = "x86_64")]
+        avx2: if options.portable { None } else { Avx2::detect() },
     };
     let tally = run_blocks(&context, &blocks, options.threads)?;
     Ok(report(&context, tally, u64::from(total)))

@@ -54,23 +54,29 @@ pub(crate) fn bfi(w: &mut Warp, mask: u32, wide: bool, [d, a, b, pos, len]: [Slo
     }
 }
 
+#[inline(always)]
 pub(crate) fn lop3(w: &mut Warp, mask: u32, table: u8, slots: [Slot; 4]) {
     match table {
         // The two tables of magic-number dequantisation: (a & b) | c and a ^ b ^ c.
         0xEA => map3(w, mask, slots, |a, b, c| a & b | c),
         0x96 => map3(w, mask, slots, |a, b, c| a ^ b ^ c),
-        _ => map3(w, mask, slots, |a, b, c| {
-            let mut result = 0;
-            for minterm in 0..8u32 {
-                let take = 0u32.wrapping_sub(u32::from(table >> minterm) & 1);
-                let x = if minterm & 4 != 0 { a } else { !a };
-                let y = if minterm & 2 != 0 { b } else { !b };
-                let z = if minterm & 1 != 0 { c } else { !c };
-                result |= x & y & z & take;
-            }
-            result
-        }),
+        _ => any_lop3(w, mask, table, slots),
     }
+}
+
+/// The sum of minterms that a table names (PTX ISA 9.7.7.6).
+fn any_lop3(w: &mut Warp, mask: u32, table: u8, slots: [Slot; 4]) {
+    map3(w, mask, slots, |a, b, c| {
+        let mut result = 0;
+        for minterm in 0..8u32 {
+            let take = 0u32.wrapping_sub(u32::from(table >> minterm) & 1);
+            let x = if minterm & 4 != 0 { a } else { !a };
+            let y = if minterm & 2 != 0 { b } else { !b };
+            let z = if minterm & 1 != 0 { c } else { !c };
+            result |= x & y & z & take;
+        }
+        result
+    });
 }
 
 /// Byte permutation (PTX ISA 9.7.9.7).

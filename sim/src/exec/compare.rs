@@ -54,6 +54,7 @@ fn combine(op: BoolOp, a: u32, b: u32) -> u32 {
 
 /// `setp`: p gets the comparison, q its complement, each combined with a third predicate. Packed
 /// types compare their low half into p and their high half into q.
+#[inline(always)]
 pub(crate) fn setp(w: &mut Warp, mask: u32, s: &Setp) {
     let (mut p, mut q) = match s.ty {
         CompareType::Int(ty) => {
@@ -108,6 +109,7 @@ pub(crate) fn set(
 }
 
 /// Selects by lane mask.
+#[inline(always)]
 pub(crate) fn select(w: &mut Warp, mask: u32, wide: bool, [d, a, b]: [Slot; 3], choose_a: u32) {
     if wide {
         let (x, y) = (w.get64(a), w.get64(b));
@@ -128,6 +130,7 @@ pub(crate) fn non_negative(w: &Warp, float: bool, c: Slot) -> u32 {
     })
 }
 
+#[inline(always)]
 pub(crate) fn predicate_logic(
     w: &mut Warp,
     mask: u32,

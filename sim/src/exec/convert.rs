@@ -1,11 +1,12 @@
 //! Conversions between number formats, packing, and address casts.
 
 use super::int::{map1, map1_64, map2};
+use super::machine::Machine;
 use super::numeric::{
-    bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_bf16_truncated, f32_to_f16,
-    f32_to_f16_truncated, f64_to_f32_odd, flush, to_f32, F32_NAN,
+    bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_bf16_truncated, f32_to_f16, f32_to_f16_truncated,
+    f64_to_f32_odd, flush, to_f32, F32_NAN,
 };
-use super::simd::versions;
+use super::simd;
 use crate::address;
 use crate::program::{ConvertType, Rounding, Slot, Space};
 use crate::state::{each_lane, Lanes32, Lanes64, Warp, LANES};
@@ -144,24 +145,14 @@ fn scalar(c: &Convert, bits: u64) -> u64 {
     }
 }
 
-versions! {
-    /// f16 in the low halves to f32.
-    pub(crate) fn widen_f16(a: &Lanes32) -> Lanes32 {
-        each_lane!(|l| canonical(f16_to_f32(a[l] & 0xFFFF)))
+#[inline(always)]
+pub(crate) fn convert<M: Machine>(m: M, w: &mut Warp, mask: u32, c: &Convert) {
+    if !common(m, w, mask, c) {
+        rare(w, mask, c);
     }
 }
 
-versions! {
-    /// f32 to f16, nearest even.
-    pub(crate) fn narrow_f16(a: &Lanes32) -> Lanes32 {
-        each_lane!(|l| f32_to_f16(f32::from_bits(a[l])))
-    }
-}
-
-pub(crate) fn convert(w: &mut Warp, mask: u32, c: &Convert) {
-    if common(w, mask, c) {
-        return;
-    }
+fn rare(w: &mut Warp, mask: u32, c: &Convert) {
     let source: Lanes64 = if c.a_wide { *w.get64(c.a) } else { w.get32(c.a).map(u64::from) };
     let out: Lanes64 = if c.sat || is_float(c.to) || is_float(c.from) {
         source.map(|bits| scalar(c, bits))
@@ -191,7 +182,8 @@ fn resize(ty: ConvertType, bits: u64) -> u64 {
 }
 
 /// The conversions that fill real kernels, as loops that vectorise; false for any other.
-fn common(w: &mut Warp, mask: u32, c: &Convert) -> bool {
+#[inline(always)]
+fn common<M: Machine>(m: M, w: &mut Warp, mask: u32, c: &Convert) -> bool {
     use ConvertType::{Bf16, F16, F32, S32, S64, U32, U64};
     if c.sat || c.relu || c.ftz || c.to_integral && is_float(c.to) {
         return false;
@@ -206,12 +198,12 @@ fn common(w: &mut Warp, mask: u32, c: &Convert) -> bool {
             w.set32(c.d, mask, &out);
         }
         (F32, F16, false, false) if nearest => {
-            let out = widen_f16(w.get32(c.a));
+            let out = simd::widen_low_f16(m, w.get32(c.a));
             w.set32(c.d, mask, &out);
         }
         (F32, Bf16, false, false) if nearest => map1(w, mask, c.d, c.a, |x| x << 16),
         (F16, F32, false, false) if nearest => {
-            let out = narrow_f16(w.get32(c.a));
+            let out = simd::narrow_pair_f16(m, w.get32(c.a), &[0; LANES]);
             w.set32(c.d, mask, &out);
         }
         (F32, S32, false, false) if nearest => {
@@ -223,6 +215,7 @@ fn common(w: &mut Warp, mask: u32, c: &Convert) -> bool {
     true
 }
 
+#[inline(always)]
 fn widen(w: &mut Warp, mask: u32, c: &Convert, f: impl Fn(u32) -> u64) {
     let x = w.get32(c.a);
     let out: Lanes64 = each_lane!(|lane| f(x[lane]));
@@ -230,7 +223,9 @@ fn widen(w: &mut Warp, mask: u32, c: &Convert, f: impl Fn(u32) -> u64) {
 }
 
 /// Two f32 to a packed half pair; `a` goes to the high half.
-pub(crate) fn convert_pair(
+#[inline(always)]
+pub(crate) fn convert_pair<M: Machine>(
+    m: M,
     w: &mut Warp,
     mask: u32,
     bf16: bool,
@@ -238,6 +233,20 @@ pub(crate) fn convert_pair(
     relu: bool,
     slots: [Slot; 3],
 ) {
+    match (bf16, truncate, relu) {
+        (false, false, false) => {
+            let [d, a, b] = slots;
+            let out = simd::narrow_pair_f16(m, w.get32(b), w.get32(a));
+            w.set32(d, mask, &out);
+        }
+        (true, false, false) => map2(w, mask, slots, |a, b| {
+            f32_to_bf16(f32::from_bits(a)) << 16 | f32_to_bf16(f32::from_bits(b))
+        }),
+        _ => rare_pair(w, mask, bf16, truncate, relu, slots),
+    }
+}
+
+fn rare_pair(w: &mut Warp, mask: u32, bf16: bool, truncate: bool, relu: bool, slots: [Slot; 3]) {
     let round = |bits: u32| {
         let value = f32::from_bits(bits);
         let value = if relu && value < 0.0 { 0.0 } else { value };
@@ -266,6 +275,7 @@ pub(crate) fn convert_tf32(w: &mut Warp, mask: u32, rounding: Rounding, d: Slot,
     });
 }
 
+#[inline(always)]
 pub(crate) fn cast_address(
     w: &mut Warp,
     mask: u32,
@@ -284,6 +294,7 @@ pub(crate) fn cast_address(
     }
 }
 
+#[inline(always)]
 pub(crate) fn is_space(w: &mut Warp, mask: u32, space: Space, p: Slot, a: Slot) {
     let values = w.get64(a);
     let hit = (0..LANES)
@@ -292,6 +303,7 @@ pub(crate) fn is_space(w: &mut Warp, mask: u32, space: Space, p: Slot, a: Slot) 
 }
 
 /// Concatenates parts, lowest first.
+#[inline(always)]
 pub(crate) fn pack(w: &mut Warp, mask: u32, wide: bool, parts: &[Slot], d: Slot) {
     let bits = if wide { 64 } else { 32 } / parts.len() as u32;
     let keep = (1u64 << bits) - 1;
@@ -311,6 +323,7 @@ pub(crate) fn pack(w: &mut Warp, mask: u32, wide: bool, parts: &[Slot], d: Slot)
 }
 
 /// The inverse of [`pack`].
+#[inline(always)]
 pub(crate) fn unpack(w: &mut Warp, mask: u32, wide: bool, a: Slot, parts: &[Slot]) {
     let source: Lanes64 = if wide { *w.get64(a) } else { w.get32(a).map(u64::from) };
     let bits = if wide { 64 } else { 32 } / parts.len() as u32;

@@ -1,9 +1,10 @@
 //! Floating-point arithmetic in f32, f64, f16, bf16 and their packed pairs.
 //!
-//! The common forms run through [`super::simd`]; modifiers and rare operations take the scalar
-//! path here.
+//! The common forms are compiled into the interpreter; modifiers and rare operations stand behind a
+//! call.
 
 use super::int::{map1, map1_64, map2, map2_64, map3, map3_64};
+use super::machine::Machine;
 use super::numeric::{
     bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16, flush, fma_bf16, fma_f16,
     max_number, min_number, mul_bf16, saturate, sum_to_odd, to_f32,
@@ -184,7 +185,9 @@ fn on_pair(a: u64, b: u64, c: u64, f: impl Fn(u32, u32, u32) -> u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-pub(crate) fn float2(
+#[inline(always)]
+pub(crate) fn float2<M: Machine>(
+    m: M,
     w: &mut Warp,
     mask: u32,
     op: Float2,
@@ -194,11 +197,27 @@ pub(crate) fn float2(
 ) {
     let plain = flags == FloatFlags::default();
     match (ty, op) {
-        (FloatType::F32, Float2::Add | Float2::Sub | Float2::Mul) if plain => {
-            map2(w, mask, slots, |a, b| {
-                canonical(single2(op, f32::from_bits(a), f32::from_bits(b)))
-            });
+        (FloatType::F32, Float2::Add) if plain => {
+            map2(w, mask, slots, |a, b| canonical(f32::from_bits(a) + f32::from_bits(b)));
         }
+        (FloatType::F32, Float2::Sub) if plain => {
+            map2(w, mask, slots, |a, b| canonical(f32::from_bits(a) - f32::from_bits(b)));
+        }
+        (FloatType::F32, Float2::Mul) if plain => {
+            map2(w, mask, slots, |a, b| canonical(f32::from_bits(a) * f32::from_bits(b)));
+        }
+        (FloatType::F16x2, Float2::Add | Float2::Sub | Float2::Mul) if plain => {
+            let [d, a, b] = slots;
+            let out = simd::f16x2_arithmetic(m, op, w.get32(a), w.get32(b));
+            w.set32(d, mask, &out);
+        }
+        _ => rare2(w, mask, op, ty, flags, slots),
+    }
+}
+
+/// Forms that few kernels use, or use rarely.
+fn rare2(w: &mut Warp, mask: u32, op: Float2, ty: FloatType, flags: FloatFlags, slots: [Slot; 3]) {
+    match (ty, op) {
         (FloatType::F32, _) => map2(w, mask, slots, |a, b| {
             modified(flags, rounded2(op, flags, operand(flags, a), operand(flags, b)))
         }),
@@ -210,12 +229,8 @@ pub(crate) fn float2(
         (FloatType::F64, _) => map2_64(w, mask, slots, |a, b| {
             double2(op, f64::from_bits(a), f64::from_bits(b)).to_bits()
         }),
-        (FloatType::F16x2, Float2::Add | Float2::Sub | Float2::Mul) if plain => {
-            let [d, a, b] = slots;
-            let out = simd::f16x2_arithmetic(op, w.get32(a), w.get32(b));
-            w.set32(d, mask, &out);
-        }
         _ => {
+            let plain = flags == FloatFlags::default();
             let (half, packed) = half_of(ty);
             map2(w, mask, slots, |a, b| {
                 on_halves(packed, |shift| {
@@ -235,14 +250,35 @@ pub(crate) fn float2(
     }
 }
 
-pub(crate) fn fma(w: &mut Warp, mask: u32, ty: FloatType, flags: FloatFlags, slots: [Slot; 4]) {
+#[inline(always)]
+pub(crate) fn fma<M: Machine>(
+    m: M,
+    w: &mut Warp,
+    mask: u32,
+    ty: FloatType,
+    flags: FloatFlags,
+    slots: [Slot; 4],
+) {
     let plain = flags == FloatFlags::default();
     let [d, a, b, c] = slots;
     match ty {
-        FloatType::F32 if plain => {
-            let out = simd::fma_f32(w.get32(a), w.get32(b), w.get32(c));
+        FloatType::F32 if plain => map3(w, mask, slots, |a, b, c| {
+            canonical(f32::from_bits(a).mul_add(f32::from_bits(b), f32::from_bits(c)))
+        }),
+        FloatType::F16x2 if plain => {
+            let out = simd::fma_f16x2(m, w.get32(a), w.get32(b), w.get32(c));
             w.set32(d, mask, &out);
         }
+        FloatType::Bf16x2 if plain => {
+            let out = simd::fma_bf16x2(w.get32(a), w.get32(b), w.get32(c));
+            w.set32(d, mask, &out);
+        }
+        _ => rare_fma(w, mask, ty, flags, slots),
+    }
+}
+
+fn rare_fma(w: &mut Warp, mask: u32, ty: FloatType, flags: FloatFlags, slots: [Slot; 4]) {
+    match ty {
         FloatType::F32 => map3(w, mask, slots, |a, b, c| {
             let [x, y, z] = [a, b, c].map(|bits| operand(flags, bits));
             modified(flags, rounded_fma(flags, x, y, z))
@@ -256,15 +292,8 @@ pub(crate) fn fma(w: &mut Warp, mask: u32, ty: FloatType, flags: FloatFlags, slo
         FloatType::F64 => map3_64(w, mask, slots, |a, b, c| {
             f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(c)).to_bits()
         }),
-        FloatType::F16x2 if plain => {
-            let out = simd::fma_f16x2(w.get32(a), w.get32(b), w.get32(c));
-            w.set32(d, mask, &out);
-        }
-        FloatType::Bf16x2 if plain => {
-            let out = simd::fma_bf16x2(w.get32(a), w.get32(b), w.get32(c));
-            w.set32(d, mask, &out);
-        }
         _ => {
+            let plain = flags == FloatFlags::default();
             let (half, packed) = half_of(ty);
             map3(w, mask, slots, |a, b, c| {
                 on_halves(packed, |shift| {

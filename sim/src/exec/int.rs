@@ -138,6 +138,7 @@ fn truncate(ty: IntType, value: u64) -> u32 {
     }
 }
 
+#[inline(always)]
 pub(crate) fn int2(w: &mut Warp, mask: u32, op: Int2, ty: IntType, slots: [Slot; 3]) {
     use IntType::{S32, S64, U32, U64};
     match (op, ty) {
@@ -150,7 +151,18 @@ pub(crate) fn int2(w: &mut Warp, mask: u32, op: Int2, ty: IntType, slots: [Slot;
         (Int2::Xor, U32) => map2(w, mask, slots, |a, b| a ^ b),
         (Int2::Add, U64 | S64) => map2_64(w, mask, slots, u64::wrapping_add),
         (Int2::Sub, U64 | S64) => map2_64(w, mask, slots, u64::wrapping_sub),
-        (_, U64 | S64) => map2_64(w, mask, slots, |a, b| scalar2(op, ty, a, b)),
+        (Int2::Min, S32) => map2(w, mask, slots, |a, b| (a as i32).min(b as i32) as u32),
+        (Int2::Max, S32) => map2(w, mask, slots, |a, b| (a as i32).max(b as i32) as u32),
+        (Int2::Min, U32) => map2(w, mask, slots, u32::min),
+        (Int2::Max, U32) => map2(w, mask, slots, u32::max),
+        _ => rare2(w, mask, op, ty, slots),
+    }
+}
+
+/// Operations and types that few kernels use, or use rarely.
+fn rare2(w: &mut Warp, mask: u32, op: Int2, ty: IntType, slots: [Slot; 3]) {
+    match ty {
+        IntType::U64 | IntType::S64 => map2_64(w, mask, slots, |a, b| scalar2(op, ty, a, b)),
         _ => {
             map2(w, mask, slots, |a, b| truncate(ty, scalar2(op, ty, extend(ty, a), extend(ty, b))))
         }
@@ -158,6 +170,7 @@ pub(crate) fn int2(w: &mut Warp, mask: u32, op: Int2, ty: IntType, slots: [Slot;
 }
 
 /// Shifts clamp: amounts of the width or more give 0, or the sign for signed right shifts.
+#[inline(always)]
 fn shift(w: &mut Warp, mask: u32, left: bool, ty: IntType, [d, a, b]: [Slot; 3]) {
     match (ty, left) {
         (IntType::U32 | IntType::S32, true) => {
@@ -245,6 +258,7 @@ fn find_highest(x: u64, bits: u32, signed: bool) -> u32 {
     }
 }
 
+#[inline(always)]
 pub(crate) fn mul_wide(
     w: &mut Warp,
     mask: u32,
@@ -282,6 +296,7 @@ pub(crate) fn mul_wide(
     }
 }
 
+#[inline(always)]
 pub(crate) fn mad(w: &mut Warp, mask: u32, hi: bool, ty: IntType, slots: [Slot; 4]) {
     let op = if hi { Int2::MulHi } else { Int2::MulLo };
     match ty {

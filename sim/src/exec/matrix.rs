@@ -3,11 +3,12 @@
 //! Lane decomposition of all fragments: g = lane / 4 is a row (or column), t = lane % 4 a pair of
 //! neighbouring elements.
 
+use super::machine::Machine;
 use super::memory::{
     addresses, check_shared, check_shared_read, check_shared_write, narrow, require_full_warp,
     Direction,
 };
-use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_f16};
+use super::product::{self, Packing};
 use super::traffic::part_wavefronts;
 use crate::address;
 use crate::block::Block;
@@ -137,190 +138,35 @@ pub(crate) fn movmatrix(block: &mut Block<'_>, w: &mut Warp, d: Slot, a: Slot, m
     w.set32(d, mask, &out);
 }
 
-/// The part of K that one pair of A registers and one B register hold, at most 8 elements.
-type KSlice = [f32; 8];
-/// A as 16 rows of one or two K slices.
-type DenseA = [[KSlice; 2]; 16];
-/// B as one or two K slices, each element k a row of 8 columns.
-type DenseB = [[[f32; 8]; 8]; 2];
-/// C and D as 16 rows of 8 columns.
-type DenseC = [[f32; 8]; 16];
-
-/// How a 32-bit register holds elements.
-#[derive(Clone, Copy)]
-enum Packing {
-    F16,
-    Bf16,
-    Tf32,
-}
-
-/// The elements of an operand register by row (or column) g and k within the slice.
 #[inline(always)]
-fn unpack(packing: Packing, register: &Lanes32) -> [KSlice; 8] {
-    let low: [f32; LANES];
-    let mut high = [0.0; LANES];
-    match packing {
-        Packing::F16 => {
-            low = each_lane!(|lane| f16_to_f32(register[lane] & 0xFFFF));
-            high = each_lane!(|lane| f16_to_f32(register[lane] >> 16));
-        }
-        Packing::Bf16 => {
-            low = each_lane!(|lane| bf16_to_f32(register[lane] & 0xFFFF));
-            high = each_lane!(|lane| f32::from_bits(register[lane] & 0xFFFF_0000));
-        }
-        // One element per register: k = t, the slice has 4.
-        Packing::Tf32 => low = each_lane!(|lane| f32::from_bits(register[lane] & 0xFFFF_E000)),
-    }
-    let mut rows = [[0.0; 8]; 8];
-    for g in 0..8 {
-        for t in 0..4 {
-            if matches!(packing, Packing::Tf32) {
-                rows[g][t] = low[4 * g + t];
-            } else {
-                rows[g][2 * t] = low[4 * g + t];
-                rows[g][2 * t + 1] = high[4 * g + t];
-            }
-        }
-    }
-    rows
-}
-
-/// One matrix product on registers of any floating-point format.
-struct FloatMma<'a> {
-    packing: Packing,
-    /// K slices: 1 or 2.
-    slices: usize,
-    a: [&'a Lanes32; 4],
-    b: [&'a Lanes32; 2],
-}
-
-/// c += a * b, in f32 with one rounding per step, k increasing.
-///
-/// Products of 11-bit (or 8-bit) mantissas are exact in f32, so a fused and a separate addition
-/// give the same. The device's own order and truncation differ (Fasi et al. 2021), so results match
-/// to a tolerance, not to the bit.
-#[inline(always)]
-fn accumulate_body<const FUSED: bool>(m: &FloatMma<'_>, c: &mut DenseC) {
-    let mut a: DenseA = [[[0.0; 8]; 2]; 16];
-    let mut b: DenseB = [[[0.0; 8]; 8]; 2];
-    let slices = m.slices.min(2);
-    for slice in 0..slices {
-        let upper = unpack(m.packing, m.a[2 * slice]);
-        let lower = unpack(m.packing, m.a[2 * slice + 1]);
-        let columns = unpack(m.packing, m.b[slice]);
-        for g in 0..8 {
-            a[g][slice] = upper[g];
-            a[g + 8][slice] = lower[g];
-            for k in 0..8 {
-                b[slice][k][g] = columns[g][k];
-            }
-        }
-    }
-    let step = if matches!(m.packing, Packing::Tf32) { 4 } else { 8 };
-    for slice in 0..slices {
-        for (row, sums) in a.iter().zip(c.iter_mut()) {
-            let mut sum = *sums;
-            for (x, columns) in row[slice][..step].iter().zip(&b[slice]) {
-                for (s, y) in sum.iter_mut().zip(columns) {
-                    *s = if FUSED { x.mul_add(*y, *s) } else { *s + x * y };
-                }
-            }
-            *sums = sum;
-        }
-    }
-}
-
-fn accumulate(m: &FloatMma<'_>, c: &mut DenseC) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn fast(m: &FloatMma<'_>, c: &mut DenseC) {
-            accumulate_body::<true>(m, c);
-        }
-        if super::simd::has_avx2() {
-            // SAFETY: the features were detected just above.
-            return unsafe { fast(m, c) };
-        }
-    }
-    accumulate_body::<false>(m, c);
-}
-
-/// Registers C or D as a dense matrix of f32, and back.
-fn gather_f32(registers: [&Lanes32; 4]) -> DenseC {
-    let mut dense = [[0.0; 8]; 16];
-    for lane in 0..LANES {
-        let (g, t) = (lane / 4, lane % 4);
-        for half in 0..2 {
-            dense[g + 8 * half][2 * t] = f32::from_bits(registers[2 * half][lane]);
-            dense[g + 8 * half][2 * t + 1] = f32::from_bits(registers[2 * half + 1][lane]);
-        }
-    }
-    dense
-}
-
-fn scatter_f32(dense: &DenseC) -> [Lanes32; 4] {
-    let mut registers = [[0; LANES]; 4];
-    for lane in 0..LANES {
-        let (g, t) = (lane / 4, lane % 4);
-        for half in 0..2 {
-            registers[2 * half][lane] = canonical(dense[g + 8 * half][2 * t]);
-            registers[2 * half + 1][lane] = canonical(dense[g + 8 * half][2 * t + 1]);
-        }
-    }
-    registers
-}
-
-fn gather_f16(registers: [&Lanes32; 2]) -> DenseC {
-    let mut dense = [[0.0; 8]; 16];
-    for lane in 0..LANES {
-        let (g, t) = (lane / 4, lane % 4);
-        for half in 0..2 {
-            dense[g + 8 * half][2 * t] = f16_to_f32(registers[half][lane] & 0xFFFF);
-            dense[g + 8 * half][2 * t + 1] = f16_to_f32(registers[half][lane] >> 16);
-        }
-    }
-    dense
-}
-
-fn scatter_f16(dense: &DenseC) -> [Lanes32; 2] {
-    let mut registers = [[0; LANES]; 2];
-    for lane in 0..LANES {
-        let (g, t) = (lane / 4, lane % 4);
-        for half in 0..2 {
-            let row = &dense[g + 8 * half];
-            registers[half][lane] = f32_to_f16(row[2 * t]) | f32_to_f16(row[2 * t + 1]) << 16;
-        }
-    }
-    registers
-}
-
-pub(crate) fn mma(block: &mut Block<'_>, w: &mut Warp, m: &Mma, mask: u32) {
+pub(crate) fn mma<M: Machine>(m: M, block: &mut Block<'_>, w: &mut Warp, op: &Mma, mask: u32) {
     require_full_warp(block, mask, "mma.sync");
-    let packing = match m.input {
+    let packing = match op.input {
         MmaInput::F16 => Packing::F16,
         MmaInput::Bf16 => Packing::Bf16,
         MmaInput::Tf32 => Packing::Tf32,
-        MmaInput::Int8 { a_signed, b_signed } => return mma_int8(w, m, [a_signed, b_signed], mask),
+        MmaInput::Int8 { a_signed, b_signed } => {
+            return mma_int8(w, op, [a_signed, b_signed], mask);
+        }
     };
-    let slice_k = if m.input == MmaInput::Tf32 { 4 } else { 8 };
-    let operands = FloatMma {
+    let operands = product::Operands {
         packing,
-        slices: usize::from(m.k) / slice_k,
-        a: m.a.map(|slot| w.get32(slot)),
-        b: m.b.map(|slot| w.get32(slot)),
+        slices: usize::from(op.k) / packing.slice(),
+        a: op.a.map(|slot| w.get32(slot)),
+        b: op.b.map(|slot| w.get32(slot)),
     };
-    if m.accumulator == MmaAccumulator::F16 {
-        let mut c = gather_f16([w.get32(m.c[0]), w.get32(m.c[1])]);
-        accumulate(&operands, &mut c);
-        let out = scatter_f16(&c);
-        for (&slot, values) in m.d.iter().zip(&out) {
+    if op.accumulator == MmaAccumulator::F16 {
+        let mut sums = product::gather_f16(m, [w.get32(op.c[0]), w.get32(op.c[1])]);
+        product::accumulate(m, &operands, &mut sums);
+        let out = product::scatter_f16(m, &sums);
+        for (&slot, values) in op.d.iter().zip(&out) {
             w.set32(slot, mask, values);
         }
     } else {
-        let mut c = gather_f32(m.c.map(|slot| w.get32(slot)));
-        accumulate(&operands, &mut c);
-        let out = scatter_f32(&c);
-        for (&slot, values) in m.d.iter().zip(&out) {
+        let mut sums = product::gather_f32(op.c.map(|slot| w.get32(slot)));
+        product::accumulate(m, &operands, &mut sums);
+        let out = product::scatter_f32(&sums);
+        for (&slot, values) in op.d.iter().zip(&out) {
             w.set32(slot, mask, values);
         }
     }
@@ -382,15 +228,5 @@ mod tests {
         let register = fragment_of(&words, true);
         assert_eq!(register[4 * 3 + 1] & 0xFFFF, element(&words, 2, 3));
         assert_eq!(register[4 * 3 + 1] >> 16, element(&words, 3, 3));
-    }
-
-    #[test]
-    fn accumulators_gather_and_scatter_back() {
-        let registers: [Lanes32; 4] = std::array::from_fn(|r| {
-            std::array::from_fn(|l| (r as f32 * 32.0 + l as f32).to_bits())
-        });
-        let dense = gather_f32(registers.each_ref());
-        assert_eq!(dense[9][3], f32::from_bits(registers[3][4 + 1]));
-        assert_eq!(scatter_f32(&dense), registers);
     }
 }

@@ -11,13 +11,16 @@ pub(crate) mod control;
 mod convert;
 mod float;
 mod int;
+pub(crate) mod machine;
 mod matrix;
 mod memory;
 mod numeric;
+mod product;
 mod shuffle;
-pub(crate) mod simd;
+mod simd;
 pub(crate) mod traffic;
 
+use self::machine::Machine;
 use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::error::SimError;
@@ -26,6 +29,31 @@ use crate::state::{Status, Warp, FULL, LANES};
 
 /// Runs a warp until it waits, exits or has executed `quantum` instructions.
 pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Result<(), SimError> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(machine) = block.context.avx2 {
+        #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,popcnt")]
+        unsafe fn fast(
+            machine: machine::Avx2,
+            block: &mut Block<'_>,
+            w: &mut Warp,
+            quantum: u64,
+        ) -> Result<(), SimError> {
+            interpret(machine, block, w, quantum)
+        }
+        // SAFETY: there is an `Avx2` only where these features were detected.
+        return unsafe { fast(machine, block, w, quantum) };
+    }
+    interpret(machine::Portable, block, w, quantum)
+}
+
+/// [`run_warp`] as compiled for one machine.
+#[inline(always)]
+fn interpret<M: Machine>(
+    m: M,
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    quantum: u64,
+) -> Result<(), SimError> {
     let program = block.context.program;
     block.warp = w.index;
     for _ in 0..quantum {
@@ -45,7 +73,7 @@ pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Res
             continue;
         };
         block.pc = pc;
-        step(block, w, instruction, active)?;
+        step(m, block, w, instruction, active)?;
         // Branches and exits change the stack; other instructions can only reach its end.
         if ends_here || w.stack.last().is_none_or(|f| f.mask == 0 || f.pc == f.reconverge) {
             control::settle(w);
@@ -56,7 +84,8 @@ pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Res
 
 /// Executes one instruction for the lanes whose guard holds.
 #[inline(always)]
-fn step(
+fn step<M: Machine>(
+    m: M,
     block: &mut Block<'_>,
     w: &mut Warp,
     instruction: &Instruction,
@@ -84,7 +113,7 @@ fn step(
             block.report(FindingKind::Trap, Place::default(), "trap executed".to_owned());
             control::exit(block, w, w.live);
         }
-        _ => execute(block, w, instruction, mask),
+        _ => execute(m, block, w, instruction, mask),
     }
     define_results(block, w, instruction, mask, defined);
     Ok(())
@@ -193,7 +222,14 @@ fn branch(
 }
 
 /// Operations on registers alone, and everything that touches memory or other lanes.
-fn execute(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask: u32) {
+#[inline(always)]
+fn execute<M: Machine>(
+    m: M,
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    mask: u32,
+) {
     match instruction.op {
         Op::Int2 { op, ty, d, a, b } => int::int2(w, mask, op, ty, [d, a, b]),
         Op::Int16x2 { op, signed, d, a, b } => int::int16x2(w, mask, op, signed, [d, a, b]),
@@ -233,12 +269,19 @@ fn execute(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask:
             let value = w.predicate(a);
             w.set_predicate(d, mask, value);
         }
-        _ => execute_moves(block, w, instruction, mask),
+        _ => execute_moves(m, block, w, instruction, mask),
     }
 }
 
 /// Moves, conversions and floating point.
-fn execute_moves(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask: u32) {
+#[inline(always)]
+fn execute_moves<M: Machine>(
+    m: M,
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    mask: u32,
+) {
     match instruction.op {
         Op::Move { wide: false, d, a } => int::map1(w, mask, d, a, |x| x),
         Op::Move { wide: true, d, a } => int::map1_64(w, mask, d, a, |x| x),
@@ -268,10 +311,10 @@ fn execute_moves(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction,
                 a,
                 a_wide,
             };
-            convert::convert(w, mask, &operands);
+            convert::convert(m, w, mask, &operands);
         }
         Op::ConvertPair { bf16, truncate, relu, d, a, b } => {
-            convert::convert_pair(w, mask, bf16, truncate, relu, [d, a, b]);
+            convert::convert_pair(m, w, mask, bf16, truncate, relu, [d, a, b]);
         }
         Op::ConvertTf32 { rounding, d, a } => convert::convert_tf32(w, mask, rounding, d, a),
         Op::CastAddress { space, to_generic, d, a } => {
@@ -279,16 +322,23 @@ fn execute_moves(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction,
         }
         Op::IsSpace { space, p, a } => convert::is_space(w, mask, space, p, a),
         Op::Float2 { op, ty, flags, d, a, b } => {
-            float::float2(w, mask, op, ty, flags, [d, a, b]);
+            float::float2(m, w, mask, op, ty, flags, [d, a, b]);
         }
         Op::Float1 { op, ty, flags, d, a } => float::float1(w, mask, op, ty, flags, [d, a]),
-        Op::Fma { ty, flags, d, a, b, c } => float::fma(w, mask, ty, flags, [d, a, b, c]),
-        _ => execute_memory(block, w, instruction, mask),
+        Op::Fma { ty, flags, d, a, b, c } => float::fma(m, w, mask, ty, flags, [d, a, b, c]),
+        _ => execute_memory(m, block, w, instruction, mask),
     }
 }
 
 /// Memory, lane exchange, matrices and barriers.
-fn execute_memory(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, mask: u32) {
+#[inline(always)]
+fn execute_memory<M: Machine>(
+    m: M,
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    mask: u32,
+) {
     match instruction.op {
         Op::Load(access) => memory::load(block, w, &access, mask),
         Op::Store(access) => memory::store(block, w, &access, mask),
@@ -326,7 +376,7 @@ fn execute_memory(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction
             matrix::stmatrix(block, w, count, transposed, address, registers, mask);
         }
         Op::Movmatrix { d, a } => matrix::movmatrix(block, w, d, a, mask),
-        Op::Mma(mma) => matrix::mma(block, w, &mma, mask),
+        Op::Mma(mma) => matrix::mma(m, block, w, &mma, mask),
         Op::Barrier(barrier) => control::barrier(block, w, &barrier, mask),
         Op::WarpBarrier { members } => control::warp_barrier(block, w, members, mask),
         _ => {}
