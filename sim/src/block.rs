@@ -1,6 +1,8 @@
-//! A thread block while it runs: shared memory, barriers, counters and reporting.
+//! A thread block while it runs: shared memory, barriers, counters and reporting. The other blocks of
+//! its cluster wait in [`Cluster`].
 
 use crate::check::{Finding, FindingKind, FindingSink};
+use crate::cluster::Cluster;
 use crate::counters::{GlobalTraffic, PcCounters};
 use crate::device_memory::DeviceMemory;
 use crate::exec::control::Barriers;
@@ -16,6 +18,8 @@ pub(crate) struct RunContext<'m> {
     pub memory: DeviceMemory<'m>,
     pub grid: [u32; 3],
     pub block: [u32; 3],
+    /// Blocks of a cluster along each axis.
+    pub cluster: [u32; 3],
     pub dynamic_shared_bytes: u32,
     pub parameters: Vec<u8>,
     pub options: &'m RunOptions,
@@ -29,9 +33,38 @@ impl RunContext<'_> {
         self.block.iter().product()
     }
 
+    /// Warps of a block.
+    pub(crate) fn warps(&self) -> u32 {
+        self.threads().div_ceil(32)
+    }
+
+    /// Blocks of a cluster.
+    pub(crate) fn cluster_blocks(&self) -> u32 {
+        self.cluster.iter().product()
+    }
+
+    /// Clusters of the grid along each axis.
+    pub(crate) fn cluster_grid(&self) -> [u32; 3] {
+        std::array::from_fn(|axis| self.grid[axis] / self.cluster[axis])
+    }
+
+    /// Linear index in the grid of the block with this rank of a cluster (PTX ISA 10, `%ctaid`).
+    pub(crate) fn block_of_cluster(&self, cluster: u32, rank: u32) -> u32 {
+        let first = coordinates(cluster, self.cluster_grid());
+        let inner = coordinates(rank, self.cluster);
+        let [x, y, z]: [u32; 3] =
+            std::array::from_fn(|axis| first[axis] * self.cluster[axis] + inner[axis]);
+        x + self.grid[0] * (y + self.grid[1] * z)
+    }
+
     pub(crate) fn shared_bytes(&self) -> u32 {
         self.program.dynamic_shared_offset + self.dynamic_shared_bytes
     }
+}
+
+/// Coordinates of a linear index, x fastest.
+pub(crate) fn coordinates(linear: u32, extents: [u32; 3]) -> [u32; 3] {
+    [linear % extents[0], linear / extents[0] % extents[1], linear / extents[0] / extents[1]]
 }
 
 /// Traffic to one buffer.
@@ -86,8 +119,11 @@ impl Tally {
 pub(crate) struct Block<'r> {
     pub context: &'r RunContext<'r>,
     pub index: u32,
+    /// Rank within the cluster.
+    pub rank: u32,
     pub shared: SharedMemory,
     pub barriers: Barriers,
+    pub cluster: Cluster,
     pub tally: Tally,
     /// Warp instructions executed by this block.
     pub executed: u64,
@@ -96,6 +132,8 @@ pub(crate) struct Block<'r> {
     /// Where the running warp stands, for reports and counters.
     pub pc: usize,
     pub warp: u32,
+    /// Number of the running warp within the cluster.
+    pub agent: u32,
 }
 
 impl<'r> Block<'r> {
@@ -103,25 +141,17 @@ impl<'r> Block<'r> {
         Block {
             context,
             index: 0,
-            shared: SharedMemory::new(
-                context.shared_bytes() as usize,
-                context.threads().div_ceil(32) as usize,
-            ),
+            rank: 0,
+            shared: SharedMemory::new(context.shared_bytes() as usize, 0, context.warps()),
             barriers: Barriers::default(),
+            cluster: Cluster::new(context),
             tally: Tally::new(context),
             executed: 0,
             polls: 0,
             pc: 0,
             warp: 0,
+            agent: 0,
         }
-    }
-
-    /// Prepares for block number `index` of the grid.
-    pub(crate) fn reset(&mut self, index: u32) {
-        self.index = index;
-        self.shared.reset();
-        self.barriers = Barriers::default();
-        self.executed = 0;
     }
 
     #[inline(always)]

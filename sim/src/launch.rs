@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::address;
-use crate::block::{RunContext, Tally};
+use crate::block::{coordinates, RunContext, Tally};
 use crate::device_memory::DeviceMemory;
 use crate::error::SimError;
 #[cfg(target_arch = "x86_64")]
@@ -66,7 +66,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads per block along x, y, z.
     pub block: [u32; 3],
-    /// Blocks per cluster along x, y, z; `[1, 1, 1]` without clusters.
+    /// Blocks per cluster along x, y, z; `[1, 1, 1]` takes the shape that the kernel declares
+    /// (`.reqnctapercluster`), and without one launches no clusters.
     pub cluster: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub dynamic_shared_bytes: u32,
@@ -105,7 +106,7 @@ pub enum Blocks {
     /// The whole grid.
     #[default]
     All,
-    /// These, in this order.
+    /// These, in this order; of a cluster, all its blocks.
     List(Vec<u32>),
     /// A seeded sample. First and last block and the edges of each grid axis are always in it, and
     /// with every block its partners (for example the other blocks of a split-K group).
@@ -184,20 +185,23 @@ pub fn run(
 ) -> Result<Report, SimError> {
     let program = module.program(entry)?;
     let total = check_launch(program, launch, options)?;
+    let cluster = cluster_shape(program, launch, &options.limits)?;
     let parameters = parameters(program, launch)?;
     let blocks = choose_blocks(program, &options.blocks, launch.grid, total)?;
+    let units = clusters_of(blocks, launch.grid, cluster);
     let context = RunContext {
         program,
         memory: DeviceMemory::new(memory, program)?,
         grid: launch.grid,
         block: launch.block,
+        cluster,
         dynamic_shared_bytes: launch.dynamic_shared_bytes,
         parameters,
         options,
         #[cfg(target_arch = "x86_64")]
         avx2: if options.portable { None } else { Avx2::detect() },
     };
-    let tally = run_blocks(&context, &blocks, options.threads)?;
+    let tally = run_units(&context, &units, options.threads)?;
     Ok(report(&context, tally, u64::from(total)))
 }
 
@@ -221,9 +225,6 @@ fn check_launch(program: &Program, launch: &Launch, options: &RunOptions) -> Res
         }
     }
     check_threads(program, launch, limits)?;
-    if launch.cluster != [1, 1, 1] {
-        return refuse(program, "clusters of more than one block are not simulated".to_owned());
-    }
     let shared = u64::from(program.dynamic_shared_offset) + u64::from(launch.dynamic_shared_bytes);
     if shared > u64::from(limits.shared_per_block) {
         let (most, name) = (limits.shared_per_block, &limits.name);
@@ -260,6 +261,39 @@ fn check_threads(program: &Program, launch: &Launch, limits: &Limits) -> Result<
     }
 }
 
+/// Blocks of a cluster along each axis: what the launch asks for, or else what the kernel declares.
+fn cluster_shape(
+    program: &Program,
+    launch: &Launch,
+    limits: &Limits,
+) -> Result<[u32; 3], SimError> {
+    let cluster = match program.required_cluster {
+        Some(required) if launch.cluster == [1, 1, 1] => required,
+        Some(required) if required != launch.cluster => {
+            let asked = launch.cluster;
+            let reason = format!("cluster {asked:?}, .reqnctapercluster is {required:?}");
+            return refuse(program, reason);
+        }
+        _ => launch.cluster,
+    };
+    let blocks: u64 = cluster.iter().map(|&c| u64::from(c)).product();
+    let most = program.max_cluster_rank.unwrap_or(u32::MAX).min(limits.blocks_per_cluster);
+    if blocks == 0 || blocks > u64::from(most) {
+        let name = &limits.name;
+        return refuse(program, format!("cluster {cluster:?}: {name} allows 1 to {most} blocks"));
+    }
+    if program.explicit_cluster && program.required_cluster.is_none() && blocks == 1 {
+        return refuse(program, ".explicitcluster, but the launch names no cluster".to_owned());
+    }
+    match (0..3).find(|&axis| launch.grid[axis] % cluster[axis] != 0) {
+        Some(_) => {
+            let grid = launch.grid;
+            refuse(program, format!("grid {grid:?} is not a multiple of cluster {cluster:?}"))
+        }
+        None => Ok(cluster),
+    }
+}
+
 /// The parameter space: each argument at its parameter's offset.
 fn parameters(program: &Program, launch: &Launch) -> Result<Vec<u8>, SimError> {
     if launch.args.len() != program.parameters.len() {
@@ -278,7 +312,7 @@ fn parameters(program: &Program, launch: &Launch) -> Result<Vec<u8>, SimError> {
     Ok(bytes)
 }
 
-/// The blocks to run, in order.
+/// The blocks, or the clusters, to run, in order.
 enum Chosen {
     /// Number 0 to this one, exclusive.
     All(u32),
@@ -315,6 +349,26 @@ fn choose_blocks(
         },
         Blocks::Sample { count, seed, partners } => {
             Ok(Chosen::These(sample(grid, total, *count, *seed, partners.as_ref())))
+        }
+    }
+}
+
+/// The clusters that hold the chosen blocks, each once, in the order of their first block.
+fn clusters_of(blocks: Chosen, grid: [u32; 3], cluster: [u32; 3]) -> Chosen {
+    let size: u32 = cluster.iter().product();
+    match blocks {
+        blocks if size == 1 => blocks,
+        Chosen::All(total) => Chosen::All(total / size),
+        Chosen::These(list) => {
+            let clusters: [u32; 3] = std::array::from_fn(|axis| grid[axis] / cluster[axis]);
+            let of_block = |block: u32| {
+                let at = coordinates(block, grid);
+                let [x, y, z]: [u32; 3] = std::array::from_fn(|axis| at[axis] / cluster[axis]);
+                x + clusters[0] * (y + clusters[1] * z)
+            };
+            let mut seen = BTreeSet::new();
+            let numbers = list.into_iter().map(of_block);
+            Chosen::These(numbers.filter(|&number| seen.insert(number)).collect())
         }
     }
 }
@@ -356,22 +410,18 @@ pub(crate) fn split_mix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Distributes blocks over threads; the first error stops the rest.
+/// Distributes clusters over threads; the first error stops the rest.
 ///
 /// Workers draw from one queue, so that a block which waits for a later one always finds a worker
 /// that gets to it.
-fn run_blocks(
-    context: &RunContext<'_>,
-    blocks: &Chosen,
-    threads: usize,
-) -> Result<Tally, SimError> {
+fn run_units(context: &RunContext<'_>, units: &Chosen, threads: usize) -> Result<Tally, SimError> {
     let queue = AtomicUsize::new(0);
-    if threads == 1 || blocks.len() <= 1 {
-        return drain(context, blocks, &queue);
+    if threads == 1 || units.len() <= 1 {
+        return drain(context, units, &queue);
     }
     let parallel = || {
-        let workers = rayon::current_num_threads().min(blocks.len());
-        (0..workers).into_par_iter().map(|_| drain(context, blocks, &queue)).try_reduce(
+        let workers = rayon::current_num_threads().min(units.len());
+        (0..workers).into_par_iter().map(|_| drain(context, units, &queue)).try_reduce(
             || Tally::new(context),
             |mut a, b| {
                 a.merge(b);
@@ -389,21 +439,17 @@ fn run_blocks(
         .install(parallel)
 }
 
-/// Runs blocks from the queue until it is empty.
-fn drain(
-    context: &RunContext<'_>,
-    blocks: &Chosen,
-    queue: &AtomicUsize,
-) -> Result<Tally, SimError> {
+/// Runs clusters from the queue until it is empty.
+fn drain(context: &RunContext<'_>, units: &Chosen, queue: &AtomicUsize) -> Result<Tally, SimError> {
     let mut worker = Worker::new(context);
     let outcome = worker.run(|| {
         let position = queue.fetch_add(1, Ordering::Relaxed);
-        (position < blocks.len()).then(|| blocks.get(position))
+        (position < units.len()).then(|| units.get(position))
     });
     match outcome {
         Ok(()) => Ok(worker.into_tally()),
         Err(error) => {
-            queue.store(blocks.len(), Ordering::Relaxed);
+            queue.store(units.len(), Ordering::Relaxed);
             Err(error)
         }
     }
@@ -422,5 +468,15 @@ mod tests {
         }
         assert!(blocks.iter().all(|&b| b < 40) && blocks.is_sorted());
         assert_eq!(blocks, sample([10, 4, 1], 40, 3, 7, Some(&partners)));
+    }
+
+    #[test]
+    fn chosen_blocks_become_their_clusters_in_order_and_once() {
+        let chosen = Chosen::These(vec![13, 0, 7, 1]);
+        match clusters_of(chosen, [4, 4, 1], [2, 2, 1]) {
+            Chosen::These(list) => assert_eq!(list, [2, 0, 1]),
+            Chosen::All(_) => panic!("a list stays a list"),
+        }
+        assert_eq!(clusters_of(Chosen::All(16), [4, 4, 1], [2, 2, 1]).len(), 4);
     }
 }

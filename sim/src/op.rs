@@ -1,5 +1,7 @@
 //! Operations of decoded instructions and the small types they are made of.
 
+pub(crate) use crate::op_async::*;
+
 /// Index of a register in its file.
 pub(crate) type Slot = u16;
 
@@ -180,6 +182,8 @@ pub(crate) enum Rounding {
 pub(crate) enum Space {
     Global,
     Shared,
+    /// Shared memory of any block of the cluster.
+    SharedCluster,
     Local,
     Param,
     Const,
@@ -642,6 +646,9 @@ pub(crate) enum Op {
     Fence {
         scope: Scope,
     },
+    /// `fence.proxy.async`.
+    ProxyFence,
+    Cluster(ClusterOp),
 
     Shuffle {
         mode: ShuffleMode,

@@ -89,6 +89,11 @@ pub(crate) struct Program {
     pub globals: Vec<StaticData>,
     pub max_threads: Option<[u32; 3]>,
     pub required_threads: Option<[u32; 3]>,
+    /// Blocks per cluster that the kernel requires.
+    pub required_cluster: Option<[u32; 3]>,
+    pub max_cluster_rank: Option<u32>,
+    /// The kernel has to be launched with clusters.
+    pub explicit_cluster: bool,
     /// Source files named by `.file`.
     pub files: Vec<(u32, String)>,
 }

@@ -1,6 +1,6 @@
 //! Shared memory of one thread block: bytes, definedness and access history.
 
-use crate::check::{LaneRaces, Races};
+use crate::check::{LaneRaces, Races, VectorClock};
 
 /// Shared memory with its shadow state.
 #[derive(Debug)]
@@ -10,17 +10,21 @@ pub(crate) struct SharedMemory {
     defined: Vec<u64>,
     pub races: Races,
     pub lanes: LaneRaces,
+    /// Last accesses of warps of other blocks.
+    remote: VectorClock,
 }
 
 impl SharedMemory {
-    pub(crate) fn new(bytes: usize, warps: usize) -> SharedMemory {
+    /// Memory of the block whose `warps` warps are numbered from `first_warp` in its cluster.
+    pub(crate) fn new(bytes: usize, first_warp: u32, warps: u32) -> SharedMemory {
         // Rounded up so that word-wise shadow lookups stay inside.
         let padded = bytes.next_multiple_of(64);
         SharedMemory {
             data: vec![0; bytes],
             defined: vec![0; padded / 64],
-            races: Races::new(padded, warps),
-            lanes: LaneRaces::new(padded, warps),
+            races: Races::new(padded, first_warp, warps),
+            lanes: LaneRaces::new(padded, warps as usize),
+            remote: VectorClock::default(),
         }
     }
 
@@ -29,6 +33,32 @@ impl SharedMemory {
         self.defined.fill(0);
         self.races.reset();
         self.lanes.reset();
+        self.remote = VectorClock::default();
+    }
+
+    /// First byte of a range that is not defined.
+    pub(crate) fn first_undefined(&self, range: std::ops::Range<usize>) -> Option<usize> {
+        let mut at = range.start;
+        while at < range.end {
+            let bits = (64 - at % 64).min(range.end - at);
+            let missing = !self.defined[at / 64] >> (at % 64);
+            let first = missing.trailing_zeros() as usize;
+            if first < bits {
+                return Some(at + first);
+            }
+            at += bits;
+        }
+        None
+    }
+
+    /// Notes an access by a warp of another block at its clock.
+    pub(crate) fn note_remote(&mut self, warp: u32, clock: u32) {
+        self.remote.raise(warp, clock);
+    }
+
+    /// Last accesses of warps of other blocks.
+    pub(crate) fn remote(&self) -> &VectorClock {
+        &self.remote
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -94,12 +124,14 @@ mod tests {
 
     #[test]
     fn stores_define_exactly_their_bytes() {
-        let mut shared = SharedMemory::new(100, 1);
+        let mut shared = SharedMemory::new(100, 0, 1);
         shared.store(62, 2, 0xBEEF);
         shared.store_bytes(64, &[1, 2, 3, 4]);
         assert!(shared.is_defined(62, 2) && shared.is_defined(64, 4));
         assert!(!shared.is_defined(60, 4) && !shared.is_defined(68, 4));
         assert_eq!((shared.load(62, 2), shared.load32(64)), (0xBEEF, 0x0403_0201));
+        assert_eq!(shared.first_undefined(62..68), None);
+        assert_eq!(shared.first_undefined(62..100), Some(68));
         shared.reset();
         assert!(!shared.is_defined(62, 2));
     }

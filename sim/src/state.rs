@@ -41,6 +41,8 @@ pub(crate) enum Status {
     Ready,
     /// Waits at the barrier of this number.
     AtBarrier(u32),
+    /// Waits at the barrier of the cluster.
+    AtClusterBarrier,
     Exited,
 }
 

@@ -1,13 +1,14 @@
 //! Runs thread blocks on one OS thread, reusing registers and shared memory.
 //!
-//! Blocks normally run one after another. A block that keeps polling memory may be waiting for
+//! The unit is the cluster, whose blocks take turns; without clusters, the block. Units normally
+//! run one after another. A block that keeps polling memory may be waiting for
 //! another block (a lock, a flag of a partial sum): it is set aside and takes turns with others.
 
 use std::collections::VecDeque;
 
-use crate::block::{Block, RunContext, Tally};
+use crate::block::{coordinates, Block, RunContext, Tally};
 use crate::error::SimError;
-use crate::exec::{control, run_warp};
+use crate::exec::{cluster, control, run_warp};
 use crate::launch::{split_mix, WarpOrder};
 use crate::program::Special;
 use crate::state::{Lanes32, Status, Warp, FULL, LANES};
@@ -39,7 +40,7 @@ impl<'r> Worker<'r> {
         Worker { context, active: VecDeque::new(), idle: Vec::new() }
     }
 
-    /// Runs all blocks that `next` gives.
+    /// Runs all clusters that `next` gives.
     pub(crate) fn run(&mut self, mut next: impl FnMut() -> Option<u32>) -> Result<(), SimError> {
         loop {
             if self.active.is_empty() && !self.start(&mut next) {
@@ -77,35 +78,36 @@ impl<'r> Worker<'r> {
     }
 }
 
-/// A thread block with its warps.
+/// A cluster of thread blocks with its warps. Without clusters each block is one of its own.
 struct Resident<'r> {
     block: Block<'r>,
+    /// Warps of the blocks, block after block.
     warps: Vec<Warp>,
     random: u64,
 }
 
 impl<'r> Resident<'r> {
     fn new(context: &'r RunContext<'r>) -> Resident<'r> {
-        let warps = context.threads().div_ceil(LANES as u32);
+        let warps = (0..context.cluster_blocks()).flat_map(|_| 0..context.warps());
         let mut resident = Resident {
             block: Block::new(context),
-            warps: (0..warps).map(|index| Warp::new(context.program, index)).collect(),
+            warps: warps.map(|index| Warp::new(context.program, index)).collect(),
             random: 0,
         };
-        resident.set_specials(|special| !depends_on_block(special));
+        resident.set_specials(0, |special| !depends_on_cluster(special));
         resident
     }
 
-    /// Puts all warps at the beginning of block number `index`.
-    fn start(&mut self, index: u32) {
+    /// Puts all warps at the beginning of cluster number `number`.
+    fn start(&mut self, number: u32) {
         let context = self.block.context;
-        self.block.reset(index);
-        self.block.tally.blocks += 1;
+        self.block.start_cluster(number);
+        self.block.tally.blocks += u64::from(context.cluster_blocks());
         self.random = match context.options.warp_order {
-            WarpOrder::Seeded(seed) => seed ^ u64::from(index).wrapping_mul(0x9E37_79B9),
+            WarpOrder::Seeded(seed) => seed ^ u64::from(number).wrapping_mul(0x9E37_79B9),
             _ => 0,
         };
-        self.set_specials(depends_on_block);
+        self.set_specials(number, depends_on_cluster);
         for warp in &mut self.warps {
             let threads = context.threads() - warp.index * LANES as u32;
             let mask = if threads >= LANES as u32 { FULL } else { (1 << threads) - 1 };
@@ -113,24 +115,22 @@ impl<'r> Resident<'r> {
         }
     }
 
-    /// Rounds in which each ready warp gets a turn, until all have exited or the block seems to
+    /// Rounds in which each ready warp gets a turn, until all have exited or the cluster seems to
     /// wait for another.
     fn turn(&mut self) -> Result<Turn, SimError> {
         self.block.polls = 0;
         loop {
-            let mut ran = false;
-            for position in self.turn_order() {
-                let warp = &mut self.warps[position];
-                if warp.status == Status::Ready {
-                    run_warp(&mut self.block, warp, QUANTUM)?;
-                    ran = true;
-                }
+            let mut progress = false;
+            for rank in self.turn_order(self.block.cluster.blocks() as usize) {
+                progress |= self.turn_of_block(rank)?;
             }
-            let completed = control::complete_barriers(&mut self.block, &mut self.warps);
+            if self.block.cluster.blocks() > 1 {
+                progress |= cluster::complete_barrier(&mut self.block, &mut self.warps);
+            }
             if self.warps.iter().all(|w| w.status == Status::Exited) {
                 return Ok(Turn::Done);
             }
-            if !ran && !completed {
+            if !progress {
                 control::report_deadlock(&mut self.block, &self.warps);
                 return Ok(Turn::Done);
             }
@@ -140,8 +140,29 @@ impl<'r> Resident<'r> {
         }
     }
 
-    fn turn_order(&mut self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.warps.len()).collect();
+    /// One turn for each ready warp of a block; returns whether anything happened.
+    fn turn_of_block(&mut self, rank: usize) -> Result<bool, SimError> {
+        self.block.enter(rank as u32);
+        let count = self.block.context.warps() as usize;
+        let first = rank * count;
+        let mut ran = false;
+        for position in self.turn_order(count) {
+            let warp = &mut self.warps[first + position];
+            if warp.status == Status::Ready {
+                run_warp(&mut self.block, warp, QUANTUM)?;
+                ran = true;
+            }
+        }
+        let warps = &mut self.warps[first..first + count];
+        let completed = control::complete_barriers(&mut self.block, warps);
+        if self.block.cluster.live[rank] && warps.iter().all(|w| w.status == Status::Exited) {
+            cluster::retire(&mut self.block);
+        }
+        Ok(ran || completed)
+    }
+
+    fn turn_order(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
         match self.block.context.options.warp_order {
             WarpOrder::Forward => {}
             WarpOrder::Reversed => order.reverse(),
@@ -156,13 +177,13 @@ impl<'r> Resident<'r> {
     }
 
     /// Fills the special registers for which `wanted` holds.
-    fn set_specials(&mut self, wanted: impl Fn(Special) -> bool) {
+    fn set_specials(&mut self, cluster: u32, wanted: impl Fn(Special) -> bool) {
         let context = self.block.context;
         for &(slot, special) in context.program.specials.iter().filter(|(_, s)| wanted(*s)) {
-            for warp in &mut self.warps {
-                let index = warp.index;
+            for (agent, warp) in (0..).zip(&mut self.warps) {
+                let (index, rank) = (warp.index, agent / context.warps());
                 let values: Lanes32 = std::array::from_fn(|lane| {
-                    special_value(context, special, self.block.index, index, lane as u32)
+                    special_value(context, special, (cluster, rank), index, lane as u32)
                 });
                 warp.r32[slot as usize] = values;
             }
@@ -170,33 +191,28 @@ impl<'r> Resident<'r> {
     }
 }
 
-fn depends_on_block(special: Special) -> bool {
+fn depends_on_cluster(special: Special) -> bool {
     matches!(special, Special::Ctaid(_) | Special::ClusterId(_) | Special::SmId)
-}
-
-fn coordinates(linear: u32, extents: [u32; 3]) -> [u32; 3] {
-    [linear % extents[0], linear / extents[0] % extents[1], linear / extents[0] / extents[1]]
 }
 
 /// Value of a special register in one lane (PTX ISA chapter 10).
 fn special_value(
     context: &RunContext<'_>,
     special: Special,
-    block: u32,
+    (cluster, rank): (u32, u32),
     warp: u32,
     lane: u32,
 ) -> u32 {
     let axis = |values: [u32; 3], axis: u8| values[usize::from(axis)];
-    let threads = context.threads();
+    let block = context.block_of_cluster(cluster, rank);
     match special {
         Special::Tid(a) => axis(coordinates(warp * LANES as u32 + lane, context.block), a),
         Special::Ntid(a) => axis(context.block, a),
-        // Clusters hold one block, so cluster and block coordinates agree.
-        Special::Ctaid(a) | Special::ClusterId(a) => axis(coordinates(block, context.grid), a),
-        Special::Nctaid(a) | Special::ClusterCount(a) => axis(context.grid, a),
+        Special::Ctaid(a) => axis(coordinates(block, context.grid), a),
+        Special::Nctaid(a) => axis(context.grid, a),
         Special::LaneId => lane,
         Special::WarpId => warp,
-        Special::WarpCount => threads.div_ceil(LANES as u32),
+        Special::WarpCount => context.warps(),
         Special::LanemaskEq => 1 << lane,
         Special::LanemaskLe => FULL >> (31 - lane),
         Special::LanemaskLt => (1 << lane) - 1,
@@ -207,7 +223,11 @@ fn special_value(
         Special::GridId => 1,
         Special::DynamicSharedBytes => context.dynamic_shared_bytes,
         Special::TotalSharedBytes => context.shared_bytes(),
-        Special::ClusterCtaid(_) | Special::ClusterCtaRank => 0,
-        Special::ClusterNctaid(_) | Special::ClusterCtaCount => 1,
+        Special::ClusterId(a) => axis(coordinates(cluster, context.cluster_grid()), a),
+        Special::ClusterCount(a) => axis(context.cluster_grid(), a),
+        Special::ClusterCtaid(a) => axis(coordinates(rank, context.cluster), a),
+        Special::ClusterNctaid(a) => axis(context.cluster, a),
+        Special::ClusterCtaRank => rank,
+        Special::ClusterCtaCount => context.cluster_blocks(),
     }
 }

@@ -27,6 +27,18 @@ pub enum FindingKind {
     LaneRace,
     /// Data of an asynchronous copy used, or its target overwritten, before the copy was waited for.
     AsyncNotAwaited,
+    /// Shared bytes overwritten while an asynchronous operation (a matrix product or a bulk store)
+    /// is still reading them.
+    AsyncRead,
+    /// Shared bytes written by ordinary stores and then used by an asynchronous operation without a
+    /// `fence.proxy.async` of the writer between.
+    ProxyFence,
+    /// An mbarrier used before its initialisation, initialised twice, accessed like data, or given
+    /// more arrivals or bytes than it expects.
+    MbarrierMisuse,
+    /// Shared memory of another thread block of the cluster used before that block is known to have
+    /// started, or while it may have exited.
+    ClusterLifetime,
     /// A barrier or collective executed by part of a warp although all lanes must take part.
     BarrierDivergence,
     /// A barrier whose participants disagree on the number of threads, or an invalid one.
@@ -61,6 +73,10 @@ impl FindingKind {
             FindingKind::SharedRace => "shared-race",
             FindingKind::LaneRace => "lane-race",
             FindingKind::AsyncNotAwaited => "async-not-awaited",
+            FindingKind::AsyncRead => "async-read",
+            FindingKind::ProxyFence => "proxy-fence",
+            FindingKind::MbarrierMisuse => "mbarrier-misuse",
+            FindingKind::ClusterLifetime => "cluster-lifetime",
             FindingKind::BarrierDivergence => "barrier-divergence",
             FindingKind::BarrierMisuse => "barrier-misuse",
             FindingKind::InactiveLane => "inactive-lane",

@@ -1,11 +1,13 @@
 //! Findings, how those of many blocks are merged, and the race detectors.
 
+mod clocks;
 mod finding;
 mod lanes;
 mod races;
 mod sink;
 
+pub(crate) use clocks::{Clocks, VectorClock};
 pub use finding::{Finding, FindingKind};
 pub(crate) use lanes::{LaneAccess, LaneConflict, LaneRaces};
-pub(crate) use races::{Conflict, Races, VectorClock};
+pub(crate) use races::{Conflict, Races, Ticket};
 pub(crate) use sink::FindingSink;

@@ -11,11 +11,11 @@ const fn row(class: Class, form: &'static str, section: &'static str, build: Bui
 }
 
 pub(super) const ROWS: &[Row] = &[
-    row(Class::Ldg, "ld [weak|volatile|relaxed|acquire] [cta|cluster|gpu|sys] [global|shared|shared::cta|local|param|param::entry|const] [ca|cg|cs|lu|cv] [nc] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [L2::64B|L2::128B|L2::256B] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.8", load),
-    row(Class::Stg, "st [weak|volatile|relaxed|release] [cta|cluster|gpu|sys] [global|shared|shared::cta|local] [wb|cg|cs|wt] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.11", store),
-    row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta] <add|min|max|inc|dec|and|or|xor|exch> [noftz] [L2::cache_hint] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.5", |o, m| atom(o, m, false)),
-    row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta] <cas> [noftz] [L2::cache_hint] <b16|b32|u32|s32|b64|u64|s64>", "9.7.13.5", |o, m| atom(o, m, true)),
-    row(Class::Atomic, "red [relaxed|release] [cta|cluster|gpu|sys] [global|shared|shared::cta] <add|min|max|inc|dec|and|or|xor> [noftz] [L2::cache_hint] [v2|v4] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.7", red),
+    row(Class::Ldg, "ld [weak|volatile|relaxed|acquire] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster|local|param|param::entry|const] [ca|cg|cs|lu|cv] [nc] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [L2::64B|L2::128B|L2::256B] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.8", load),
+    row(Class::Stg, "st [weak|volatile|relaxed|release] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster|local] [wb|cg|cs|wt] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.11", store),
+    row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster] <add|min|max|inc|dec|and|or|xor|exch> [noftz] [L2::cache_hint] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.5", |o, m| atom(o, m, false)),
+    row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster] <cas> [noftz] [L2::cache_hint] <b16|b32|u32|s32|b64|u64|s64>", "9.7.13.5", |o, m| atom(o, m, true)),
+    row(Class::Atomic, "red [relaxed|release] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster] <add|min|max|inc|dec|and|or|xor> [noftz] [L2::cache_hint] [v2|v4] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.7", red),
     row(Class::Barrier, "membar <cta|gl|sys>", "9.7.13.4", fence),
     row(Class::Barrier, "fence [sc|acq_rel|acquire|release] <cta|cluster|gpu|sys>", "9.7.13.4", fence),
     row(Class::Other, "prefetch [global|local] <L1|L2>", "9.7.9.15", prefetch),
@@ -72,6 +72,7 @@ fn space(modifier: &str) -> Space {
     match modifier {
         "global" => Space::Global,
         "shared" | "shared::cta" => Space::Shared,
+        "shared::cluster" => Space::SharedCluster,
         "local" => Space::Local,
         "param" | "param::entry" => Space::Param,
         "const" => Space::Const,
@@ -125,7 +126,7 @@ fn load(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let (registers, wide) = o.load_registers(0, usize::from(count), bits)?;
     o.class = Some(match space {
         Space::Global | Space::Generic => Class::Ldg,
-        Space::Shared => Class::Lds,
+        Space::Shared | Space::SharedCluster => Class::Lds,
         _ => Class::Other,
     });
     let signed = m.last().starts_with('s');
@@ -143,7 +144,7 @@ fn store(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let (registers, wide) = o.store_registers(1, usize::from(count), bits)?;
     o.class = Some(match space {
         Space::Global | Space::Generic => Class::Stg,
-        Space::Shared => Class::Sts,
+        Space::Shared | Space::SharedCluster => Class::Sts,
         _ => Class::Other,
     });
     let (signed, order) = (false, memory_order(o, m)?);

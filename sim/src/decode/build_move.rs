@@ -18,9 +18,9 @@ pub(super) const ROWS: &[Row] = &[
     row("cvt [rn|rz|rm|rp|rni|rzi|rmi|rpi] [ftz] [relu] [sat] <u8|s8|u16|s16|u32|s32|u64|s64|f16|bf16|f32|f64> <u8|s8|u16|s16|u32|s32|u64|s64|f16|bf16|f32|f64>", "9.7.9.21", cvt),
     row("cvt <rn|rz> [relu] <f16x2|bf16x2> <f32>", "9.7.9.21", cvt_pair),
     row("cvt <rn|rz|rna> <tf32> <f32>", "9.7.9.21", cvt_tf32),
-    row("cvta <global|shared|shared::cta|local|param|const> <u32|u64>", "9.7.9.20", |o, m| cvta(o, m, true)),
-    row("cvta <to> <global|shared|shared::cta|local|param|const> <u32|u64>", "9.7.9.20", |o, m| cvta(o, m, false)),
-    row("isspacep <global|shared|shared::cta|local|param|const>", "9.7.9.19", isspacep),
+    row("cvta <global|shared|shared::cta|shared::cluster|local|param|const> <u32|u64>", "9.7.9.20", |o, m| cvta(o, m, true)),
+    row("cvta <to> <global|shared|shared::cta|shared::cluster|local|param|const> <u32|u64>", "9.7.9.20", |o, m| cvta(o, m, false)),
+    row("isspacep <global|shared|shared::cta|shared::cluster|local|param|const>", "9.7.9.19", isspacep),
 ];
 
 fn mov_predicate(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {
@@ -168,6 +168,7 @@ fn cvt_tf32(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
 fn space(m: &Modifiers<'_>) -> Space {
     match (m.get(0), m.get(1)) {
         ("shared" | "shared::cta", _) | ("to", "shared" | "shared::cta") => Space::Shared,
+        ("shared::cluster", _) | ("to", "shared::cluster") => Space::SharedCluster,
         ("local", _) | ("to", "local") => Space::Local,
         ("param", _) | ("to", "param") => Space::Param,
         ("const", _) | ("to", "const") => Space::Const,

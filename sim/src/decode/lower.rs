@@ -178,6 +178,9 @@ impl<'a> Lowering<'a> {
             globals: layout.globals,
             max_threads: kernel.max_threads,
             required_threads: kernel.required_threads,
+            required_cluster: kernel.required_cluster,
+            max_cluster_rank: kernel.max_cluster_rank,
+            explicit_cluster: kernel.explicit_cluster,
             files: module.files.clone(),
         })
     }

@@ -4,6 +4,7 @@
 //! operands into slots through [`operands::Operands`]. [`lower`] walks the statements, resolves
 //! names by scope and patches branch targets.
 
+mod build_async;
 mod build_control;
 mod build_float;
 mod build_int;

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 
 use super::operands::Operands;
 use super::{
-    build_control, build_float, build_int, build_matrix, build_memory, build_move, build_warp,
+    build_async, build_control, build_float, build_int, build_matrix, build_memory, build_move,
+    build_warp,
 };
 use crate::counters::Class;
 use crate::error::SimError;
@@ -40,6 +41,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         build_warp::ROWS,
         build_matrix::ROWS,
         build_control::ROWS,
+        build_async::ROWS,
     ]
     .into_iter()
     .flatten()

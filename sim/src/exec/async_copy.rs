@@ -191,7 +191,7 @@ fn mark_issued(block: &mut Block<'_>, copy: &Copy, mask: u32) {
         let at = copy.destinations[lane] as usize;
         if block.checks() {
             let action = "asynchronous write";
-            let conflict = block.shared.races.issue(at, size, block.warp);
+            let conflict = block.shared.races.issue(&block.cluster.clocks, at, size, block.agent);
             let who = (block.warp, lane);
             let lanes = block.shared.lanes.access(at, size, who, LaneAccess::Write);
             if let Some(conflict) = conflict {
@@ -252,7 +252,7 @@ fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES
             if !eager {
                 block.shared.store_bytes(at, &copy.data[lane][..size]);
             }
-            block.shared.races.complete(at, size, block.warp);
+            block.shared.races.complete(&block.cluster.clocks, at, size, block.agent);
             // Until now nobody could use the data; from now on this lane can.
             block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Write);
         }

@@ -3,10 +3,11 @@
 use super::memory::{addresses, by_space, check_defined, check_shared};
 use super::memory::{count_global, global_groups, narrow, report_lanes, Direction};
 use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16};
-use super::traffic;
+use super::{cluster, traffic};
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, LaneAccess};
 use crate::program::{Atomic, AtomicOp, AtomicType, Space};
+use crate::shared::SharedMemory;
 use crate::state::{lanes, Lanes64, Warp};
 
 /// New value for an old one.
@@ -103,6 +104,7 @@ pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, mask
     by_space(block, atomic.space, at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => on_global(block, w, atomic, at, mask),
         Space::Shared => on_shared(block, w, atomic, at, mask),
+        Space::SharedCluster => cluster::atomic(block, w, atomic, at, mask),
         other => {
             let message = format!("atomic on {other:?} memory");
             let lane = mask.trailing_zeros() as usize;
@@ -136,9 +138,14 @@ fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
 
 /// Shared atomics of several warps are no race among themselves, so they are not entered into the
 /// race table; a plain access in the same generation still meets the last plain one.
-fn on_shared(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64, mask: u32) {
-    let bytes = atomic.ty.bytes() as usize;
-    let size = bytes * usize::from(atomic.count);
+pub(crate) fn on_shared(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    atomic: &Atomic,
+    at: &Lanes64,
+    mask: u32,
+) {
+    let size = atomic.ty.bytes() as usize * usize::from(atomic.count);
     let good = check_shared(block, at, mask, size as u64, Direction::Atomic);
     let traffic = traffic::shared_request(&narrow(at), good, size as u32);
     block.counters().shared.add(traffic);
@@ -154,13 +161,25 @@ fn on_shared(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
                 report_lanes(block, lane, address, "atomic", other);
             }
         }
-        let swap = operand(w, atomic, atomic.swap, lane);
-        for element in 0..usize::from(atomic.count) {
-            let value = operand(w, atomic, atomic.operands[element], lane);
-            let place = address + element * bytes;
-            let old = block.shared.load(place, bytes);
-            block.shared.store(place, bytes, apply(atomic, old, value, swap));
-            write_old(w, atomic, lane, old);
-        }
+        update_shared(&mut block.shared, w, atomic, address, lane);
+    }
+}
+
+/// Performs one lane's atomic on shared bytes.
+pub(crate) fn update_shared(
+    shared: &mut SharedMemory,
+    w: &mut Warp,
+    atomic: &Atomic,
+    address: usize,
+    lane: usize,
+) {
+    let bytes = atomic.ty.bytes() as usize;
+    let swap = operand(w, atomic, atomic.swap, lane);
+    for element in 0..usize::from(atomic.count) {
+        let value = operand(w, atomic, atomic.operands[element], lane);
+        let place = address + element * bytes;
+        let old = shared.load(place, bytes);
+        shared.store(place, bytes, apply(atomic, old, value, swap));
+        write_old(w, atomic, lane, old);
     }
 }

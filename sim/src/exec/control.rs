@@ -66,7 +66,8 @@ pub(crate) fn exit(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
     if w.live == 0 {
         w.stack.clear();
         w.status = Status::Exited;
-        block.shared.races.exit(w.index);
+        let agent = block.agent;
+        block.cluster.clocks.exit(agent);
     }
 }
 
@@ -125,7 +126,7 @@ pub(crate) fn barrier(block: &mut Block<'_>, w: &mut Warp, b: &BarrierUse, mask:
         *barrier = Barrier { all_true: true, expected, ..Barrier::default() };
     }
     barrier.arrived |= 1 << warp;
-    block.shared.races.arrive(warp, &mut barrier.joined);
+    block.cluster.clocks.release(block.agent, &mut barrier.joined);
     if let Some(truth) = predicate {
         barrier.true_threads += truth.count_ones();
         barrier.all_true &= truth == mask;
@@ -196,7 +197,8 @@ pub(crate) fn complete_barriers(block: &mut Block<'_>, warps: &mut [Warp]) -> bo
 
 fn release(block: &mut Block<'_>, warps: &mut [Warp], done: &Barrier) {
     for w in warps.iter_mut().filter(|w| done.waiting >> w.index & 1 == 1) {
-        block.shared.races.resume(w.index, &done.joined);
+        let first = block.rank * block.cluster.clocks.warps_per_block();
+        block.cluster.clocks.resume(first + w.index, &done.joined);
         w.status = Status::Ready;
         deliver(block, w, done);
     }
@@ -222,19 +224,25 @@ fn deliver(block: &Block<'_>, w: &mut Warp, done: &Barrier) {
     }
 }
 
-/// Reports that no warp can go on, with the place of each.
+/// Reports that no warp of the cluster can go on, with the place of each. `warps` are those of the
+/// cluster, block after block.
 pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp]) {
     let code = &block.context.program.code;
+    let blocks = block.cluster.blocks() as usize;
     let mut places = Vec::new();
-    for w in warps.iter().filter(|w| w.status != Status::Exited) {
+    for (position, w) in warps.iter().enumerate() {
         let pc = w.stack.last().map_or(0, |frame| frame.pc as usize).saturating_sub(1);
         let line = code.get(pc).map_or(0, |i| i.line);
-        if let Status::AtBarrier(id) = w.status {
-            places.push(format!("warp {} at barrier {id} (PTX line {line})", w.index));
-        }
-        if places.len() == 1 {
+        let at = match w.status {
+            Status::AtBarrier(id) => format!("barrier {id}"),
+            Status::AtClusterBarrier => "the barrier of the cluster".to_owned(),
+            Status::Ready | Status::Exited => continue,
+        };
+        if places.is_empty() {
+            block.enter((position * blocks / warps.len()) as u32);
             (block.pc, block.warp) = (pc, w.index);
         }
+        places.push(format!("{} at {at} (PTX line {line})", block.agent_name(position as u32)));
     }
     let exited = warps.iter().filter(|w| w.status == Status::Exited).count();
     let message = format!("no warp can go on: {}; {exited} warps exited", places.join(", "));

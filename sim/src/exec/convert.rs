@@ -297,8 +297,7 @@ pub(crate) fn cast_address(
 #[inline(always)]
 pub(crate) fn is_space(w: &mut Warp, mask: u32, space: Space, p: Slot, a: Slot) {
     let values = w.get64(a);
-    let hit = (0..LANES)
-        .fold(0u32, |m, l| m | u32::from(address::space_of(values[l]) == Some(space)) << l);
+    let hit = (0..LANES).fold(0u32, |m, l| m | u32::from(address::lies_in(values[l], space)) << l);
     w.set_predicate(p, mask, hit);
 }
 

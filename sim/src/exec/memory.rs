@@ -1,6 +1,6 @@
 //! Loads and stores in every state space, with their checks and counters.
 
-use super::traffic;
+use super::{cluster, traffic};
 use crate::address;
 use crate::block::{Block, Place};
 use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict};
@@ -18,7 +18,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Direction::Load => "load",
             Direction::Store => "store",
@@ -219,6 +219,53 @@ pub(crate) fn check_shared(
     mask & !bad
 }
 
+/// Kind and wording of a conflict of a shared access with an earlier one.
+pub(crate) fn describe_conflict(
+    block: &Block<'_>,
+    action: &str,
+    conflict: Conflict,
+) -> (FindingKind, String) {
+    match conflict {
+        Conflict::WrittenBy(agent) if agent >= block.cluster.clocks.warp_count() => (
+            FindingKind::AsyncNotAwaited,
+            format!(
+                "{action} of the target of a bulk copy whose mbarrier phase was not waited for"
+            ),
+        ),
+        Conflict::WrittenBy(agent) => {
+            let name = block.agent_name(agent);
+            let message =
+                format!("{action} of shared bytes that {name} wrote since the last barrier");
+            (FindingKind::SharedRace, message)
+        }
+        Conflict::ReadBy(agent) => {
+            let name = block.agent_name(agent);
+            let message =
+                format!("{action} of shared bytes that {name} read since the last barrier");
+            (FindingKind::SharedRace, message)
+        }
+        Conflict::Pending(agent) => {
+            let name = block.agent_name(agent);
+            let message =
+                format!("{action} of the target of a copy of {name} that was not waited for");
+            (FindingKind::AsyncNotAwaited, message)
+        }
+        Conflict::BeingRead => (
+            FindingKind::AsyncRead,
+            format!("{action} of shared bytes that an asynchronous operation is still reading"),
+        ),
+        Conflict::Unfenced(agent) => {
+            let name = block.agent_name(agent);
+            let message =
+                format!("{action} of shared bytes that {name} stored without fence.proxy.async");
+            (FindingKind::ProxyFence, message)
+        }
+        Conflict::Mbarrier => {
+            (FindingKind::MbarrierMisuse, format!("{action} of the bytes of an mbarrier"))
+        }
+    }
+}
+
 /// Reports a conflict of a shared access with an earlier one.
 #[cold]
 pub(crate) fn report_conflict(
@@ -228,20 +275,7 @@ pub(crate) fn report_conflict(
     action: &str,
     conflict: Conflict,
 ) {
-    let (kind, message) = match conflict {
-        Conflict::WrittenBy(warp) => (
-            FindingKind::SharedRace,
-            format!("{action} of shared bytes that warp {warp} wrote since the last barrier"),
-        ),
-        Conflict::ReadBy(warp) => (
-            FindingKind::SharedRace,
-            format!("{action} of shared bytes that warp {warp} read since the last barrier"),
-        ),
-        Conflict::Pending(warp) => (
-            FindingKind::AsyncNotAwaited,
-            format!("{action} of the target of a cp.async of warp {warp} that was not waited for"),
-        ),
-    };
+    let (kind, message) = describe_conflict(block, action, conflict);
     block.report(kind, Place::at(lane, at), message);
 }
 
@@ -269,7 +303,7 @@ pub(crate) fn report_lanes(
 /// Checks that one lane's shared bytes are ordered and defined before it reads them.
 #[inline(always)]
 pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
-    let conflict = block.shared.races.read(at, size, block.warp);
+    let conflict = block.shared.races.read(&block.cluster.clocks, at, size, block.agent);
     let lanes = block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Read);
     if let Some(conflict) = conflict {
         report_conflict(block, lane, at as u64, "load", conflict);
@@ -292,7 +326,7 @@ pub(crate) fn check_shared_write(
     size: usize,
     benign: impl Fn(usize) -> bool,
 ) {
-    let conflict = block.shared.races.write(at, size, block.warp);
+    let conflict = block.shared.races.write(&block.cluster.clocks, at, size, block.agent);
     let lanes = block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Write);
     if let Some(conflict) = conflict {
         report_conflict(block, lane, at as u64, "store", conflict);
@@ -314,7 +348,13 @@ fn total_bytes(access: &Access) -> u64 {
 }
 
 #[inline(always)]
-fn write_element(w: &mut Warp, access: &Access, element: usize, lane: usize, value: u64) {
+pub(crate) fn write_element(
+    w: &mut Warp,
+    access: &Access,
+    element: usize,
+    lane: usize,
+    value: u64,
+) {
     let unused = 64 - 8 * u32::from(access.bytes);
     let value = if access.signed { ((value << unused) as i64 >> unused) as u64 } else { value };
     let slot = access.registers[element] as usize;
@@ -326,7 +366,7 @@ fn write_element(w: &mut Warp, access: &Access, element: usize, lane: usize, val
 }
 
 #[inline(always)]
-fn read_element(w: &Warp, access: &Access, element: usize, lane: usize) -> u64 {
+pub(crate) fn read_element(w: &Warp, access: &Access, element: usize, lane: usize) -> u64 {
     let slot = access.registers[element];
     if access.wide {
         w.get64(slot)[lane]
@@ -348,6 +388,7 @@ pub(crate) fn load(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u
     by_space(block, access.space, at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => load_global(block, w, access, at, mask),
         Space::Shared => load_shared(block, w, access, at, mask),
+        Space::SharedCluster => cluster::load(block, w, access, at, mask),
         Space::Local => load_local(block, w, access, at, mask),
         Space::Param | Space::Const => load_bytes(block, w, access, space, at, mask),
     });
@@ -369,7 +410,13 @@ fn load_global(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes6
     }
 }
 
-fn load_shared(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+pub(crate) fn load_shared(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    access: &Access,
+    at: &Lanes64,
+    mask: u32,
+) {
     let size = total_bytes(access);
     let good = check_shared(block, at, mask, size, Direction::Load);
     let traffic = traffic::shared_request(&narrow(at), good, size as u32);
@@ -492,6 +539,7 @@ pub(crate) fn store(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: 
     by_space(block, access.space, at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => store_global(block, w, access, at, mask),
         Space::Shared => store_shared(block, w, access, at, mask),
+        Space::SharedCluster => cluster::store(block, w, access, at, mask),
         Space::Local => store_local(block, w, access, at, mask),
         Space::Param | Space::Const => {
             let lane = mask.trailing_zeros() as usize;
@@ -519,7 +567,13 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
     });
 }
 
-fn store_shared(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, mask: u32) {
+pub(crate) fn store_shared(
+    block: &mut Block<'_>,
+    w: &Warp,
+    access: &Access,
+    at: &Lanes64,
+    mask: u32,
+) {
     let size = total_bytes(access);
     let good = check_shared(block, at, mask, size, Direction::Store);
     let traffic = traffic::shared_request(&narrow(at), good, size as u32);

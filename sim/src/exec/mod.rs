@@ -6,6 +6,7 @@
 pub(crate) mod async_copy;
 mod atomic;
 mod bits;
+pub(crate) mod cluster;
 mod compare;
 pub(crate) mod control;
 mod convert;
@@ -16,6 +17,7 @@ mod matrix;
 mod memory;
 mod numeric;
 mod product;
+pub(crate) mod proxy;
 mod shuffle;
 mod simd;
 pub(crate) mod traffic;
@@ -56,6 +58,7 @@ fn interpret<M: Machine>(
 ) -> Result<(), SimError> {
     let program = block.context.program;
     block.warp = w.index;
+    block.agent = block.rank * block.cluster.clocks.warps_per_block() + w.index;
     for _ in 0..quantum {
         if w.status != Status::Ready {
             return Ok(());
@@ -344,6 +347,8 @@ fn execute_memory<M: Machine>(
         Op::Store(access) => memory::store(block, w, &access, mask),
         Op::Atomic(atomic) => atomic::execute(block, w, &atomic, mask),
         Op::Fence { .. } => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
+        Op::ProxyFence => block.cluster.clocks.proxy_fence(block.agent),
+        Op::Cluster(op) => cluster::execute(block, w, &op, mask),
         Op::Shuffle { mode, d, p, a, b, c, members } => {
             shuffle::shuffle(block, w, &shuffle::Shuffle { mode, d, p, a, b, c, members }, mask);
         }

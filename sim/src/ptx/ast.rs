@@ -133,6 +133,12 @@ pub(crate) struct Kernel {
     pub max_threads: Option<[u32; 3]>,
     /// `.reqntid`, missing axes as 1.
     pub required_threads: Option<[u32; 3]>,
+    /// `.reqnctapercluster`, missing axes as 1.
+    pub required_cluster: Option<[u32; 3]>,
+    /// `.maxclusterrank`.
+    pub max_cluster_rank: Option<u32>,
+    /// `.explicitcluster`.
+    pub explicit_cluster: bool,
     pub body: Vec<Statement>,
 }
 

@@ -187,6 +187,9 @@ impl<'a> Parser<'_, 'a> {
             parameters: Vec::new(),
             max_threads: None,
             required_threads: None,
+            required_cluster: None,
+            max_cluster_rank: None,
+            explicit_cluster: false,
             body: Vec::new(),
         };
         if self.accept('(') && !self.accept(')') {
@@ -211,13 +214,13 @@ impl<'a> Parser<'_, 'a> {
             match word {
                 ".maxntid" => kernel.max_threads = Some(self.three_numbers()?),
                 ".reqntid" => kernel.required_threads = Some(self.three_numbers()?),
-                ".reqnctapercluster" => {
-                    self.three_numbers()?;
-                }
-                ".minnctapersm" | ".maxnreg" | ".maxclusterrank" => {
+                ".reqnctapercluster" => kernel.required_cluster = Some(self.three_numbers()?),
+                ".maxclusterrank" => kernel.max_cluster_rank = Some(self.number("a rank")?),
+                ".explicitcluster" => kernel.explicit_cluster = true,
+                ".minnctapersm" | ".maxnreg" => {
                     self.number("a count")?;
                 }
-                ".explicitcluster" | ".noreturn" => {}
+                ".noreturn" => {}
                 ".pragma" => self.pragma()?,
                 other => return self.error(format!("unknown entry directive `{other}`")),
             }

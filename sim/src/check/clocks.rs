@@ -1,0 +1,235 @@
+//! Vector clocks of a cluster: what each warp knows of the progress of everybody else.
+//!
+//! Agents are numbered over the whole cluster: first the warps, block after block, then the
+//! asynchronous agents, one per mbarrier. The clock of an asynchronous agent counts the phases of
+//! its mbarrier: whoever waits for a phase has seen what landed in it, and nothing later.
+
+/// Write clock of words with a pending asynchronous copy: later than every real clock.
+pub(crate) const PENDING: u32 = u32::MAX;
+
+/// Latest moment known of every agent; agents past the end are known up to 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct VectorClock(Vec<u32>);
+
+impl VectorClock {
+    /// Latest known moment of an agent.
+    #[inline]
+    pub(crate) fn get(&self, agent: u32) -> u32 {
+        self.0.get(agent as usize).copied().unwrap_or(0)
+    }
+
+    /// Learns of a moment of an agent.
+    pub(crate) fn raise(&mut self, agent: u32, clock: u32) {
+        let agent = agent as usize;
+        if agent >= self.0.len() {
+            self.0.resize(agent + 1, 0);
+        }
+        self.0[agent] = self.0[agent].max(clock);
+    }
+
+    /// Learns everything that `other` knows.
+    pub(crate) fn join(&mut self, other: &VectorClock) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (a, b) in self.0.iter_mut().zip(&other.0) {
+            *a = (*a).max(*b);
+        }
+    }
+
+    /// Known agents with their moments.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        (0..).zip(self.0.iter().copied())
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The part of a warp's knowledge that every access looks at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Now {
+    /// The warp's own clock.
+    pub own: u32,
+    /// Least moment the warp knows of any other agent: what is not later is seen by it, whoever
+    /// did it.
+    pub floor: u32,
+}
+
+/// Clocks of all warps of a cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Clocks {
+    warps: Vec<VectorClock>,
+    now: Vec<Now>,
+    warps_per_block: u32,
+    asynchronous: u32,
+    /// By block: joined clocks of its warps that exited, which every later barrier sees.
+    exited: Vec<VectorClock>,
+    /// By warp: its own clock at each `fence.proxy.async`, ascending.
+    fences: Vec<Vec<u32>>,
+}
+
+impl Clocks {
+    /// Clocks for `blocks` thread blocks of equally many warps.
+    pub(crate) fn new(blocks: u32, warps_per_block: u32) -> Clocks {
+        let warps = (blocks * warps_per_block) as usize;
+        let mut clocks = Clocks {
+            warps: vec![VectorClock::default(); warps],
+            now: vec![Now::default(); warps],
+            warps_per_block,
+            asynchronous: 0,
+            exited: vec![VectorClock::default(); blocks as usize],
+            fences: vec![Vec::new(); warps],
+        };
+        clocks.reset();
+        clocks
+    }
+
+    /// Forgets everything, for the next cluster.
+    pub(crate) fn reset(&mut self) {
+        self.asynchronous = 0;
+        self.exited.iter_mut().for_each(VectorClock::clear);
+        self.fences.iter_mut().for_each(Vec::clear);
+        for (warp, clock) in self.warps.iter_mut().enumerate() {
+            clock.clear();
+            clock.raise(warp as u32, 1);
+            self.now[warp].own = 1;
+        }
+        (0..self.warps.len()).for_each(|warp| self.update_floor(warp));
+    }
+
+    /// Own clock and floor of a warp.
+    #[inline(always)]
+    pub(crate) fn now(&self, warp: u32) -> Now {
+        self.now[warp as usize]
+    }
+
+    /// Everything a warp knows.
+    #[inline]
+    pub(crate) fn of(&self, warp: u32) -> &VectorClock {
+        &self.warps[warp as usize]
+    }
+
+    /// Number of warps of the cluster; agents from here on are asynchronous.
+    pub(crate) fn warp_count(&self) -> u32 {
+        self.warps.len() as u32
+    }
+
+    /// Warps of one block.
+    pub(crate) fn warps_per_block(&self) -> u32 {
+        self.warps_per_block
+    }
+
+    /// A new asynchronous agent, of whom nobody knows anything.
+    pub(crate) fn add_agent(&mut self) -> u32 {
+        let agent = self.warp_count() + self.asynchronous;
+        self.asynchronous += 1;
+        self.now.iter_mut().for_each(|now| now.floor = 0);
+        agent
+    }
+
+    /// What a warp did so far becomes visible through `into`.
+    pub(crate) fn release(&mut self, warp: u32, into: &mut VectorClock) {
+        into.join(&self.warps[warp as usize]);
+        self.advance(warp);
+    }
+
+    fn advance(&mut self, warp: u32) {
+        let now = &mut self.now[warp as usize];
+        now.own += 1;
+        self.warps[warp as usize].raise(warp, now.own);
+    }
+
+    /// A warp learns what was released.
+    pub(crate) fn acquire(&mut self, warp: u32, released: &VectorClock) {
+        self.warps[warp as usize].join(released);
+        self.update_floor(warp as usize);
+    }
+
+    /// A warp goes on after a barrier of its block, which also counts the warps that exited.
+    pub(crate) fn resume(&mut self, warp: u32, released: &VectorClock) {
+        let block = (warp / self.warps_per_block) as usize;
+        self.warps[warp as usize].join(&self.exited[block]);
+        self.acquire(warp, released);
+    }
+
+    /// A warp exits: every later barrier counts it as arrived.
+    pub(crate) fn exit(&mut self, warp: u32) {
+        let block = (warp / self.warps_per_block) as usize;
+        self.exited[block].join(&self.warps[warp as usize]);
+        self.advance(warp);
+    }
+
+    /// What the exited warps of a block knew.
+    pub(crate) fn exited(&self, block: u32) -> &VectorClock {
+        &self.exited[block as usize]
+    }
+
+    /// `fence.proxy.async`: earlier ordinary writes of the warp may be read by asynchronous agents
+    /// that learn of this moment.
+    pub(crate) fn proxy_fence(&mut self, warp: u32) {
+        self.fences[warp as usize].push(self.now[warp as usize].own);
+        self.advance(warp);
+    }
+
+    /// Whether `warp` knows of a proxy fence that `writer` executed at or after its clock `at`.
+    pub(crate) fn knows_fence(&self, warp: u32, writer: u32, at: u32) -> bool {
+        let Some(fences) = self.fences.get(writer as usize) else { return true };
+        let next = fences.partition_point(|&fence| fence < at);
+        fences.get(next).is_some_and(|&fence| fence <= self.of(warp).get(writer))
+    }
+
+    fn update_floor(&mut self, warp: usize) {
+        let known = &self.warps[warp].0;
+        let agents = self.warps.len() + self.asynchronous as usize;
+        let others = known.iter().enumerate().filter(|(other, _)| *other != warp);
+        self.now[warp].floor = if agents == 1 {
+            // A lone warp has nobody to race with but its own copies.
+            PENDING - 1
+        } else if known.len() < agents {
+            0
+        } else {
+            others.map(|(_, &clock)| clock).min().unwrap_or(0)
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_is_known_only_to_those_who_synchronised_after_it() {
+        let mut clocks = Clocks::new(1, 3);
+        let written = clocks.now(0).own;
+        let mut early = VectorClock::default();
+        clocks.release(0, &mut early);
+        clocks.proxy_fence(0);
+        let mut late = VectorClock::default();
+        clocks.release(0, &mut late);
+        clocks.acquire(1, &early);
+        clocks.acquire(2, &late);
+        assert!(!clocks.knows_fence(1, 0, written));
+        assert!(clocks.knows_fence(2, 0, written));
+        // A write after the fence needs another one.
+        assert!(!clocks.knows_fence(2, 0, clocks.now(0).own));
+    }
+
+    #[test]
+    fn the_floor_is_the_least_known_clock_and_falls_with_a_new_agent() {
+        let mut clocks = Clocks::new(2, 1);
+        assert_eq!(clocks.now(0).floor, 0);
+        let mut released = VectorClock::default();
+        clocks.release(1, &mut released);
+        clocks.acquire(0, &released);
+        assert_eq!(clocks.now(0).floor, 1);
+        let agent = clocks.add_agent();
+        assert_eq!((agent, clocks.now(0).floor), (2, 0));
+        released.raise(agent, 5);
+        clocks.acquire(0, &released);
+        assert_eq!((clocks.now(0).floor, clocks.of(0).get(agent)), (1, 5));
+        let lone = Clocks::new(1, 1);
+        assert_eq!(lone.now(0).floor, PENDING - 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! A cluster of thread blocks that run together: the state its blocks share, and the blocks that
+//! are not running at the moment.
+//!
+//! One worker runs all blocks of a cluster in turns. The running block lives in [`Block`] itself;
+//! the others are parked here, where their shared memory can be reached (PTX ISA 5.1.7.1).
+
+use crate::block::{Block, RunContext};
+use crate::check::Clocks;
+use crate::exec::cluster::ClusterBarrier;
+use crate::exec::control::Barriers;
+use crate::shared::SharedMemory;
+
+/// A block while another one of its cluster runs.
+struct Parked {
+    index: u32,
+    shared: SharedMemory,
+    barriers: Barriers,
+    executed: u64,
+}
+
+/// What the blocks of a cluster share.
+pub(crate) struct Cluster {
+    /// By rank; the entry of the running block is an empty placeholder.
+    parked: Vec<Parked>,
+    /// Knowledge of all warps of the cluster.
+    pub clocks: Clocks,
+    pub barrier: ClusterBarrier,
+    /// By rank: the block has a warp that did not exit.
+    pub live: Vec<bool>,
+}
+
+impl Cluster {
+    pub(crate) fn new(context: &RunContext<'_>) -> Cluster {
+        let (blocks, warps) = (context.cluster_blocks(), context.warps());
+        let parked = |rank: u32| Parked {
+            index: 0,
+            shared: match rank {
+                0 => SharedMemory::new(0, 0, 0),
+                _ => SharedMemory::new(context.shared_bytes() as usize, rank * warps, warps),
+            },
+            barriers: Barriers::default(),
+            executed: 0,
+        };
+        Cluster {
+            parked: (0..blocks).map(parked).collect(),
+            clocks: Clocks::new(blocks, warps),
+            barrier: ClusterBarrier::default(),
+            live: vec![true; blocks as usize],
+        }
+    }
+
+    /// Number of blocks.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.parked.len() as u32
+    }
+}
+
+impl Block<'_> {
+    /// Prepares for cluster number `number` of the grid, its first block in front.
+    pub(crate) fn start_cluster(&mut self, number: u32) {
+        let context = self.context;
+        for rank in 0..context.cluster_blocks() {
+            self.enter(rank);
+            self.index = context.block_of_cluster(number, rank);
+            self.shared.reset();
+            self.barriers = Barriers::default();
+            self.executed = 0;
+        }
+        self.enter(0);
+        self.cluster.clocks.reset();
+        self.cluster.barrier = ClusterBarrier::default();
+        self.cluster.live.fill(true);
+    }
+
+    /// Makes the block of this rank the running one.
+    pub(crate) fn enter(&mut self, rank: u32) {
+        if rank != self.rank {
+            self.swap(self.rank);
+            self.swap(rank);
+            self.rank = rank;
+        }
+    }
+
+    fn swap(&mut self, rank: u32) {
+        let parked = &mut self.cluster.parked[rank as usize];
+        std::mem::swap(&mut self.index, &mut parked.index);
+        std::mem::swap(&mut self.shared, &mut parked.shared);
+        std::mem::swap(&mut self.barriers, &mut parked.barriers);
+        std::mem::swap(&mut self.executed, &mut parked.executed);
+    }
+
+    /// Shared memory of a block of the cluster, with the clocks of all warps.
+    pub(crate) fn shared_of(&mut self, rank: u32) -> (&mut SharedMemory, &Clocks) {
+        let shared = if rank == self.rank {
+            &mut self.shared
+        } else {
+            &mut self.cluster.parked[rank as usize].shared
+        };
+        (shared, &self.cluster.clocks)
+    }
+
+    /// How a warp or asynchronous agent of the cluster is called in messages.
+    pub(crate) fn agent_name(&self, agent: u32) -> String {
+        let warps = self.cluster.clocks.warps_per_block();
+        if agent >= self.cluster.clocks.warp_count() {
+            "an asynchronous copy".to_owned()
+        } else if self.cluster.blocks() == 1 {
+            format!("warp {agent}")
+        } else {
+            format!("warp {} of rank {}", agent % warps, agent / warps)
+        }
+    }
+}

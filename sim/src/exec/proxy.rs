@@ -1,0 +1,46 @@
+//! Reads of shared memory by the async proxy: matrix products and bulk stores (PTX ISA 9.7.9.25.2,
+//! 9.7.15.1).
+//!
+//! Such a read needs what ordinary reads need, and besides that a `fence.proxy.async` of whoever
+//! stored the bytes; bytes that a bulk copy wrote need none. It lasts from its issue until somebody
+//! waits for it, and meanwhile nobody may write to the bytes.
+
+use std::ops::Range;
+
+use super::memory::describe_conflict;
+use crate::block::{Block, Place};
+use crate::check::{FindingKind, Ticket};
+
+/// Checks that an asynchronous operation of the running warp may read these ranges of the block's
+/// memory (multiples of 4, inside it), and marks them as being read until [`end_read`].
+///
+/// `what` begins the messages, for example "wgmma load". Without checks there is nothing to mark.
+pub(crate) fn begin_read(
+    block: &mut Block<'_>,
+    ranges: Vec<Range<usize>>,
+    what: &str,
+) -> Option<Ticket> {
+    if !block.checks() {
+        return None;
+    }
+    for range in &ranges {
+        let clocks = &block.cluster.clocks;
+        if let Some(conflict) = block.shared.races.check_async(clocks, range.clone(), block.agent) {
+            let (kind, message) = describe_conflict(block, what, conflict);
+            let place = Place { address: Some(range.start as u64), ..Place::default() };
+            block.report(kind, place, message);
+        }
+        if let Some(at) = block.shared.first_undefined(range.clone()) {
+            let message = format!("{what} of undefined shared bytes at {at}");
+            let place = Place { address: Some(at as u64), ..Place::default() };
+            block.report(FindingKind::UninitialisedShared, place, message);
+        }
+    }
+    Some(block.shared.races.begin_reads(ranges))
+}
+
+/// The running warp waited for the operation: its reads are over and count as the warp's own.
+pub(crate) fn end_read(block: &mut Block<'_>, ticket: Ticket) {
+    let (clocks, agent) = (&block.cluster.clocks, block.agent);
+    block.shared.races.end_reads(clocks, ticket, agent, clocks.now(agent).own);
+}
