@@ -164,6 +164,7 @@ fn nobodys_format(group: Group) -> WeightSpec {
         group,
         params: vec![param("s"), param("t")],
         expr: "(- (* (^ q 5) s) t)".into(),
+        codebook: Default::default(),
     }
 }
 

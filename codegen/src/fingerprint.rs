@@ -35,6 +35,7 @@ mod tests {
             group: Group::Size(128),
             params: vec![Param { name: "s".into(), dtype: ParamType::F16 }],
             expr: "(* q s)".into(),
+            codebook: Default::default(),
         }
     }
 

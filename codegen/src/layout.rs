@@ -351,6 +351,7 @@ mod tests {
             group,
             params: vec![param("s", ParamType::F16), param("z", ParamType::Code(4))],
             expr: "(* (- q z) s)".into(),
+            codebook: Default::default(),
         }
     }
 

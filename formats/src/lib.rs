@@ -18,6 +18,7 @@
 //! ```
 
 mod awq;
+mod bitsandbytes;
 mod checkpoint;
 mod config;
 mod error;

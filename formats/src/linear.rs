@@ -1,6 +1,6 @@
 //! A decoded linear layer: logical codes and group parameters, free of any file's packing.
 
-use half::f16;
+use half::{bf16, f16};
 use qtune_ir::dequant::CodeTable;
 use qtune_ir::WeightSpec;
 use rayon::prelude::*;
@@ -159,22 +159,28 @@ pub struct ParamArray {
     pub values: ParamValues,
 }
 
-/// How a format's own library rounds a dequantized weight. All of them compute the exact value of
-/// the expression and round it once.
+/// How a format's own library rounds a dequantized weight: from the exact value of the expression,
+/// in one step or in two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
     /// To f16.
     F16,
     /// To f32.
     F32,
+    /// To f32, and the result to f16.
+    F32ThenF16,
+    /// To f32, and the result to bf16.
+    F32ThenBf16,
 }
 
 impl Rounding {
-    /// `exact` rounded once, to nearest even.
+    /// `exact` rounded, each step to nearest even.
     pub fn round(self, exact: f64) -> f32 {
         match self {
             Rounding::F32 => exact as f32,
             Rounding::F16 => f16::from_f32(round_to_odd(exact)).to_f32(),
+            Rounding::F32ThenF16 => f16::from_f32(exact as f32).to_f32(),
+            Rounding::F32ThenBf16 => bf16::from_f32(exact as f32).to_f32(),
         }
     }
 }
@@ -206,8 +212,8 @@ pub struct QuantizedLinear {
     pub codes: Codes,
     /// Group parameters `[N, K/G]`, in the order of `spec.params`.
     pub params: Vec<ParamArray>,
-    /// Bias `[N]`, added to the output.
-    pub bias: Option<Vec<f16>>,
+    /// Bias `[N]`, added to the output; f32 holds the values of every type it is stored in.
+    pub bias: Option<Vec<f32>>,
     /// How the format's own library rounds a weight.
     pub rounding: Rounding,
     /// The input feature of each column of `codes`, where they are not in order (`act-order`): the
@@ -332,6 +338,7 @@ mod tests {
             group: Group::Size(2),
             params: vec![Param { name: "s".into(), dtype: ParamType::F32 }],
             expr: "(* q s)".into(),
+            codebook: Default::default(),
         };
         let mut codes = Codes::zeros(1, 3, 4);
         codes.bytes_mut().copy_from_slice(&[0x21, 0x03]);

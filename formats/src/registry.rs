@@ -9,10 +9,15 @@ use crate::linear::QuantizedLinear;
 use crate::name::{FormatName, Grouping, Modifier};
 use crate::suggest::did_you_mean;
 use crate::tensors::Module;
-use qtune_ir::{Group, Param, ParamType, WeightSpec};
+use qtune_ir::{Codebook, Group, Param, ParamType, WeightSpec};
 
 /// Every format that this version reads.
-pub static FORMATS: &[&FormatRow] = &[&crate::awq::ROW, &crate::gptq::ROW];
+pub static FORMATS: &[&FormatRow] = &[
+    &crate::awq::ROW,
+    &crate::gptq::ROW,
+    &crate::bitsandbytes::NF4_ROW,
+    &crate::bitsandbytes::FP4_ROW,
+];
 
 /// One format: what its names, its values and its bytes mean.
 #[derive(Debug)]
@@ -29,6 +34,9 @@ pub struct FormatRow {
     pub names: &'static str,
     /// Some names that resolve; the first is the usual one.
     pub examples: &'static [&'static str],
+    /// Whether scales belong to blocks of the flattened matrix: names then say `-b<SIZE>` instead
+    /// of `-g<SIZE>`.
+    pub flat_blocks: bool,
     /// The value of one weight, per width and set of modifiers; the first row's width is the
     /// one that names leave out.
     pub variants: &'static [Variant],
@@ -57,6 +65,8 @@ pub struct Variant {
     pub params: &'static [(&'static str, ParamType)],
     /// The weight as an expression of the code `q` and the parameters.
     pub expr: &'static str,
+    /// The values that `lookup` in the expression reads, by code; empty if it looks nothing up.
+    pub codebook: &'static [f32],
 }
 
 /// What the shapes of a quantized layer's tensors say.
@@ -94,14 +104,7 @@ impl FormatRow {
         };
         let default_bits = self.variants.first().map_or(0, |variant| variant.bits);
         let bits = name.bits.unwrap_or(default_bits);
-        let group = match name.grouping {
-            Some(Grouping::Size(size)) => Group::Size(size),
-            Some(Grouping::Channel) => Group::Channel,
-            Some(Grouping::Block(size)) => {
-                return Err(bad(format!("{} groups are written -g{size}", self.family)));
-            }
-            None => return Err(bad(format!("the group size is missing, as in {}", self.names))),
-        };
+        let group = self.group(name.grouping).map_err(bad)?;
         let fits = |variant: &&Variant| variant.bits == bits && variant.modifiers == name.modifiers;
         let variant = self.variants.iter().find(fits).ok_or_else(|| {
             bad(format!("{} has no such width or modifier: {}", self.family, self.names))
@@ -116,7 +119,28 @@ impl FormatRow {
             group,
             params: variant.params.iter().map(param).collect(),
             expr: variant.expr.into(),
+            codebook: Codebook::new(variant.codebook),
         })
+    }
+
+    /// The quant group that a name says, in the way in which this format's names say it.
+    fn group(&self, grouping: Option<Grouping>) -> Result<Group, String> {
+        match (grouping, self.flat_blocks) {
+            (Some(Grouping::Size(size)), false) | (Some(Grouping::Block(size)), true) => {
+                Ok(Group::Size(size))
+            }
+            (Some(Grouping::Channel), false) => Ok(Group::Channel),
+            (Some(Grouping::Block(size)), false) => {
+                Err(format!("{} groups are written -g{size}", self.family))
+            }
+            (Some(Grouping::Size(size)), true) => {
+                Err(format!("{} blocks are written -b{size}", self.family))
+            }
+            (Some(Grouping::Channel), true) => {
+                Err(format!("{} has blocks, not channels", self.family))
+            }
+            (None, _) => Err(format!("the group size is missing, as in {}", self.names)),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{shown, FormatError};
 use crate::safetensors::{ElementType, SafetensorsFile};
-use half::f16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
@@ -83,6 +83,36 @@ impl TensorRef<'_> {
         });
         self.check_values(&values, groups, |value| value.is_finite())?;
         Ok(values)
+    }
+
+    /// Checks that it is a bias `[N]` of a type that [`TensorRef::bias`] reads.
+    pub(crate) fn check_bias(&self, n: usize) -> Result<(), FormatError> {
+        let floats = [ElementType::F16, ElementType::Bf16, ElementType::F32];
+        if floats.contains(&self.element) && self.shape == [n] {
+            return Ok(());
+        }
+        let (has, shape) = (self.element, self.shape);
+        let problem =
+            format!("is {has} {shape:?} where a float per output feature [{n}] is needed");
+        Err(self.error(problem, EXPORT_AGAIN))
+    }
+
+    /// The values of a bias `[N]`, all of which must be finite.
+    pub(crate) fn bias(&self, n: usize) -> Result<Vec<f32>, FormatError> {
+        self.check_bias(n)?;
+        let halves = self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let values: Vec<f32> = match self.element {
+            ElementType::F16 => halves.map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            ElementType::Bf16 => halves.map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+            _ => (0..n).map(|index| f32::from_bits(self.word(index))).collect(),
+        };
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(n) => {
+                let problem = format!("holds {} for output feature {n}", values[n]);
+                Err(self.error(problem, VALUE_REMEDY))
+            }
+        }
     }
 
     /// Checks the values `[N, groups]` that were gathered from this tensor; an error names the

@@ -164,8 +164,8 @@ fn other_libraries_layers_are_refused_by_name() {
     };
     let marlin = Tensors::from([("l.B".into(), filled(Dtype::I32, &[8, 512], 0))]);
     refusal(&marlin, "Marlin-packed GPTQ");
-    let absmax = Tensors::from([("l.weight.absmax".into(), filled(Dtype::F32, &[1], 0))]);
-    refusal(&absmax, "bitsandbytes 4-bit");
+    let scales = Tensors::from([("l.SCB".into(), filled(Dtype::F32, &[1], 0))]);
+    refusal(&scales, "bitsandbytes LLM.int8");
 }
 
 #[test]

@@ -29,4 +29,4 @@ pub use schedule::{
     Accumulate, Family, GemvSchedule, MmaSchedule, Raster, Rejected, Schedule, ScheduleError,
     WeightCache,
 };
-pub use weights::{Group, Param, ParamType, WeightSpec};
+pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};

@@ -76,6 +76,35 @@ pub struct Param {
     pub dtype: ParamType,
 }
 
+/// The values that codes of a lookup format stand for, by code. All are finite, none is -0.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Codebook(Vec<f32>);
+
+impl Codebook {
+    /// The codebook of `values`, one per code.
+    ///
+    /// # Panics
+    /// If a value is not finite.
+    pub fn new(values: &[f32]) -> Codebook {
+        assert!(values.iter().all(|value| value.is_finite()), "values of a codebook are finite");
+        // Adding zero turns -0 into 0, so that equal codebooks have equal bits.
+        Codebook(values.iter().map(|value| value + 0.0).collect())
+    }
+
+    /// The values.
+    pub fn values(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl Eq for Codebook {}
+
+impl std::hash::Hash for Codebook {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.iter().for_each(|value| value.to_bits().hash(state));
+    }
+}
+
 /// Everything the compiler knows about a quantization format.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct WeightSpec {
@@ -90,6 +119,9 @@ pub struct WeightSpec {
     /// The weight as an expression of the code `q` and the parameters, such as `(* (- q z) s)`:
     /// see [`crate::dequant`] for the language.
     pub expr: String,
+    /// What `(lookup i)` in the expression reads; empty if it looks nothing up.
+    #[serde(default)]
+    pub codebook: Codebook,
 }
 
 impl WeightSpec {

@@ -64,7 +64,7 @@ pub(crate) fn bias(
     layer: &QuantizedLinear,
     problem: &Problem,
 ) -> Result<Buffer, RuntimeError> {
-    let values: Vec<f32> = layer.bias.iter().flatten().map(|value| value.to_f32()).collect();
+    let values: Vec<f32> = layer.bias.iter().flatten().copied().collect();
     let bytes = encode(&values, problem.out);
     let buffer = device.alloc("bias", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
     device.upload(&buffer, 0, &bytes)?;

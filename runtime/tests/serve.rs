@@ -53,7 +53,7 @@ fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias
             let (token, row) = (at / n, at % n);
             let pairs = x[token * k..][..k].iter().zip(&w[row * k..][..k]);
             let products: Vec<f64> = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).collect();
-            let expected = products.iter().sum::<f64>() + bias[row].to_f64();
+            let expected = products.iter().sum::<f64>() + f64::from(bias[row]);
             // The verifier has the sharp bound; this one only tells right from wrong.
             let scale = products.iter().map(|p| p.abs()).sum::<f64>() + expected.abs();
             let error = (f64::from(*got) - expected).abs();

@@ -131,7 +131,7 @@ impl<'a> Weights<'a> {
         }
         let value = match self.source {
             WeightSource::Real(layer) => {
-                layer.bias.as_ref().map_or(0.0, |bias| bias[n as usize].to_f64())
+                layer.bias.as_ref().map_or(0.0, |bias| f64::from(bias[n as usize]))
             }
             WeightSource::Synthetic { seed } => {
                 f64::from(random::bell(random::at(seed ^ 0xb1a5, n, 0)))

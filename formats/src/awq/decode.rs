@@ -52,7 +52,7 @@ pub(super) fn load(
     };
     // A scale is a range divided by 15, so it cannot be negative; zero and subnormals are real.
     parts.scales.check_values(&scales, groups, |value| *value >= f16::ZERO)?;
-    let bias = parts.bias.map(|bias| bias.matrix_f16(n, 1, |n, _| n)).transpose()?;
+    let bias = parts.bias.map(|bias| bias.bias(n)).transpose()?;
     let values = [ParamValues::F16(scales), second];
     let named = spec.params.iter().zip(values);
     let params = named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect();

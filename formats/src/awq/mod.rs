@@ -35,18 +35,21 @@ pub(crate) static ROW: FormatRow = FormatRow {
               [N, K/8], natural order; gemv_fast: int16 [N/4, K], 4 rows interleaved",
     names: "awq-g<SIZE> | awq-ch, + -fast for gemv_fast files",
     examples: &["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast"],
+    flat_blocks: false,
     variants: &[
         Variant {
             bits: 4,
             modifiers: &[],
             params: &[("s", ParamType::F16), ("z", ParamType::Code(4))],
             expr: "(* (- q z) s)",
+            codebook: &[],
         },
         Variant {
             bits: 4,
             modifiers: &[Modifier::Fast],
             params: &[("s", ParamType::F16), ("t", ParamType::F16)],
             expr: "(+ (* q s) t)",
+            codebook: &[],
         },
     ],
     anchors: &["qweight", "qzeros", "scaled_zeros"],

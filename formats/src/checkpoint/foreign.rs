@@ -5,9 +5,8 @@ use crate::error::FormatError;
 use crate::tensors::TensorRef;
 
 /// Tensor suffixes that only quantized layers have, and whose they are.
-const SUFFIXES: [(&str, &str); 11] = [
+const SUFFIXES: [(&str, &str); 10] = [
     ("B", "Marlin-packed GPTQ"),
-    ("weight.absmax", "bitsandbytes 4-bit"),
     ("SCB", "bitsandbytes LLM.int8"),
     ("weight_packed", "compressed-tensors"),
     ("weight_scale", "compressed-tensors or FP8"),

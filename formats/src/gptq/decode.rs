@@ -34,7 +34,7 @@ pub(super) fn load(
         return Err(parts.qzeros.error(problem, "set sym to false in the configuration"));
     }
     let k_order = k_order(&parts, header)?;
-    let bias = parts.bias.map(|bias| bias.matrix_f16(n, 1, |n, _| n)).transpose()?;
+    let bias = parts.bias.map(|bias| bias.bias(n)).transpose()?;
     let named = spec.params.iter().zip(values);
     let params = named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect();
     Ok(QuantizedLinear {

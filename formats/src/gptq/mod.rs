@@ -40,7 +40,7 @@ const fn asymmetric(bits: u8, modifiers: &'static [Modifier]) -> Variant {
         4 => &[SCALE, ("z", ParamType::Code(4))],
         _ => &[SCALE, ("z", ParamType::Code(8))],
     };
-    Variant { bits, modifiers, params, expr: "(* (- q z) s)" }
+    Variant { bits, modifiers, params, expr: "(* (- q z) s)", codebook: &[] }
 }
 
 /// A layer whose zero-points are all `2^(bits-1)`.
@@ -51,7 +51,7 @@ const fn symmetric(bits: u8, modifiers: &'static [Modifier]) -> Variant {
         4 => "(* (- q 8) s)",
         _ => "(* (- q 128) s)",
     };
-    Variant { bits, modifiers, params: &[SCALE], expr }
+    Variant { bits, modifiers, params: &[SCALE], expr, codebook: &[] }
 }
 
 const ACT_ORDER: &[Modifier] = &[Modifier::ActOrder];
@@ -67,6 +67,7 @@ pub(crate) static ROW: FormatRow = FormatRow {
     names: "gptq[-w2|-w3|-w8]-g<SIZE> | gptq-ch, + -asym with zero-points, + -actorder",
     // Those that kernels exist for.
     examples: &["gptq-g128", "gptq-g64", "gptq-g32", "gptq-ch", "gptq-g128-asym"],
+    flat_blocks: false,
     variants: &[
         symmetric(4, &[]),
         symmetric(4, ACT_ORDER),

@@ -38,6 +38,17 @@ pub fn golden_gptq(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/gptq").join(case)
 }
 
+/// The golden cases of bitsandbytes' 4-bit formats: written by the library.
+pub const BNB_CASES: [&str; 5] =
+    ["fp4_double_bf16", "fp4_fp16", "nf4_bf16", "nf4_double_f32_storage_bf16", "nf4_double_fp16"];
+
+/// The folder of a golden case of bitsandbytes.
+pub fn golden_bnb(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden-checkpoints/bitsandbytes")
+        .join(case)
+}
+
 /// Compares every layer of a checkpoint with the expected tensors of its golden case: weights,
 /// codes, zero-points and bias, bit for bit.
 pub fn assert_decodes_to(checkpoint: &Checkpoint, expected: &Tensors) {
@@ -65,9 +76,8 @@ pub fn assert_decodes_to(checkpoint: &Checkpoint, expected: &Tensors) {
             }
             _ => {}
         }
-        let bias: Option<Vec<u8>> = loaded
-            .bias
-            .map(|bias| bias.iter().flat_map(|value| value.to_f32().to_le_bytes()).collect());
+        let bias: Option<Vec<u8>> =
+            loaded.bias.map(|bias| bias.iter().flat_map(|value| value.to_le_bytes()).collect());
         assert_eq!(bias.as_ref(), want("bias").map(|tensor| &tensor.bytes));
     }
 }
@@ -176,4 +186,25 @@ pub fn gemv_fast_layer() -> Tensors {
         ("l.qzeros".into(), filled(Dtype::F16, &[8, 64], 0)),
         ("l.scales".into(), filled(Dtype::F16, &[8, 64], 0)),
     ])
+}
+
+/// A consistent NF4 layer `l` of N = 4, K = 96 in blocks of 64, which run over the ends of rows;
+/// maxima are 0.
+pub fn nf4_layer() -> Tensors {
+    let state = r#"{"quant_type":"nf4","blocksize":64,"dtype":"bfloat16","shape":[4,96]}"#;
+    let codebook = read(&golden_bnb("nf4_bf16").join("model.safetensors"))
+        .remove("model.layers.0.mlp.down_proj.weight.quant_map")
+        .unwrap();
+    BTreeMap::from([
+        ("l.weight".into(), filled(Dtype::U8, &[192, 1], 0x3a)),
+        ("l.weight.absmax".into(), filled(Dtype::F32, &[6], 0)),
+        ("l.weight.quant_map".into(), codebook),
+        ("l.weight.quant_state.bitsandbytes__nf4".into(), text(state)),
+    ])
+}
+
+/// A tensor of the bytes of `text`.
+pub fn text(text: &str) -> Tensor {
+    let bytes = text.as_bytes().to_vec();
+    Tensor { dtype: Dtype::U8, shape: vec![bytes.len()], bytes }
 }

@@ -126,6 +126,7 @@ pub(super) fn check_node<'a>(
         Op::Real(i) if !child(*i).exact_in(ctx.compute()) => {
             return Err(format!("codes are not exact in {}", ctx.compute()));
         }
+        Op::Lookup(_) => return Err("a lookup needs a table to read".into()),
         Op::Sum(body) if ctx.engine == Engine::Half2 => fits_half2_sum(child(*body))?,
         _ => {}
     }

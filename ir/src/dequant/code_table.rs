@@ -1,6 +1,6 @@
 //! What a format says: the exact weight of every code, in f64.
 
-use super::{source, Context, DequantError, Engine, GroupValues, Lowered, Term};
+use super::{source, Context, DequantError, Engine, GroupValues, Op, Term};
 use crate::{DType, WeightSpec};
 use egg::Id;
 
@@ -11,7 +11,8 @@ use egg::Id;
 /// use qtune_ir::{Group, Param, ParamType, WeightSpec};
 /// let s = Param { name: "s".into(), dtype: ParamType::F16 };
 /// let (name, expr) = ("test".into(), "(* (- q 8) s)".into());
-/// let spec = WeightSpec { name, bits: 4, group: Group::Channel, params: vec![s], expr };
+/// let (group, codebook) = (Group::Channel, Default::default());
+/// let spec = WeightSpec { name, bits: 4, group, params: vec![s], expr, codebook };
 /// let mut weights = [0.0; 16];
 /// CodeTable::new(&spec)?.fill(&[0.5], &mut weights);
 /// assert_eq!((weights[0], weights[15]), (-4.0, 3.5));
@@ -35,8 +36,7 @@ impl CodeTable {
         // Values do not depend on engine and activations; these take every format.
         let ctx = Context { act: DType::F32, engine: Engine::F32, spec: spec.clone() };
         let term = source(&ctx)?;
-        let weight = Lowered::new(&term, &ctx)?.sums.first().and_then(|sum| sum.weight);
-        let weight = weight.unwrap_or(term.root());
+        let weight = weight_of(&term).unwrap_or(term.root());
         let codes: Vec<u32> = (0..=ctx.code_max()).collect();
         let ones = vec![1.0; codes.len()];
         Ok(CodeTable { ctx, term, weight, codes, ones })
@@ -55,5 +55,14 @@ impl CodeTable {
         for (code, weight) in weights.iter_mut().enumerate() {
             *weight = group.weight(&self.term, self.weight, code);
         }
+    }
+}
+
+/// The weight `W` of a source term `(sum (* W x))`.
+fn weight_of(source: &Term) -> Option<Id> {
+    let Op::Sum(body) = source.node(source.root()) else { return None };
+    match source.node(*body) {
+        Op::Mul([weight, _]) => Some(*weight),
+        _ => None,
     }
 }

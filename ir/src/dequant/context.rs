@@ -67,6 +67,11 @@ impl Context {
         found.map(|(index, param)| (index, param.dtype))
     }
 
+    /// The value that the codebook has for an integer; NaN where it has none.
+    pub fn codebook(&self, code: f64) -> f64 {
+        self.spec.codebook.values().get(code as usize).map_or(f64::NAN, |value| f64::from(*value))
+    }
+
     /// Refuses combinations that no kernel computes.
     pub(super) fn check(&self) -> Result<(), DequantError> {
         let why = match self.engine {

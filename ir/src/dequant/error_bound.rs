@@ -179,6 +179,7 @@ impl<'a> Evaluator<'a> {
                 let result = integer_op(op, integer(*a), integer(*b));
                 Bounded::exact(result.map_or(f64::NAN, f64::from))
             }
+            Op::Lookup(a) => Bounded::exact(self.ctx.codebook(self.at(*a, place).value)),
             Op::Real(a) => self.at(*a, place),
             Op::At(a) => Bounded::exact(self.at(*a, place).value * place.position),
             Op::Magic(a) => Bounded::exact(self.at(*a, place).value + self.ctx.magic_base()),

@@ -205,6 +205,7 @@ impl Facts {
             | Op::Or([a, b])
             | Op::Shl([a, b])
             | Op::Shr([a, b]) => integer_facts(op, child(*a), child(*b)),
+            Op::Lookup(a) => lookup_facts(ctx, child(*a)),
             Op::Real(a) | Op::At(a) | Op::Magic(a) | Op::Subnormal(a) => {
                 conversion_facts(ctx, op, child(*a))
             }
@@ -278,6 +279,21 @@ fn integer_facts(op: &Op, a: &Facts, b: &Facts) -> Result<Facts, String> {
         _ => ones(hi(code)) | ones(constant),
     };
     Ok(Facts::leaf(Role::Integer, [Some(Grid::integers(hi.into())); 2]))
+}
+
+/// Every value of the codebook, whichever the integer is.
+fn lookup_facts(ctx: &Context, a: &Facts) -> Result<Facts, String> {
+    if a.role != Role::Integer {
+        return Err(format!("`lookup` takes an integer made from the code, not {:?}", a.role));
+    }
+    let (values, hi) = (ctx.spec.codebook.values(), a.magnitude().unwrap_or(f64::INFINITY));
+    if hi >= values.len() as f64 {
+        return Err(format!("the codebook has {} values, none for {hi}", values.len()));
+    }
+    let grids = values.iter().map(|value| Grid::constant((*value).into()));
+    let grid =
+        grids.reduce(|a, b| Grid { lo: a.lo.min(b.lo), hi: a.hi.max(b.hi), ulp: a.ulp.min(b.ulp) });
+    Ok(Facts::leaf(Role::Weight, [grid; 2]))
 }
 
 fn conversion_facts(ctx: &Context, op: &Op, a: &Facts) -> Result<Facts, String> {

@@ -122,6 +122,7 @@ egg::define_language! {
         "|" = Or([egg::Id; 2]),
         "<<" = Shl([egg::Id; 2]),
         ">>" = Shr([egg::Id; 2]),
+        "lookup" = Lookup(egg::Id),
         "real" = Real(egg::Id),
         "at" = At(egg::Id),
         "magic" = Magic(egg::Id),

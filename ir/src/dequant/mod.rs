@@ -20,6 +20,7 @@
 //!         Param { name: "z".into(), dtype: ParamType::Code(4) },
 //!     ],
 //!     expr: "(* (- q z) s)".into(),
+//!     codebook: Default::default(),
 //! };
 //! let ctx = Context { act: DType::F16, engine: Engine::Half2, spec };
 //! let params = CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2 };

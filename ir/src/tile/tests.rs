@@ -19,6 +19,7 @@ pub fn awq() -> WeightSpec {
         group: Group::Size(128),
         params: vec![param("s", ParamType::F16), param("z", ParamType::Code(4))],
         expr: "(* (- q z) s)".into(),
+        codebook: Default::default(),
     }
 }
 

@@ -81,7 +81,7 @@ fn the_weights_of_a_checkpoint_are_verified_with_their_bias() {
         k,
         codes,
         params: vec![array("s", ParamValues::F16(scales)), array("z", ParamValues::Code(zeros))],
-        bias: Some((0..n).map(|i| f16::from_f32(i as f32 - 9.5)).collect()),
+        bias: Some((0..n).map(|i| i as f32 - 9.5).collect()),
         rounding: Rounding::F16,
         k_order: None,
     };
@@ -112,6 +112,7 @@ fn an_expression_that_no_format_has_is_right_in_both_families() {
         group: Group::Size(64),
         params: vec![param("s"), param("t")],
         expr: "(- (* (^ q 5) s) t)".into(),
+        codebook: Default::default(),
     };
     for (m, family) in [(1, "gemv"), (16, "mma")] {
         let problem: Problem = format!("w4a16.odd.f16-f16.n64.k256.m{m}").parse().unwrap();

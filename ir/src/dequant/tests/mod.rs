@@ -16,6 +16,7 @@ fn spec(expr: &str, params: &[(&str, ParamType)]) -> WeightSpec {
         group: Group::Size(128),
         params: params.iter().map(param).collect(),
         expr: expr.into(),
+        codebook: Default::default(),
     }
 }
 

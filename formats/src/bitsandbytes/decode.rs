@@ -1,0 +1,102 @@
+//! Unpacking codes and absolute maxima into logical order.
+
+use super::layout::{row_block, Parts};
+use super::state::{Nested, State};
+use super::Kind;
+use crate::error::FormatError;
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear};
+use crate::registry::{FormatRow, LayerHeader};
+use crate::tensors::{Module, TensorRef};
+use rayon::prelude::*;
+
+/// See [`crate::FormatRow::load`].
+pub(super) fn load(
+    kind: &Kind,
+    row: &FormatRow,
+    module: &Module<'_>,
+    header: &LayerHeader,
+) -> Result<QuantizedLinear, FormatError> {
+    let parts = Parts::of(kind, module)?;
+    let spec = row.spec(&header.name)?;
+    let State { n, k, block, rounding, .. } = parts.state;
+    let absmax = absmax(&parts)?;
+    let run = row_block(k, block) as usize;
+    let scales = (0..n * (k / run)).into_par_iter().map(|index| absmax[index * run / block]);
+    let values = ParamValues::F32(scales.collect());
+    let params =
+        spec.params.iter().map(|p| ParamArray { name: p.name.clone(), values: values.clone() });
+    Ok(QuantizedLinear {
+        params: params.collect(),
+        codes: codes(parts.weight.bytes, n, k),
+        spec,
+        n,
+        k,
+        bias: parts.bias.map(|bias| bias.bias(n)).transpose()?,
+        rounding,
+        k_order: None,
+    })
+}
+
+/// The absolute maximum of every block, as the library computes it.
+fn absmax(parts: &Parts<'_>) -> Result<Vec<f32>, FormatError> {
+    let values: Vec<f32> = match (parts.state.nested, parts.nested) {
+        (Some(nested), Some(tensors)) => resolved(&parts.absmax, nested, tensors),
+        _ => (0..parts.blocks()).map(|block| f32::from_bits(parts.absmax.word(block))).collect(),
+    };
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(block) => {
+            let problem = format!("gives block {block} the maximum {}", values[block]);
+            let remedy = "quantize the layer again, or download the checkpoint again";
+            Err(parts.absmax.error(problem, remedy))
+        }
+    }
+}
+
+/// Maxima from their 8-bit codes: two roundings, in this order.
+fn resolved(
+    codes: &TensorRef<'_>,
+    nested: Nested,
+    [maxima, values]: [TensorRef<'_>; 2],
+) -> Vec<f32> {
+    let table: Vec<f32> = (0..256).map(|code| f32::from_bits(values.word(code))).collect();
+    let blocks = codes.bytes.chunks(nested.block).enumerate();
+    let of_block = |(block, codes): (usize, &[u8])| -> Vec<f32> {
+        let maximum = f32::from_bits(maxima.word(block));
+        codes.iter().map(|code| table[usize::from(*code)] * maximum + nested.offset).collect()
+    };
+    blocks.flat_map(of_block).collect()
+}
+
+/// Codes `[N, K]`; code `t` of the flattened matrix is in byte `t/2`, in the high nibble if `t` is
+/// even.
+fn codes(packed: &[u8], n: usize, k: usize) -> Codes {
+    let mut codes = Codes::zeros(n, k, 4);
+    let stride = codes.row_stride();
+    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+        if k % 2 == 0 {
+            for (byte, packed) in row.iter_mut().zip(&packed[n * stride..]) {
+                *byte = packed.rotate_left(4);
+            }
+            return;
+        }
+        let code = |t: usize| packed[t / 2] >> (4 * (1 - t % 2)) & 15;
+        for column in 0..k {
+            row[column / 2] |= code(n * k + column) << (4 * (column % 2));
+        }
+    });
+    codes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_code_of_a_byte_is_in_its_high_nibble() {
+        let codes = codes(&[0x3a, 0x10, 0xf2], 2, 3);
+        let rows = [0, 1].map(|n| [0, 1, 2].map(|k| codes.get(n, k)));
+        assert_eq!(rows, [[3, 10, 1], [0, 15, 2]]);
+        assert_eq!(super::codes(&[0x3a, 0x10], 1, 4).row(0), [0xa3, 0x01]);
+    }
+}
