@@ -123,9 +123,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<FormatError>() {
         return match error {
-            FormatError::UnknownFormat { .. } | FormatError::UnknownPreset { .. } => {
-                Some(Exit::Usage)
-            }
+            FormatError::UnknownFormat { .. }
+            | FormatError::UnknownPreset { .. }
+            | FormatError::UnevenShards { .. } => Some(Exit::Usage),
             _ => None,
         };
     }

@@ -70,6 +70,18 @@ pub enum FormatError {
         /// The names that exist.
         known: String,
     },
+    /// A model that does not divide among this many GPUs.
+    #[error("{model} has {size} {what}, which {ranks} GPUs cannot share evenly")]
+    UnevenShards {
+        /// Preset.
+        model: &'static str,
+        /// What does not divide.
+        what: &'static str,
+        /// How many there are.
+        size: u32,
+        /// GPUs.
+        ranks: u32,
+    },
 }
 
 impl FormatError {

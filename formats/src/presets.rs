@@ -42,6 +42,29 @@ pub struct PresetMatrix {
 }
 
 impl ModelPreset {
+    /// What one of `ranks` GPUs holds under tensor parallelism (Shoeybi et al. 2019, Megatron-LM):
+    /// `qkv` and `gate_up` are cut along N, `o` and `down` along K. Where there are fewer key/value
+    /// heads than GPUs, each GPU keeps a copy of one.
+    ///
+    /// # Errors
+    /// [`FormatError::UnevenShards`] when heads or MLP width do not divide.
+    pub fn shard(&self, ranks: u32) -> Result<ModelPreset, FormatError> {
+        let divide = |what, size: u32| match size.checked_rem(ranks) {
+            Some(0) => Ok(size / ranks),
+            _ => Err(FormatError::UnevenShards { model: self.name, what, size, ranks }),
+        };
+        let kv_heads = match self.kv_heads < ranks && ranks % self.kv_heads == 0 {
+            true => 1,
+            false => divide("key/value heads", self.kv_heads)?,
+        };
+        Ok(ModelPreset {
+            intermediate: divide("MLP columns", self.intermediate)?,
+            heads: divide("query heads", self.heads)?,
+            kv_heads,
+            ..*self
+        })
+    }
+
     /// The four fused matrices of a transformer block, in execution order.
     pub fn matrices(&self) -> [PresetMatrix; 4] {
         let matrix =
@@ -73,12 +96,17 @@ const fn row(
 /// Every preset.
 pub static PRESETS: &[ModelPreset] = &[
     row("qwen2.5-32b", 5120, 27648, (40, 8, 128), 64, true),
+    row("qwen2.5-72b", 8192, 29568, (64, 8, 128), 80, true),
+    row("qwen2.5-14b", 5120, 13824, (40, 8, 128), 48, true),
     row("qwen2.5-7b", 3584, 18944, (28, 4, 128), 28, true),
     row("qwen3-32b", 5120, 25600, (64, 8, 128), 64, false),
     row("qwen3-8b", 4096, 12288, (32, 8, 128), 36, false),
     row("llama-3.1-70b", 8192, 28672, (64, 8, 128), 80, false),
     row("llama-3.1-8b", 4096, 14336, (32, 8, 128), 32, false),
+    row("llama-2-7b", 4096, 11008, (32, 32, 128), 32, false),
     row("mistral-7b", 4096, 14336, (32, 8, 128), 32, false),
+    row("gemma-2-9b", 3584, 14336, (16, 8, 256), 42, false),
+    row("gemma-3-27b", 5376, 21504, (32, 16, 128), 62, false),
 ];
 
 /// The preset called `name`; the error lists those that exist.
@@ -116,6 +144,25 @@ mod tests {
     fn attention_may_be_wider_than_the_residual_stream() {
         let matrices = preset("Qwen3-32B").unwrap().matrices();
         assert_eq!((matrices[0].n, matrices[1].k), (10240, 8192));
+    }
+
+    #[test]
+    fn shards_cut_two_matrices_along_n_and_two_along_k() {
+        let shapes = |ranks| {
+            let shard = preset("llama-3.1-70b").unwrap().shard(ranks).unwrap();
+            shard.matrices().map(|m| (m.n, m.k))
+        };
+        assert_eq!(shapes(1), preset("llama-3.1-70b").unwrap().matrices().map(|m| (m.n, m.k)));
+        assert_eq!(shapes(4), [(2560, 8192), (8192, 2048), (14336, 8192), (8192, 7168)]);
+        // Eight key/value heads on sixteen GPUs: each holds one.
+        assert_eq!(shapes(16)[0], ((4 + 2) * 128, 8192));
+    }
+
+    #[test]
+    fn shards_that_do_not_divide_are_refused_by_name() {
+        let message = preset("qwen2.5-7b").unwrap().shard(8).unwrap_err().to_string();
+        assert!(message.contains("28 query heads") || message.contains("18944"), "{message}");
+        assert!(preset("qwen2.5-7b").unwrap().shard(0).is_err());
     }
 
     #[test]

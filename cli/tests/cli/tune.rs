@@ -115,6 +115,11 @@ fn a_dry_run_touches_nothing_and_names_every_problem() {
     for shape in ["n7168.k5120", "n5120.k5120", "n55296.k5120", "n5120.k27648"] {
         assert!(preset.contains(shape) && !preset.contains("+bias"), "{shape}: {preset}");
     }
+    let shard = ["tune", "--gpu", "h200", "--format", "awq-g128", "--tp", "4", "--dry-run"];
+    let shard = qtune.ok(&shard);
+    for shape in ["n1792.k5120", "n5120.k1280", "n13824.k5120", "n5120.k6912"] {
+        assert!(shard.contains(shape), "{shape}: {shard}");
+    }
 }
 
 #[test]

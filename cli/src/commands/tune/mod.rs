@@ -36,6 +36,10 @@ pub struct Args {
     /// Published model whose weight shapes are tuned
     #[arg(long, value_name = "NAME", default_value = "qwen2.5-32b")]
     preset: String,
+    /// GPUs that share the preset's matrices (tensor parallelism): one GPU's shards are tuned
+    #[arg(long, value_name = "GPUS", default_value_t = 1, conflicts_with_all = ["model", "shape"])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    tp: u32,
     /// Weight shapes N x K, such as 5120x27648
     #[arg(long, value_name = "NxK", value_delimiter = ',', num_args = 1..)]
     #[arg(value_parser = problem::shape, conflicts_with = "preset")]

@@ -82,8 +82,7 @@ fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
         let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k));
         return Ok(shapes.collect());
     }
-    let preset = presets::preset(&args.preset)?;
-    let matrices = preset.matrices();
+    let matrices = presets::preset(&args.preset)?.shard(args.tp)?.matrices();
     Ok(matrices.map(|m| matrix(m.name.into(), m.n.into(), m.k.into())).into())
 }
 
