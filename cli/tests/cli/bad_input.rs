@@ -98,7 +98,7 @@ fn unknown_names_are_usage_errors_that_list_what_exists() {
         [&["tune", "--gpu", "h200", "--format", "awq-g128"], &extra[..]].concat()
     };
     qtune.fails(&tune(["--preset", "gpt-9"]), 2, &["unknown preset `gpt-9`", "qwen2.5-32b"]);
-    qtune.fails(&tune(["--tp", "3"]), 2, &["qwen2.5-32b has 40 query heads, which 3 GPUs"]);
+    qtune.fails(&tune(["--tp", "3"]), 2, &["qwen2.5-32b has 8 key/value heads, which 3 GPUs"]);
     qtune.fails(&tune(["--device", "tpu"]), 2, &["unknown device `tpu`", "sim"]);
     qtune.fails(&tune(["--act", "f8"]), 2, &["f8", "bf16"]);
     qtune.fails(&tune(["--budget", "soon"]), 2, &["`soon` is not a time"]);
