@@ -36,6 +36,27 @@ pub(crate) enum Int2 {
     Shr,
 }
 
+/// Operations of extended-precision arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExtendedOp {
+    Add,
+    Sub,
+    MadLo,
+    MadHi,
+}
+
+/// Extended-precision arithmetic (PTX ISA 9.7.2) with the carry flag as a predicate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extended {
+    pub op: ExtendedOp,
+    pub ty: IntType,
+    pub d: Slot,
+    /// `a b`, and for the `Mad` operations the addend.
+    pub sources: [Slot; 3],
+    pub carry_in: Option<Slot>,
+    pub carry_out: Option<Slot>,
+}
+
 /// One-operand integer operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Int1 {
@@ -290,13 +311,13 @@ pub(crate) struct Atomic {
     /// Never weak.
     pub order: MemoryOrder,
     pub address: Address,
-    /// Register for the old value; `None` for `red`.
-    pub old: Option<Slot>,
+    /// Registers for the old elements; `None` for `red`.
+    pub old: Option<[Slot; 8]>,
     /// One operand per element (the comparand for `Cas`).
-    pub operands: [Slot; 4],
+    pub operands: [Slot; 8],
     /// Replacement of `Cas`.
     pub swap: Slot,
-    /// Elements: 1, or 2 and 4 for vector reductions.
+    /// Elements: 1, or 2, 4 and 8 for vectors.
     pub count: u8,
 }
 
@@ -631,6 +652,7 @@ pub(crate) enum Op {
         d: Slot,
         a: Slot,
     },
+    Extended(Extended),
     Fma {
         ty: FloatType,
         flags: FloatFlags,

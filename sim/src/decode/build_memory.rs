@@ -11,11 +11,11 @@ const fn row(class: Class, form: &'static str, section: &'static str, build: Bui
 }
 
 pub(super) const ROWS: &[Row] = &[
-    row(Class::Ldg, "ld [weak|volatile|relaxed|acquire] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster|local|param|param::entry|const] [ca|cg|cs|lu|cv] [nc] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [L2::64B|L2::128B|L2::256B] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.8", load),
-    row(Class::Stg, "st [weak|volatile|relaxed|release] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster|local] [wb|cg|cs|wt] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.11", store),
-    row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster] <add|min|max|inc|dec|and|or|xor|exch> [noftz] [L2::cache_hint] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.5", |o, m| atom(o, m, false)),
-    row(Class::Atomic, "atom [relaxed|acquire|release|acq_rel] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster] <cas> [noftz] [L2::cache_hint] <b16|b32|u32|s32|b64|u64|s64>", "9.7.13.5", |o, m| atom(o, m, true)),
-    row(Class::Atomic, "red [relaxed|release] [cta|cluster|gpu|sys] [global|shared|shared::cta|shared::cluster] <add|min|max|inc|dec|and|or|xor> [noftz] [L2::cache_hint] [v2|v4] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.7", red),
+    row(Class::Ldg, "ld {weak|volatile|relaxed|acquire} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster|local|param|param::entry|const} [ca|cg|cs|lu|cv] [nc] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [L2::64B|L2::128B|L2::256B] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.8", load),
+    row(Class::Stg, "st {weak|volatile|relaxed|release} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster|local} [wb|cg|cs|wt] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.11", store),
+    row(Class::Atomic, "atom {relaxed|acquire|release|acq_rel} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} <add|min|max|inc|dec|and|or|xor|exch> [noftz] [L2::cache_hint] [v2|v4|v8] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.5", |o, m| atom(o, m, false)),
+    row(Class::Atomic, "atom {relaxed|acquire|release|acq_rel} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} <cas> [noftz] [L2::cache_hint] <b16|b32|u32|s32|b64|u64|s64>", "9.7.13.5", |o, m| atom(o, m, true)),
+    row(Class::Atomic, "red {relaxed|release} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} <add|min|max|inc|dec|and|or|xor> [noftz] [L2::cache_hint] [v2|v4|v8] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.7", red),
     row(Class::Barrier, "membar <cta|gl|sys>", "9.7.13.4", fence),
     row(Class::Barrier, "fence [sc|acq_rel|acquire|release] <cta|cluster|gpu|sys>", "9.7.13.4", fence),
     row(Class::Other, "prefetch [global|local] <L1|L2>", "9.7.9.15", prefetch),
@@ -202,24 +202,39 @@ fn check_atomic(o: &Operands<'_>, m: &Modifiers<'_>) -> Result<(), SimError> {
     Ok(())
 }
 
+/// Elements of a vector atomic (PTX ISA 9.7.13.5, `.vec_16_bit`, `.vec_32_bit`), 1 without.
+fn atomic_elements(o: &Operands<'_>, m: &Modifiers<'_>) -> Result<u8, SimError> {
+    let count = vector_length(m.get(6));
+    let most = match m.last() {
+        "f32" | "f16x2" | "bf16x2" => 4,
+        "f16" | "bf16" => 8,
+        _ => 1,
+    };
+    if count > most || (count > 1 && (m.get(3) != "add" || m.get(2) != "global")) {
+        return o.fail("vector atomics are `.global.add` of up to 16 bytes of f32, f16 or bf16");
+    }
+    Ok(count)
+}
+
 fn atom(o: &mut Operands<'_>, m: &Modifiers<'_>, cas: bool) -> Result<Op, SimError> {
     check_atomic(o, m)?;
     cache_policy(o, m, if cas { 4 } else { 3 })?;
     let ty = atomic_type(m.last());
     let bits = ty.bytes() * 8;
+    let count = if cas { 1 } else { atomic_elements(o, m)? };
     let address = o.address(1)?;
-    let operand = o.source(2, bits)?;
-    let swap = if cas { o.source(3, bits)? } else { operand };
+    let operands = o.source_vector::<8>(2, usize::from(count), bits)?;
+    let swap = if cas { o.source(3, bits)? } else { operands[0] };
     Ok(Op::Atomic(Atomic {
         op: atomic_op(m.get(3)),
         ty,
         space: space(m.get(2)),
         order: atomic_order(m),
         address,
-        old: Some(o.destination(0, bits)?),
-        operands: [operand; 4],
+        old: Some(o.destination_vector::<8>(0, usize::from(count), bits)?),
+        operands,
         swap,
-        count: 1,
+        count,
     }))
 }
 
@@ -227,12 +242,9 @@ fn red(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     check_atomic(o, m)?;
     cache_policy(o, m, 2)?;
     let ty = atomic_type(m.last());
-    let count = vector_length(m.get(6));
-    if count > 1 && (m.get(3) != "add" || ty.bytes() * u32::from(count) > 16 || ty.wide()) {
-        return o.fail("vector reductions are .add of up to 16 bytes");
-    }
+    let count = atomic_elements(o, m)?;
     let address = o.address(0)?;
-    let operands = o.source_vector::<4>(1, usize::from(count), ty.bytes() * 8)?;
+    let operands = o.source_vector::<8>(1, usize::from(count), ty.bytes() * 8)?;
     Ok(Op::Atomic(Atomic {
         op: atomic_op(m.get(3)),
         ty,

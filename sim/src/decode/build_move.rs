@@ -60,7 +60,7 @@ fn mov(o: &mut Operands<'_>, bits: u32) -> Result<Op, SimError> {
 fn part_bits(o: &Operands<'_>, index: usize, bits: u32) -> Result<(usize, u32), SimError> {
     let count = o.element_count(index);
     match (bits, count) {
-        (32 | 64, 2) | (64, 4) => Ok((count, bits / count as u32)),
+        (32 | 64, 2 | 4) => Ok((count, bits / count as u32)),
         _ => o.fail(format!("{count} parts of a {bits}-bit value")),
     }
 }

@@ -6,6 +6,7 @@
 
 mod build_async;
 mod build_control;
+mod build_extended;
 mod build_float;
 mod build_int;
 mod build_matrix;

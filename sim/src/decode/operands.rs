@@ -337,6 +337,23 @@ impl<'n> Operands<'n> {
         }
     }
 
+    fn carry(&mut self) -> Result<Register, SimError> {
+        let slot = self.names.files().carry();
+        Ok(Register { file: File::Predicate, slot: self.full(slot)?, bits: 1 })
+    }
+
+    /// The carry flag `CC.CF` as a source.
+    pub(super) fn carry_source(&mut self) -> Result<Slot, SimError> {
+        let carry = self.carry()?;
+        Ok(self.note_read(carry))
+    }
+
+    /// The carry flag `CC.CF` as a destination.
+    pub(super) fn carry_destination(&mut self) -> Result<Slot, SimError> {
+        let carry = self.carry()?;
+        Ok(self.note_write(carry))
+    }
+
     /// `d|p`, or `d` alone: the 32-bit destination and the predicate.
     pub(super) fn destination_and_predicate(
         &mut self,

@@ -29,6 +29,7 @@ pub(super) struct Files {
     pub constants32: HashMap<u32, Slot>,
     pub constants64: HashMap<u64, Slot>,
     pub constant_predicates: HashMap<bool, Slot>,
+    carry: Option<Slot>,
 }
 
 impl Files {
@@ -43,6 +44,14 @@ impl Files {
         let slot = Slot::try_from(*count).ok()?;
         *count += 1;
         Some(slot)
+    }
+
+    /// Slot of the carry flag, a predicate.
+    pub(super) fn carry(&mut self) -> Option<Slot> {
+        if self.carry.is_none() {
+            self.carry = self.allocate(File::Predicate);
+        }
+        self.carry
     }
 
     /// Slot of a 32-bit constant.

@@ -3,14 +3,15 @@
 //! A row's form is written as `opcode [optional|alternatives] <required|alternatives>`. Modifiers
 //! must appear in the order of the form; anything else is rejected with the line number, because a
 //! modifier that is skipped (`.sat`, `.trans`, `.relu`, `bar.warp` taken for `bar`) would change
-//! results or hide defects.
+//! results or hide defects. Neighbouring groups in braces, `{optional|alternatives}`, may change
+//! places: ptxas takes memory order, scope and state space in any order, and compilers use that.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use super::operands::Operands;
 use super::{
-    build_async, build_control, build_float, build_int, build_matrix, build_memory, build_move,
+    build_async, build_control, build_extended, build_float, build_int, build_matrix, build_memory, build_move,
     build_warp,
 };
 use crate::counters::Class;
@@ -22,7 +23,7 @@ pub(super) type Builder = fn(&mut Operands<'_>, &Modifiers<'_>) -> Result<Op, Si
 
 /// One instruction form.
 pub(super) struct Row {
-    /// `opcode [a|b] <c|d>`.
+    /// `opcode {a|b} [c|d] <e|f>`.
     pub form: &'static str,
     /// Counter class; loads, stores and atomics refine it by state space.
     pub class: Class,
@@ -35,6 +36,7 @@ pub(super) struct Row {
 fn rows() -> impl Iterator<Item = &'static Row> {
     [
         build_int::ROWS,
+        build_extended::ROWS,
         build_float::ROWS,
         build_move::ROWS,
         build_memory::ROWS,
@@ -50,7 +52,8 @@ fn rows() -> impl Iterator<Item = &'static Row> {
 /// One instruction form that the simulator executes, for documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoveredInstruction {
-    /// Form in PTX manner: `[.x|.y]` is optional, `<.x|.y>` required.
+    /// Form in PTX manner: `[.x|.y]` is optional, `<.x|.y>` required, `{.x|.y}` optional and free
+    /// to change places with its neighbours in braces.
     pub form: String,
     /// Counter class.
     pub class: Class,
@@ -71,6 +74,8 @@ pub fn covered_instructions() -> Vec<CoveredInstruction> {
 
 struct Group {
     required: bool,
+    /// May change places with neighbours of its kind.
+    movable: bool,
     alternatives: Vec<&'static str>,
 }
 
@@ -85,7 +90,8 @@ fn parse_form(form: &'static str) -> (&'static str, Vec<Group>) {
     let groups = words
         .map(|word| Group {
             required: word.starts_with('<'),
-            alternatives: word.trim_matches(['<', '>', '[', ']']).split('|').collect(),
+            movable: word.starts_with('{'),
+            alternatives: word.trim_matches(['<', '>', '[', ']', '{', '}']).split('|').collect(),
         })
         .collect();
     (opcode, groups)
@@ -131,14 +137,20 @@ impl Pattern {
     fn matches<'a>(&self, modifiers: &[&'a str]) -> Result<Modifiers<'a>, usize> {
         let mut groups = Vec::with_capacity(self.groups.len());
         let mut at = 0;
-        for group in &self.groups {
-            match modifiers.get(at) {
-                Some(modifier) if group.alternatives.contains(modifier) => {
-                    groups.push(*modifier);
-                    at += 1;
-                }
-                _ if group.required => return Err(at),
-                _ => groups.push(""),
+        for run in self.groups.chunk_by(|a, b| a.movable && b.movable) {
+            let first = groups.len();
+            groups.resize(first + run.len(), "");
+            // A fixed group is a run of its own and takes at most one modifier.
+            while let Some(modifier) = modifiers.get(at) {
+                let free = |index: &usize| {
+                    groups[first + index].is_empty() && run[*index].alternatives.contains(modifier)
+                };
+                let Some(index) = (0..run.len()).find(free) else { break };
+                groups[first + index] = modifier;
+                at += 1;
+            }
+            if run[0].required && groups[first].is_empty() {
+                return Err(at);
             }
         }
         if at == modifiers.len() {
@@ -180,6 +192,15 @@ mod tests {
         assert!(error.contains(".f17") || error.contains(".sat"), "{error}");
         assert!(find("frobnicate.s32").is_err());
         assert!(find("add").is_err());
+    }
+
+    #[test]
+    fn order_scope_and_space_may_change_places_and_nothing_else() {
+        let (row, modifiers) = find("atom.global.gpu.acq_rel.add.u32").unwrap();
+        let (same, usual) = find("atom.acq_rel.gpu.global.add.u32").unwrap();
+        assert_eq!((row.form, modifiers.groups), (same.form, usual.groups));
+        assert!(find("atom.add.global.u32").is_err());
+        assert!(find("atom.global.global.add.u32").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16
 use super::{cluster, traffic};
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, LaneAccess};
-use crate::program::{Atomic, AtomicOp, AtomicType, Space};
+use crate::program::{Atomic, AtomicOp, AtomicType, Slot, Space};
 use crate::shared::SharedMemory;
 use crate::state::{lanes, Lanes64, Warp};
 
@@ -78,7 +78,7 @@ fn add(ty: AtomicType, old: u64, operand: u64) -> u64 {
     }
 }
 
-fn operand(w: &Warp, atomic: &Atomic, slot: crate::program::Slot, lane: usize) -> u64 {
+fn operand(w: &Warp, atomic: &Atomic, slot: Slot, lane: usize) -> u64 {
     if atomic.ty.wide() {
         w.get64(slot)[lane]
     } else if atomic.ty.bytes() == 2 {
@@ -88,14 +88,34 @@ fn operand(w: &Warp, atomic: &Atomic, slot: crate::program::Slot, lane: usize) -
     }
 }
 
-fn write_old(w: &mut Warp, atomic: &Atomic, lane: usize, value: u64) {
-    if let Some(slot) = atomic.old {
+fn write_old(w: &mut Warp, atomic: &Atomic, lane: usize, values: &[u64]) {
+    let Some(slots) = atomic.old else { return };
+    for (&slot, &value) in slots.iter().zip(values) {
         if atomic.ty.wide() {
             w.r64[slot as usize][lane] = value;
         } else {
             w.r32[slot as usize][lane] = value as u32;
         }
     }
+}
+
+/// Changes the elements that a lane addresses through `update`, which is given each element's
+/// number and new value from its old one, and returns the old one.
+fn update_elements(
+    w: &mut Warp,
+    atomic: &Atomic,
+    lane: usize,
+    mut update: impl FnMut(usize, &dyn Fn(u64) -> u64) -> u64,
+) {
+    let swap = operand(w, atomic, atomic.swap, lane);
+    let mut old = [0; 8];
+    let elements = &mut old[..usize::from(atomic.count)];
+    for (element, old) in elements.iter_mut().enumerate() {
+        let value = operand(w, atomic, atomic.operands[element], lane);
+        *old = update(element, &|old| apply(atomic, old, value, swap));
+    }
+    // Results may overwrite operands, so they wait until all of those have been read.
+    write_old(w, atomic, lane, elements);
 }
 
 pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, mask: u32) {
@@ -124,14 +144,11 @@ fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
         let context = block.context;
         let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
         for lane in lanes(group.mask) {
-            let swap = operand(w, atomic, atomic.swap, lane);
-            for element in 0..usize::from(atomic.count) {
-                let value = operand(w, atomic, atomic.operands[element], lane);
-                let offset = group.offsets[lane] as usize + element * bytes as usize;
-                let old = buffer.update(offset, bytes, |old| apply(atomic, old, value, swap));
-                write_old(w, atomic, lane, old);
-            }
-            buffer.define(group.offsets[lane] as usize, size as u32);
+            let start = group.offsets[lane] as usize;
+            update_elements(w, atomic, lane, |element, new| {
+                buffer.update(start + element * bytes as usize, bytes, new)
+            });
+            buffer.define(start, size as u32);
         }
     });
 }
@@ -174,12 +191,11 @@ pub(crate) fn update_shared(
     lane: usize,
 ) {
     let bytes = atomic.ty.bytes() as usize;
-    let swap = operand(w, atomic, atomic.swap, lane);
-    for element in 0..usize::from(atomic.count) {
-        let value = operand(w, atomic, atomic.operands[element], lane);
+    update_elements(w, atomic, lane, |element, new| {
         let place = address + element * bytes;
         let old = shared.load(place, bytes);
-        shared.store(place, bytes, apply(atomic, old, value, swap));
-        write_old(w, atomic, lane, old);
+        shared.store(place, bytes, new(old));
+        old
+    });
     }
 }

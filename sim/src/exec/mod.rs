@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 mod compare;
 pub(crate) mod control;
 mod convert;
+mod extended;
 mod float;
 mod int;
 pub(crate) mod machine;
@@ -328,6 +329,7 @@ fn execute_moves<M: Machine>(
             float::float2(m, w, mask, op, ty, flags, [d, a, b]);
         }
         Op::Float1 { op, ty, flags, d, a } => float::float1(w, mask, op, ty, flags, [d, a]),
+        Op::Extended(operation) => extended::execute(w, mask, &operation),
         Op::Fma { ty, flags, d, a, b, c } => float::fma(m, w, mask, ty, flags, [d, a, b, c]),
         _ => execute_memory(m, block, w, instruction, mask),
     }
