@@ -205,6 +205,8 @@ fn shared_writes_of_two_warps_race_unless_a_barrier_lies_between() {
                  st.shared.u32 [%r3], %r1;";
     assert_eq!(only_finding(store, 64), FindingKind::SharedRace);
     assert!(micro(store, 32, &lazy()).unwrap().findings.is_empty());
+    let same_value = store.replace("[%r3], %r1", "[%r3], %r2");
+    assert!(micro(&same_value, 64, &lazy()).unwrap().findings.is_empty());
     let ordered = "mov.u32 %r1, %tid.x; shr.u32 %r4, %r1, 5; setp.eq.u32 %p1, %r4, 0;\n\
                    mov.u32 %r3, 0; @%p1 st.shared.u32 [%r3], %r4; bar.sync 0;\n\
                    ld.shared.u32 %r5, [%r3];";

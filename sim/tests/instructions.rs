@@ -59,6 +59,53 @@ fn integers(seed: u64) -> Lanes {
 }
 
 #[test]
+fn carries_pass_through_the_flag_of_each_lane() {
+    let (a, b, c) = (integers(1), integers(2), integers(3));
+    let whole = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    let body = "add.cc.u32 %r5, %r2, %r3; addc.u32 %r6, %r4, %r2;";
+    let [low, high] = run(body, [&a, &b, &c]);
+    for l in 0..32 {
+        let sum = whole(c[l], a[l]).wrapping_add(whole(a[l], b[l]));
+        assert_eq!(whole(high[l], low[l]), sum, "lane {l}");
+    }
+    let body = "sub.cc.u32 %r5, %r2, %r3; subc.u32 %r6, %r4, %r2;";
+    let [low, high] = run(body, [&a, &b, &c]);
+    for l in 0..32 {
+        let difference = whole(c[l], a[l]).wrapping_sub(whole(a[l], b[l]));
+        assert_eq!(whole(high[l], low[l]), difference, "lane {l}");
+    }
+    let body = "mad.lo.cc.u32 %r5, %r2, %r3, %r4; madc.hi.u32 %r6, %r2, %r3, %r4;";
+    let [low, high] = run(body, [&a, &b, &c]);
+    for l in 0..32 {
+        let product = u64::from(a[l]) * u64::from(b[l]);
+        let sum = product.wrapping_add(whole(c[l], c[l]));
+        assert_eq!(whole(high[l], low[l]), sum, "lane {l}");
+    }
+}
+
+#[test]
+fn vector_atomics_return_and_change_every_element() {
+    let body = "shl.b32 %r5, %r1, 4; cvt.u64.u32 %rd4, %r5; add.s64 %rd5, %rd1, %rd4;\n\
+                mov.b32 %r7, 0f3F800000; mov.b32 %r8, 0f40000000;\n\
+                atom.global.gpu.relaxed.add.v4.f32 {%r5, %r6, %r9, %r10}, [%rd5+1024], \
+                {%r7, %r8, %r7, %r8};\n\
+                ld.global.v4.u32 {%r11, %r5, %r6, %r12}, [%rd5+1024];";
+    let [second, third] = run(body, [&[0; 32], &[0; 32], &[0; 32]]);
+    assert_eq!(second, [2f32.to_bits(); 32]);
+    assert_eq!(third, [1f32.to_bits(); 32]);
+}
+
+#[test]
+fn four_bytes_pack_into_a_word_and_come_out_again() {
+    let body = ".reg .b8 b<4>; mov.b32 {b0, b1, b2, b3}, %r2; cvt.s32.s8 %r5, b2;\n\
+                mov.b32 %r6, {b3, b2, b1, b0};";
+    let a = integers(1);
+    let [third, swapped] = run(body, [&a, &a, &a]);
+    assert_eq!(third, a.map(|a| (a >> 16) as u8 as i8 as i32 as u32));
+    assert_eq!(swapped, a.map(u32::swap_bytes));
+}
+
+#[test]
 fn integer_arithmetic_agrees_with_rust() {
     let (a, b, c) = (integers(1), integers(2), integers(3));
     let shift_amounts: Lanes = std::array::from_fn(|l| [0, 1, 5, 31, 32, 33, 255, 8][l % 8]);

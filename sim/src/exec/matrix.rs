@@ -122,7 +122,14 @@ pub(crate) fn stmatrix(
             }
             let at = rows[lane] as usize;
             if block.checks() {
-                check_shared_write(block, lane, at, 16, |_| false);
+                check_shared_write(
+                    block,
+                    lane,
+                    at,
+                    16,
+                    |_| false,
+                    |shared| shared.is_defined(at, 16) && shared.load_row(at) == *words,
+                );
             }
             for (i, &word) in words.iter().enumerate() {
                 block.shared.store(at + 4 * i, 4, u64::from(word));

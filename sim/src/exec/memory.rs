@@ -7,6 +7,7 @@ use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict};
 use crate::device_memory;
 use crate::memory::Access as BufferAccess;
 use crate::program::{Access, Address, Space};
+use crate::shared::SharedMemory;
 use crate::state::{each_lane, lanes, Lanes64, Warp, FULL, LANES};
 
 /// Direction of an access, for messages and checks.
@@ -317,7 +318,10 @@ pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, s
 }
 
 /// Checks that one lane's shared bytes may be written; `benign` says whether an earlier write of a
-/// lane of the same instruction stores the same value.
+/// lane of the same instruction stores the same value, `unchanged` whether the value is there.
+///
+/// Two warps may store the same value to the same bytes: compilers let every warp that holds a
+/// copy of a value write it, and whichever store comes last leaves that value.
 #[inline(always)]
 pub(crate) fn check_shared_write(
     block: &mut Block<'_>,
@@ -325,11 +329,14 @@ pub(crate) fn check_shared_write(
     at: usize,
     size: usize,
     benign: impl Fn(usize) -> bool,
+    unchanged: impl Fn(&SharedMemory) -> bool,
 ) {
     let conflict = block.shared.races.write(&block.cluster.clocks, at, size, block.agent);
     let lanes = block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Write);
     if let Some(conflict) = conflict {
-        report_conflict(block, lane, at as u64, "store", conflict);
+        if !(matches!(conflict, Conflict::WrittenBy(_)) && unchanged(&block.shared)) {
+            report_conflict(block, lane, at as u64, "store", conflict);
+        }
     } else if let Some(conflict) = lanes {
         if conflict.earlier != LaneAccess::Write || !benign(conflict.other as usize) {
             report_lanes(block, lane, at, "store", conflict);
@@ -582,8 +589,9 @@ pub(crate) fn store_shared(
     for lane in lanes(good) {
         let address = at[lane] as usize;
         if block.checks() {
-            check_shared_write(block, lane, address, size as usize, |other| {
-                stores_the_same(w, access, at, good, [other, lane])
+            let benign = |other| stores_the_same(w, access, at, good, [other, lane]);
+            check_shared_write(block, lane, address, size as usize, benign, |shared| {
+                holds_already(shared, w, access, address, lane)
             });
         }
         for element in 0..access.count as usize {
@@ -591,6 +599,23 @@ pub(crate) fn store_shared(
             block.shared.store(address + element * bytes, bytes, value);
         }
     }
+}
+
+/// Whether shared memory holds what a lane of a store puts there.
+#[cold]
+fn holds_already(
+    shared: &SharedMemory,
+    w: &Warp,
+    access: &Access,
+    address: usize,
+    lane: usize,
+) -> bool {
+    let bytes = usize::from(access.bytes);
+    (0..usize::from(access.count)).all(|element| {
+        let at = address + element * bytes;
+        let differing = shared.load(at, bytes) ^ read_element(w, access, element, lane);
+        shared.is_defined(at, bytes) && differing << (64 - 8 * bytes) == 0
+    })
 }
 
 /// Whether an earlier lane of the same store writes the same value to the same place.
