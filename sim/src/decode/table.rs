@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 use super::operands::Operands;
 use super::{
-    build_async, build_control, build_extended, build_float, build_int, build_matrix, build_memory, build_move,
-    build_warp,
+    build_async, build_control, build_extended, build_float, build_int, build_matrix, build_memory,
+    build_move, build_warp,
 };
 use crate::counters::Class;
 use crate::error::SimError;

@@ -197,5 +197,4 @@ pub(crate) fn update_shared(
         shared.store(place, bytes, new(old));
         old
     });
-    }
 }
