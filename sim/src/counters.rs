@@ -36,6 +36,8 @@ pub enum Class {
     Ldmatrix,
     /// `mma.sync`.
     Mma,
+    /// `wgmma` with its fences, commits and waits.
+    Wgmma,
     /// Lane exchange: shuffles, votes, `movmatrix`.
     Shfl,
     /// Barriers and fences.
@@ -50,7 +52,7 @@ pub enum Class {
 
 impl Class {
     /// All classes, in declaration order: `ALL[c as usize] == c`.
-    pub const ALL: [Class; 16] = [
+    pub const ALL: [Class; 17] = [
         Class::Int,
         Class::MovCvt,
         Class::Fp32,
@@ -62,6 +64,7 @@ impl Class {
         Class::CpAsync,
         Class::Ldmatrix,
         Class::Mma,
+        Class::Wgmma,
         Class::Shfl,
         Class::Barrier,
         Class::Branch,
@@ -83,6 +86,7 @@ impl Class {
             Class::CpAsync => "cp_async",
             Class::Ldmatrix => "ldmatrix",
             Class::Mma => "mma",
+            Class::Wgmma => "wgmma",
             Class::Shfl => "shfl",
             Class::Barrier => "barrier",
             Class::Branch => "branch",
@@ -145,7 +149,7 @@ pub struct BufferCounters {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Counters {
     /// Executions by class, indexed by `Class as usize`.
-    pub classes: [ClassCount; 16],
+    pub classes: [ClassCount; 17],
     /// Loads from all global buffers.
     pub global_loads: GlobalTraffic,
     /// Stores to all global buffers.

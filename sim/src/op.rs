@@ -1,6 +1,11 @@
 //! Operations of decoded instructions and the small types they are made of.
 
+mod matrix;
+
 pub(crate) use crate::op_async::*;
+pub(crate) use matrix::{
+    Element, Mma, MmaAccumulator, MmaF64, MmaScales, ScaleSource, Wgmma, WgmmaLeft,
+};
 
 /// Index of a register in its file.
 pub(crate) type Slot = u16;
@@ -348,40 +353,6 @@ pub(crate) enum ReduxOp {
     And,
     Or,
     Xor,
-}
-
-/// Operand format and shape of an `mma.sync`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MmaInput {
-    F16,
-    Bf16,
-    Tf32,
-    /// 8-bit integers; the flags say whether A and B are signed.
-    Int8 {
-        a_signed: bool,
-        b_signed: bool,
-    },
-}
-
-/// Accumulator format of an `mma.sync`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MmaAccumulator {
-    F32,
-    F16,
-    S32 { saturate: bool },
-}
-
-/// An `mma.sync.aligned.m16n8kK`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mma {
-    pub input: MmaInput,
-    pub accumulator: MmaAccumulator,
-    /// K of the shape: 4, 8, 16 or 32.
-    pub k: u8,
-    pub d: [Slot; 4],
-    pub a: [Slot; 4],
-    pub b: [Slot; 2],
-    pub c: [Slot; 4],
 }
 
 /// Participation of a warp in a numbered barrier of the thread block.
@@ -744,6 +715,15 @@ pub(crate) enum Op {
         a: Slot,
     },
     Mma(Mma),
+    MmaF64(MmaF64),
+    Wgmma(Wgmma),
+    /// `wgmma.fence`.
+    WgmmaFence,
+    WgmmaCommit,
+    /// Waits until at most `newest` batches of the warp are pending.
+    WgmmaWait {
+        newest: u32,
+    },
 
     Branch {
         target: u32,

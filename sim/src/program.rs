@@ -22,6 +22,8 @@ pub(crate) struct Instruction {
     /// Undefined sources make the result undefined instead of being reported: a move of a value
     /// that is never used is no defect.
     pub propagates_undefined: bool,
+    /// Uses registers that some `wgmma` uses too.
+    pub touches_wgmma: bool,
     /// Range of [`Program::operands`]: first the registers read, then those written.
     pub operands_start: u32,
     pub reads: u8,

@@ -60,6 +60,7 @@ pub(crate) struct Warp {
     pub live: u32,
     pub status: Status,
     pub copies: crate::exec::async_copy::AsyncCopies,
+    pub wgmma: crate::exec::wgmma::WgmmaState,
     /// Local memory of all lanes, lane after lane.
     pub local: Vec<u8>,
     /// One flag per local byte.
@@ -81,6 +82,7 @@ impl Warp {
             live: 0,
             status: Status::Exited,
             copies: Default::default(),
+            wgmma: crate::exec::wgmma::WgmmaState::new(program),
             local: vec![0; local],
             local_defined: vec![false; local],
         };
@@ -106,6 +108,7 @@ impl Warp {
         self.live = mask;
         self.status = if mask == 0 { Status::Exited } else { Status::Ready };
         self.copies.reset();
+        self.wgmma.reset();
         self.local_defined.fill(false);
     }
 

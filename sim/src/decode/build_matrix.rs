@@ -1,10 +1,10 @@
-//! Rows for the Ampere matrix instructions (PTX ISA 9.7.14).
+//! Rows for the matrix instructions of one warp (PTX ISA 9.7.14).
 
 use super::operands::Operands;
 use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;
 use crate::error::SimError;
-use crate::program::{Mma, MmaAccumulator, MmaInput, Op};
+use crate::program::{Element, Mma, MmaAccumulator, MmaF64, MmaScales, Op, ScaleSource};
 
 const fn row(class: Class, form: &'static str, section: &'static str, build: Builder) -> Row {
     Row { form, class, section, build }
@@ -15,58 +15,130 @@ pub(super) const ROWS: &[Row] = &[
     row(Class::Mma, "mma <sync> <aligned> <m16n8k8|m16n8k16> <row> <col> <f16> <f16> <f16> <f16>", "9.7.14.5.14", mma_float),
     row(Class::Mma, "mma <sync> <aligned> <m16n8k8|m16n8k16> <row> <col> <f32> <bf16> <bf16> <f32>", "9.7.14.5.14", mma_float),
     row(Class::Mma, "mma <sync> <aligned> <m16n8k4|m16n8k8> <row> <col> <f32> <tf32> <tf32> <f32>", "9.7.14.5.14", mma_float),
-    row(Class::Mma, "mma <sync> <aligned> <m16n8k16|m16n8k32> <row> <col> [satfinite] <s32> <u8|s8> <u8|s8> <s32>", "9.7.14.5.14", mma_int),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k16|m16n8k32> <row> <col> <f32> <e4m3|e5m2> <e4m3|e5m2> <f32>", "9.7.14.5.14", mma_float),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k16|m16n8k32> <row> <col> <f16> <e4m3|e5m2> <e4m3|e5m2> <f16>", "9.7.14.5.14", mma_float),
+    row(Class::Mma, "mma <sync> <aligned> <m8n8k16|m16n8k16|m16n8k32> <row> <col> [satfinite] <s32> <u8|s8> <u8|s8> <s32>", "9.7.14.5.14", mma_int),
+    row(Class::Mma, "mma <sync> <aligned> <m8n8k32|m16n8k32|m16n8k64> <row> <col> [satfinite] <s32> <u4|s4> <u4|s4> <s32>", "9.7.14.5.14", mma_int),
+    row(Class::Mma, "mma <sync> <aligned> <m8n8k4|m16n8k4|m16n8k8|m16n8k16> <row> <col> [rn] <f64> <f64> <f64> <f64>", "9.7.14.5.14", mma_f64),
+    row(Class::Mma, "mma <sync> <aligned> <kind::f8f6f4> <m16n8k32> <row> <col> <f32> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f32>", "9.7.14.5.14", mma_kind),
+    row(Class::Mma, "mma <sync> <aligned> <kind::f8f6f4> <m16n8k32> <row> <col> <f16> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f16>", "9.7.14.5.14", mma_kind),
+    row(Class::Mma, "mma <sync> <aligned> <kind::mxf8f6f4> <block_scale> [scale_vec::1X] <m16n8k32> <row> <col> <f32> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
+    row(Class::Mma, "mma <sync> <aligned> <kind::mxf4> <block_scale> [scale_vec::2X] <m16n8k64> <row> <col> <f32> <e2m1> <e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
+    row(Class::Mma, "mma <sync> <aligned> <kind::mxf4nvf4> <block_scale> <scale_vec::2X> <m16n8k64> <row> <col> <f32> <e2m1> <e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
+    row(Class::Mma, "mma <sync> <aligned> <kind::mxf4nvf4> <block_scale> <scale_vec::4X> <m16n8k64> <row> <col> <f32> <e2m1> <e2m1> <f32> <ue4m3>", "9.7.14.5.14", mma_scaled),
     row(Class::Ldmatrix, "ldmatrix <sync> <aligned> <m8n8> <x1|x2|x4> [trans] [shared|shared::cta] <b16>", "9.7.14.5.15", ldmatrix),
     row(Class::Sts, "stmatrix <sync> <aligned> <m8n8> <x1|x2|x4> [trans] [shared|shared::cta] <b16>", "9.7.14.5.16", stmatrix),
     row(Class::Shfl, "movmatrix <sync> <aligned> <m8n8> <trans> <b16>", "9.7.14.5.17", movmatrix),
 ];
 
-/// K of a shape such as `m16n8k16`.
-fn shape_k(modifier: &str) -> u8 {
+/// Rows and K of a shape such as `m16n8k16`.
+fn shape(modifier: &str) -> (u8, u8) {
+    let number = |text: &str| text.parse().unwrap_or(0);
+    let (rows, rest) = modifier.trim_start_matches('m').split_once('n').unwrap_or(("0", ""));
+    (number(rows), rest.split_once('k').map_or(0, |(_, k)| number(k)))
+}
+
+/// Element type by its modifier.
+pub(super) fn element(modifier: &str) -> Element {
     match modifier {
-        "m16n8k4" => 4,
-        "m16n8k8" => 8,
-        "m16n8k16" => 16,
-        _ => 32,
+        "bf16" => Element::Bf16,
+        "tf32" => Element::Tf32,
+        "e4m3" => Element::E4m3,
+        "e5m2" => Element::E5m2,
+        "e3m2" => Element::E3m2,
+        "e2m3" => Element::E2m3,
+        "e2m1" => Element::E2m1,
+        "s8" => Element::S8,
+        "u8" => Element::U8,
+        "s4" => Element::S4,
+        "u4" => Element::U4,
+        _ => Element::F16,
     }
 }
 
+/// Accumulators of floating-point products by their modifier.
+pub(super) fn float_accumulator(modifier: &str) -> MmaAccumulator {
+    if modifier == "f16" {
+        MmaAccumulator::F16
+    } else {
+        MmaAccumulator::F32
+    }
+}
+
+/// Formats and shape of an `mma`.
+struct Kind {
+    a_type: Element,
+    b_type: Element,
+    accumulator: MmaAccumulator,
+    shape: (u8, u8),
+}
+
 fn mma_float(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    let input = match m.get(6) {
-        "bf16" => MmaInput::Bf16,
-        "tf32" => MmaInput::Tf32,
-        _ => MmaInput::F16,
-    };
-    let accumulator = if m.last() == "f16" { MmaAccumulator::F16 } else { MmaAccumulator::F32 };
-    mma(o, input, accumulator, shape_k(m.get(2)))
+    let accumulator = float_accumulator(m.last());
+    let (a_type, b_type) = (element(m.get(6)), element(m.get(7)));
+    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m.get(2)) })
 }
 
 fn mma_int(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    let input = MmaInput::Int8 { a_signed: m.get(7) == "s8", b_signed: m.get(8) == "s8" };
     let accumulator = MmaAccumulator::S32 { saturate: m.has("satfinite") };
-    mma(o, input, accumulator, shape_k(m.get(2)))
+    let (a_type, b_type) = (element(m.get(7)), element(m.get(8)));
+    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m.get(2)) })
 }
 
-fn mma(
-    o: &mut Operands<'_>,
-    input: MmaInput,
-    accumulator: MmaAccumulator,
-    k: u8,
-) -> Result<Op, SimError> {
-    o.expect(4..=4)?;
-    let element_bits = match input {
-        MmaInput::F16 | MmaInput::Bf16 => 16,
-        MmaInput::Tf32 => 32,
-        MmaInput::Int8 { .. } => 8,
+fn mma_kind(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    let accumulator = float_accumulator(m.last());
+    let (a_type, b_type) = (element(m.get(7)), element(m.get(8)));
+    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m.get(3)) })
+}
+
+/// With scales of both operands: `d, a, b, c, scales of a, {byte, thread}, scales of b, {byte, thread}`.
+fn mma_scaled(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    let packed = m.get(2) != "kind::mxf8f6f4";
+    let ty = |modifier: &str| if packed { Element::PackedE2m1 } else { element(modifier) };
+    let (a_type, b_type) = (ty(m.get(9)), ty(m.get(10)));
+    let accumulator = MmaAccumulator::F32;
+    let mut op = mma(o, 8, Kind { a_type, b_type, accumulator, shape: shape(m.get(5)) })?;
+    let per_row = match (m.get(4), packed) {
+        ("scale_vec::4X", _) => 4,
+        (_, true) => 2,
+        (_, false) => 1,
     };
-    // A is 16 x k, B is k x 8, spread over 32 lanes of 32-bit registers.
-    let a_registers = usize::from(k) * element_bits * 16 / 1024;
-    let d_registers = if accumulator == MmaAccumulator::F16 { 2 } else { 4 };
-    let a = o.source_vector::<4>(1, a_registers, 32)?;
-    let b = o.source_vector::<2>(2, a_registers / 2, 32)?;
+    let (a, b) = (scale_source(o, 4)?, scale_source(o, 6)?);
+    if let Op::Mma(mma) = &mut op {
+        mma.scales = Some(MmaScales { per_row, e4m3: m.last() == "ue4m3", a, b });
+    }
+    Ok(op)
+}
+
+fn scale_source(o: &mut Operands<'_>, index: usize) -> Result<ScaleSource, SimError> {
+    let data = o.source(index, 32)?;
+    let [byte, thread] = o.source_vector::<2>(index + 1, 2, 16)?;
+    Ok(ScaleSource { data, byte, thread })
+}
+
+fn mma(o: &mut Operands<'_>, operands: usize, kind: Kind) -> Result<Op, SimError> {
+    o.expect(operands..=operands)?;
+    let Kind { a_type, b_type, accumulator, shape: (rows, k) } = kind;
+    // B is k x 8 over 32 lanes of 32-bit registers; A has as many for every eight rows.
+    let b_registers = usize::from(k) / a_type.per_register() / 4;
+    let halves = usize::from(rows) / 8;
+    let d_registers = accumulator.registers() * halves / 2;
+    let a = o.source_vector::<4>(1, b_registers * halves, 32)?;
+    let b = o.source_vector::<2>(2, b_registers, 32)?;
     let c = o.source_vector::<4>(3, d_registers, 32)?;
     let d = o.destination_vector::<4>(0, d_registers, 32)?;
-    Ok(Op::Mma(Mma { input, accumulator, k, d, a, b, c }))
+    Ok(Op::Mma(Mma { a_type, b_type, accumulator, rows, k, scales: None, d, a, b, c }))
+}
+
+fn mma_f64(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(4..=4)?;
+    let (rows, k) = shape(m.get(2));
+    let (halves, steps) = (usize::from(rows) / 8, usize::from(k) / 4);
+    let a = o.source_vector::<8>(1, halves * steps, 64)?;
+    let b = o.source_vector::<4>(2, steps, 64)?;
+    let c = o.source_vector::<4>(3, 2 * halves, 64)?;
+    let d = o.destination_vector::<4>(0, 2 * halves, 64)?;
+    Ok(Op::MmaF64(MmaF64 { rows, k, d, a, b, c }))
 }
 
 fn matrix_count(m: &Modifiers<'_>) -> u8 {

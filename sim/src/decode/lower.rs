@@ -130,6 +130,7 @@ impl<'a> Lowering<'a> {
             class,
             reconverge: NO_PC,
             propagates_undefined,
+            touches_wgmma: false,
             operands_start: 0,
             reads: read_count,
             writes: write_count,
@@ -158,7 +159,7 @@ impl<'a> Lowering<'a> {
         cfg::set_reconvergence(&mut self.code);
         let layout = self.names.layout;
         let small = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-        Ok(Program {
+        let mut program = Program {
             name: kernel.name.clone(),
             code: self.code,
             operands,
@@ -182,7 +183,9 @@ impl<'a> Lowering<'a> {
             max_cluster_rank: kernel.max_cluster_rank,
             explicit_cluster: kernel.explicit_cluster,
             files: module.files.clone(),
-        })
+        };
+        crate::exec::mark_wgmma_operands(&mut program);
+        Ok(program)
     }
 
     /// Replaces label numbers by program counters. A branch to the end of the body leaves it.
@@ -204,6 +207,7 @@ impl<'a> Lowering<'a> {
             class: crate::counters::Class::Branch,
             reconverge: NO_PC,
             propagates_undefined: false,
+            touches_wgmma: false,
             operands_start: 0,
             reads: 0,
             writes: 0,

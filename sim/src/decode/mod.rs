@@ -13,6 +13,7 @@ mod build_matrix;
 mod build_memory;
 mod build_move;
 mod build_warp;
+mod build_wgmma;
 mod lower;
 mod operands;
 mod scope;

@@ -543,6 +543,14 @@ impl<'n> Operands<'n> {
         }
     }
 
+    /// An integer literal of either sign.
+    pub(super) fn signed_literal(&self, index: usize) -> Result<i128, SimError> {
+        match self.operand(index)? {
+            Operand::Int(value) => Ok(*value),
+            other => self.fail(format!("expected a literal, found {other:?}")),
+        }
+    }
+
     /// Declared width of the register in operand `index`; `None` for anything else.
     pub(super) fn register_bits(&mut self, index: usize) -> Option<u32> {
         match self.syntax.operands.get(index)? {

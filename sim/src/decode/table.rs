@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use super::operands::Operands;
 use super::{
     build_async, build_control, build_extended, build_float, build_int, build_matrix, build_memory,
-    build_move, build_warp,
+    build_move, build_warp, build_wgmma,
 };
 use crate::counters::Class;
 use crate::error::SimError;
@@ -42,6 +42,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         build_memory::ROWS,
         build_warp::ROWS,
         build_matrix::ROWS,
+        build_wgmma::ROWS,
         build_control::ROWS,
         build_async::ROWS,
     ]
@@ -77,6 +78,19 @@ struct Group {
     /// May change places with neighbours of its kind.
     movable: bool,
     alternatives: Vec<&'static str>,
+}
+
+impl Group {
+    /// An alternative with `nN`, such as `m64nNk16`, stands for every number of columns.
+    fn accepts(&self, modifier: &str) -> bool {
+        self.alternatives.iter().any(|alternative| match alternative.split_once('N') {
+            Some((before, after)) if alternative.starts_with('m') => modifier
+                .strip_prefix(before)
+                .and_then(|rest| rest.strip_suffix(after))
+                .is_some_and(|number| number.parse::<u16>().is_ok()),
+            _ => alternative == &modifier,
+        })
+    }
 }
 
 struct Pattern {
@@ -143,7 +157,7 @@ impl Pattern {
             // A fixed group is a run of its own and takes at most one modifier.
             while let Some(modifier) = modifiers.get(at) {
                 let free = |index: &usize| {
-                    groups[first + index].is_empty() && run[*index].alternatives.contains(modifier)
+                    groups[first + index].is_empty() && run[*index].accepts(modifier)
                 };
                 let Some(index) = (0..run.len()).find(free) else { break };
                 groups[first + index] = modifier;
@@ -217,7 +231,7 @@ mod tests {
             let mut spelled = opcode.to_owned();
             for group in groups.iter().filter(|group| group.required) {
                 spelled.push('.');
-                spelled.push_str(group.alternatives[0]);
+                spelled.push_str(&group.alternatives[0].replace("nN", "n8"));
             }
             assert!(find(&spelled).is_ok(), "{spelled} from {}", row.form);
         }

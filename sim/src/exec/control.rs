@@ -66,6 +66,7 @@ pub(crate) fn exit(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
     if w.live == 0 {
         w.stack.clear();
         w.status = Status::Exited;
+        super::wgmma::exit(block, w);
         let agent = block.agent;
         block.cluster.clocks.exit(agent);
     }

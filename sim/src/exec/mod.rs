@@ -16,12 +16,13 @@ mod int;
 pub(crate) mod machine;
 mod matrix;
 mod memory;
+mod minifloat;
 mod numeric;
-mod product;
 pub(crate) mod proxy;
 mod shuffle;
 mod simd;
 pub(crate) mod traffic;
+pub(crate) mod wgmma;
 
 use self::machine::Machine;
 use crate::block::{Block, Place};
@@ -29,6 +30,7 @@ use crate::check::FindingKind;
 use crate::error::SimError;
 use crate::program::{Clock, Instruction, Op};
 use crate::state::{Status, Warp, FULL, LANES};
+pub(crate) use wgmma::mark_operands as mark_wgmma_operands;
 
 /// Runs a warp until it waits, exits or has executed `quantum` instructions.
 pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Result<(), SimError> {
@@ -107,6 +109,9 @@ fn step<M: Machine>(
         return Err(limit_exceeded(block, instruction));
     }
     let defined = check_sources(block, w, instruction, active, mask);
+    if instruction.touches_wgmma && mask != 0 {
+        wgmma::touch(block, w, instruction);
+    }
     match instruction.op {
         Op::Branch { target, uniform } => {
             branch(block, w, instruction, (target, uniform), active, mask);
@@ -384,6 +389,11 @@ fn execute_memory<M: Machine>(
         }
         Op::Movmatrix { d, a } => matrix::movmatrix(block, w, d, a, mask),
         Op::Mma(mma) => matrix::mma(m, block, w, &mma, mask),
+        Op::MmaF64(mma) => matrix::mma_f64(block, w, &mma, mask),
+        Op::Wgmma(product) => wgmma::issue(m, block, w, instruction, &product, mask),
+        Op::WgmmaFence => wgmma::fence(w),
+        Op::WgmmaCommit => wgmma::commit(w),
+        Op::WgmmaWait { newest } => wgmma::wait(block, w, newest),
         Op::Barrier(barrier) => control::barrier(block, w, &barrier, mask),
         Op::WarpBarrier { members } => control::warp_barrier(block, w, members, mask),
         _ => {}

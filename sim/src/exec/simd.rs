@@ -1,8 +1,8 @@
 //! Lane loops of the half formats, over all 64 halves of a register at once.
 
 use super::machine::Machine;
+use super::matrix::four_lanes;
 use super::numeric::{bf16_to_f32, fma_bf16, fma_f16};
-use super::product::four_lanes;
 use crate::program::Float2;
 use crate::state::{each_lane, Lanes32, LANES};
 

@@ -1,20 +1,16 @@
-//! `ldmatrix`, `stmatrix`, `movmatrix` and `mma.sync` (PTX ISA 9.7.14).
-//!
-//! Lane decomposition of all fragments: g = lane / 4 is a row (or column), t = lane % 4 a pair of
-//! neighbouring elements.
+//! `ldmatrix`, `stmatrix` and `movmatrix` (PTX ISA 9.7.14.5.15 to 17): 8x8 matrices of 16-bit
+//! elements between shared memory and registers.
 
-use super::machine::Machine;
-use super::memory::{
-    addresses, check_shared, check_shared_read, check_shared_write, narrow, require_full_warp,
-    Direction,
-};
-use super::product::{self, Packing};
-use super::traffic::part_wavefronts;
 use crate::address;
 use crate::block::Block;
 use crate::counters::SharedTraffic;
-use crate::program::{Address, Mma, MmaAccumulator, MmaInput, Slot};
-use crate::state::{each_lane, lanes, Lanes32, Lanes64, Warp, FULL, LANES};
+use crate::exec::memory::{
+    addresses, check_shared, check_shared_read, check_shared_write, narrow, require_full_warp,
+    Direction,
+};
+use crate::exec::traffic::part_wavefronts;
+use crate::program::{Address, Slot};
+use crate::state::{each_lane, Lanes32, Lanes64, Warp, FULL, LANES};
 
 /// Row addresses of `count` matrices; generic addresses are taken as shared.
 fn row_addresses(w: &Warp, address: Address) -> Lanes64 {
@@ -143,82 +139,6 @@ pub(crate) fn movmatrix(block: &mut Block<'_>, w: &mut Warp, d: Slot, a: Slot, m
     require_full_warp(block, mask, "movmatrix");
     let out = fragment_of(&words_of(w.get32(a), false), true);
     w.set32(d, mask, &out);
-}
-
-#[inline(always)]
-pub(crate) fn mma<M: Machine>(m: M, block: &mut Block<'_>, w: &mut Warp, op: &Mma, mask: u32) {
-    require_full_warp(block, mask, "mma.sync");
-    let packing = match op.input {
-        MmaInput::F16 => Packing::F16,
-        MmaInput::Bf16 => Packing::Bf16,
-        MmaInput::Tf32 => Packing::Tf32,
-        MmaInput::Int8 { a_signed, b_signed } => {
-            return mma_int8(w, op, [a_signed, b_signed], mask);
-        }
-    };
-    let operands = product::Operands {
-        packing,
-        slices: usize::from(op.k) / packing.slice(),
-        a: op.a.map(|slot| w.get32(slot)),
-        b: op.b.map(|slot| w.get32(slot)),
-    };
-    if op.accumulator == MmaAccumulator::F16 {
-        let mut sums = product::gather_f16(m, [w.get32(op.c[0]), w.get32(op.c[1])]);
-        product::accumulate(m, &operands, &mut sums);
-        let out = product::scatter_f16(m, &sums);
-        for (&slot, values) in op.d.iter().zip(&out) {
-            w.set32(slot, mask, values);
-        }
-    } else {
-        let mut sums = product::gather_f32(op.c.map(|slot| w.get32(slot)));
-        product::accumulate(m, &operands, &mut sums);
-        let out = product::scatter_f32(&sums);
-        for (&slot, values) in op.d.iter().zip(&out) {
-            w.set32(slot, mask, values);
-        }
-    }
-}
-
-fn byte(word: u32, index: usize, signed: bool) -> i64 {
-    let byte = (word >> (8 * index)) as u8;
-    if signed {
-        i64::from(byte as i8)
-    } else {
-        i64::from(byte)
-    }
-}
-
-/// Dot product of the four bytes of two words.
-fn dot4(a: u32, b: u32, signs: [bool; 2]) -> i64 {
-    (0..4).map(|i| byte(a, i, signs[0]) * byte(b, i, signs[1])).sum()
-}
-
-/// s32 accumulation wraps, or saturates at the end with `.satfinite`.
-fn mma_int8(w: &mut Warp, m: &Mma, signs: [bool; 2], mask: u32) {
-    let saturate = m.accumulator == MmaAccumulator::S32 { saturate: true };
-    let halves = usize::from(m.k) / 16;
-    let mut out = [[0u32; LANES]; 4];
-    for lane in lanes(FULL) {
-        let (g, t) = (lane / 4, lane % 4);
-        for (register, values) in out.iter_mut().enumerate() {
-            let (row_half, column) = (register / 2, 2 * t + register % 2);
-            let mut sum = i64::from(w.get32(m.c[register])[lane] as i32);
-            for half in 0..halves {
-                for quarter in 0..4 {
-                    let a = w.get32(m.a[2 * half + row_half])[4 * g + quarter];
-                    let b = w.get32(m.b[half])[4 * column + quarter];
-                    sum += dot4(a, b, signs);
-                }
-            }
-            if saturate {
-                sum = sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-            }
-            values[lane] = sum as u32;
-        }
-    }
-    for (&slot, values) in m.d.iter().zip(&out) {
-        w.set32(slot, mask, values);
-    }
 }
 
 #[cfg(test)]

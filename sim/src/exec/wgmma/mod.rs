@@ -1,0 +1,132 @@
+//! `wgmma.mma_async` (PTX ISA 9.7.15): products of a warpgroup with operands in shared memory.
+//!
+//! Each of the four warps computes its own sixteen rows when it issues the instruction, eight
+//! columns at a time like an `mma.sync`. That the result is not there before the wait is kept as a
+//! rule about registers ([`registers`]), that the operands are read until then as marks on shared
+//! memory ([`operand`]).
+
+mod descriptor;
+mod operand;
+mod registers;
+
+use operand::{Operand, Pair};
+
+use crate::block::{Block, Place};
+use crate::check::FindingKind;
+use crate::counters::SharedTraffic;
+use crate::exec::machine::Machine;
+use crate::exec::matrix::{accumulate, Accumulators, Operands};
+use crate::exec::memory::require_full_warp;
+use crate::exec::proxy;
+use crate::program::{Element, Instruction, Slot, Wgmma, WgmmaLeft};
+use crate::state::{Lanes32, Warp, FULL};
+pub(crate) use registers::{commit, exit, fence, mark_operands, touch, wait, WgmmaState};
+
+/// Warps of a warpgroup.
+const WARPS: usize = 4;
+
+/// Executes one warp's part of a `wgmma.mma_async`.
+#[inline(always)]
+pub(crate) fn issue<M: Machine>(
+    m: M,
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    op: &Wgmma,
+    mask: u32,
+) {
+    require_full_warp(block, mask, "wgmma.mma_async");
+    registers::issue(block, w, instruction, op);
+    let mut pieces = Vec::new();
+    let a = left(block, w, op, mask, &mut pieces);
+    let b = Operand::new(block, w, op.b, op.b_transposed, mask);
+    count_traffic(block, w, u64::from(op.n));
+    let keep = keeps_accumulators(block, w, op, mask);
+    let first = instruction.operands_start as usize + usize::from(instruction.reads);
+    let registers = &block.context.program.operands[first..];
+    let accumulators = Accumulators { format: op.accumulator };
+    let count = op.accumulator.registers();
+    let mut slots: [Slot; 4] = [0; 4];
+    for (group, indices) in registers.chunks_exact(count).take(usize::from(op.n) / 8).enumerate() {
+        // A register of the 32-bit file has its slot as definedness index.
+        slots.iter_mut().zip(indices).for_each(|(slot, &index)| *slot = index as Slot);
+        let slots = &slots[..count];
+        let old = keep.then_some(slots);
+        check_defined(block, w, old);
+        let columns = b.load(block, group, &mut pieces);
+        let operands = Operands {
+            a_type: op.a_type,
+            b_type: op.b_type,
+            a: [&a[0][0], &a[1][0], &a[0][1], &a[1][1]],
+            b: &columns,
+            scales: None,
+        };
+        let mut sums = accumulators.load(m, w, old);
+        accumulate(m, &operands, &mut sums);
+        accumulators.store(m, w, mask, (slots, old), &sums);
+    }
+    let ticket = proxy::begin_read(block, operand::ranges(pieces), "wgmma load");
+    w.wgmma.reads(ticket);
+}
+
+/// A's sixteen rows: registers of rows 0 to 7 and of rows 8 to 15.
+fn left(
+    block: &mut Block<'_>,
+    w: &Warp,
+    op: &Wgmma,
+    mask: u32,
+    pieces: &mut Vec<u32>,
+) -> [Pair; 2] {
+    let mut rows = match op.a {
+        WgmmaLeft::Registers([a, b, c, d]) => {
+            [[a, c], [b, d]].map(|slots| slots.map(|slot| *w.get32(slot)))
+        }
+        WgmmaLeft::Shared { descriptor, transposed } => {
+            let operand = Operand::new(block, w, descriptor, transposed, mask);
+            count_traffic(block, w, 64);
+            let warp = w.index as usize % WARPS;
+            [2 * warp, 2 * warp + 1].map(|group| operand.load(block, group, pieces))
+        }
+    };
+    if op.negate_a != op.negate_b {
+        rows.iter_mut().flatten().for_each(|register| negate(op.a_type, register));
+    }
+    rows
+}
+
+/// Flips the signs of floating-point elements.
+fn negate(ty: Element, register: &mut Lanes32) {
+    let signs = match ty.bits() {
+        32 => 0x8000_0000,
+        16 => 0x8000_8000,
+        _ => 0x8080_8080,
+    };
+    register.iter_mut().for_each(|word| *word ^= signs);
+}
+
+fn check_defined(block: &mut Block<'_>, w: &Warp, old: Option<&[Slot]>) {
+    let undefined = |slots: &[Slot]| slots.iter().any(|&s| w.defined[usize::from(s)] != FULL);
+    if old.is_some_and(undefined) && block.checks() {
+        let message = "wgmma adds to an accumulator that was not written".to_owned();
+        block.report(FindingKind::UninitialisedRegister, Place::default(), message);
+    }
+}
+
+/// `scale-d`, which must be the same in all lanes.
+fn keeps_accumulators(block: &mut Block<'_>, w: &Warp, op: &Wgmma, mask: u32) -> bool {
+    let scale = w.predicate(op.scale_d) & mask;
+    if scale != 0 && scale != mask {
+        let message = format!("scale-d of wgmma is true in lanes {scale:#010x} only");
+        block.report(FindingKind::InvalidOperand, Place::default(), message);
+    }
+    scale != 0
+}
+
+/// An operand is fetched once for all four warps: 32 bytes a row, 128 a wavefront.
+fn count_traffic(block: &mut Block<'_>, w: &Warp, rows: u64) {
+    if w.index as usize % WARPS == 0 {
+        let wavefronts = rows / 4;
+        let traffic = SharedTraffic { requests: 1, wavefronts, ideal_wavefronts: wavefronts };
+        block.counters().shared.add(traffic);
+    }
+}
