@@ -161,8 +161,8 @@ impl Case {
         let mut random = Random::new(seed);
         let mut operand = |format: Format, rows: usize, layout: Layout| {
             let steps = match layout {
-                Layout::KMajor(width) => width.max(64) / 32,
-                Layout::MnMajor(_) => 2,
+                Layout::KMajor(16) | Layout::MnMajor(_) => 2,
+                Layout::KMajor(width) => width / 32,
             };
             let count = rows * format.k() * steps;
             let unsigned = format.name == "u8";
@@ -306,7 +306,7 @@ fn kernel(case: &Case, descriptors: [u64; 2], body: &str) -> String {
          shl.b32 %r2, %r1, 4; cvt.u64.u32 %rd7, %r2; add.s64 %rd7, %rd1, %rd7;\n\
          COPY: ld.global.v4.u32 {{%r3, %r4, %r5, %r6}}, [%rd7]; st.shared.v4.u32 [%r2], {{%r3, %r4, %r5, %r6}};\n\
          add.s32 %r2, %r2, 2048; add.s64 %rd7, %rd7, 2048; setp.lt.u32 %p2, %r2, {SHARED}; @%p2 bra COPY;\n\
-         bar.sync 0;\n\
+         fence.proxy.async.shared::cta; bar.sync 0;\n\
          {load}{fragments}mov.u64 %rd10, {}; mov.u64 %rd11, {}; setp.eq.u32 %p1, {}, 1;\n{body}\n{store}ret;\n}}\n",
         descriptors[0], descriptors[1], u32::from(case.keep),
     )
