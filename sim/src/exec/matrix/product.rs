@@ -18,7 +18,7 @@ pub(crate) struct Operands<'a> {
     /// Two registers per register of B: rows 0 to 7, rows 8 to 15.
     pub a: [&'a Lanes32; 4],
     /// One or two registers.
-    pub b: &'a [Lanes32],
+    pub b: &'a [&'a Lanes32],
     /// Factors of 16, 32 or 64 consecutive elements of each row and column.
     pub scales: Option<&'a Scales>,
 }
@@ -76,7 +76,7 @@ fn accumulate_as<M: Machine>(
         for i in 0..8 {
             // Even columns first, as in the sums.
             let column = 2 * (i % 4) + i / 4;
-            columns[i] = unpack(m, b_type, four_lanes(&o.b[register], column), part);
+            columns[i] = unpack(m, b_type, four_lanes(o.b[register], column), part);
             if let Some(scales) = o.scales {
                 scale(&mut columns[i], scales.b[column][slice / scales.slices]);
             }

@@ -58,7 +58,7 @@ pub(crate) fn issue<M: Machine>(
             a_type: op.a_type,
             b_type: op.b_type,
             a: [&a[0][0], &a[1][0], &a[0][1], &a[1][1]],
-            b: &columns,
+            b: &[&columns[0], &columns[1]],
             scales: None,
         };
         let mut sums = accumulators.load(m, w, old);
