@@ -21,7 +21,7 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 pub const MAGIC: [u8; 4] = *b"QTUN";
 
 /// Version of the record layouts; raise it whenever a stored struct changes in any way.
-pub const SCHEMA_VERSION: u16 = 1;
+pub const SCHEMA_VERSION: u16 = 2;
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 44;
@@ -47,6 +47,12 @@ pub enum Kind {
     Damaged = 4,
     /// Digests of the store's files, written at a clean close.
     Seal = 5,
+    /// First record of an export: what is in it.
+    Export = 6,
+    /// A piece of a blob in an export.
+    Chunk = 7,
+    /// Last record of an export: the digest of all before it.
+    End = 8,
 }
 
 /// Why bytes are not a record. All but [`CodecError::TooLarge`] while encoding mean that the bytes
@@ -113,8 +119,7 @@ pub(crate) fn encode_versioned<T: Serialize>(
     version: u16,
     value: &T,
 ) -> Result<Vec<u8>, CodecError> {
-    let payload = bincode::serde::encode_to_vec(value, configuration())
-        .map_err(|e| CodecError::Decode(e.to_string()))?;
+    let payload = payload(value)?;
     let length = u32::try_from(payload.len())
         .ok()
         .filter(|_| payload.len() <= MAX_PAYLOAD_BYTES)
@@ -129,6 +134,15 @@ pub(crate) fn encode_versioned<T: Serialize>(
     record.extend_from_slice(&checksum);
     record.extend_from_slice(&payload);
     Ok(record)
+}
+
+/// `value` without a header: what digests of values are taken of.
+///
+/// # Errors
+/// [`CodecError::Decode`] if serde refuses the value.
+pub(crate) fn payload<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    bincode::serde::encode_to_vec(value, configuration())
+        .map_err(|e| CodecError::Decode(e.to_string()))
 }
 
 /// The value in `record`, which must be the whole record and nothing more.
@@ -146,32 +160,41 @@ pub fn decode<T: DeserializeOwned>(kind: Kind, record: &[u8]) -> Result<T, Codec
     Ok(value)
 }
 
-/// The payload of `record` after all header checks.
-fn checked_payload(kind: Kind, record: &[u8]) -> Result<&[u8], CodecError> {
-    if record.len() < HEADER_BYTES {
-        return Err(CodecError::Truncated { found: record.len(), expected: HEADER_BYTES });
-    }
-    let (header, payload) = record.split_at(HEADER_BYTES);
-    let (fields, stored_checksum) = header.split_at(CHECKED_HEADER_BYTES);
-    if fields[..4] != MAGIC {
+/// Kind and payload length that a header announces, for readers of streams. Neither is to be
+/// believed before [`decode`] has seen the record.
+///
+/// # Errors
+/// [`CodecError::WrongMagic`], [`CodecError::ForeignVersion`], [`CodecError::TooLarge`].
+pub(crate) fn announced(header: &[u8; HEADER_BYTES]) -> Result<(u8, usize), CodecError> {
+    if header[..4] != MAGIC {
         return Err(CodecError::WrongMagic);
     }
-    let version = u16::from_le_bytes([fields[4], fields[5]]);
+    let version = u16::from_le_bytes([header[4], header[5]]);
     if version != SCHEMA_VERSION {
         return Err(CodecError::ForeignVersion { found: version, expected: SCHEMA_VERSION });
     }
-    let length = u32::from_le_bytes([fields[8], fields[9], fields[10], fields[11]]) as usize;
+    let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
     if length > MAX_PAYLOAD_BYTES {
         return Err(CodecError::TooLarge { bytes: length });
     }
+    Ok((header[6], length))
+}
+
+/// The payload of `record` after all header checks.
+fn checked_payload(kind: Kind, record: &[u8]) -> Result<&[u8], CodecError> {
+    let Some((header, payload)) = record.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(CodecError::Truncated { found: record.len(), expected: HEADER_BYTES });
+    };
+    let (found, length) = announced(header)?;
+    let (fields, stored_checksum) = header.split_at(CHECKED_HEADER_BYTES);
     if payload.len() != length {
         return Err(CodecError::Truncated { found: record.len(), expected: HEADER_BYTES + length });
     }
     if checksum(fields, payload) != stored_checksum {
         return Err(CodecError::Checksum);
     }
-    if fields[6] != kind as u8 {
-        return Err(CodecError::WrongKind { found: fields[6], expected: kind as u8 });
+    if found != kind as u8 {
+        return Err(CodecError::WrongKind { found, expected: kind as u8 });
     }
     Ok(payload)
 }

@@ -108,6 +108,12 @@ pub enum CacheError {
     /// An event cannot be written as JSON: a fault of the caller.
     #[error("trial event cannot be logged: {0}")]
     BadEvent(String),
+    /// An export cannot be read or written.
+    #[error("cache export: {0}; check the file and the free space")]
+    ExportIo(io::Error),
+    /// A file is not a whole export that this qtune reads; nothing of it was taken.
+    #[error("not a sound cache export: {0}; export it again")]
+    BadExport(String),
     /// No folder to use was named or found.
     #[error("no cache folder: set QTUNE_CACHE, or HOME")]
     NoFolder,

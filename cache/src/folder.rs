@@ -5,6 +5,7 @@
 //! DIR/winners/        the sled database
 //! DIR/winners.seal    digests of its files, present only between a clean close and the next open
 //! DIR/winners.lock    held by the process that has it open; holds that process's id
+//! DIR/winners.compacting, DIR/winners.outgoing   while a database is compacted, see `compact.rs`
 //! DIR/winners.damaged-SECONDS-PID/       databases set aside
 //! DIR/winners.foreign-vN-SECONDS-PID/
 //! ```
@@ -16,11 +17,11 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs2::FileExt;
 
 use crate::error::CacheError;
-use crate::store::unix_seconds;
 
 /// Longest lock note that is read: a process id.
 const LOCK_NOTE_BYTES_MAX: u64 = 16;
@@ -81,18 +82,67 @@ impl Place {
         Self { dir: dir.to_path_buf(), store: dir.join("winners"), seal: dir.join("winners.seal") }
     }
 
-    /// Makes the folders that are missing, private to this user.
+    /// Makes the cache folder if it is missing, private to this user.
     pub fn prepare(&self) -> Result<(), CacheError> {
-        create_private(&self.dir).map_err(CacheError::folder(&self.dir, "create"))?;
-        self.prepare_store()
+        create_private(&self.dir).map_err(CacheError::folder(&self.dir, "create"))
     }
 
     /// Makes the database's folder and refuses one that other users can write: a cubin is native
     /// code with access to the whole GPU memory of the process that loads it.
-    fn prepare_store(&self) -> Result<(), CacheError> {
+    pub fn prepare_store(&self) -> Result<(), CacheError> {
         create_private(&self.store).map_err(CacheError::folder(&self.dir, "create a folder in"))?;
         sync_folder(&self.dir).map_err(CacheError::folder(&self.dir, "sync"))?;
         self.check_exposure()
+    }
+
+    /// The database that is being written to take this one's place.
+    pub fn compacting(&self) -> PathBuf {
+        self.dir.join("winners.compacting")
+    }
+
+    /// The database that has given way.
+    fn outgoing(&self) -> PathBuf {
+        self.dir.join("winners.outgoing")
+    }
+
+    /// An empty folder for a compacted database.
+    pub fn make_compacting(&self) -> Result<PathBuf, CacheError> {
+        let folder = self.compacting();
+        self.remove(&folder)?;
+        create_private(&folder).map_err(CacheError::folder(&self.dir, "create a folder in"))?;
+        Ok(folder)
+    }
+
+    /// Lets the compacted database take the place of the other, which is closed and unsealed.
+    pub fn swap(&self) -> Result<(), CacheError> {
+        let outgoing = self.outgoing();
+        let renamed = fs::rename(&self.store, &outgoing)
+            .and_then(|()| fs::rename(self.compacting(), &self.store))
+            .and_then(|()| sync_folder(&self.dir));
+        renamed.map_err(CacheError::folder(&self.dir, "rename the databases in"))?;
+        self.remove(&outgoing)
+    }
+
+    /// Finishes or undoes what a process that compacted the database left when it was killed.
+    /// Called under the lock.
+    pub fn recover(&self) -> Result<(), CacheError> {
+        let outgoing = self.outgoing();
+        if outgoing.exists() && !self.store.exists() {
+            let undone = fs::rename(&outgoing, &self.store).and_then(|()| sync_folder(&self.dir));
+            undone.map_err(CacheError::folder(&self.dir, "rename the database in"))?;
+        }
+        self.remove(&outgoing)?;
+        self.remove(&self.compacting())
+    }
+
+    /// Removes a folder that qtune made, if it is there.
+    fn remove(&self, folder: &Path) -> Result<(), CacheError> {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(CacheError::folder(&self.dir, "remove an old database from")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     #[cfg(unix)]
@@ -155,8 +205,19 @@ impl Place {
     }
 }
 
+/// Whether the cache folder `dir` holds a store, also one whose compaction was cut short.
+pub fn holds_store(dir: &Path) -> bool {
+    let place = Place::new(dir);
+    place.store.is_dir() || place.outgoing().is_dir()
+}
+
+/// Seconds since 1970; 0 on a machine whose clock is before that.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
 /// Creates `dir` and its parents, mode 0700 where that means something.
-fn create_private(dir: &Path) -> io::Result<()> {
+pub(crate) fn create_private(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -235,6 +296,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path());
         place.prepare().unwrap();
+        place.prepare_store().unwrap();
         let reason = || SetAsideReason::Damaged("test".into());
         fs::write(place.store.join("db"), "one").unwrap();
         let one = place.set_aside(reason()).unwrap();
@@ -250,6 +312,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path());
         place.prepare().unwrap();
+        place.prepare_store().unwrap();
         let held = FolderLock::acquire(&place).unwrap();
         match FolderLock::acquire(&place).unwrap_err() {
             CacheError::Locked { holder, .. } => assert_eq!(holder, Some(std::process::id())),
@@ -266,8 +329,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path());
         place.prepare().unwrap();
+        place.prepare_store().unwrap();
         fs::set_permissions(&place.store, fs::Permissions::from_mode(0o722)).unwrap();
-        let message = place.prepare().unwrap_err().to_string();
+        let message = place.prepare_store().unwrap_err().to_string();
         assert!(message.contains("0722") && message.contains("chmod go-w"), "{message}");
     }
 }

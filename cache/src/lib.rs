@@ -4,6 +4,8 @@
 //! - [`record`]: what is remembered ([`WinnerKey`], [`Winner`], [`Kernel`], [`Poisoned`]);
 //! - [`store`]: the [`Store`] trait, with [`SledStore`] on disk and [`MemoryStore`] in memory;
 //! - [`codec`]: the one place that turns records into bytes and back;
+//! - [`merge()`]: what several machines found, in one store; [`export()`] and [`import()`]: one
+//!   portable file of it;
 //! - [`trial_log`]: one JSON object per line, a launch on disk before it happens.
 //!
 //! Losing the cache costs time, never correctness: whatever does not pass its checks is set aside,
@@ -25,28 +27,38 @@
 
 mod blob;
 pub mod codec;
+mod compact;
+mod contribution;
 mod engine;
 mod error;
+mod export;
 mod folder;
 mod memory;
+mod merge;
 mod paths;
 pub mod record;
+mod record_store;
 mod seal;
 mod sled_engine;
 mod sled_guard;
 mod sled_store;
+mod snapshot;
 pub mod store;
 pub mod trial_log;
 
 pub use blob::Digest;
 pub use codec::CodecError;
+pub use compact::CompactReport;
 pub use error::CacheError;
-pub use folder::{SetAside, SetAsideReason};
+pub use export::{export, import, ExportSummary, EXPORT_BYTES_MAX};
+pub use folder::{holds_store, SetAside, SetAsideReason};
 pub use memory::MemoryStore;
+pub use merge::{merge, Conflict, MergeReport};
 pub use paths::{default_dir, trials_dir};
 pub use record::{
     Beaten, BlobRefs, Counts, Evidence, Kernel, Poisoned, Provenance, Verification, Winner,
     WinnerKey, WinnerRecord,
 };
+pub use record_store::RecordStore;
 pub use sled_store::{OpenReport, SledStore};
 pub use store::{DamagedRecord, LookupStats, Store, VerifyReport};

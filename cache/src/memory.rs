@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::engine::{Engine, Row, Table, Write};
 use crate::error::CacheError;
-use crate::store::RecordStore;
+use crate::record_store::RecordStore;
 
 /// A store in memory, with the same records, checks and counters as [`crate::SledStore`].
 pub type MemoryStore = RecordStore<MemoryEngine>;

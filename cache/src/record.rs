@@ -125,6 +125,8 @@ pub struct Beaten {
 pub struct Provenance {
     /// Name of the machine.
     pub host: String,
+    /// The device that verified and timed it, in words.
+    pub device: String,
     /// Seconds since 1970.
     pub created_unix_seconds: u64,
     /// Version of qtune.
@@ -144,6 +146,8 @@ pub struct Winner {
     pub evidence: Evidence,
     /// Time of one launch in microseconds.
     pub time_us: f64,
+    /// The samples that `time_us` is the median of, in the order taken; empty for a model's time.
+    pub samples_us: Vec<f64>,
     /// Share of the roof reached, 0 to 1.
     pub roof_share: f64,
     /// Whether the full check passed; a winner is stored only if it did.

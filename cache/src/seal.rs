@@ -135,6 +135,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path());
         place.prepare().unwrap();
+        place.prepare_store().unwrap();
         fs::create_dir(place.store.join("blobs")).unwrap();
         fs::write(place.store.join("db"), b"log").unwrap();
         fs::write(place.store.join("blobs").join("7"), b"blob").unwrap();

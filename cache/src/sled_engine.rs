@@ -20,6 +20,8 @@ pub struct SledEngine {
     state: Mutex<State>,
     /// Held until the database is closed and sealed.
     _lock: FolderLock,
+    /// The folder itself, where the database is a private copy: removed after all else.
+    _copy: Option<tempfile::TempDir>,
 }
 
 /// The database and what happened to it.
@@ -44,7 +46,27 @@ impl SledEngine {
             before_failure: HashMap::new(),
             set_asides: Vec::new(),
         };
-        Self { place, state: Mutex::new(state), _lock: lock }
+        Self { place, state: Mutex::new(state), _lock: lock, _copy: None }
+    }
+
+    /// The same, in a folder that is removed with it.
+    pub(crate) fn keeping(mut self, folder: tempfile::TempDir) -> Self {
+        self._copy = Some(folder);
+        self
+    }
+
+    /// Where the database is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Closes the database and lets the compacted one, which lies ready, take its place.
+    pub(crate) fn give_way(self) -> Result<(), CacheError> {
+        let opened = self.state().opened.take().ok_or_else(|| self.lost())?;
+        opened.close().map_err(|fault| cache_error(&self.place, "close the database in", fault))?;
+        self.place.swap()?;
+        // Without its seal the next opening goes through sled's recovery, and finds all of it.
+        seal::write(&self.place).map_err(CacheError::folder(&self.place.dir, "seal"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,6 +215,7 @@ mod tests {
     fn engine(dir: &std::path::Path) -> SledEngine {
         let place = Place::new(dir);
         place.prepare().unwrap();
+        place.prepare_store().unwrap();
         let lock = FolderLock::acquire(&place).unwrap();
         let opened = open_fresh(&place).unwrap();
         SledEngine::new(place, opened, lock)

@@ -109,13 +109,23 @@ impl Opened {
         bounded(move || this.write_and_sync(writes))
     }
 
-    fn write_and_sync(&self, writes: Vec<Write>) -> sled::Result<()> {
+    /// Applies `writes` in order; durable only after a later commit.
+    pub fn write(&self, writes: Vec<Write>) -> Result<(), Fault> {
+        guarded(|| self.apply(writes))
+    }
+
+    fn apply(&self, writes: Vec<Write>) -> sled::Result<()> {
         for Write { table, key, value } in writes {
             match value {
                 Some(value) => self.tree(table).insert(key, value)?,
                 None => self.tree(table).remove(key)?,
             };
         }
+        Ok(())
+    }
+
+    fn write_and_sync(&self, writes: Vec<Write>) -> sled::Result<()> {
+        self.apply(writes)?;
         self.db.flush()?;
         // Opened anew because sled does not hand out its own handle; a sync covers the file, not
         // the handle.

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, CodecError, Kind};
 use crate::engine::{Table, Write};
 use crate::error::CacheError;
-use crate::folder::{FolderLock, Place, SetAside, SetAsideReason};
+use crate::folder::{unix_seconds, FolderLock, Place, SetAside, SetAsideReason};
+use crate::record_store::RecordStore;
 use crate::seal::{self, Condition};
 use crate::sled_engine::{cache_error, SledEngine};
 use crate::sled_guard::{Fault, Opened};
-use crate::store::{unix_seconds, RecordStore};
 
 /// The store in a cache folder. One process at a time has it open; dropping it closes it.
 pub type SledStore = RecordStore<SledEngine>;
@@ -54,6 +54,8 @@ impl SledStore {
         let place = Place::new(dir);
         place.prepare()?;
         let lock = FolderLock::acquire(&place)?;
+        place.recover()?;
+        place.prepare_store()?;
 
         let condition = seal::examine(&place)?;
         let mut report = OpenReport {
@@ -78,6 +80,13 @@ impl SledStore {
         };
         report.winners = winners;
         Ok((RecordStore::over(SledEngine::new(place, opened, lock)), report))
+    }
+}
+
+impl SledStore {
+    /// The same store, in a folder that is removed with it.
+    pub(crate) fn keeping(self, folder: tempfile::TempDir) -> Self {
+        RecordStore::over(self.into_engine().keeping(folder))
     }
 }
 
@@ -156,19 +165,14 @@ fn check_contents(opened: &Opened) -> Result<usize, Problem> {
 }
 
 /// Writes the meta record of a new database.
-fn write_meta(opened: &Opened) -> Result<(), Problem> {
+pub(crate) fn write_meta(opened: &Opened) -> Result<(), Fault> {
     let meta = Meta {
         created_unix_seconds: unix_seconds(),
         qtune_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     let value = codec::encode(Kind::Meta, &meta)
         .map_err(|error| Fault::Io(std::io::Error::other(error)))?;
-    opened.commit(vec![Write {
-        table: Table::Meta,
-        key: META_KEY.to_vec(),
-        value: Some(value),
-    }])?;
-    Ok(())
+    opened.commit(vec![Write { table: Table::Meta, key: META_KEY.to_vec(), value: Some(value) }])
 }
 
 #[cfg(test)]
@@ -190,14 +194,14 @@ mod tests {
     fn a_store_of_another_version_is_set_aside_under_its_version() {
         let dir = tempfile::tempdir().unwrap();
         drop(SledStore::open(dir.path()).unwrap());
-        let foreign = codec::encode_versioned(Kind::Meta, 2, &"whatever").unwrap();
+        let foreign = codec::encode_versioned(Kind::Meta, 7, &"whatever").unwrap();
         put_raw(dir.path(), Table::Meta, META_KEY, foreign);
 
         let (store, report) = SledStore::open(dir.path()).unwrap();
         let aside = report.set_aside.unwrap();
-        assert_eq!(aside.reason, SetAsideReason::ForeignVersion(2));
+        assert_eq!(aside.reason, SetAsideReason::ForeignVersion(7));
         let name = aside.to.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(name.starts_with("winners.foreign-v2-"), "{name}");
+        assert!(name.starts_with("winners.foreign-v7-"), "{name}");
         assert!(store.winners().unwrap().is_empty());
         drop(store);
         assert!(SledStore::open(dir.path()).unwrap().1.set_aside.is_none());
@@ -216,7 +220,9 @@ mod tests {
     #[test]
     fn winners_without_a_meta_record_are_not_believed() {
         let dir = tempfile::tempdir().unwrap();
-        Place::new(dir.path()).prepare().unwrap();
+        let place = Place::new(dir.path());
+        place.prepare().unwrap();
+        place.prepare_store().unwrap();
         put_raw(dir.path(), Table::Winners, b"p\0a\0f", b"winner".to_vec());
         let (_store, report) = SledStore::open(dir.path()).unwrap();
         assert!(report.set_aside.unwrap().reason.to_string().contains("no meta record"));

@@ -35,17 +35,26 @@ fn any_winner() -> impl Strategy<Value = Winner> {
     });
     let verification =
         (vec(any::<u64>(), 0..5), text()).prop_map(|(seeds, cases)| Verification { seeds, cases });
-    let provenance = (text(), any::<u64>(), text(), text()).prop_map(|(host, t, q, c)| {
-        Provenance { host, created_unix_seconds: t, qtune_version: q, compiler_version: c }
-    });
+    let provenance =
+        (text(), text(), any::<u64>(), text(), text()).prop_map(|(host, device, t, q, c)| {
+            Provenance {
+                host,
+                device,
+                created_unix_seconds: t,
+                qtune_version: q,
+                compiler_version: c,
+            }
+        });
     let head = (text(), text(), any::<bool>(), number(), number(), 0.0..=1.0f64);
-    let lists = (vec((text(), number()), 0..6), vec(beaten, 0..6), vec(text(), 0..6));
+    let lists =
+        (vec((text(), number()), 0..6), vec(beaten, 0..6), vec(text(), 0..6), vec(number(), 0..6));
     (head, verification, counts, lists, provenance).prop_map(
         |(head, verification, counts, lists, provenance)| Winner {
             schedule: head.0,
             family: head.1,
             evidence: if head.2 { Evidence::Timed } else { Evidence::Modelled },
             time_us: head.3,
+            samples_us: lists.3,
             roof_share: head.4,
             verified: true,
             error_over_bound: head.5,

@@ -39,13 +39,27 @@ impl CacheArgs {
         Ok(self.open_existing_report()?.map(|(store, _)| store))
     }
 
-    /// As [`CacheArgs::open_existing`]; also whether it had to make room for a fresh one.
+    /// As [`CacheArgs::open_existing`]; also whether it had to make room for a fresh one. A folder
+    /// that cannot be written is read through a private copy.
     pub fn open_existing_report(&self) -> Result<Option<(SledStore, bool)>, CacheError> {
-        match self.dir()?.join("winners").is_dir() {
-            true => self.open_report().map(Some),
-            false => Ok(None),
+        let dir = self.dir()?;
+        if !qtune_cache::holds_store(&dir) {
+            return Ok(None);
+        }
+        match self.open_report() {
+            Err(CacheError::Folder { cause, .. }) if is_read_only(cause.kind()) => {
+                output::note(format_args!("{}: read-only, reading a copy", dir.display()));
+                SledStore::open_copy(&dir).map(|(store, _)| Some((store, false)))
+            }
+            opened => opened.map(Some),
         }
     }
+}
+
+/// Whether an error says that the folder may only be read.
+fn is_read_only(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind as K;
+    matches!(kind, K::PermissionDenied | K::ReadOnlyFilesystem)
 }
 
 /// Winners for people, in the store's order.

@@ -137,7 +137,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         };
     }
     match cause.downcast_ref::<CacheError>() {
-        Some(CacheError::Damaged { .. }) => Some(Exit::Damaged),
+        Some(CacheError::Damaged { .. } | CacheError::BadExport(_)) => Some(Exit::Damaged),
         _ => None,
     }
 }

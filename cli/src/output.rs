@@ -6,7 +6,7 @@
 use anyhow::Context;
 use serde::Serialize;
 use std::fmt::Display;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
@@ -26,10 +26,24 @@ pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Writes a file so that it is there whole or not at all.
 pub fn file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    file_with(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// The same, written by a closure.
+pub fn file_with<T>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written: anyhow::Result<T> = (|| {
+        let mut file = File::create(&temporary)?;
+        let value = write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        Ok(value)
+    })();
     if written.is_err() {
         // Nothing half-written stays; a second failure here leaves a file nobody reads.
         let _ = fs::remove_file(&temporary);

@@ -178,8 +178,8 @@ impl Device for CudaDevice {
         Ok(Some(Timing {
             median_us: samples.median_us(),
             spread_us: samples.spread_us(),
-            samples: u32::try_from(samples.us.len()).unwrap_or(u32::MAX),
             discarded: samples.discarded,
+            samples_us: samples.us,
         }))
     }
 }

@@ -187,14 +187,14 @@ pub struct LaunchOutcome {
 }
 
 /// Time of one launch, as a GPU measured it.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Timing {
     /// Median over the samples, in microseconds.
     pub median_us: f64,
+    /// The samples kept, in microseconds of one launch, in the order they were taken.
+    pub samples_us: Vec<f64>,
     /// Distance between the quartiles, in microseconds.
     pub spread_us: f64,
-    /// Samples kept.
-    pub samples: u32,
     /// Samples thrown away because the clock changed or another process used the GPU.
     pub discarded: u32,
 }

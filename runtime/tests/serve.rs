@@ -88,6 +88,7 @@ fn store_with(problem: &Problem, nvrtc: &Nvrtc, edit: fn(String) -> String) -> B
         family: "mma".into(),
         evidence: Evidence::Modelled,
         time_us: 1.0,
+        samples_us: Vec::new(),
         roof_share: 0.5,
         verified: true,
         error_over_bound: 0.5,

@@ -33,6 +33,8 @@ pub(crate) struct Won {
     pub finalist: Finalist,
     pub verdict: Verdict,
     pub time_us: f64,
+    /// What `time_us` is the median of; empty where it is modelled.
+    pub samples_us: Vec<f64>,
     pub evidence: Evidence,
 }
 
@@ -127,7 +129,8 @@ impl Judge<'_> {
                     log.result(self.task, text, Outcome::Ok, Some(time_us))?;
                     judgement.tally.verified += 1;
                     let evidence = Evidence::Modelled;
-                    judgement.won = Some(Won { finalist, verdict, time_us, evidence });
+                    let samples_us = Vec::new();
+                    judgement.won = Some(Won { finalist, verdict, time_us, samples_us, evidence });
                 }
                 Err(reason) => self.condemn(judgement, log, &finalist.candidate, reason)?,
             }

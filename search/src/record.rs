@@ -20,7 +20,7 @@ pub(crate) fn record(
     won: &Won,
     judgement: &Judgement,
     seed: u64,
-    compiler: &str,
+    (compiler, device): (&str, &str),
 ) -> (Winner, Kernel) {
     let candidate = &won.finalist.candidate;
     let estimate = &candidate.estimate;
@@ -29,6 +29,7 @@ pub(crate) fn record(
         family: family(candidate.schedule.family()).into(),
         evidence: won.evidence,
         time_us: won.time_us,
+        samples_us: won.samples_us.clone(),
         roof_share: estimate.roof_us / won.time_us,
         verified: won.verdict.passed,
         error_over_bound: won.verdict.error_over_bound,
@@ -37,7 +38,7 @@ pub(crate) fn record(
         cost_terms: estimate.terms.iter().map(|t| (t.name.to_owned(), t.us)).collect(),
         beat: beaten(&judgement.lost),
         derivation: derivation(&task.problem, &task.spec, &candidate.schedule),
-        provenance: provenance(compiler),
+        provenance: provenance(compiler, device),
     };
     let image = &won.finalist.image;
     let kernel = Kernel {
@@ -94,11 +95,12 @@ fn beaten(lost: &[Lost]) -> Vec<Beaten> {
     kept.map(beaten).collect()
 }
 
-fn provenance(compiler: &str) -> Provenance {
+fn provenance(compiler: &str, device: &str) -> Provenance {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     Provenance {
         host: host.trim().to_owned(),
+        device: device.into(),
         created_unix_seconds: now.map_or(0, |elapsed| elapsed.as_secs()),
         qtune_version: env!("CARGO_PKG_VERSION").into(),
         compiler_version: compiler.into(),

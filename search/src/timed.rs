@@ -7,7 +7,7 @@ use crate::timing::Stopwatch;
 use crate::SearchError;
 use qtune_cache::trial_log::Outcome;
 use qtune_cache::Evidence;
-use qtune_device::{DeviceError, TimingPlan};
+use qtune_device::{DeviceError, Timing, TimingPlan};
 use qtune_ir::Schedule;
 use qtune_verify::{Effort, Verdict};
 use std::cmp::Ordering;
@@ -25,6 +25,7 @@ const TIE: f64 = 0.005;
 struct Measured {
     finalist: Finalist,
     time_us: f64,
+    samples_us: Vec<f64>,
 }
 
 /// The fastest finalist that passes the full check wins; inside the noise the simpler one does.
@@ -69,6 +70,7 @@ pub(crate) fn by_time(
         finalist: measured.finalist,
         verdict,
         time_us: measured.time_us,
+        samples_us: measured.samples_us,
         evidence: Evidence::Timed,
     });
     Ok(())
@@ -91,7 +93,7 @@ fn measure_all(
         let time = judge.check(&finalist, Effort::Quick).and_then(|_| time(judge, &finalist));
         match time {
             Err(reason) => judge.condemn(judgement, log, &finalist.candidate, reason)?,
-            Ok(time_us) => {
+            Ok(Timing { median_us: time_us, samples_us, .. }) => {
                 log.result(judge.task, &text, Outcome::Ok, Some(time_us))?;
                 judgement.tally.timed += 1;
                 if judge.default == Some(text.as_str()) {
@@ -100,7 +102,7 @@ fn measure_all(
                 if measured.iter().all(|m| time_us < m.time_us) {
                     judge.best(judgement, &finalist, time_us);
                 }
-                measured.push(Measured { finalist, time_us });
+                measured.push(Measured { finalist, time_us, samples_us });
             }
         }
         judge.progress.candidate(judge.index, &judgement.tally);
@@ -108,16 +110,21 @@ fn measure_all(
     Ok(measured)
 }
 
-fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<f64, String> {
+fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, String> {
     let stopwatch = Stopwatch::new(judge.device, &finalist.image).map_err(|e| e.to_string())?;
-    median(&stopwatch, &TimingPlan::default())
+    sound_timing(&stopwatch, &TimingPlan::default())
 }
 
 fn median(stopwatch: &Stopwatch<'_>, plan: &TimingPlan) -> Result<f64, String> {
+    sound_timing(stopwatch, plan).map(|timing| timing.median_us)
+}
+
+/// A timing that is a time at all.
+fn sound_timing(stopwatch: &Stopwatch<'_>, plan: &TimingPlan) -> Result<Timing, String> {
     let timing = stopwatch.time(plan).map_err(|error: DeviceError| error.to_string())?;
     let timing = timing.ok_or("the device gave no time")?;
     match timing.median_us.is_finite() && timing.median_us > 0.0 {
-        true => Ok(timing.median_us),
+        true => Ok(timing),
         false => Err(format!("the device timed it as {} us", timing.median_us)),
     }
 }

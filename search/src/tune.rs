@@ -298,7 +298,9 @@ impl Search<'_> {
             }
             return Ok(());
         };
-        let (winner, kernel) = record(task, won, judgement, self.request.seed, &self.fingerprint);
+        let device = self.device.describe();
+        let made_by = (self.fingerprint.as_str(), device.as_str());
+        let (winner, kernel) = record(task, won, judgement, self.request.seed, made_by);
         let key = self.key(task);
         self.store.put(&key, &winner, &kernel)?;
         self.log.winner(task, &winner)?;

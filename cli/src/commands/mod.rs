@@ -34,7 +34,7 @@ pub enum Command {
     Sim(sim::Args),
     /// Look at loop nests, dequantization terms and rewrite rules
     Ir(ir::Args),
-    /// List, show and check what the cache holds
+    /// List, show, check, merge and clean what the cache holds
     Cache(cache::Args),
     /// Check what this machine has and what is missing
     Doctor(doctor::Args),

@@ -5,6 +5,7 @@ mod cache;
 mod checkpoints;
 mod doctor;
 mod emit;
+mod killed;
 mod sim_run;
 mod streams;
 mod support;

@@ -124,10 +124,11 @@ impl Device for Scripted {
         _: &[LaunchArgs<'_>],
         plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError> {
+        let median_us = (self.times)(&loaded.image().kernel.schedule.to_string());
         Ok(Some(Timing {
-            median_us: (self.times)(&loaded.image().kernel.schedule.to_string()),
+            median_us,
+            samples_us: vec![median_us; plan.samples as usize],
             spread_us: 0.0,
-            samples: plan.samples,
             discarded: 0,
         }))
     }

@@ -14,6 +14,7 @@ fn winner() -> Winner {
         family: "gemv".into(),
         evidence: Evidence::Modelled,
         time_us: 1.0,
+        samples_us: Vec::new(),
         roof_share: 0.5,
         verified: true,
         error_over_bound: 0.5,
@@ -75,11 +76,9 @@ fn a_winner_under_a_key_that_is_not_its_own_is_damage() {
 #[test]
 fn a_stored_winner_that_says_it_is_unverified_is_damage() {
     let (store, row) = store_with_one();
-    let unverified = WinnerRecord {
-        key: key(),
-        winner: Winner { verified: false, ..winner() },
-        blobs: BlobRefs::of(&kernel()),
-    };
+    let winner = Winner { verified: false, ..winner() };
+    let blobs = BlobRefs::of(&kernel());
+    let unverified = WinnerRow::of(key(), Contribution { winner, blobs });
     let value = codec::encode(Kind::Winner, &unverified).unwrap();
     write(&store, Table::Winners, &row.key, Some(value));
     assert!(store.get(&key()).unwrap().is_none());

@@ -1,54 +1,13 @@
-//! `qtune cache ls|show|verify`: looking after the cache.
+//! `cache ls|show|verify`: what is there, and whether it is sound.
 
-use crate::cache_dir::{winner_table, CacheArgs};
+use crate::cache_dir::winner_table;
 use crate::exit::{usage, Exit};
 use crate::output;
-use anyhow::bail;
-use clap::Subcommand;
 use qtune_cache::{SledStore, Store, WinnerRecord};
 use serde_json::json;
 
-/// Options of `cache`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-    /// Cache folder [default: $QTUNE_CACHE, $XDG_CACHE_HOME/qtune or ~/.cache/qtune]
-    #[arg(long = "cache", value_name = "DIR", global = true)]
-    dir: Option<std::path::PathBuf>,
-    /// Print one JSON object
-    #[arg(long, global = true)]
-    json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// List the winners
-    Ls,
-    /// Show everything that is stored about one winner
-    Show {
-        /// Problem key, or the beginning of one
-        problem: String,
-    },
-    /// Read and check every record; exit code 5 if some are damaged
-    Verify,
-}
-
-/// Runs a subcommand on the store.
-pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let cache = CacheArgs { dir: args.dir.clone() };
-    let (dir, damaged) = (cache.dir()?, cache.open_existing_report()?);
-    let Some((store, replaced)) = damaged else {
-        bail!("cache folder {} holds no cache; `qtune tune` makes one", dir.display());
-    };
-    match &args.command {
-        Command::Ls => list(&store, args.json),
-        Command::Show { problem } => show(&store, problem, args.json),
-        Command::Verify => verify(&store, replaced, args.json),
-    }
-}
-
-fn list(store: &SledStore, json: bool) -> anyhow::Result<Exit> {
+/// Lists the winners.
+pub fn list(store: &SledStore, json: bool) -> anyhow::Result<Exit> {
     let winners = store.winners()?;
     match json {
         true => output::json(&json!({ "winners": winners }))?,
@@ -57,7 +16,8 @@ fn list(store: &SledStore, json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn show(store: &SledStore, problem: &str, json: bool) -> anyhow::Result<Exit> {
+/// Shows the winners whose keys are, or begin with, `problem`.
+pub fn show(store: &SledStore, problem: &str, json: bool) -> anyhow::Result<Exit> {
     let mut winners = store.winners()?;
     // A whole key is also the beginning of the key with a bias.
     match winners.iter().any(|record| record.key.problem == problem) {
@@ -67,11 +27,38 @@ fn show(store: &SledStore, problem: &str, json: bool) -> anyhow::Result<Exit> {
     if winners.is_empty() {
         return Err(usage(format!("no winner for `{problem}`; `qtune cache ls` lists them")));
     }
+    let mut contributions = Vec::new();
+    for record in &winners {
+        contributions.push(store.contributions(&record.key)?);
+    }
     match json {
-        true => output::json(&json!({ "winners": winners }))?,
-        false => winners.iter().try_for_each(|record| output::result(described(record)))?,
+        true => {
+            let contributions = contributions.concat();
+            output::json(&json!({ "winners": winners, "contributions": contributions }))?;
+        }
+        false => winners.iter().zip(&contributions).try_for_each(|(record, all)| {
+            let lines: Vec<String> = all.iter().map(contribution).collect();
+            output::result(format_args!("{}\n{}", described(record), lines.join("\n")))
+        })?,
     }
     Ok(Exit::Success)
+}
+
+/// What one machine found, for people.
+fn contribution(record: &WinnerRecord) -> String {
+    let WinnerRecord { winner, .. } = record;
+    let provenance = &winner.provenance;
+    format!(
+        "  found        {:.2} us in {} sample(s) ({}) by {} on {}, qtune {}, {}: {}",
+        winner.time_us,
+        winner.samples_us.len(),
+        crate::cache_dir::evidence(winner.evidence),
+        provenance.host,
+        provenance.device,
+        provenance.qtune_version,
+        provenance.compiler_version,
+        winner.schedule
+    )
 }
 
 /// One winner for people.
@@ -80,7 +67,6 @@ fn described(WinnerRecord { key, winner, blobs }: &WinnerRecord) -> String {
     let terms: Vec<String> =
         winner.cost_terms.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
     let counts = &winner.counts;
-    let provenance = &winner.provenance;
     [
         format!("{}@{}", key.problem, key.arch),
         format!("  schedule     {}", winner.schedule),
@@ -110,16 +96,12 @@ fn described(WinnerRecord { key, winner, blobs }: &WinnerRecord) -> String {
         format!("  beat         {} other(s)", winner.beat.len()),
         format!("  fingerprint  {}", key.fingerprint),
         format!("  cubin        {}", blobs.cubin),
-        format!(
-            "  made by      qtune {}, {}, on {}",
-            provenance.qtune_version, provenance.compiler_version, provenance.host
-        ),
     ]
     .join("\n")
 }
 
-/// `replaced` says that the whole store had to make room for a fresh one.
-fn verify(store: &SledStore, replaced: bool, json: bool) -> anyhow::Result<Exit> {
+/// Reads and checks everything. `replaced` says that the whole store had to make room for a fresh one.
+pub fn verify(store: &SledStore, replaced: bool, json: bool) -> anyhow::Result<Exit> {
     let report = store.verify()?;
     let sound = report.damaged.is_empty() && !replaced;
     if json {
