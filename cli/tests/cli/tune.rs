@@ -66,7 +66,7 @@ fn look_around(qtune: &Qtune, winner: &Value) {
     let listed = qtune.json(&["cache", "ls", "--json"]);
     assert_eq!(listed["winners"].as_array().unwrap().len(), 2);
     let key = winner["problem"].as_str().unwrap();
-    assert!(qtune.ok(&["cache", "show", key]).contains("made by      qtune"));
+    assert!(qtune.ok(&["cache", "show", key]).contains(" sample(s) (modelled) by "));
     assert_eq!(qtune.json(&["cache", "verify", "--json"])["sound"], true);
     qtune.fails(&["cache", "show", "w8a8"], 2, &["w8a8", "qtune cache ls"]);
 
