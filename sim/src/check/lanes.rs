@@ -13,7 +13,8 @@
 //! A word keeps the history of one warp, that of its last access: a write of a warp after another
 //! warp's access without a barrier is a race between warps already.
 
-use crate::state::{lanes, FULL, LANES};
+use super::histories::{Histories, History, ROW};
+use crate::state::{lanes, Lanes64, FULL, LANES};
 
 /// Bits of [`Cell::stamp`] above the flags that count intervals; the warp is above them.
 const INTERVAL_BITS: u32 = 24;
@@ -60,6 +61,27 @@ impl Cell {
             _ => LaneAccess::Write,
         }
     }
+
+    /// Enters an access of the lane `own` (its bit) that cannot conflict; false when it might.
+    #[inline(always)]
+    fn note(&mut self, time: &WarpTime, own: u32, access: LaneAccess) -> bool {
+        if self.stamp == time.stamp && access == LaneAccess::Read {
+            self.lanes |= own;
+        } else if self.stamp & !KIND == time.stamp && self.lanes == own {
+            self.stamp = time.stamp | (self.stamp & KIND).max(access as u32);
+        } else if time.concerns(*self) || self.stamp & SPLIT != 0 {
+            return false;
+        } else {
+            *self = Cell { stamp: time.stamp | access as u32, lanes: own };
+        }
+        true
+    }
+}
+
+impl History for Cell {
+    fn stands_alone(&self) -> bool {
+        self.stamp & SPLIT == 0
+    }
 }
 
 /// How far the lanes of a warp are synchronised.
@@ -104,17 +126,17 @@ impl WarpTime {
 /// The lane histories of a thread block's shared memory.
 #[derive(Debug)]
 pub(crate) struct LaneRaces {
-    words: Vec<Cell>,
+    words: Histories<Cell>,
     /// Histories of the single bytes of split words; empty until there is one.
     bytes: Vec<[Cell; 4]>,
     warps: Vec<WarpTime>,
 }
 
 impl LaneRaces {
-    /// Histories for `bytes` of shared memory (a multiple of 4) and a number of warps.
+    /// Histories for `bytes` of shared memory (a multiple of 16) and a number of warps.
     pub(crate) fn new(bytes: usize, warps: usize) -> LaneRaces {
         LaneRaces {
-            words: vec![Cell::default(); bytes / 4],
+            words: Histories::new(bytes),
             bytes: Vec::new(),
             warps: (0..warps.min(LANES)).map(WarpTime::new).collect(),
         }
@@ -151,15 +173,43 @@ impl LaneRaces {
     /// Forgets everything when a warp has synchronised 2^24 times.
     #[cold]
     fn start_again(&mut self) {
-        self.words.fill(Cell::default());
+        self.words.reset();
         self.bytes.clear();
         for (index, warp) in self.warps.iter_mut().enumerate() {
             *warp = WarpTime::new(index);
         }
     }
 
-    /// Notes an aligned access of one lane and checks it against those of the other lanes.
+    /// Notes aligned accesses of `bytes` at each lane's address, as far as they are plain; returns
+    /// the lanes whose accesses need [`LaneRaces::access`].
     #[inline(always)]
+    pub(crate) fn access_lanes(
+        &mut self,
+        at: &Lanes64,
+        mask: u32,
+        bytes: usize,
+        warp: u32,
+        access: LaneAccess,
+    ) -> u32 {
+        if bytes < 4 {
+            return mask;
+        }
+        let time = &self.warps[warp as usize];
+        let words = &mut self.words;
+        let rest = lanes(mask).filter(|&lane| {
+            let at = at[lane] as usize;
+            let plain = |cell: &mut Cell| cell.note(time, 1 << lane, access);
+            let all_plain = if bytes >= ROW {
+                (at..at + bytes).step_by(ROW).all(|at| words.row(at).is_some_and(plain))
+            } else {
+                words.split(at / 4..(at + bytes) / 4).iter_mut().all(plain)
+            };
+            !all_plain
+        });
+        rest.fold(0, |rest, lane| rest | 1 << lane)
+    }
+
+    /// Notes an aligned access of one lane and checks it against those of the other lanes.
     pub(crate) fn access(
         &mut self,
         at: usize,
@@ -170,40 +220,12 @@ impl LaneRaces {
         if bytes < 4 {
             return self.access_bytes(at, bytes, (warp, lane), access);
         }
-        let time = &self.warps[warp as usize];
-        let (read, own) = (access == LaneAccess::Read, 1 << lane);
-        let mut slow = false;
-        for cell in &mut self.words[at / 4..(at + bytes) / 4] {
-            if cell.stamp == time.stamp && read {
-                cell.lanes |= own;
-            } else if cell.stamp & !KIND == time.stamp && cell.lanes == own {
-                cell.stamp = time.stamp | (cell.stamp & KIND).max(access as u32);
-            } else if time.concerns(*cell) || cell.stamp & SPLIT != 0 {
-                slow = true;
-            } else {
-                *cell = Cell { stamp: time.stamp | access as u32, lanes: own };
-            }
-        }
-        if slow {
-            self.access_words(at, bytes, (warp, lane), access)
-        } else {
-            None
-        }
-    }
-
-    /// Words of which some were touched in this interval or have histories by byte.
-    fn access_words(
-        &mut self,
-        at: usize,
-        bytes: usize,
-        (warp, lane): (u32, usize),
-        access: LaneAccess,
-    ) -> Option<LaneConflict> {
         let mut conflict = None;
         for index in at / 4..(at + bytes) / 4 {
             let time = &self.warps[warp as usize];
-            if self.words[index].stamp & SPLIT == 0 {
-                conflict = update(&mut self.words[index], time, lane, access).or(conflict);
+            let word = &mut self.words.split(index..index + 1)[0];
+            if word.stamp & SPLIT == 0 {
+                conflict = update(word, time, lane, access).or(conflict);
                 continue;
             }
             let cells = &mut self.bytes[index];
@@ -211,7 +233,7 @@ impl LaneRaces {
                 conflict = update(cell, time, lane, access).or(conflict);
             }
             if cells.iter().all(|cell| *cell == cells[0]) {
-                self.words[index] = cells[0];
+                *word = cells[0];
             }
         }
         conflict
@@ -228,7 +250,7 @@ impl LaneRaces {
         if self.bytes.is_empty() {
             self.bytes = vec![[Cell::default(); 4]; self.words.len()];
         }
-        let word = &mut self.words[at / 4];
+        let word = &mut self.words.split(at / 4..at / 4 + 1)[0];
         let cells = &mut self.bytes[at / 4];
         if word.stamp & SPLIT == 0 {
             *cells = [*word; 4];

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod finding;
+mod histories;
 mod lanes;
 mod races;
 mod sink;

@@ -12,7 +12,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::clocks::{Clocks, VectorClock, PENDING};
+use super::clocks::{Clocks, Now, VectorClock, PENDING};
+use super::histories::{Histories, History, ROW};
+use crate::state::{lanes, Lanes64};
 
 /// Granularity of asynchronous reads.
 const UNIT: usize = 16;
@@ -22,7 +24,7 @@ const MBARRIER: u16 = u16::MAX;
 const HAS_OLDER: u8 = 0x80;
 
 /// Access history of one 4-byte word. Clock 0 means never.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Word {
     write_clock: u32,
     /// Clock of all `readers`; earlier ones that are not ordered before them, and those that are
@@ -35,6 +37,63 @@ struct Word {
     written: u8,
     /// Bytes of the reads, one bit each, and [`HAS_OLDER`].
     read: u8,
+}
+
+impl History for Word {
+    fn stands_alone(&self) -> bool {
+        self.read & HAS_OLDER == 0
+    }
+}
+
+impl Word {
+    /// Whether the last write of these bytes may be one that a warp with this floor has not seen.
+    #[inline(always)]
+    fn written_unseen(&self, floor: u32, warp: u32, bytes: u8) -> bool {
+        self.write_clock > floor
+            && self.written & bytes != 0
+            && (u32::from(self.writer) != warp || self.write_clock == PENDING)
+    }
+
+    /// Whether one of the reads of these bytes, but for those of the warp `own`, may be one that a
+    /// warp with this floor has not seen.
+    #[inline(always)]
+    fn read_unseen(&self, floor: u32, own: u32, bytes: u8) -> bool {
+        self.read & HAS_OLDER != 0
+            || self.read_clock > floor && self.read & bytes != 0 && self.readers != own
+    }
+
+    /// Enters a read; false when earlier readers may have to be kept as well.
+    #[inline(always)]
+    fn note_reader(&mut self, now: Now, bit: u32, bytes: u8) -> bool {
+        if self.read_clock == now.own {
+            self.readers |= bit;
+            self.read |= bytes;
+        } else if self.read_clock <= now.floor {
+            (self.read_clock, self.readers) = (now.own, bit);
+            self.read = self.read & HAS_OLDER | bytes;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Enters a read without a conflict; false when it needs a closer look.
+    #[inline(always)]
+    fn read_by(&mut self, now: Now, warp: u32, bit: u32, bytes: u8) -> bool {
+        !self.written_unseen(now.floor, warp, bytes) && self.note_reader(now, bit, bytes)
+    }
+
+    /// Enters a write.
+    #[inline(always)]
+    fn note_writer(&mut self, writer: Writer, bytes: u8) {
+        if bytes == 0xF {
+            (self.readers, self.read_clock, self.read) = (0, 0, 0);
+        }
+        let continues = self.write_clock == writer.clock && u32::from(self.writer) == writer.agent;
+        self.written = if continues { self.written | bytes } else { bytes };
+        self.write_clock = writer.clock;
+        self.writer = writer.agent as u16;
+    }
 }
 
 /// Two accesses without an order. Warps and asynchronous agents are numbered over the cluster.
@@ -61,7 +120,7 @@ pub(crate) struct Ticket(u32);
 /// Histories of all words of a thread block's shared memory.
 #[derive(Debug)]
 pub(crate) struct Races {
-    words: Vec<Word>,
+    words: Histories<Word>,
     /// Cluster-wide number of the block's first warp.
     first_warp: u32,
     warps: u32,
@@ -86,7 +145,7 @@ fn byte_mask(at: usize, bytes: usize) -> u8 {
 
 /// The warps of a mask.
 fn warps_of(mask: u32) -> impl Iterator<Item = u32> {
-    crate::state::lanes(mask).map(|warp| warp as u32)
+    lanes(mask).map(|warp| warp as u32)
 }
 
 /// Who writes, who vouches for the order of the write, and the clock it gets.
@@ -99,11 +158,11 @@ struct Writer {
 }
 
 impl Races {
-    /// Histories for `bytes` of shared memory (a multiple of 4) of the block whose `warps` warps
+    /// Histories for `bytes` of shared memory (a multiple of 16) of the block whose `warps` warps
     /// are numbered from `first_warp`.
     pub(crate) fn new(bytes: usize, first_warp: u32, warps: u32) -> Races {
         Races {
-            words: vec![Word::default(); bytes / 4],
+            words: Histories::new(bytes),
             first_warp,
             warps,
             older: HashMap::new(),
@@ -115,14 +174,51 @@ impl Races {
 
     /// Forgets everything, for the next thread block.
     pub(crate) fn reset(&mut self) {
-        self.words.fill(Word::default());
+        self.words.reset();
         self.older.clear();
         self.reading.fill(0);
         self.reads.clear();
     }
 
-    /// Notes a read by a warp of the block and checks it against earlier writes.
+    /// Notes reads of `bytes` at each lane's aligned address by a warp of the block, as far as they
+    /// are plain; returns the lanes whose reads need [`Races::read`].
     #[inline(always)]
+    pub(crate) fn read_lanes(
+        &mut self,
+        clocks: &Clocks,
+        at: &Lanes64,
+        mask: u32,
+        bytes: usize,
+        warp: u32,
+    ) -> u32 {
+        let (now, bit) = (clocks.now(warp), 1 << (warp - self.first_warp));
+        let rest = lanes(mask).filter(|&lane| {
+            !self.each_plain(at[lane] as usize, bytes, |word, mask| {
+                word.read_by(now, warp, bit, mask)
+            })
+        });
+        rest.fold(0, |rest, lane| rest | 1 << lane)
+    }
+
+    /// Applies a plain access to the histories of an aligned range, up to the first where `access`
+    /// says that it is not plain.
+    #[inline(always)]
+    fn each_plain(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        access: impl Fn(&mut Word, u8) -> bool,
+    ) -> bool {
+        if bytes >= ROW {
+            let mut rows = (at..at + bytes).step_by(ROW);
+            return rows.all(|at| self.words.row(at).is_some_and(|word| access(word, 0xF)));
+        }
+        let mask = byte_mask(at, bytes);
+        let words = self.words.split(at / 4..(at + bytes).div_ceil(4));
+        words.iter_mut().all(|word| access(word, mask))
+    }
+
+    /// Notes a read by a warp of the block and checks it against earlier writes.
     pub(crate) fn read(
         &mut self,
         clocks: &Clocks,
@@ -135,16 +231,13 @@ impl Races {
         let bit = 1u32 << (warp - self.first_warp);
         let mut conflict = None;
         for index in at / 4..(at + bytes).div_ceil(4) {
-            let word = &mut self.words[index];
-            if word.write_clock > now.floor && word.written & mask != 0 {
+            let word = &mut self.words.split(index..index + 1)[0];
+            if word.written_unseen(now.floor, warp, mask) {
                 conflict = unseen_write(word, clocks.of(warp), warp).or(conflict);
             }
-            if word.read_clock == now.own {
-                word.readers |= bit;
-                word.read |= mask;
-            } else {
+            if !word.note_reader(now, bit, mask) {
                 self.replace_readers(clocks, index, warp);
-                self.words[index].read |= mask;
+                self.words.split(index..index + 1)[0].read |= mask;
             }
         }
         conflict
@@ -161,7 +254,7 @@ impl Races {
         let mask = byte_mask(at, bytes);
         let mut conflict = None;
         for index in at / 4..(at + bytes).div_ceil(4) {
-            let word = &self.words[index];
+            let word = self.words.get(index);
             if word.written & mask != 0 {
                 conflict = unseen_write(word, clocks.of(warp), warp).or(conflict);
             }
@@ -172,7 +265,42 @@ impl Races {
 
     fn note_older(&mut self, index: usize, agent: u32, clock: u32) {
         self.older.entry(index).or_default().raise(agent, clock);
-        self.words[index].read |= HAS_OLDER;
+        self.words.split(index..index + 1)[0].read |= HAS_OLDER;
+    }
+
+    /// Notes writes of `bytes` at each lane's aligned address by a warp of the block, as far as they
+    /// are plain; returns the lanes whose writes need [`Races::write`], or [`Races::issue`] for
+    /// `cp.async`, whose writes stay pending.
+    #[inline(always)]
+    pub(crate) fn write_lanes(
+        &mut self,
+        clocks: &Clocks,
+        at: &Lanes64,
+        mask: u32,
+        bytes: usize,
+        warp: u32,
+        pending: bool,
+    ) -> u32 {
+        // A word that is pending already is a conflict, so nothing may be noted twice: only whole
+        // rows are noted at once.
+        if !self.reads.is_empty() || pending && bytes != ROW {
+            return mask;
+        }
+        let clock = if pending { PENDING } else { clocks.now(warp).own };
+        let writer = Writer { issuer: warp, agent: warp, clock };
+        let floor = clocks.now(writer.issuer).floor;
+        let bit = 1u32.checked_shl(writer.issuer.wrapping_sub(self.first_warp)).unwrap_or(0);
+        let rest = lanes(mask).filter(|&lane| {
+            !self.each_plain(at[lane] as usize, bytes, |word, mask| {
+                let plain = !word.read_unseen(floor, bit, mask)
+                    && !word.written_unseen(floor, writer.issuer, mask);
+                if plain {
+                    word.note_writer(writer, mask);
+                }
+                plain
+            })
+        });
+        rest.fold(0, |rest, lane| rest | 1 << lane)
     }
 
     /// Notes a write by a warp of the cluster and checks it against earlier accesses.
@@ -200,7 +328,6 @@ impl Races {
         self.write_words(clocks, at, bytes, writer)
     }
 
-    #[inline(always)]
     fn write_words(
         &mut self,
         clocks: &Clocks,
@@ -212,34 +339,21 @@ impl Races {
         let (warp, floor) = (writer.issuer, clocks.now(writer.issuer).floor);
         let mut conflict = self.reader_in_progress(at, bytes);
         for index in at / 4..(at + bytes).div_ceil(4) {
-            let word = self.words[index];
-            if word.read & HAS_OLDER != 0 || (word.read_clock > floor && word.read & mask != 0) {
+            let word = self.words.split(index..index + 1)[0];
+            if word.read_unseen(floor, 0, mask) {
                 conflict = self.unseen_read(clocks, index, warp).or(conflict);
             }
-            if word.write_clock > floor && word.written & mask != 0 {
+            if word.written_unseen(floor, warp, mask) {
                 conflict = unseen_write(&word, clocks.of(warp), warp).or(conflict);
             }
-            let word = &mut self.words[index];
-            if mask == 0xF {
-                (word.readers, word.read_clock, word.read) = (0, 0, 0);
-            }
-            let continues =
-                word.write_clock == writer.clock && u32::from(word.writer) == writer.agent;
-            word.written = if continues { word.written | mask } else { mask };
-            word.write_clock = writer.clock;
-            word.writer = writer.agent as u16;
+            self.words.split(index..index + 1)[0].note_writer(writer, mask);
         }
         conflict
     }
 
     /// The copy into these bytes was waited for: from now on it is an ordinary write of the warp.
     pub(crate) fn complete(&mut self, clocks: &Clocks, at: usize, bytes: usize, warp: u32) {
-        let own = clocks.now(warp).own;
-        for word in &mut self.words[at / 4..(at + bytes).div_ceil(4)] {
-            if word.write_clock == PENDING && u32::from(word.writer) == warp {
-                word.write_clock = own;
-            }
-        }
+        self.land(at..at + bytes, warp, clocks.now(warp).own);
     }
 
     /// Notes the issue of a bulk copy that will write for an asynchronous agent; `issuer` is the
@@ -256,12 +370,24 @@ impl Races {
         self.write_words(clocks, range.start, range.len(), writer).or(unfenced)
     }
 
-    /// The data of a bulk copy landed: visible to whoever sees `clock` of the agent.
+    /// The data of a copy landed: visible to whoever sees `clock` of the agent.
     pub(crate) fn land(&mut self, range: Range<usize>, agent: u32, clock: u32) {
-        for word in &mut self.words[range.start / 4..range.end.div_ceil(4)] {
+        let landed = |word: &mut Word| {
             if word.write_clock == PENDING && u32::from(word.writer) == agent {
                 word.write_clock = clock;
             }
+        };
+        let mut at = range.start;
+        while at < range.end {
+            let next = (at / ROW * ROW + ROW).min(range.end);
+            match self.words.row(at / ROW * ROW) {
+                Some(row) if next - at == ROW => landed(row),
+                _ => {
+                    let words = at / 4..next.div_ceil(4);
+                    self.words.split(words).iter_mut().for_each(landed);
+                }
+            }
+            at = next;
         }
     }
 
@@ -271,7 +397,7 @@ impl Races {
         if exists {
             (word.write_clock, word.writer, word.written) = (PENDING, MBARRIER, 0xF);
         }
-        self.words[at / 4..at / 4 + 2].fill(word);
+        self.words.split(at / 4..at / 4 + 2).fill(word);
     }
 
     /// The last write of a word that an asynchronous operation of `warp` may not read or
@@ -283,7 +409,8 @@ impl Races {
         warp: u32,
     ) -> Option<Conflict> {
         let known = clocks.of(warp);
-        self.words[range.start / 4..range.end.div_ceil(4)].iter().find_map(|word| {
+        (range.start / 4..range.end.div_ceil(4)).find_map(|index| {
+            let word = self.words.get(index);
             let writer = u32::from(word.writer);
             if word.write_clock == 0 {
                 return None;
@@ -344,7 +471,8 @@ impl Races {
     /// write, because whoever sees the write has seen them or races with it.
     #[cold]
     fn unseen_read(&mut self, clocks: &Clocks, index: usize, warp: u32) -> Option<Conflict> {
-        let (word, clock) = (&mut self.words[index], clocks.of(warp));
+        let word = &mut self.words.split(index..index + 1)[0];
+        let clock = clocks.of(warp);
         let first = self.first_warp;
         let mut readers = warps_of(word.readers).map(|reader| first + reader);
         let unseen = readers
@@ -365,7 +493,8 @@ impl Races {
     /// Makes the warp the word's only reader with its present clock. Earlier readers that it has
     /// seen are dropped: a write that is ordered after this read is ordered after theirs.
     fn replace_readers(&mut self, clocks: &Clocks, index: usize, warp: u32) {
-        let (word, now) = (&mut self.words[index], clocks.now(warp));
+        let word = &mut self.words.split(index..index + 1)[0];
+        let now = clocks.now(warp);
         let bit = 1 << (warp - self.first_warp);
         let others = word.readers & !bit;
         if word.read_clock > now.floor {

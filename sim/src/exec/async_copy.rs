@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 
 use super::memory::{
-    addresses, check_defined, check_shared, count_global, global_groups, narrow, report_conflict,
-    report_lanes, Direction, GlobalGroup,
+    addresses, check_defined, count_global, global_groups, Direction, GlobalGroup,
 };
+use super::shared::{check_shared, check_writes, narrow, Writing};
 use super::traffic;
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, LaneAccess};
@@ -102,7 +102,17 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask:
     copy.destinations = narrow(&destinations);
     let sources = addresses(w, c.source);
     read_sources(block, &sources, &sizes, good, size, &mut copy.data);
-    mark_issued(block, &copy, good);
+    if block.checks() {
+        let size = usize::from(c.bytes);
+        let writing = Writing::Copy;
+        check_writes(block, writing, &destinations, good, size, |_, _| false, |_, _| false);
+    }
+    if block.eager() {
+        for lane in lanes(good) {
+            let data = &copy.data[lane][..usize::from(c.bytes)];
+            block.shared.store_bytes(destinations[lane] as usize, data);
+        }
+    }
     enqueue(w, copy, good);
 }
 
@@ -183,27 +193,6 @@ fn count_partial(block: &mut Block<'_>, group: &GlobalGroup, wanted: u32) {
     let more = u64::from(wanted) - 1;
     block.counters().global.bytes += more;
     block.tally.per_buffer[group.buffer].loads.bytes += more;
-}
-
-fn mark_issued(block: &mut Block<'_>, copy: &Copy, mask: u32) {
-    let size = usize::from(copy.bytes);
-    for lane in lanes(mask) {
-        let at = copy.destinations[lane] as usize;
-        if block.checks() {
-            let action = "asynchronous write";
-            let conflict = block.shared.races.issue(&block.cluster.clocks, at, size, block.agent);
-            let who = (block.warp, lane);
-            let lanes = block.shared.lanes.access(at, size, who, LaneAccess::Write);
-            if let Some(conflict) = conflict {
-                report_conflict(block, lane, at as u64, action, conflict);
-            } else if let Some(conflict) = lanes {
-                report_lanes(block, lane, at, action, conflict);
-            }
-        }
-        if block.eager() {
-            block.shared.store_bytes(at, &copy.data[lane][..size]);
-        }
-    }
 }
 
 /// Queues the copy, once per group number among its lanes (normally one).

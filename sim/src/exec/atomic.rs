@@ -1,8 +1,8 @@
 //! Atomics and reductions on global and shared memory.
 
-use super::memory::{addresses, by_space, check_defined, check_shared};
-use super::memory::{count_global, global_groups, narrow, report_lanes, Direction};
+use super::memory::{addresses, by_space, check_defined, count_global, global_groups, Direction};
 use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16};
+use super::shared::{check_shared, narrow, report_lanes};
 use super::{cluster, traffic};
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, LaneAccess};

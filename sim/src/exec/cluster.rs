@@ -4,8 +4,8 @@
 //! An address of the `shared::cluster` window holds the rank of its block plus one above the
 //! offset; without a rank it means the executing block, whose own window is part of the cluster's.
 
-use super::memory::{load_shared, read_element, report_conflict, store_shared, write_element};
-use super::memory::{narrow, Direction};
+use super::memory::{read_element, write_element, Direction};
+use super::shared::{check_shared, load_shared, narrow, report_conflict, store_shared};
 use super::{atomic, traffic};
 use crate::address;
 use crate::block::{Block, Place};
@@ -144,7 +144,7 @@ fn check_remote(
 ) -> u32 {
     let first = mask.trailing_zeros() as usize;
     check_lifetime(block, rank, Place::at(first, at[first]));
-    super::memory::check_shared(block, at, mask, size, direction)
+    check_shared(block, at, mask, size, direction)
 }
 
 /// Checks order and definedness of one lane's access to another block's memory.

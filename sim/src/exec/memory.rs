@@ -1,13 +1,13 @@
 //! Loads and stores in every state space, with their checks and counters.
 
+use super::shared::{load_shared, store_shared};
 use super::{cluster, traffic};
 use crate::address;
 use crate::block::{Block, Place};
-use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict};
+use crate::check::FindingKind;
 use crate::device_memory;
 use crate::memory::Access as BufferAccess;
 use crate::program::{Access, Address, Space};
-use crate::shared::SharedMemory;
 use crate::state::{each_lane, lanes, Lanes64, Warp, FULL, LANES};
 
 /// Direction of an access, for messages and checks.
@@ -191,166 +191,7 @@ pub(crate) fn check_defined(block: &mut Block<'_>, group: &GlobalGroup, size: u3
     }
 }
 
-/// Checks a shared request of `size` bytes per lane; returns the lanes that may proceed.
-pub(crate) fn check_shared(
-    block: &mut Block<'_>,
-    addresses: &Lanes64,
-    mask: u32,
-    size: u64,
-    direction: Direction,
-) -> u32 {
-    let length = block.shared.len();
-    let mut bad = 0;
-    for lane in 0..LANES {
-        let (end, overflow) = addresses[lane].overflowing_add(size);
-        let fails = overflow || end > length || addresses[lane] & (size - 1) != 0;
-        bad |= u32::from(fails) << lane;
-    }
-    bad &= mask;
-    for lane in lanes(bad) {
-        let (at, name) = (addresses[lane], direction.name());
-        if at & (size - 1) != 0 {
-            let message = format!("{size}-byte shared {name} at {at}");
-            block.report(FindingKind::Misaligned, Place::at(lane, at), message);
-        } else {
-            let message = format!("{size}-byte shared {name} at {at} of {length} bytes");
-            block.report(FindingKind::OutOfBounds, Place::at(lane, at), message);
-        }
-    }
-    mask & !bad
-}
-
-/// Kind and wording of a conflict of a shared access with an earlier one.
-pub(crate) fn describe_conflict(
-    block: &Block<'_>,
-    action: &str,
-    conflict: Conflict,
-) -> (FindingKind, String) {
-    match conflict {
-        Conflict::WrittenBy(agent) if agent >= block.cluster.clocks.warp_count() => (
-            FindingKind::AsyncNotAwaited,
-            format!(
-                "{action} of the target of a bulk copy whose mbarrier phase was not waited for"
-            ),
-        ),
-        Conflict::WrittenBy(agent) => {
-            let name = block.agent_name(agent);
-            let message =
-                format!("{action} of shared bytes that {name} wrote since the last barrier");
-            (FindingKind::SharedRace, message)
-        }
-        Conflict::ReadBy(agent) => {
-            let name = block.agent_name(agent);
-            let message =
-                format!("{action} of shared bytes that {name} read since the last barrier");
-            (FindingKind::SharedRace, message)
-        }
-        Conflict::Pending(agent) => {
-            let name = block.agent_name(agent);
-            let message =
-                format!("{action} of the target of a copy of {name} that was not waited for");
-            (FindingKind::AsyncNotAwaited, message)
-        }
-        Conflict::BeingRead => (
-            FindingKind::AsyncRead,
-            format!("{action} of shared bytes that an asynchronous operation is still reading"),
-        ),
-        Conflict::Unfenced(agent) => {
-            let name = block.agent_name(agent);
-            let message =
-                format!("{action} of shared bytes that {name} stored without fence.proxy.async");
-            (FindingKind::ProxyFence, message)
-        }
-        Conflict::Mbarrier => {
-            (FindingKind::MbarrierMisuse, format!("{action} of the bytes of an mbarrier"))
-        }
-    }
-}
-
-/// Reports a conflict of a shared access with an earlier one.
-#[cold]
-pub(crate) fn report_conflict(
-    block: &mut Block<'_>,
-    lane: usize,
-    at: u64,
-    action: &str,
-    conflict: Conflict,
-) {
-    let (kind, message) = describe_conflict(block, action, conflict);
-    block.report(kind, Place::at(lane, at), message);
-}
-
-/// Reports a conflict of a shared access with one of another lane of the warp.
-#[cold]
-pub(crate) fn report_lanes(
-    block: &mut Block<'_>,
-    lane: usize,
-    at: usize,
-    action: &str,
-    conflict: LaneConflict,
-) {
-    let earlier = match conflict.earlier {
-        LaneAccess::Read => "read",
-        LaneAccess::Atomic => "changed atomically",
-        LaneAccess::Write => "wrote",
-    };
-    let message = format!(
-        "{action} of shared bytes that lane {} {earlier} since the last bar.warp.sync",
-        conflict.other
-    );
-    block.report(FindingKind::LaneRace, Place::at(lane, at as u64), message);
-}
-
-/// Checks that one lane's shared bytes are ordered and defined before it reads them.
-#[inline(always)]
-pub(crate) fn check_shared_read(block: &mut Block<'_>, lane: usize, at: usize, size: usize) {
-    let conflict = block.shared.races.read(&block.cluster.clocks, at, size, block.agent);
-    let lanes = block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Read);
-    if let Some(conflict) = conflict {
-        report_conflict(block, lane, at as u64, "load", conflict);
-    } else if let Some(conflict) = lanes {
-        report_lanes(block, lane, at, "load", conflict);
-    }
-    if !block.shared.is_defined(at, size) {
-        let message = format!("{size}-byte load of undefined shared bytes at {at}");
-        block.report(FindingKind::UninitialisedShared, Place::at(lane, at as u64), message);
-    }
-}
-
-/// Checks that one lane's shared bytes may be written; `benign` says whether an earlier write of a
-/// lane of the same instruction stores the same value, `unchanged` whether the value is there.
-///
-/// Two warps may store the same value to the same bytes: compilers let every warp that holds a
-/// copy of a value write it, and whichever store comes last leaves that value.
-#[inline(always)]
-pub(crate) fn check_shared_write(
-    block: &mut Block<'_>,
-    lane: usize,
-    at: usize,
-    size: usize,
-    benign: impl Fn(usize) -> bool,
-    unchanged: impl Fn(&SharedMemory) -> bool,
-) {
-    let conflict = block.shared.races.write(&block.cluster.clocks, at, size, block.agent);
-    let lanes = block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Write);
-    if let Some(conflict) = conflict {
-        if !(matches!(conflict, Conflict::WrittenBy(_)) && unchanged(&block.shared)) {
-            report_conflict(block, lane, at as u64, "store", conflict);
-        }
-    } else if let Some(conflict) = lanes {
-        if conflict.earlier != LaneAccess::Write || !benign(conflict.other as usize) {
-            report_lanes(block, lane, at, "store", conflict);
-        }
-    }
-}
-
-/// Shared addresses as the traffic counter wants them.
-#[inline(always)]
-pub(crate) fn narrow(addresses: &Lanes64) -> [u32; LANES] {
-    each_lane!(|lane| addresses[lane] as u32)
-}
-
-fn total_bytes(access: &Access) -> u64 {
+pub(crate) fn total_bytes(access: &Access) -> u64 {
     u64::from(access.bytes) * u64::from(access.count)
 }
 
@@ -383,7 +224,7 @@ pub(crate) fn read_element(w: &Warp, access: &Access, element: usize, lane: usiz
 }
 
 /// Writes zero where a load could not be done, so that the run goes on from a known state.
-fn clear_destination(w: &mut Warp, access: &Access, mask: u32) {
+pub(crate) fn clear_destination(w: &mut Warp, access: &Access, mask: u32) {
     for element in 0..access.count as usize {
         lanes(mask).for_each(|lane| write_element(w, access, element, lane, 0));
     }
@@ -414,33 +255,6 @@ fn load_global(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes6
     });
     if loaded != mask {
         clear_destination(w, access, mask & !loaded);
-    }
-}
-
-pub(crate) fn load_shared(
-    block: &mut Block<'_>,
-    w: &mut Warp,
-    access: &Access,
-    at: &Lanes64,
-    mask: u32,
-) {
-    let size = total_bytes(access);
-    let good = check_shared(block, at, mask, size, Direction::Load);
-    let traffic = traffic::shared_request(&narrow(at), good, size as u32);
-    block.counters().shared.add(traffic);
-    let bytes = usize::from(access.bytes);
-    for lane in lanes(good) {
-        let address = at[lane] as usize;
-        if block.checks() {
-            check_shared_read(block, lane, address, size as usize);
-        }
-        for element in 0..access.count as usize {
-            let value = block.shared.load(address + element * bytes, bytes);
-            write_element(w, access, element, lane, value);
-        }
-    }
-    if good != mask {
-        clear_destination(w, access, mask & !good);
     }
 }
 
@@ -572,68 +386,6 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
             buffer.define(offset, size as u32);
         }
     });
-}
-
-pub(crate) fn store_shared(
-    block: &mut Block<'_>,
-    w: &Warp,
-    access: &Access,
-    at: &Lanes64,
-    mask: u32,
-) {
-    let size = total_bytes(access);
-    let good = check_shared(block, at, mask, size, Direction::Store);
-    let traffic = traffic::shared_request(&narrow(at), good, size as u32);
-    block.counters().shared.add(traffic);
-    let bytes = usize::from(access.bytes);
-    for lane in lanes(good) {
-        let address = at[lane] as usize;
-        if block.checks() {
-            let benign = |other| stores_the_same(w, access, at, good, [other, lane]);
-            check_shared_write(block, lane, address, size as usize, benign, |shared| {
-                holds_already(shared, w, access, address, lane)
-            });
-        }
-        for element in 0..access.count as usize {
-            let value = read_element(w, access, element, lane);
-            block.shared.store(address + element * bytes, bytes, value);
-        }
-    }
-}
-
-/// Whether shared memory holds what a lane of a store puts there.
-#[cold]
-fn holds_already(
-    shared: &SharedMemory,
-    w: &Warp,
-    access: &Access,
-    address: usize,
-    lane: usize,
-) -> bool {
-    let bytes = usize::from(access.bytes);
-    (0..usize::from(access.count)).all(|element| {
-        let at = address + element * bytes;
-        let differing = shared.load(at, bytes) ^ read_element(w, access, element, lane);
-        shared.is_defined(at, bytes) && differing << (64 - 8 * bytes) == 0
-    })
-}
-
-/// Whether an earlier lane of the same store writes the same value to the same place.
-#[cold]
-fn stores_the_same(
-    w: &Warp,
-    access: &Access,
-    at: &Lanes64,
-    mask: u32,
-    [other, lane]: [usize; 2],
-) -> bool {
-    let value = |element: usize, lane: usize| {
-        read_element(w, access, element, lane) << (64 - 8 * u32::from(access.bytes))
-    };
-    other < lane
-        && mask >> other & 1 == 1
-        && at[other] == at[lane]
-        && (0..usize::from(access.count)).all(|e| value(e, other) == value(e, lane))
 }
 
 fn store_local(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {

@@ -19,6 +19,7 @@ mod memory;
 mod minifloat;
 mod numeric;
 pub(crate) mod proxy;
+pub(crate) mod shared;
 mod shuffle;
 mod simd;
 pub(crate) mod traffic;

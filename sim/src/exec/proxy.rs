@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::memory::describe_conflict;
+use super::shared::describe_conflict;
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, Ticket};
 

@@ -34,6 +34,7 @@ impl Footprint {
 }
 
 /// Counts one request of naturally aligned accesses of `size` bytes at `offsets` of one buffer.
+#[inline(always)]
 pub(crate) fn global_request(
     footprint: &Footprint,
     offsets: &[u64; LANES],
@@ -84,6 +85,7 @@ fn scattered(footprint: &Footprint, offsets: &[u64; LANES], mask: u32, size: u64
 }
 
 /// Counts one shared request of accesses of `size` bytes (up to 16; wider ones as several).
+#[inline(always)]
 pub(crate) fn shared_request(addresses: &[u32; LANES], mask: u32, size: u32) -> SharedTraffic {
     let (lanes_per_part, unit) = match size {
         0..=4 => (32, 4),
@@ -95,25 +97,27 @@ pub(crate) fn shared_request(addresses: &[u32; LANES], mask: u32, size: u32) -> 
         let part = mask >> start & (u32::MAX >> (LANES - lanes_per_part));
         if part != 0 {
             traffic.ideal_wavefronts += 1;
-            traffic.wavefronts += part_wavefronts(&addresses[start..], part, unit);
+            let part_addresses = &addresses[start..start + lanes_per_part];
+            traffic.wavefronts += part_wavefronts(part_addresses, part, unit);
         }
     }
     traffic
 }
 
-/// Passes for one part: lanes access `unit` aligned bytes each, the 128 bytes of banks hold
-/// `128 / unit` such units side by side.
+/// Passes for one part, at most 32 lanes: they access `unit` aligned bytes each, the 128 bytes of
+/// banks hold `128 / unit` such units side by side.
+#[inline(always)]
 pub(crate) fn part_wavefronts(addresses: &[u32], part: u32, unit: u32) -> u64 {
-    let groups = (128 / unit) as usize;
+    let groups = 128 / unit;
     let shift = unit.trailing_zeros();
     let mut taken = 0u32;
-    for lane in lanes(part) {
-        taken |= 1 << ((addresses[lane] >> shift) as usize % groups);
+    for (lane, &address) in addresses.iter().enumerate() {
+        taken |= (part >> lane & 1) << (address >> shift & (groups - 1));
     }
     if taken.count_ones() == part.count_ones() {
         1
     } else {
-        most_in_one_group(addresses, part, unit, groups)
+        most_in_one_group(addresses, part, unit, groups as usize)
     }
 }
 

@@ -4,17 +4,18 @@
 use crate::address;
 use crate::block::Block;
 use crate::counters::SharedTraffic;
-use crate::exec::memory::{
-    addresses, check_shared, check_shared_read, check_shared_write, narrow, require_full_warp,
-    Direction,
-};
+use crate::exec::memory::{addresses, require_full_warp, Direction};
+use crate::exec::shared::{check_reads, check_shared, check_writes, narrow, Writing};
 use crate::exec::traffic::part_wavefronts;
 use crate::program::{Address, Slot};
+use crate::shared::SharedMemory;
 use crate::state::{each_lane, Lanes32, Lanes64, Warp, FULL, LANES};
 
 /// Row addresses of `count` matrices; generic addresses are taken as shared.
+#[inline(always)]
 fn row_addresses(w: &Warp, address: Address) -> Lanes64 {
-    addresses(w, address).map(address::strip_window)
+    let at = addresses(w, address);
+    each_lane!(|lane| address::strip_window(at[lane]))
 }
 
 /// Lanes whose addresses a matrix access of `count` 8x8 matrices uses.
@@ -23,6 +24,7 @@ fn address_lanes(count: u8) -> u32 {
 }
 
 /// Each matrix is one wavefront when its eight rows fall into distinct 16-byte bank groups.
+#[inline(always)]
 fn count_matrices(block: &mut Block<'_>, rows: &Lanes64, count: u8) {
     let rows = narrow(rows);
     let mut shared = SharedTraffic { requests: 1, ..Default::default() };
@@ -33,6 +35,7 @@ fn count_matrices(block: &mut Block<'_>, rows: &Lanes64, count: u8) {
     block.counters().shared.add(shared);
 }
 
+#[inline(always)]
 pub(crate) fn ldmatrix(
     block: &mut Block<'_>,
     w: &mut Warp,
@@ -46,18 +49,16 @@ pub(crate) fn ldmatrix(
     let rows = row_addresses(w, address);
     let good = check_shared(block, &rows, address_lanes(count), 16, Direction::Load);
     count_matrices(block, &rows, count);
+    if block.checks() {
+        check_reads(block, &rows, good, 16);
+    }
     for (matrix, &register) in registers.iter().take(usize::from(count)).enumerate() {
         let mut words = [[0u32; 4]; 8];
         for (row, words) in words.iter_mut().enumerate() {
             let lane = 8 * matrix + row;
-            if good >> lane & 1 == 0 {
-                continue;
+            if good >> lane & 1 != 0 {
+                *words = block.shared.load_row(rows[lane] as usize);
             }
-            let at = rows[lane] as usize;
-            if block.checks() {
-                check_shared_read(block, lane, at, 16);
-            }
-            *words = block.shared.load_row(at);
         }
         w.set32(register, mask, &fragment_of(&words, transposed));
     }
@@ -70,6 +71,7 @@ fn element(words: &[[u32; 4]; 8], row: usize, column: usize) -> u32 {
 }
 
 /// The register that holds a matrix over a warp.
+#[inline(always)]
 fn fragment_of(words: &[[u32; 4]; 8], transposed: bool) -> Lanes32 {
     each_lane!(|lane| {
         let (g, t) = (lane / 4, lane % 4);
@@ -109,6 +111,14 @@ pub(crate) fn stmatrix(
     let rows = row_addresses(w, address);
     let good = check_shared(block, &rows, address_lanes(count), 16, Direction::Store);
     count_matrices(block, &rows, count);
+    if block.checks() {
+        let unchanged = |shared: &SharedMemory, lane: usize| {
+            let words = words_of(w.get32(registers[lane / 8]), transposed)[lane % 8];
+            let at = rows[lane] as usize;
+            shared.is_defined(at, 16) && shared.load_row(at) == words
+        };
+        check_writes(block, Writing::Store, &rows, good, 16, |_, _| false, unchanged);
+    }
     for (matrix, &register) in registers.iter().take(usize::from(count)).enumerate() {
         let words = words_of(w.get32(register), transposed);
         for (row, words) in words.iter().enumerate() {
@@ -117,16 +127,6 @@ pub(crate) fn stmatrix(
                 continue;
             }
             let at = rows[lane] as usize;
-            if block.checks() {
-                check_shared_write(
-                    block,
-                    lane,
-                    at,
-                    16,
-                    |_| false,
-                    |shared| shared.is_defined(at, 16) && shared.load_row(at) == *words,
-                );
-            }
             for (i, &word) in words.iter().enumerate() {
                 block.shared.store(at + 4 * i, 4, u64::from(word));
             }

@@ -1,0 +1,122 @@
+//! Access histories of shared memory, one per 4-byte word, but stored and updated once per 16 bytes
+//! as long as all four words have the same: nearly every access covers 16 aligned bytes.
+
+use std::ops::Range;
+
+/// Bytes of a row.
+pub(crate) const ROW: usize = 16;
+/// Words of a row.
+const WORDS: usize = 4;
+
+/// The history of a word.
+pub(crate) trait History: Copy + Default + PartialEq {
+    /// Whether nothing about the word is kept elsewhere, under its own number.
+    fn stands_alone(&self) -> bool;
+}
+
+/// Histories by word, one per row where all its words have the same.
+#[derive(Debug)]
+pub(crate) struct Histories<T> {
+    rows: Vec<T>,
+    /// By row: the history is in `rows`, not in `words`.
+    joined: Vec<bool>,
+    /// Of the rows that are not joined; empty before the first of them.
+    words: Vec<T>,
+}
+
+impl<T: History> Histories<T> {
+    /// Fresh histories for `bytes` of memory, a multiple of [`ROW`].
+    pub(crate) fn new(bytes: usize) -> Histories<T> {
+        let rows = bytes / ROW;
+        Histories { rows: vec![T::default(); rows], joined: vec![true; rows], words: Vec::new() }
+    }
+
+    /// All fresh again.
+    pub(crate) fn reset(&mut self) {
+        self.rows.fill(T::default());
+        self.joined.fill(true);
+    }
+
+    /// Number of words.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len() * WORDS
+    }
+
+    /// The history of a word.
+    pub(crate) fn get(&self, word: usize) -> &T {
+        match self.joined[word / WORDS] {
+            true => &self.rows[word / WORDS],
+            false => &self.words[word],
+        }
+    }
+
+    /// The history that the row at an aligned address has as a whole, if it has one.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, at: usize) -> Option<&mut T> {
+        let row = at / ROW;
+        if self.joined[row] || self.join(row) {
+            Some(&mut self.rows[row])
+        } else {
+            None
+        }
+    }
+
+    /// The words of a range, to be changed one by one.
+    #[inline(always)]
+    pub(crate) fn split(&mut self, words: Range<usize>) -> &mut [T] {
+        for row in words.start / WORDS..words.end.div_ceil(WORDS) {
+            if self.joined[row] {
+                self.split_row(row);
+            }
+        }
+        &mut self.words[words]
+    }
+
+    #[inline(never)]
+    fn split_row(&mut self, row: usize) {
+        if self.words.is_empty() {
+            self.words = vec![T::default(); self.len()];
+        }
+        self.words[WORDS * row..][..WORDS].fill(self.rows[row]);
+        self.joined[row] = false;
+    }
+
+    /// Joins the words of a row if they are the same again.
+    #[inline(never)]
+    fn join(&mut self, row: usize) -> bool {
+        let [first, rest @ ..] = &self.words[WORDS * row..][..WORDS] else { return false };
+        let same = first.stands_alone() && rest.iter().all(|word| word == first);
+        if same {
+            (self.rows[row], self.joined[row]) = (*first, true);
+        }
+        same
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl History for u32 {
+        fn stands_alone(&self) -> bool {
+            *self != 3
+        }
+    }
+
+    #[test]
+    fn rows_split_when_a_word_changes_and_join_when_all_agree_again() {
+        let mut histories: Histories<u32> = Histories::new(64);
+        *histories.row(16).unwrap() = 7;
+        assert_eq!([4, 5, 6, 7, 8].map(|word| *histories.get(word)), [7, 7, 7, 7, 0]);
+        histories.split(5..6)[0] = 9;
+        assert_eq!([4, 5, 6, 7].map(|word| *histories.get(word)), [7, 9, 7, 7]);
+        assert!(histories.row(16).is_none());
+        histories.split(4..8).fill(3);
+        assert!(histories.row(16).is_none());
+        histories.split(4..8).fill(5);
+        assert_eq!(histories.row(16), Some(&mut 5));
+        assert_eq!(*histories.get(7), 5);
+        histories.reset();
+        assert_eq!((*histories.get(5), histories.len()), (0, 16));
+    }
+}
