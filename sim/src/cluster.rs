@@ -8,6 +8,7 @@ use crate::block::{Block, RunContext};
 use crate::check::Clocks;
 use crate::exec::cluster::ClusterBarrier;
 use crate::exec::control::Barriers;
+use crate::exec::in_flight::Queue;
 use crate::shared::SharedMemory;
 
 /// A block while another one of its cluster runs.
@@ -27,6 +28,10 @@ pub(crate) struct Cluster {
     pub barrier: ClusterBarrier,
     /// By rank: the block has a warp that did not exit.
     pub live: Vec<bool>,
+    /// Asynchronous writes that have not landed.
+    pub queue: Queue,
+    /// Changes of mbarriers so far: without one, waiting again is in vain.
+    pub events: u64,
 }
 
 impl Cluster {
@@ -46,6 +51,8 @@ impl Cluster {
             clocks: Clocks::new(blocks, warps),
             barrier: ClusterBarrier::default(),
             live: vec![true; blocks as usize],
+            queue: Queue::default(),
+            events: 0,
         }
     }
 
@@ -70,6 +77,7 @@ impl Block<'_> {
         self.cluster.clocks.reset();
         self.cluster.barrier = ClusterBarrier::default();
         self.cluster.live.fill(true);
+        self.cluster.queue.reset();
     }
 
     /// Makes the block of this rank the running one.
@@ -90,13 +98,13 @@ impl Block<'_> {
     }
 
     /// Shared memory of a block of the cluster, with the clocks of all warps.
-    pub(crate) fn shared_of(&mut self, rank: u32) -> (&mut SharedMemory, &Clocks) {
+    pub(crate) fn shared_of(&mut self, rank: u32) -> (&mut SharedMemory, &mut Clocks) {
         let shared = if rank == self.rank {
             &mut self.shared
         } else {
             &mut self.cluster.parked[rank as usize].shared
         };
-        (shared, &self.cluster.clocks)
+        (shared, &mut self.cluster.clocks)
     }
 
     /// How a warp or asynchronous agent of the cluster is called in messages.

@@ -42,6 +42,10 @@ pub enum Class {
     Shfl,
     /// Barriers and fences.
     Barrier,
+    /// `mbarrier` instructions.
+    Mbarrier,
+    /// Bulk and tensor copies with their commits and waits.
+    BulkCopy,
     /// Branches, returns, traps.
     Branch,
     /// Atomics and reductions in memory.
@@ -52,7 +56,7 @@ pub enum Class {
 
 impl Class {
     /// All classes, in declaration order: `ALL[c as usize] == c`.
-    pub const ALL: [Class; 17] = [
+    pub const ALL: [Class; 19] = [
         Class::Int,
         Class::MovCvt,
         Class::Fp32,
@@ -67,6 +71,8 @@ impl Class {
         Class::Wgmma,
         Class::Shfl,
         Class::Barrier,
+        Class::Mbarrier,
+        Class::BulkCopy,
         Class::Branch,
         Class::Atomic,
         Class::Other,
@@ -89,6 +95,8 @@ impl Class {
             Class::Wgmma => "wgmma",
             Class::Shfl => "shfl",
             Class::Barrier => "barrier",
+            Class::Mbarrier => "mbarrier",
+            Class::BulkCopy => "bulk_copy",
             Class::Branch => "branch",
             Class::Atomic => "atomic",
             Class::Other => "other",
@@ -149,7 +157,7 @@ pub struct BufferCounters {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Counters {
     /// Executions by class, indexed by `Class as usize`.
-    pub classes: [ClassCount; 17],
+    pub classes: [ClassCount; 19],
     /// Loads from all global buffers.
     pub global_loads: GlobalTraffic,
     /// Stores to all global buffers.
@@ -166,6 +174,8 @@ pub struct Counters {
     pub divergent_branches: u64,
     /// Barrier instructions of the thread block executed by warps.
     pub barriers: u64,
+    /// Waits for mbarriers that returned false, by warps.
+    pub failed_waits: u64,
 }
 
 impl Counters {
@@ -238,6 +248,7 @@ pub(crate) struct PcCounters {
     pub global: GlobalTraffic,
     pub shared: SharedTraffic,
     pub divergent: u64,
+    pub failed_waits: u64,
 }
 
 impl PcCounters {
@@ -247,6 +258,7 @@ impl PcCounters {
         self.global.add(other.global);
         self.shared.add(other.shared);
         self.divergent += other.divergent;
+        self.failed_waits += other.failed_waits;
     }
 }
 

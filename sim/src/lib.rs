@@ -57,6 +57,7 @@ mod error;
 mod exec;
 mod launch;
 mod limits;
+mod mbarrier;
 mod memory;
 mod module;
 mod op;

@@ -642,6 +642,9 @@ pub(crate) enum Op {
     /// `fence.proxy.async`.
     ProxyFence,
     Cluster(ClusterOp),
+    /// `fence.mbarrier_init`.
+    MbarrierInitFence,
+    Mbarrier(MbarrierOp),
 
     Shuffle {
         mode: ShuffleMode,

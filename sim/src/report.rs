@@ -45,6 +45,7 @@ fn add_instruction(counters: &mut Counters, instruction: &Instruction, pc: &PcCo
     class.warp_instructions += pc.executed.warp_instructions;
     class.lanes += pc.executed.lanes;
     counters.divergent_branches += pc.divergent;
+    counters.failed_waits += pc.failed_waits;
     match instruction.class {
         Class::Sts | Class::CpAsync | Class::Stg => counters.shared_stores.add(pc.shared),
         _ => counters.shared_loads.add(pc.shared),

@@ -1,6 +1,7 @@
 //! Shared memory of one thread block: bytes, definedness and access history.
 
 use crate::check::{LaneRaces, Races, VectorClock};
+use crate::mbarrier::Mbarriers;
 
 /// Shared memory with its shadow state.
 #[derive(Debug)]
@@ -10,6 +11,7 @@ pub(crate) struct SharedMemory {
     defined: Vec<u64>,
     pub races: Races,
     pub lanes: LaneRaces,
+    pub mbarriers: Mbarriers,
     /// Last accesses of warps of other blocks.
     remote: VectorClock,
 }
@@ -24,6 +26,7 @@ impl SharedMemory {
             defined: vec![0; padded / 64],
             races: Races::new(padded, first_warp, warps),
             lanes: LaneRaces::new(padded, warps as usize),
+            mbarriers: Mbarriers::default(),
             remote: VectorClock::default(),
         }
     }
@@ -33,6 +36,7 @@ impl SharedMemory {
         self.defined.fill(0);
         self.races.reset();
         self.lanes.reset();
+        self.mbarriers.clear();
         self.remote = VectorClock::default();
     }
 
@@ -103,6 +107,28 @@ impl SharedMemory {
     pub(crate) fn store_bytes(&mut self, at: usize, bytes: &[u8]) {
         self.data[at..at + bytes.len()].copy_from_slice(bytes);
         self.define(at, bytes.len());
+    }
+
+    /// Stores any number of bytes and defines them.
+    pub(crate) fn store_range(&mut self, at: usize, bytes: &[u8]) {
+        self.update_range(at, bytes.len(), |old| old.copy_from_slice(bytes));
+    }
+
+    /// Changes any number of bytes in place and defines them.
+    pub(crate) fn update_range(&mut self, at: usize, bytes: usize, f: impl FnOnce(&mut [u8])) {
+        let end = at + bytes;
+        f(&mut self.data[at..end]);
+        let mut from = at;
+        while from < end {
+            let bits = (64 - from % 64).min(end - from);
+            self.defined[from / 64] |= u64::MAX >> (64 - bits) << (from % 64);
+            from += bits;
+        }
+    }
+
+    /// Bytes of a range, defined or not.
+    pub(crate) fn bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
+        &self.data[range]
     }
 
     #[inline(always)]

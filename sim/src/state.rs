@@ -1,5 +1,6 @@
 //! A warp: registers as structure of arrays, definedness masks, divergence stack.
 
+use crate::exec::mbarrier::Location;
 use crate::program::{PredicateSource, Program, Slot, NO_PC};
 
 /// Lanes of a warp.
@@ -41,9 +42,19 @@ pub(crate) enum Status {
     Ready,
     /// Waits at the barrier of this number.
     AtBarrier(u32),
+    /// A wait for an mbarrier failed; see [`Warp::poll`].
+    Polling,
     /// Waits at the barrier of the cluster.
     AtClusterBarrier,
     Exited,
+}
+
+/// The phase of an mbarrier that a warp waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Poll {
+    pub location: Location,
+    /// Number of the phase that was not complete.
+    pub phase: u32,
 }
 
 /// One warp of a thread block.
@@ -59,6 +70,8 @@ pub(crate) struct Warp {
     /// Lanes that have not exited.
     pub live: u32,
     pub status: Status,
+    /// The wait that failed last, until one succeeds.
+    pub poll: Option<Poll>,
     pub copies: crate::exec::async_copy::AsyncCopies,
     pub wgmma: crate::exec::wgmma::WgmmaState,
     /// Local memory of all lanes, lane after lane.
@@ -81,6 +94,7 @@ impl Warp {
             stack: Vec::with_capacity(16),
             live: 0,
             status: Status::Exited,
+            poll: None,
             copies: Default::default(),
             wgmma: crate::exec::wgmma::WgmmaState::new(program),
             local: vec![0; local],
@@ -107,6 +121,7 @@ impl Warp {
         self.stack.push(Frame { pc: 0, reconverge: NO_PC, mask });
         self.live = mask;
         self.status = if mask == 0 { Status::Exited } else { Status::Ready };
+        self.poll = None;
         self.copies.reset();
         self.wgmma.reset();
         self.local_defined.fill(false);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::block::{coordinates, Block, RunContext, Tally};
 use crate::error::SimError;
-use crate::exec::{cluster, control, run_warp};
+use crate::exec::{cluster, control, in_flight, mbarrier, run_warp};
 use crate::launch::{split_mix, WarpOrder};
 use crate::program::Special;
 use crate::state::{Lanes32, Status, Warp, FULL, LANES};
@@ -17,6 +17,8 @@ use crate::state::{Lanes32, Status, Warp, FULL, LANES};
 const QUANTUM: u64 = 4096;
 /// Polling accesses in one turn after which a block counts as waiting for another block.
 const POLLS_PER_TURN: u64 = 256;
+/// How often all waits for mbarriers may time out without a change of any before it is a deadlock.
+const PATIENCE: u32 = 16;
 /// Most blocks of one thread that take turns.
 const RESIDENT_BLOCKS: usize = 256;
 
@@ -84,6 +86,10 @@ struct Resident<'r> {
     /// Warps of the blocks, block after block.
     warps: Vec<Warp>,
     random: u64,
+    /// Changes of mbarriers when nobody could go on last, and how often that may happen again
+    /// without a further change.
+    events: u64,
+    patience: u32,
 }
 
 impl<'r> Resident<'r> {
@@ -93,6 +99,8 @@ impl<'r> Resident<'r> {
             block: Block::new(context),
             warps: warps.map(|index| Warp::new(context.program, index)).collect(),
             random: 0,
+            events: 0,
+            patience: PATIENCE,
         };
         resident.set_specials(0, |special| !depends_on_cluster(special));
         resident
@@ -130,7 +138,7 @@ impl<'r> Resident<'r> {
             if self.warps.iter().all(|w| w.status == Status::Exited) {
                 return Ok(Turn::Done);
             }
-            if !progress {
+            if !progress && !in_flight::land_one(&mut self.block) && !self.wait_in_vain() {
                 control::report_deadlock(&mut self.block, &self.warps);
                 return Ok(Turn::Done);
             }
@@ -138,6 +146,21 @@ impl<'r> Resident<'r> {
                 return Ok(Turn::Waiting);
             }
         }
+    }
+
+    /// Nobody could go on: lets waits for mbarriers time out. Returns false once nothing has come
+    /// of it for a while, or when nobody waits for one.
+    fn wait_in_vain(&mut self) -> bool {
+        let events = self.block.cluster.events;
+        if self.events != events {
+            (self.events, self.patience) = (events, PATIENCE);
+        }
+        if self.patience == 0 {
+            return false;
+        }
+        self.patience -= 1;
+        let polling = self.warps.iter_mut().filter(|w| w.status == Status::Polling);
+        polling.map(|warp| warp.status = Status::Ready).count() != 0
     }
 
     /// One turn for each ready warp of a block; returns whether anything happened.
@@ -148,6 +171,11 @@ impl<'r> Resident<'r> {
         let mut ran = false;
         for position in self.turn_order(count) {
             let warp = &mut self.warps[first + position];
+            if let (Status::Polling, Some(poll)) = (warp.status, warp.poll) {
+                if mbarrier::phase_changed(&mut self.block, poll) {
+                    warp.status = Status::Ready;
+                }
+            }
             if warp.status == Status::Ready {
                 run_warp(&mut self.block, warp, QUANTUM)?;
                 ran = true;

@@ -2,46 +2,9 @@
 
 mod support;
 
-use qtune_sim::{
-    run, Access, AsyncSchedule, Blocks, FindingKind, Launch, Memory, Module, Report, RunOptions,
-    SimError, WarpOrder,
-};
-use support::{at, kernel};
-
-/// Every combination of async schedule and warp order that tests run under.
-fn schedules() -> Vec<RunOptions> {
-    let mut all = Vec::new();
-    for schedule in [AsyncSchedule::Lazy, AsyncSchedule::Eager] {
-        for warp_order in [WarpOrder::Forward, WarpOrder::Reversed, WarpOrder::Seeded(5)] {
-            all.push(RunOptions { schedule, warp_order, ..RunOptions::default() });
-        }
-    }
-    all
-}
-
-/// Shape of a launch: grid, threads of a block, cluster.
-type Shape = ([u32; 3], u32, [u32; 3]);
-
-fn launch(
-    text: &str,
-    (grid, threads, cluster): Shape,
-    words: usize,
-    options: &RunOptions,
-) -> Result<(Vec<u32>, Report), SimError> {
-    let mut memory = Memory::new();
-    let p = memory.alloc("p", words * 4, Access::ReadWrite)?;
-    let module = Module::parse(text)?;
-    let args = vec![at(p)];
-    let launch = Launch { grid, block: [threads, 1, 1], cluster, dynamic_shared_bytes: 0, args };
-    let report = run(&module, "k", &launch, &mut memory, options)?;
-    let bytes = memory.read(p, 0, words * 4)?;
-    let words = bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
-    Ok((words.collect(), report))
-}
-
-fn kinds(report: &Report) -> Vec<FindingKind> {
-    report.findings.iter().map(|f| f.kind).collect()
-}
+use qtune_sim::{Blocks, FindingKind, RunOptions};
+use support::kernel;
+use support::schedules::{caught, clean, kinds, words as launch, Shape};
 
 /// Address of this thread's word of the output into `%rd9`, its thread and rank into `%r1`, `%r2`.
 const PREAMBLE: &str = "mov.u32 %r1, %tid.x; mov.u32 %r2, %cluster_ctarank;
@@ -87,14 +50,9 @@ fn neighbour(thread: u32, shift: u32) -> u32 {
 
 #[test]
 fn values_travel_between_blocks_in_both_directions_without_findings() {
-    for options in schedules() {
-        for (text, shift) in [(pushing(), 3), (pulling(), 1)] {
-            let (words, report) = launch(&text, RING, 512, &options).unwrap();
-            assert_eq!(kinds(&report), []);
-            let expected: Vec<u32> = (0..512).map(|t| 1000 + neighbour(t, shift)).collect();
-            assert_eq!(words, expected);
-            assert_eq!(report.blocks_run, 8);
-        }
+    for (text, shift) in [(pushing(), 3), (pulling(), 1)] {
+        let expected: Vec<u32> = (0..512).map(|t| 1000 + neighbour(t, shift)).collect();
+        assert_eq!(clean(&text, RING, 512), expected);
     }
 }
 
@@ -115,12 +73,9 @@ fn generic_addresses_reach_other_blocks_and_tell_their_rank() {
         {SYNC}
         ld.u32 %r13, [%rd3]; st.global.u32 [%rd9], %r13;"
     ));
-    for options in schedules() {
-        let (words, report) = launch(&text, ([2, 1, 1], 32, [2, 1, 1]), 64, &options).unwrap();
-        assert_eq!(kinds(&report), []);
-        // Stored by the other block: its target's rank, 10 for the cluster's window, its own rank.
-        assert_eq!((words[0], words[63]), (1010, 11));
-    }
+    let words = clean(&text, ([2, 1, 1], 32, [2, 1, 1]), 64);
+    // Stored by the other block: its target's rank, 10 for the cluster's window, its own rank.
+    assert_eq!((words[0], words[63]), (1010, 11));
 }
 
 #[test]
@@ -136,13 +91,8 @@ fn remote_atomics_of_all_blocks_add_up() {
         {SYNC}
         ld.shared.u32 %r13, [%r8]; st.global.u32 [%rd9], %r13;"
     ));
-    for options in schedules() {
-        let (words, report) = launch(&text, ([3, 1, 1], 32, [3, 1, 1]), 96, &options).unwrap();
-        assert_eq!(kinds(&report), []);
-        let expected: Vec<u32> =
-            (0..32).map(|t| t + 3 + 3).chain((0..64).map(|t| t % 32)).collect();
-        assert_eq!(words, expected);
-    }
+    let expected: Vec<u32> = (0..32).map(|t| t + 3 + 3).chain((0..64).map(|t| t % 32)).collect();
+    assert_eq!(clean(&text, ([3, 1, 1], 32, [3, 1, 1]), 96), expected);
 }
 
 #[test]
@@ -172,11 +122,8 @@ fn accesses_without_the_barrier_of_the_cluster_are_races() {
     let started = pass_on(SYNC, "st.shared.u32 [%r8], %r12;", "", load, SYNC);
     let relaxed = "barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.aligned;";
     let unordered = pass_on(SYNC, "st.shared.u32 [%r8], %r12;", relaxed, load, SYNC);
-    for options in schedules() {
-        for text in [&started, &unordered] {
-            let (_, report) = launch(text, RING, 512, &options).unwrap();
-            assert!(kinds(&report).contains(&FindingKind::SharedRace), "{:#?}", report.findings);
-        }
+    for text in [&started, &unordered] {
+        caught(text, RING, 512, FindingKind::SharedRace);
     }
 }
 
@@ -186,12 +133,8 @@ fn memory_of_blocks_that_have_not_started_or_may_have_exited_is_out_of_reach() {
     let early = pass_on("", store, SYNC, "ld.shared.u32 %r13, [%r8];", "");
     let load = "ld.shared::cluster.u32 %r13, [%r11];";
     let late = pass_on("", "st.shared.u32 [%r8], %r12;", SYNC, load, "");
-    for options in schedules() {
-        for text in [&early, &late] {
-            let (_, report) = launch(text, RING, 512, &options).unwrap();
-            let found = kinds(&report).contains(&FindingKind::ClusterLifetime);
-            assert!(found, "{:#?}", report.findings);
-        }
+    for text in [&early, &late] {
+        caught(text, RING, 512, FindingKind::ClusterLifetime);
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Clocks {
     exited: Vec<VectorClock>,
     /// By warp: its own clock at each `fence.proxy.async`, ascending.
     fences: Vec<Vec<u32>>,
+    /// The same for `fence.mbarrier_init`.
+    init_fences: Vec<Vec<u32>>,
 }
 
 impl Clocks {
@@ -81,6 +83,7 @@ impl Clocks {
             asynchronous: 0,
             exited: vec![VectorClock::default(); blocks as usize],
             fences: vec![Vec::new(); warps],
+            init_fences: vec![Vec::new(); warps],
         };
         clocks.reset();
         clocks
@@ -91,6 +94,7 @@ impl Clocks {
         self.asynchronous = 0;
         self.exited.iter_mut().for_each(VectorClock::clear);
         self.fences.iter_mut().for_each(Vec::clear);
+        self.init_fences.iter_mut().for_each(Vec::clear);
         for (warp, clock) in self.warps.iter_mut().enumerate() {
             clock.clear();
             clock.raise(warp as u32, 1);
@@ -173,9 +177,25 @@ impl Clocks {
         self.advance(warp);
     }
 
+    /// `fence.mbarrier_init`: the same for mbarriers that the warp initialised.
+    pub(crate) fn init_fence(&mut self, warp: u32) {
+        self.init_fences[warp as usize].push(self.now[warp as usize].own);
+        self.advance(warp);
+    }
+
     /// Whether `warp` knows of a proxy fence that `writer` executed at or after its clock `at`.
     pub(crate) fn knows_fence(&self, warp: u32, writer: u32, at: u32) -> bool {
-        let Some(fences) = self.fences.get(writer as usize) else { return true };
+        self.knows(&self.fences, warp, writer, at)
+    }
+
+    /// Whether `warp` knows of a fence that makes the mbarriers which `writer` initialised at its
+    /// clock `at` usable by bulk copies.
+    pub(crate) fn knows_init_fence(&self, warp: u32, writer: u32, at: u32) -> bool {
+        self.knows_fence(warp, writer, at) || self.knows(&self.init_fences, warp, writer, at)
+    }
+
+    fn knows(&self, fences: &[Vec<u32>], warp: u32, writer: u32, at: u32) -> bool {
+        let Some(fences) = fences.get(writer as usize) else { return true };
         let next = fences.partition_point(|&fence| fence < at);
         fences.get(next).is_some_and(|&fence| fence <= self.of(warp).get(writer))
     }

@@ -353,7 +353,7 @@ impl Races {
 
     /// The copy into these bytes was waited for: from now on it is an ordinary write of the warp.
     pub(crate) fn complete(&mut self, clocks: &Clocks, at: usize, bytes: usize, warp: u32) {
-        self.land(at..at + bytes, warp, clocks.now(warp).own);
+        self.land(at..at + bytes, warp, (warp, clocks.now(warp).own));
     }
 
     /// Notes the issue of a bulk copy that will write for an asynchronous agent; `issuer` is the
@@ -370,11 +370,11 @@ impl Races {
         self.write_words(clocks, range.start, range.len(), writer).or(unfenced)
     }
 
-    /// The data of a copy landed: visible to whoever sees `clock` of the agent.
-    pub(crate) fn land(&mut self, range: Range<usize>, agent: u32, clock: u32) {
+    /// The data of a copy marked as pending for `from` landed: a write of an agent at its clock.
+    pub(crate) fn land(&mut self, range: Range<usize>, from: u32, (agent, clock): (u32, u32)) {
         let landed = |word: &mut Word| {
-            if word.write_clock == PENDING && u32::from(word.writer) == agent {
-                word.write_clock = clock;
+            if word.write_clock == PENDING && u32::from(word.writer) == from {
+                (word.write_clock, word.writer) = (clock, agent as u16);
             }
         };
         let mut at = range.start;
@@ -678,7 +678,7 @@ mod tests {
         let agent = block.clocks.add_agent();
         assert_eq!(block.races.issue_bulk(&block.clocks, 0..16, 0, agent), None);
         assert_eq!(block.read(0, 4, 1), Some(Conflict::Pending(agent)));
-        block.races.land(0..16, agent, 3);
+        block.races.land(0..16, agent, (agent, 3));
         assert_eq!(block.read(0, 4, 1), Some(Conflict::WrittenBy(agent)));
         let mut phase = VectorClock::default();
         phase.raise(agent, 3);

@@ -395,6 +395,16 @@ impl<'n> Operands<'n> {
         self.elements(index).map_or(0, <[Operand]>::len)
     }
 
+    /// Whether operand `index` is an address in brackets.
+    pub(super) fn is_address(&self, index: usize) -> bool {
+        matches!(self.syntax.operands.get(index), Some(Operand::Address { .. }))
+    }
+
+    /// Whether operand `index` is `_`.
+    pub(super) fn is_sink(&self, index: usize) -> bool {
+        matches!(self.syntax.operands.get(index), Some(Operand::Sink))
+    }
+
     /// Whether operand `index` is written in braces.
     pub(super) fn is_vector(&self, index: usize) -> bool {
         matches!(self.syntax.operands.get(index), Some(Operand::Vector(_)))

@@ -5,7 +5,10 @@
 //! marked pending until the wait, so that a use before it is found either way.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
+use super::in_flight::{land_copies, Write};
+use super::mbarrier::Location;
 use super::memory::{
     addresses, check_defined, count_global, global_groups, Direction, GlobalGroup,
 };
@@ -34,6 +37,8 @@ pub(crate) struct AsyncCopies {
     pending: VecDeque<Copy>,
     /// Number of closed groups per lane; the open group has this number.
     closed: [u32; LANES],
+    /// mbarriers that were told to wait for copies of this warp.
+    arrivals: Vec<Location>,
     /// Emptied entries, kept for their allocation.
     spare: Vec<Copy>,
 }
@@ -42,6 +47,7 @@ impl AsyncCopies {
     pub(crate) fn reset(&mut self) {
         self.spare.extend(self.pending.drain(..));
         self.closed = [0; LANES];
+        self.arrivals.clear();
     }
 
     fn take_spare(&mut self) -> Copy {
@@ -52,6 +58,18 @@ impl AsyncCopies {
             destinations: [0; LANES],
             data: Box::new([[0; 16]; LANES]),
         })
+    }
+
+    /// Takes the pending copies of one lane out, for an mbarrier: place and bytes of each.
+    pub(crate) fn detach(&mut self, lane: usize, barrier: Location) -> Vec<Write> {
+        self.arrivals.push(barrier);
+        let ours = self.pending.iter_mut().filter(|copy| copy.mask >> lane & 1 == 1);
+        let detached = ours.map(|copy| {
+            copy.mask &= !(1 << lane);
+            let bytes = Rc::from(&copy.data[lane][..usize::from(copy.bytes)]);
+            Write { at: copy.destinations[lane], bytes }
+        });
+        detached.collect()
     }
 
     /// Closes the open group of the lanes.
@@ -230,6 +248,9 @@ pub(crate) fn wait_all(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
 
 /// Completes the copies of the lanes whose group number is below the lane's limit.
 fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES]) {
+    if !w.copies.arrivals.is_empty() {
+        land_copies(block, std::mem::take(&mut w.copies.arrivals));
+    }
     let eager = block.eager();
     for copy in &mut w.copies.pending {
         let done = lanes(copy.mask & mask)

@@ -11,8 +11,8 @@ use crate::shared::SharedMemory;
 use crate::state::{lanes, Lanes64, Warp};
 
 /// New value for an old one.
-fn apply(atomic: &Atomic, old: u64, operand: u64, swap: u64) -> u64 {
-    match atomic.op {
+pub(crate) fn apply(op: AtomicOp, ty: AtomicType, old: u64, operand: u64, swap: u64) -> u64 {
+    match op {
         AtomicOp::Exch => operand,
         AtomicOp::Cas => {
             if old == operand {
@@ -39,18 +39,18 @@ fn apply(atomic: &Atomic, old: u64, operand: u64, swap: u64) -> u64 {
                 old - 1
             }
         }
-        AtomicOp::Min | AtomicOp::Max => extreme(atomic, old, operand),
-        AtomicOp::Add => add(atomic.ty, old, operand),
+        AtomicOp::Min | AtomicOp::Max => extreme(op, ty, old, operand),
+        AtomicOp::Add => add(ty, old, operand),
     }
 }
 
-fn extreme(atomic: &Atomic, old: u64, operand: u64) -> u64 {
-    let less = match atomic.ty {
+fn extreme(op: AtomicOp, ty: AtomicType, old: u64, operand: u64) -> u64 {
+    let less = match ty {
         AtomicType::S32 => (operand as i32) < (old as i32),
         AtomicType::S64 => (operand as i64) < (old as i64),
         _ => operand < old,
     };
-    if less == (atomic.op == AtomicOp::Min) {
+    if less == (op == AtomicOp::Min) {
         operand
     } else {
         old
@@ -112,7 +112,7 @@ fn update_elements(
     let elements = &mut old[..usize::from(atomic.count)];
     for (element, old) in elements.iter_mut().enumerate() {
         let value = operand(w, atomic, atomic.operands[element], lane);
-        *old = update(element, &|old| apply(atomic, old, value, swap));
+        *old = update(element, &|old| apply(atomic.op, atomic.ty, old, value, swap));
     }
     // Results may overwrite operands, so they wait until all of those have been read.
     write_old(w, atomic, lane, elements);

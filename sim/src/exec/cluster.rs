@@ -314,6 +314,10 @@ pub(crate) fn retire(block: &mut Block<'_>) {
     if !block.checks() {
         return;
     }
+    if block.cluster.queue.targets(rank) {
+        let message = "the block exits while a copy into its shared memory is in flight";
+        block.report(FindingKind::AsyncNotAwaited, Place::default(), message.to_owned());
+    }
     let known = block.cluster.clocks.exited(rank);
     let unseen = block.shared.remote().iter().find(|&(agent, at)| at > known.get(agent));
     if let Some((agent, _)) = unseen {

@@ -237,6 +237,10 @@ pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp]) {
         let at = match w.status {
             Status::AtBarrier(id) => format!("barrier {id}"),
             Status::AtClusterBarrier => "the barrier of the cluster".to_owned(),
+            Status::Polling => match w.poll {
+                Some(poll) => super::mbarrier::describe(block, poll),
+                None => continue,
+            },
             Status::Ready | Status::Exited => continue,
         };
         if places.is_empty() {

@@ -12,13 +12,16 @@ pub(crate) mod control;
 mod convert;
 mod extended;
 mod float;
+pub(crate) mod in_flight;
 mod int;
 pub(crate) mod machine;
 mod matrix;
+pub(crate) mod mbarrier;
 mod memory;
 mod minifloat;
 mod numeric;
 pub(crate) mod proxy;
+mod reduce;
 pub(crate) mod shared;
 mod shuffle;
 mod simd;
@@ -356,6 +359,8 @@ fn execute_memory<M: Machine>(
         Op::Atomic(atomic) => atomic::execute(block, w, &atomic, mask),
         Op::Fence { .. } => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
         Op::ProxyFence => block.cluster.clocks.proxy_fence(block.agent),
+        Op::MbarrierInitFence => block.cluster.clocks.init_fence(block.agent),
+        Op::Mbarrier(op) => mbarrier::execute(block, w, &op, mask),
         Op::Cluster(op) => cluster::execute(block, w, &op, mask),
         Op::Shuffle { mode, d, p, a, b, c, members } => {
             shuffle::shuffle(block, w, &shuffle::Shuffle { mode, d, p, a, b, c, members }, mask);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod schedules;
+
 use qtune_sim::{run, Access, Arg, BufferId, Launch, Memory, Module, Report, RunOptions, SimError};
 
 /// Every PTX fixture by kernel name and target.

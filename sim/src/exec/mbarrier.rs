@@ -1,0 +1,378 @@
+//! The mbarrier instructions (PTX ISA 9.7.13.15).
+//!
+//! An arrival releases what the warp did before, a successful wait acquires what those who arrived
+//! in complete phases did. A wait that fails returns false and ends the warp's turn until the phase
+//! completes: a legal schedule, in which waiting costs few instructions.
+
+use super::cluster::check_lifetime;
+use super::in_flight::{self, InFlight, Signal};
+use super::memory::addresses;
+use super::shared::report_conflict;
+use crate::address;
+use crate::block::{Block, Place};
+use crate::check::FindingKind;
+use crate::mbarrier::{Mbarrier, Misuse, MOST};
+use crate::program::{Address, MbarrierArrive, MbarrierOp, MbarrierWait, Space};
+use crate::state::{each_lane, lanes, Lanes32, Poll, Status, Warp, LANES};
+
+/// Place of an object: rank of its block and offset in the block's shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub rank: u32,
+    pub at: u32,
+}
+
+impl Location {
+    fn place(self, lane: usize) -> Place<'static> {
+        Place::at(lane, u64::from(self.at))
+    }
+}
+
+pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, op: &MbarrierOp, mask: u32) {
+    match *op {
+        MbarrierOp::Init { space, address, count } => {
+            let counts = *w.get32(count);
+            each(block, w, (space, address), mask, |block, _, lane, location| {
+                initialise(block, lane, location, counts[lane]);
+            });
+        }
+        MbarrierOp::Invalidate { space, address } => {
+            each(block, w, (space, address), mask, |block, _, lane, location| {
+                invalidate(block, lane, location);
+            });
+        }
+        MbarrierOp::Bytes { space, address, bytes, complete } => {
+            let counts = *w.get32(bytes);
+            each(block, w, (space, address), mask, |block, _, lane, location| {
+                let sign = if complete { -1 } else { 1 };
+                add_bytes(block, lane, location, sign * i64::from(counts[lane]));
+            });
+        }
+        MbarrierOp::Arrive(arrive) => {
+            let counts = arrive.count.map_or([1; LANES], |slot| *w.get32(slot));
+            let at = (arrive.space, arrive.address);
+            each(block, w, at, mask, |block, w, lane, location| {
+                self::arrive(block, w, &arrive, (lane, location), counts[lane]);
+            });
+        }
+        MbarrierOp::CopyArrive { space, address, increment } => {
+            each(block, w, (space, address), mask, |block, w, lane, location| {
+                copy_arrive(block, w, (lane, location), increment);
+            });
+        }
+        MbarrierOp::Wait(wait) => self::wait(block, w, &wait, mask),
+        MbarrierOp::PendingCount { d, state } => {
+            let states = w.get64(state);
+            let counts: Lanes32 = each_lane!(|lane| states[lane] as u32);
+            w.set32(d, mask, &counts);
+        }
+    }
+}
+
+/// Opaque state: the phase above the pending count.
+fn state_of(barrier: &Mbarrier) -> u64 {
+    u64::from(barrier.phase) << 32 | barrier.pending as u64
+}
+
+/// Calls `f` for every lane with the place of the object that it addresses.
+fn each(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    (space, address): (Space, Address),
+    mask: u32,
+    mut f: impl FnMut(&mut Block<'_>, &mut Warp, usize, Location),
+) {
+    let at = addresses(w, address);
+    for lane in lanes(mask) {
+        if let Some(location) = locate(block, lane, space, at[lane]) {
+            f(block, w, lane, location);
+        }
+    }
+}
+
+/// Finds the block and offset that an address of an mbarrier means, and checks both.
+pub(crate) fn locate(
+    block: &mut Block<'_>,
+    lane: usize,
+    space: Space,
+    at: u64,
+) -> Option<Location> {
+    let place = Place::at(lane, at);
+    if space == Space::Generic && !address::lies_in(at, Space::SharedCluster) {
+        let message = "an mbarrier outside shared memory".to_owned();
+        block.report(FindingKind::OutOfBounds, place, message);
+        return None;
+    }
+    let rank = address::cluster_rank(at).unwrap_or(block.rank);
+    if rank != block.rank && space == Space::Shared || rank >= block.cluster.blocks() {
+        let message = format!("an mbarrier of rank {rank}, which this instruction cannot reach");
+        block.report(FindingKind::OutOfBounds, place, message);
+        return None;
+    }
+    check_lifetime(block, rank, place);
+    let offset = address::cluster_offset(at);
+    if offset % 8 != 0 {
+        let message = format!("an mbarrier at {offset}, which is not a multiple of 8");
+        block.report(FindingKind::Misaligned, place, message);
+        return None;
+    }
+    let length = block.shared.len();
+    if offset + 8 > length {
+        let message = format!("an mbarrier at {offset} of {length} shared bytes");
+        block.report(FindingKind::OutOfBounds, place, message);
+        return None;
+    }
+    Some(Location { rank, at: offset as u32 })
+}
+
+fn misuse(block: &mut Block<'_>, lane: usize, location: Location, message: String) {
+    block.report(FindingKind::MbarrierMisuse, location.place(lane), message);
+}
+
+fn initialise(block: &mut Block<'_>, lane: usize, location: Location, count: u32) {
+    let count = i64::from(count);
+    if !(1..=MOST).contains(&count) {
+        let message = format!("mbarrier.init for {count} arrivals, allowed are 1 to {MOST}");
+        misuse(block, lane, location, message);
+    }
+    let (at, agent) = (location.at as usize, block.agent);
+    if block.shared.mbarriers.live(location.at).is_some() {
+        misuse(block, lane, location, "mbarrier.init of a live mbarrier".to_owned());
+    } else if block.checks() {
+        let conflict = block.shared.races.write(&block.cluster.clocks, at, 8, agent);
+        if let Some(conflict) = conflict {
+            report_conflict(block, lane, at as u64, "mbarrier.init", conflict);
+        }
+    }
+    let known = block.shared.mbarriers.get(location.at).map(|barrier| barrier.agent);
+    let copies = known.unwrap_or_else(|| block.cluster.clocks.add_agent());
+    let by = (agent, block.cluster.clocks.now(agent).own);
+    let barrier = block.shared.mbarriers.entry(location.at);
+    barrier.initialise(count.clamp(1, MOST), copies, by);
+    block.shared.store(at, 8, 0);
+    block.shared.races.set_mbarrier(at, true);
+}
+
+fn invalidate(block: &mut Block<'_>, lane: usize, location: Location) {
+    if usable(block, lane, location, "mbarrier.inval") {
+        block.shared.mbarriers.entry(location.at).live = false;
+        block.shared.races.set_mbarrier(location.at as usize, false);
+    }
+}
+
+/// Whether there is a live object at a place. Reports its absence, and an initialisation that the
+/// running warp does not know of.
+pub(crate) fn usable(block: &mut Block<'_>, lane: usize, location: Location, what: &str) -> bool {
+    let (agent, checks) = (block.agent, block.checks());
+    let (shared, clocks) = block.shared_of(location.rank);
+    let Some(barrier) = shared.mbarriers.live(location.at) else {
+        let message = format!("{what} on bytes that hold no mbarrier");
+        misuse(block, lane, location, message);
+        return false;
+    };
+    let (by, at) = barrier.initialised;
+    if checks && by != agent && clocks.of(agent).get(by) < at {
+        let name = block.agent_name(by);
+        let message =
+            format!("{what} on an mbarrier that {name} initialised without a barrier between");
+        misuse(block, lane, location, message);
+    }
+    true
+}
+
+/// Applies a change to a live object and reports what is wrong with it.
+pub(crate) fn change(
+    block: &mut Block<'_>,
+    lane: usize,
+    location: Location,
+    f: impl FnOnce(&mut Mbarrier) -> Result<(), Misuse>,
+) {
+    let (shared, _) = block.shared_of(location.rank);
+    let Some(barrier) = shared.mbarriers.live(location.at) else { return };
+    let problem = f(barrier).err().map(|problem| problem.describe(barrier));
+    block.cluster.events += 1;
+    if let Some(message) = problem {
+        misuse(block, lane, location, message);
+    }
+}
+
+fn add_bytes(block: &mut Block<'_>, lane: usize, location: Location, bytes: i64) {
+    let what = if bytes < 0 { "mbarrier.complete_tx" } else { "mbarrier.expect_tx" };
+    if usable(block, lane, location, what) {
+        change(block, lane, location, |barrier| barrier.add_bytes(bytes));
+    }
+}
+
+fn arrive(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    arrive: &MbarrierArrive,
+    (lane, location): (usize, Location),
+    count: u32,
+) {
+    let what = if arrive.drop { "mbarrier.arrive_drop" } else { "mbarrier.arrive" };
+    if !usable(block, lane, location, what) {
+        return;
+    }
+    let (bytes, arrivals) = if arrive.expect_bytes { (count, 1) } else { (0, count) };
+    let arrivals = i64::from(arrivals);
+    if !(1..=MOST).contains(&arrivals) {
+        misuse(block, lane, location, format!("{what} with a count of {arrivals}"));
+    }
+    let agent = block.agent;
+    let (shared, clocks) = block.shared_of(location.rank);
+    let Some(barrier) = shared.mbarriers.live(location.at) else { return };
+    if let Some(slot) = arrive.state {
+        w.r64[usize::from(slot)][lane] = state_of(barrier);
+    }
+    if !arrive.relaxed {
+        clocks.release(agent, &mut barrier.joined);
+    }
+    barrier.note_arrival(agent, 1 << lane);
+    let phase = barrier.phase;
+    let mut completed = false;
+    change(block, lane, location, |barrier| {
+        barrier.add_bytes(i64::from(bytes))?;
+        barrier.arrive(arrivals, arrive.drop)?;
+        completed = barrier.phase != phase;
+        Ok(())
+    });
+    if arrive.no_complete && completed {
+        let message = format!("{what}.noComplete completes phase {phase}");
+        misuse(block, lane, location, message);
+    }
+}
+
+/// `cp.async.mbarrier.arrive`: the arrival happens when the copies of the thread have landed.
+fn copy_arrive(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    (lane, barrier): (usize, Location),
+    increment: bool,
+) {
+    if !usable(block, lane, barrier, "cp.async.mbarrier.arrive") {
+        return;
+    }
+    if increment {
+        change(block, lane, barrier, Mbarrier::expect_arrival);
+    }
+    let op = InFlight {
+        barrier,
+        writes: w.copies.detach(lane, barrier),
+        reduction: None,
+        signal: Signal::Arrival,
+        source: None,
+        agent: block.agent,
+        rank: block.rank,
+        pc: block.pc,
+        lane,
+    };
+    in_flight::issue(block, op, "cp.async");
+}
+
+/// `test_wait` and `try_wait`.
+fn wait(block: &mut Block<'_>, w: &mut Warp, wait: &MbarrierWait, mask: u32) {
+    let at = addresses(w, wait.address);
+    let (mut passed, mut together) = (0, 0);
+    let (mut failed, mut acquired) = (None, None);
+    for lane in lanes(mask) {
+        let located = locate(block, lane, wait.space, at[lane]);
+        let found = located.filter(|&location| usable(block, lane, location, "mbarrier wait"));
+        let Some(location) = found else {
+            // Reported; a wait that never succeeds would only hide what comes after it.
+            passed |= 1 << lane;
+            continue;
+        };
+        match look(block, w, wait, (lane, location)) {
+            Look::Complete { arrived } => {
+                passed |= 1 << lane;
+                together |= 1 << lane | arrived;
+                if !wait.relaxed && acquired != Some(location) {
+                    acquire(block, location);
+                    acquired = Some(location);
+                }
+            }
+            Look::Pending(poll) => failed = Some(poll),
+        }
+    }
+    w.set_predicate(wait.d, mask, passed);
+    w.poll = failed;
+    if failed.is_some() {
+        block.counters().failed_waits += 1;
+        w.status = Status::Polling;
+    }
+    if together != 0 {
+        block.shared.lanes.synchronise(w.index, together, w.live);
+    }
+}
+
+enum Look {
+    /// The phase asked for is complete; lanes of this warp that arrived in it.
+    Complete {
+        arrived: u32,
+    },
+    Pending(Poll),
+}
+
+/// Whether the phase that a lane waits for is complete.
+fn look(
+    block: &mut Block<'_>,
+    w: &Warp,
+    wait: &MbarrierWait,
+    (lane, location): (usize, Location),
+) -> Look {
+    let agent = block.agent;
+    let (shared, _) = block.shared_of(location.rank);
+    let Some(barrier) = shared.mbarriers.live(location.at) else {
+        return Look::Complete { arrived: 0 };
+    };
+    let (phase, arrived) = (barrier.phase, barrier.arrived_before(agent));
+    let complete = if wait.parity {
+        let parity = w.get32(wait.phase)[lane];
+        if parity > 1 {
+            let message = format!("a phase parity of {parity}");
+            block.report(FindingKind::InvalidOperand, location.place(lane), message);
+        }
+        phase & 1 != parity & 1
+    } else {
+        u64::from(phase) != w.get64(wait.phase)[lane] >> 32
+    };
+    let before = w.poll.filter(|poll| poll.location == location);
+    if let Some(before) = before.filter(|before| phase > before.phase + 1) {
+        let (then, now) = (before.phase, phase);
+        let message = format!(
+            "the mbarrier went from phase {then} to {now} while this warp waited for phase {then}"
+        );
+        misuse(block, lane, location, message);
+    }
+    if complete {
+        Look::Complete { arrived }
+    } else {
+        Look::Pending(Poll { location, phase })
+    }
+}
+
+fn acquire(block: &mut Block<'_>, location: Location) {
+    let agent = block.agent;
+    let (shared, clocks) = block.shared_of(location.rank);
+    if let Some(barrier) = shared.mbarriers.live(location.at) {
+        clocks.acquire(agent, &barrier.released);
+    }
+}
+
+/// Whether the phase that a polling warp waits for is over.
+pub(crate) fn phase_changed(block: &mut Block<'_>, poll: Poll) -> bool {
+    let (shared, _) = block.shared_of(poll.location.rank);
+    shared.mbarriers.live(poll.location.at).is_none_or(|barrier| barrier.phase != poll.phase)
+}
+
+/// The object that a warp polls, in words.
+pub(crate) fn describe(block: &mut Block<'_>, poll: Poll) -> String {
+    let Location { rank, at } = poll.location;
+    let (shared, _) = block.shared_of(rank);
+    let state = shared.mbarriers.get(at).map(Mbarrier::describe).unwrap_or_default();
+    match block.cluster.blocks() {
+        1 => format!("the mbarrier at {at} ({state})"),
+        _ => format!("the mbarrier at {at} of rank {rank} ({state})"),
+    }
+}
