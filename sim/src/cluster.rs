@@ -5,7 +5,7 @@
 //! the others are parked here, where their shared memory can be reached (PTX ISA 5.1.7.1).
 
 use crate::block::{Block, RunContext};
-use crate::check::Clocks;
+use crate::check::{Clocks, Knowledge};
 use crate::exec::cluster::ClusterBarrier;
 use crate::exec::control::Barriers;
 use crate::exec::in_flight::Queue;
@@ -25,6 +25,8 @@ pub(crate) struct Cluster {
     parked: Vec<Parked>,
     /// Knowledge of all warps of the cluster.
     pub clocks: Clocks,
+    /// What they know of other clusters.
+    pub knowledge: Knowledge,
     pub barrier: ClusterBarrier,
     /// By rank: the block has a warp that did not exit.
     pub live: Vec<bool>,
@@ -49,6 +51,7 @@ impl Cluster {
         Cluster {
             parked: (0..blocks).map(parked).collect(),
             clocks: Clocks::new(blocks, warps),
+            knowledge: Knowledge::default(),
             barrier: ClusterBarrier::default(),
             live: vec![true; blocks as usize],
             queue: Queue::default(),
@@ -75,6 +78,7 @@ impl Block<'_> {
         }
         self.enter(0);
         self.cluster.clocks.reset();
+        self.cluster.knowledge.reset(number);
         self.cluster.barrier = ClusterBarrier::default();
         self.cluster.live.fill(true);
         self.cluster.queue.reset();

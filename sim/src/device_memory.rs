@@ -1,20 +1,34 @@
 //! Device memory as one run sees it: buffers, module variables and sector footprints.
 
 use crate::address;
+use crate::check::{GlobalHistory, Locations};
 use crate::error::SimError;
 use crate::exec::traffic::Footprint;
-use crate::memory::{Buffer, Memory};
+use crate::memory::{Access, Buffer, Memory};
 use crate::program::Program;
 
 /// Buffers of a run by number: first those of [`Memory`], then the module's variables.
 pub(crate) struct DeviceMemory<'m> {
     buffers: Vec<Option<Slot<'m>>>,
     host_buffers: usize,
+    /// What kernels released at which address.
+    pub locations: Locations,
 }
 
 struct Slot<'m> {
     buffer: Cow<'m>,
     footprint: Footprint,
+    /// Of buffers that kernels may write.
+    history: Option<GlobalHistory>,
+}
+
+impl<'m> Slot<'m> {
+    fn new(buffer: Cow<'m>) -> Slot<'m> {
+        let content = buffer.get();
+        let footprint = Footprint::new(content.len());
+        let history = (content.access == Access::ReadWrite).then(GlobalHistory::default);
+        Slot { buffer, footprint, history }
+    }
 }
 
 enum Cow<'m> {
@@ -22,21 +36,27 @@ enum Cow<'m> {
     Owned(Buffer),
 }
 
+impl Cow<'_> {
+    #[inline(always)]
+    fn get(&self) -> &Buffer {
+        match self {
+            Cow::Borrowed(buffer) => buffer,
+            Cow::Owned(buffer) => buffer,
+        }
+    }
+}
+
 impl<'m> DeviceMemory<'m> {
     /// Module variables start every run with their initial values.
     pub(crate) fn new(memory: &'m Memory, program: &Program) -> Result<Self, SimError> {
-        let slot = |buffer: Cow<'m>, bytes| Slot { buffer, footprint: Footprint::new(bytes) };
-        let mut buffers: Vec<Option<Slot<'m>>> = memory
-            .buffers()
-            .map(|buffer| buffer.map(|b| slot(Cow::Borrowed(b), b.len())))
-            .collect();
+        let mut buffers: Vec<Option<Slot<'m>>> =
+            memory.buffers().map(|buffer| buffer.map(|b| Slot::new(Cow::Borrowed(b)))).collect();
         let host_buffers = buffers.len();
         for data in &program.globals {
             let buffer = Buffer::with_contents(&data.name, &data.bytes)?;
-            let bytes = buffer.len();
-            buffers.push(Some(slot(Cow::Owned(buffer), bytes)));
+            buffers.push(Some(Slot::new(Cow::Owned(buffer))));
         }
-        Ok(DeviceMemory { buffers, host_buffers })
+        Ok(DeviceMemory { buffers, host_buffers, locations: Locations::default() })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -60,11 +80,22 @@ impl<'m> DeviceMemory<'m> {
     #[inline(always)]
     pub(crate) fn get(&self, number: usize) -> Option<(&Buffer, &Footprint)> {
         let slot = self.buffers.get(number)?.as_ref()?;
-        let buffer = match &slot.buffer {
-            Cow::Borrowed(buffer) => buffer,
-            Cow::Owned(buffer) => buffer,
-        };
-        Some((buffer, &slot.footprint))
+        Some((slot.buffer.get(), &slot.footprint))
+    }
+
+    /// A buffer that kernels may write, with what they did to it.
+    #[inline(always)]
+    pub(crate) fn history(&self, number: usize) -> Option<(&Buffer, &GlobalHistory)> {
+        let slot = self.buffers.get(number)?.as_ref()?;
+        Some((slot.buffer.get(), slot.history.as_ref()?))
+    }
+
+    /// Device address of the first byte of a buffer.
+    pub(crate) fn address(&self, number: usize) -> u64 {
+        match number.checked_sub(self.host_buffers) {
+            Some(variable) => address::static_buffer(variable),
+            None => address::buffer(number),
+        }
     }
 }
 

@@ -305,6 +305,11 @@ impl AtomicType {
     pub(crate) fn wide(self) -> bool {
         self.bytes() == 8
     }
+
+    pub(crate) fn is_integer(self) -> bool {
+        use AtomicType::{S32, S64, U16, U32, U64};
+        matches!(self, U16 | U32 | S32 | U64 | S64)
+    }
 }
 
 /// An `atom` or `red`.

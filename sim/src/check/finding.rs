@@ -25,6 +25,10 @@ pub enum FindingKind {
     /// Two lanes of a warp access the same shared bytes without `bar.warp.sync` or a barrier between,
     /// at least one writing. Lanes of one store that write the same value are no race.
     LaneRace,
+    /// Two warps, of one or of different thread blocks, access the same global bytes without an order
+    /// between, at least one writing and at least one not strong enough to be atomic for both. Warps
+    /// of one block that write the same value are no race.
+    GlobalRace,
     /// Data of an asynchronous copy used, or its target overwritten, before the copy was waited for.
     AsyncNotAwaited,
     /// Shared bytes overwritten while an asynchronous operation (a matrix product or a bulk store)
@@ -72,6 +76,7 @@ impl FindingKind {
             FindingKind::UninitialisedMemory => "uninitialised-memory",
             FindingKind::SharedRace => "shared-race",
             FindingKind::LaneRace => "lane-race",
+            FindingKind::GlobalRace => "global-race",
             FindingKind::AsyncNotAwaited => "async-not-awaited",
             FindingKind::AsyncRead => "async-read",
             FindingKind::ProxyFence => "proxy-fence",

@@ -13,9 +13,9 @@ use super::memory::{
     addresses, check_defined, count_global, global_groups, Direction, GlobalGroup,
 };
 use super::shared::{check_shared, check_writes, narrow, Writing};
-use super::traffic;
+use super::{global_order, traffic};
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, LaneAccess};
+use crate::check::{FindingKind, GlobalKind, LaneAccess};
 use crate::program::{Address, PredicateSource, Slot};
 use crate::state::{lanes, Lanes64, Warp, LANES};
 
@@ -150,6 +150,7 @@ fn read_sources(
         count_global(block, group, size, Direction::Load);
         if block.checks() {
             check_defined(block, group, size as u32);
+            global_order::check(block, group, size, GlobalKind::Read);
         }
         copy_full(block, group, size as usize, data);
     });
@@ -196,6 +197,7 @@ fn read_partial(
             let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
             if block.checks() {
                 check_defined(block, group, 1);
+                global_order::check(block, group, 1, GlobalKind::Read);
             }
             data[byte] = buffer.load(group.offsets[lane] as usize, 1) as u8;
             if byte == 0 {

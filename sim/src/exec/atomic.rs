@@ -1,12 +1,14 @@
 //! Atomics and reductions on global and shared memory.
 
-use super::memory::{addresses, by_space, check_defined, count_global, global_groups, Direction};
+use super::memory::{
+    addresses, by_space, check_defined, count_global, global_groups, Direction, GlobalGroup,
+};
 use super::numeric::{bf16_to_f32, canonical, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::shared::{check_shared, narrow, report_lanes};
-use super::{cluster, traffic};
+use super::{cluster, global_order, traffic};
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, LaneAccess};
-use crate::program::{Atomic, AtomicOp, AtomicType, Slot, Space};
+use crate::check::{FindingKind, GlobalKind, LaneAccess};
+use crate::program::{Atomic, AtomicOp, AtomicType, Scope, Slot, Space};
 use crate::shared::SharedMemory;
 use crate::state::{lanes, Lanes64, Warp};
 
@@ -141,6 +143,9 @@ fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
         if block.checks() && atomic.op != AtomicOp::Exch {
             check_defined(block, group, size as u32);
         }
+        if block.checks() {
+            order_before(block, group, atomic, size);
+        }
         let context = block.context;
         let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
         for lane in lanes(group.mask) {
@@ -150,7 +155,24 @@ fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
             });
             buffer.define(start, size as u32);
         }
+        if block.checks() && atomic.old.is_some() {
+            global_order::acquire(block, group, atomic.order);
+        }
     });
+}
+
+/// Race check and release of a global atomic. Fences are meant for flags and counters: sums of
+/// floats publish nothing, which keeps the table of locations small.
+fn order_before(block: &mut Block<'_>, group: &GlobalGroup, atomic: &Atomic, size: u64) {
+    let scope = atomic.order.scope.unwrap_or(Scope::Device);
+    let kind = match atomic.old {
+        Some(_) => GlobalKind::Update(scope),
+        None => GlobalKind::StrongWrite(scope),
+    };
+    global_order::check(block, group, size, kind);
+    if atomic.order.release || atomic.ty.is_integer() {
+        global_order::release(block, group, atomic.order);
+    }
 }
 
 /// Shared atomics of several warps are no race among themselves, so they are not entered into the

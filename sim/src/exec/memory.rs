@@ -1,10 +1,10 @@
 //! Loads and stores in every state space, with their checks and counters.
 
 use super::shared::{load_shared, store_shared};
-use super::{cluster, traffic};
+use super::{cluster, global_order, traffic};
 use crate::address;
-use crate::block::{Block, Place};
-use crate::check::FindingKind;
+use crate::block::{Block, Place, RunContext};
+use crate::check::{FindingKind, GlobalKind};
 use crate::device_memory;
 use crate::memory::Access as BufferAccess;
 use crate::program::{Access, Address, Space};
@@ -250,8 +250,13 @@ fn load_global(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes6
         count_global(block, group, size, Direction::Load);
         if block.checks() {
             check_defined(block, group, size as u32);
+            let kind = access.order.scope.map_or(GlobalKind::Read, GlobalKind::StrongRead);
+            global_order::check(block, group, size, kind);
         }
         copy_loaded(block, w, access, group);
+        if block.checks() {
+            global_order::acquire(block, group, access.order);
+        }
     });
     if loaded != mask {
         clear_destination(w, access, mask & !loaded);
@@ -374,6 +379,12 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
     let size = total_bytes(access);
     global_groups(block, at, mask, size, Direction::Store, |block, group| {
         count_global(block, group, size, Direction::Store);
+        if block.checks() {
+            let kind = access.order.scope.map_or(GlobalKind::Write, GlobalKind::StrongWrite);
+            let unchanged = |lane| stores_what_is_there(block.context, w, access, group, lane);
+            global_order::check_unless(block, group, size, kind, unchanged);
+            global_order::release(block, group, access.order);
+        }
         let context = block.context;
         let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
         let bytes = u32::from(access.bytes);
@@ -386,6 +397,23 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
             buffer.define(offset, size as u32);
         }
     });
+}
+
+#[cold]
+fn stores_what_is_there(
+    context: &RunContext<'_>,
+    w: &Warp,
+    access: &Access,
+    group: &GlobalGroup,
+    lane: usize,
+) -> bool {
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return false };
+    let bytes = u32::from(access.bytes);
+    (0..usize::from(access.count)).all(|element| {
+        let offset = group.offsets[lane] as usize + element * bytes as usize;
+        let differing = buffer.load(offset, bytes) ^ read_element(w, access, element, lane);
+        differing << (64 - 8 * bytes) == 0
+    })
 }
 
 fn store_local(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {

@@ -12,6 +12,7 @@ pub(crate) mod control;
 mod convert;
 mod extended;
 mod float;
+mod global_order;
 pub(crate) mod in_flight;
 mod int;
 pub(crate) mod machine;
@@ -357,7 +358,7 @@ fn execute_memory<M: Machine>(
         Op::Load(access) => memory::load(block, w, &access, mask),
         Op::Store(access) => memory::store(block, w, &access, mask),
         Op::Atomic(atomic) => atomic::execute(block, w, &atomic, mask),
-        Op::Fence { .. } => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
+        Op::Fence { scope } => global_order::fence(block, scope),
         Op::ProxyFence => block.cluster.clocks.proxy_fence(block.agent),
         Op::MbarrierInitFence => block.cluster.clocks.init_fence(block.agent),
         Op::Mbarrier(op) => mbarrier::execute(block, w, &op, mask),

@@ -1,0 +1,138 @@
+//! Global accesses in the memory model: races, and what releases, acquires and fences order.
+
+use super::memory::GlobalGroup;
+use crate::block::{Block, Place};
+use crate::check::{FindingKind, GlobalAccess, GlobalKind};
+use crate::program::{MemoryOrder, Scope};
+use crate::state::lanes;
+
+/// Checks a request for races and enters it.
+pub(crate) fn check(block: &mut Block<'_>, group: &GlobalGroup, size: u64, kind: GlobalKind) {
+    check_unless(block, group, size, kind, |_| false);
+}
+
+/// [`check`] for stores; `unchanged` says whether a lane stores what is there already. Of warps of
+/// one thread block that is no race with the earlier write.
+pub(crate) fn check_unless(
+    block: &mut Block<'_>,
+    group: &GlobalGroup,
+    size: u64,
+    kind: GlobalKind,
+    unchanged: impl Fn(usize) -> bool,
+) {
+    let context = block.context;
+    let Some((buffer, history)) = context.memory.history(group.buffer) else { return };
+    let (cluster, agent) = (&block.cluster, block.agent);
+    let clock = cluster.clocks.now(agent).own;
+    let number = cluster.knowledge.cluster();
+    let access = GlobalAccess::new((number, agent as u16), clock, block.pc as u32, kind);
+    let known =
+        |earlier: &GlobalAccess| cluster.knowledge.includes(&cluster.clocks, agent, earlier);
+    let mut races = Vec::new();
+    let request = (&group.offsets, group.mask, size);
+    history.request(buffer.len(), request, &access, known, |lane, earlier| {
+        races.push((lane, earlier));
+    });
+    for (lane, earlier) in races {
+        if earlier.writes() && place(block, &earlier).0 == block.index && unchanged(lane) {
+            continue;
+        }
+        report(block, group, lane, &access, &earlier);
+    }
+}
+
+/// Reports a race at the reading instruction, or at the later one in the text of two writes, so
+/// that it does not depend on which thread block came first.
+#[cold]
+fn report(
+    block: &mut Block<'_>,
+    group: &GlobalGroup,
+    lane: usize,
+    new: &GlobalAccess,
+    earlier: &GlobalAccess,
+) {
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+    let address = context.memory.address(group.buffer) + group.offsets[lane];
+    let at_new = match (new.writes(), earlier.writes()) {
+        (false, true) => true,
+        (true, false) => false,
+        _ => new.pc >= earlier.pc,
+    };
+    let (here, other) = if at_new { (new, earlier) } else { (earlier, new) };
+    let (other_block, other_warp) = place(block, other);
+    let line = context.program.code[other.pc as usize].line;
+    let message = format!(
+        "{} of bytes that warp {other_warp} of block {other_block} {} at PTX line {line}, without \
+         an order between them",
+        if here.writes() { "store" } else { "load" },
+        if other.writes() { "stores" } else { "loads" },
+    );
+    let mut at = Place { buffer: Some(&buffer.name), ..Place::at(lane, address) };
+    if !at_new {
+        at.lane = None;
+    }
+    let (pc, index, warp) = (block.pc, block.index, block.warp);
+    block.pc = here.pc as usize;
+    (block.index, block.warp) = place(block, here);
+    block.report(FindingKind::GlobalRace, at, message);
+    (block.pc, block.index, block.warp) = (pc, index, warp);
+}
+
+/// Thread block and warp of an access.
+fn place(block: &Block<'_>, access: &GlobalAccess) -> (u32, u32) {
+    let warps = block.context.warps();
+    let (rank, warp) = (u32::from(access.agent) / warps, u32::from(access.agent) % warps);
+    (block.context.block_of_cluster(access.cluster, rank), warp)
+}
+
+fn lane_address(block: &Block<'_>, group: &GlobalGroup, lane: usize) -> u64 {
+    block.context.memory.address(group.buffer) + group.offsets[lane]
+}
+
+/// Publishes, before a strong write, what it releases: everything, or what fences covered.
+pub(crate) fn release(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryOrder) {
+    let Some(scope) = order.scope else { return };
+    let agent = block.agent;
+    let cluster = &mut block.cluster;
+    let (wide, narrow) = if order.release {
+        (Some(cluster.knowledge.release(&mut cluster.clocks, agent)), None)
+    } else {
+        let fenced = |device| cluster.knowledge.fenced(&cluster.clocks, agent, device);
+        (fenced(true), fenced(false))
+    };
+    let number = cluster.knowledge.cluster();
+    let locations = &block.context.memory.locations;
+    for (what, scope) in [(wide, scope), (narrow, scope.min(Scope::Cluster))] {
+        let Some(what) = what else { continue };
+        for lane in lanes(group.mask) {
+            locations.publish(lane_address(block, group, lane), number, scope, &what);
+        }
+    }
+}
+
+/// Learns, after a strong read, what was released at the location: at once, or at the next fence.
+pub(crate) fn acquire(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryOrder) {
+    let Some(scope) = order.scope else { return };
+    let (agent, number) = (block.agent, block.cluster.knowledge.cluster());
+    for lane in lanes(group.mask) {
+        let address = lane_address(block, group, lane);
+        let locations = &block.context.memory.locations;
+        let Some(what) = locations.released(address, number, scope) else { continue };
+        let cluster = &mut block.cluster;
+        if order.acquire {
+            cluster.knowledge.acquire(&cluster.clocks, agent, what);
+        } else {
+            cluster.knowledge.observe(&cluster.clocks, agent, address, what);
+        }
+    }
+}
+
+/// A fence between accesses of the warp (PTX ISA 9.7.13.4).
+pub(crate) fn fence(block: &mut Block<'_>, scope: Scope) {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    if block.checks() {
+        let (cluster, agent) = (&mut block.cluster, block.agent);
+        cluster.knowledge.fence(&mut cluster.clocks, agent, scope);
+    }
+}
