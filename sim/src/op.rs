@@ -21,6 +21,13 @@ pub(crate) enum IntType {
     S64,
 }
 
+impl IntType {
+    /// Operands are in the 64-bit file.
+    pub(crate) fn wide(self) -> bool {
+        matches!(self, IntType::U64 | IntType::S64)
+    }
+}
+
 /// Two-operand integer operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Int2 {

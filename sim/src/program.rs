@@ -19,8 +19,7 @@ pub(crate) struct Instruction {
     pub class: Class,
     /// Reconvergence point of a branch: its immediate post-dominator, or [`NO_PC`].
     pub reconverge: u32,
-    /// Undefined sources make the result undefined instead of being reported: a move of a value
-    /// that is never used is no defect.
+    /// Only moves values: where one is undefined, the first use of the result is the one to report.
     pub propagates_undefined: bool,
     /// Uses registers that some `wgmma` uses too.
     pub touches_wgmma: bool,

@@ -66,6 +66,8 @@ pub(crate) struct Warp {
     pub predicates: Vec<u32>,
     /// Lanes in which each register is defined, over all three files (see `Program::index64`).
     pub defined: Vec<u32>,
+    /// What is known of registers that are not.
+    pub traces: crate::exec::undefined::Traces,
     pub stack: Vec<Frame>,
     /// Lanes that have not exited.
     pub live: u32,
@@ -91,6 +93,7 @@ impl Warp {
             r64: vec![[0; LANES]; program.count64],
             predicates: vec![0; program.count_predicates],
             defined: vec![0; registers],
+            traces: Default::default(),
             stack: Vec::with_capacity(16),
             live: 0,
             status: Status::Exited,
@@ -116,6 +119,7 @@ impl Warp {
     /// registers undefined.
     pub(crate) fn start(&mut self, program: &Program, mask: u32) {
         self.defined.fill(0);
+        self.traces.reset();
         self.define_constants(program);
         self.stack.clear();
         self.stack.push(Frame { pc: 0, reconverge: NO_PC, mask });

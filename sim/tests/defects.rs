@@ -144,7 +144,8 @@ fn wrong_addresses_are_named_by_their_kind() {
 
 #[test]
 fn undefined_registers_shared_and_global_bytes_are_found() {
-    assert_eq!(only_finding("add.s32 %r1, %r2, 1;", 32), FindingKind::UninitialisedRegister);
+    let computed = "add.s32 %r1, %r2, 1; st.global.u32 [%rd1], %r1;";
+    assert_eq!(only_finding(computed, 1), FindingKind::UninitialisedRegister);
     assert_eq!(only_finding("ld.shared.u32 %r1, [0];", 32), FindingKind::UninitialisedShared);
     let mut memory = Memory::new();
     let p = memory.alloc("p", 64, Access::ReadWrite).unwrap();
@@ -157,14 +158,56 @@ fn undefined_registers_shared_and_global_bytes_are_found() {
 #[test]
 fn a_register_defined_in_some_lanes_only_is_undefined_in_the_others() {
     let body = "mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 4;\n@%p1 mov.u32 %r2, 7;\n\
-                add.s32 %r3, %r2, 1;";
+                add.s32 %r3, %r2, 1;\nshl.b32 %r4, %r1, 2;\nst.shared.u32 [%r4], %r3;";
     let report = micro(body, 32, &lazy()).unwrap();
-    assert_eq!(report.findings[0].lane, Some(4));
+    let finding = &report.findings[0];
+    // The line of the addition, not that of the store.
+    assert_eq!((finding.lane, finding.ptx_line), (Some(4), 11));
+    assert!(finding.message.contains("matters in PTX line 13"), "{finding}");
     // Moving an undefined value is allowed as long as it is never used.
     let report = micro("mov.u32 %r3, %r2; mov.u32 %r4, %r3;", 32, &lazy()).unwrap();
     assert!(report.findings.is_empty());
     let kind = only_finding("mov.u32 %r3, %r2; st.global.u32 [%rd1], %r3;", 32);
     assert_eq!(kind, FindingKind::UninitialisedRegister);
+}
+
+#[test]
+fn undefined_values_that_nothing_depends_on_are_no_defect() {
+    for body in [
+        // Computed ahead of time and dropped.
+        "add.s32 %r3, %r2, 1; setp.lt.s32 %p1, %r3, 4; selp.b32 %r4, 1, %r3, %p1;",
+        // The upper half of a pair that only the lower half is taken from.
+        "mov.u16 %rs1, 1; mov.b32 %r3, {%rs1, %rs2}; add.f16x2 %r4, %r3, %r3;\n\
+         mov.b32 {%rs3, _}, %r4; st.global.u16 [%rd1], %rs3;",
+        "mov.u16 %rs1, 1; mov.b32 %r3, {%rs1, %rs2}; and.b32 %r4, %r3, 65535;\n\
+         st.global.u32 [%rd1], %r4;",
+        "mov.u16 %rs1, 1; mov.b32 %r3, {%rs1, %rs2}; prmt.b32 %r4, %r3, 0, 0x4410;\n\
+         st.global.u32 [%rd1], %r4;",
+        "mov.u32 %r3, 1; mov.b64 %rd2, {%r3, %r4}; mov.b64 {%r5, %r6}, %rd2;\n\
+         st.global.u32 [%rd1], %r5;",
+        // A settled condition.
+        "setp.eq.u32 %p1, 1, 2; and.pred %p2, %p1, %p3; @%p2 trap;",
+    ] {
+        let report = micro(body, 1, &lazy()).unwrap();
+        assert!(report.findings.is_empty(), "{body}: {:#?}", report.findings);
+    }
+}
+
+#[test]
+fn every_way_in_which_an_undefined_value_matters_is_found() {
+    for body in [
+        "mov.u16 %rs1, 1; mov.b32 %r3, {%rs1, %rs2}; add.f16x2 %r4, %r3, %r3;\n\
+         mov.b32 {_, %rs3}, %r4; st.global.u16 [%rd1], %rs3;",
+        "add.s64 %rd2, %rd1, %rd3; ld.global.u32 %r1, [%rd2];",
+        "setp.eq.u32 %p1, %r1, 2; @%p1 trap;",
+        "setp.eq.u32 %p1, 1, 1; and.pred %p2, %p1, %p3; @%p2 trap;",
+        "or.b32 %r3, %r2, 1; shfl.sync.bfly.b32 %r4, %r3, 1, 31, 0xffffffff;",
+        "cvt.f32.s32 %f1, %r2; st.shared.f32 [0], %f1;",
+        "atom.global.add.u32 %r1, [%rd1], %r2;",
+    ] {
+        let report = micro(body, 1, &lazy()).unwrap();
+        assert!(found(&report, FindingKind::UninitialisedRegister), "{body}");
+    }
 }
 
 #[test]
@@ -175,8 +218,9 @@ fn sources_of_lanes_that_a_guard_or_a_selection_leaves_out_may_be_undefined() {
         assert!(report.findings.is_empty(), "{rest}: {:#?}", report.findings);
     };
     clean("@%p1 add.s32 %r3, %r2, 1;");
-    clean("selp.b32 %r3, %r2, 5, %p1; add.s32 %r4, %r3, 1;");
-    let wrong = format!("{some}\nselp.b32 %r3, 5, %r2, %p1; add.s32 %r4, %r3, 1;");
+    let stored = "add.s32 %r4, %r3, 1; shl.b32 %r5, %r1, 2; st.shared.u32 [%r5], %r4;";
+    clean(&format!("selp.b32 %r3, %r2, 5, %p1; {stored}"));
+    let wrong = format!("{some}\nselp.b32 %r3, 5, %r2, %p1; {stored}");
     assert_eq!(only_finding(&wrong, 32), FindingKind::UninitialisedRegister);
     let guard = "@%p7 add.s32 %r3, %r3, 1;";
     assert_eq!(only_finding(guard, 32), FindingKind::UninitialisedRegister);

@@ -27,6 +27,7 @@ pub(crate) mod shared;
 mod shuffle;
 mod simd;
 pub(crate) mod traffic;
+pub(crate) mod undefined;
 pub(crate) mod wgmma;
 
 use self::machine::Machine;
@@ -143,16 +144,15 @@ fn limit_exceeded(block: &Block<'_>, instruction: &Instruction) -> SimError {
     }
 }
 
-/// Lanes in which the results will be defined. Undefined sources are reported, unless the
-/// instruction only moves values.
+/// Whether the results will be defined in all lanes; if not, `w.traces` knows where.
 #[inline(always)]
 fn check_sources(
     block: &mut Block<'_>,
-    w: &Warp,
+    w: &mut Warp,
     instruction: &Instruction,
     active: u32,
     mask: u32,
-) -> u32 {
+) -> bool {
     let program = block.context.program;
     let start = instruction.operands_start as usize;
     let reads = &program.operands[start..start + usize::from(instruction.reads)];
@@ -162,37 +162,9 @@ fn check_sources(
         None => FULL,
     };
     if defined & mask == mask && guard & active == active {
-        return FULL;
+        return true;
     }
-    undefined_sources(block, w, instruction, defined, (active & !guard) | (mask & !defined))
-}
-
-/// The rare part of [`check_sources`]; `undefined` are the lanes that miss a source.
-#[cold]
-fn undefined_sources(
-    block: &mut Block<'_>,
-    w: &Warp,
-    instruction: &Instruction,
-    defined: u32,
-    undefined: u32,
-) -> u32 {
-    if instruction.propagates_undefined {
-        return defined;
-    }
-    if let Op::Selp { wide, a, b, p, .. } = instruction.op {
-        // Only the chosen operand counts.
-        let program = block.context.program;
-        let at = |slot| w.defined[if wide { program.index64(slot) } else { usize::from(slot) }];
-        let choose_a = w.predicate(p);
-        let chosen = (at(a) & choose_a) | (at(b) & !choose_a);
-        return chosen & w.defined[program.index_predicate(p.slot)];
-    }
-    if block.checks() {
-        let lane = undefined.trailing_zeros() as usize;
-        let message = "use of a register that was not written".to_owned();
-        block.report(FindingKind::UninitialisedRegister, Place::lane(lane), message);
-    }
-    FULL
+    undefined::missing_sources(block, w, instruction, active & !guard, mask & !defined)
 }
 
 #[inline(always)]
@@ -201,13 +173,15 @@ fn define_results(
     w: &mut Warp,
     instruction: &Instruction,
     mask: u32,
-    defined: u32,
+    all_defined: bool,
 ) {
+    if !all_defined {
+        return undefined::define_pending(w, mask);
+    }
     let operands = &block.context.program.operands;
     let start = instruction.operands_start as usize + usize::from(instruction.reads);
     for &index in &operands[start..start + usize::from(instruction.writes)] {
-        let lanes = &mut w.defined[index as usize];
-        *lanes = *lanes & !mask | defined & mask;
+        w.defined[index as usize] |= mask;
     }
 }
 
