@@ -90,10 +90,7 @@ impl SharedMemory {
     /// Four 32-bit words.
     #[inline(always)]
     pub(crate) fn load_row(&self, at: usize) -> [u32; 4] {
-        let bytes = &self.data[at..at + 16];
-        std::array::from_fn(|i| {
-            u32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
-        })
+        [self.load32(at), self.load32(at + 4), self.load32(at + 8), self.load32(at + 12)]
     }
 
     /// Stores the low `bytes` of `value` and defines them.

@@ -219,6 +219,21 @@ pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
+/// The lanes of a mask for which `holds`; calls it in ascending order.
+///
+/// A plain loop, because the interpreter's hottest loops are made of it and iterator adapters do not
+/// always get inlined there.
+#[inline(always)]
+pub(crate) fn lanes_where(mask: u32, mut holds: impl FnMut(usize) -> bool) -> u32 {
+    let (mut rest, mut found) = (mask, 0);
+    while rest != 0 {
+        let lane = rest.trailing_zeros() as usize;
+        rest &= rest - 1;
+        found |= u32::from(holds(lane)) << lane;
+    }
+    found
+}
+
 /// The value of a register that the instruction requires to be the same in all lanes.
 #[inline(always)]
 pub(crate) fn first_lane(values: &Lanes32, mask: u32) -> u32 {

@@ -111,6 +111,38 @@ impl WarpTime {
         cell.stamp >> warp == self.stamp >> warp && cell.interval() >= self.open
     }
 
+    /// Enters an access of a lane to whole aligned words up to the first where it might conflict,
+    /// which makes it false.
+    #[inline(always)]
+    fn note_all(
+        &self,
+        words: &mut Histories<Cell>,
+        at: usize,
+        bytes: usize,
+        lane: usize,
+        access: LaneAccess,
+    ) -> bool {
+        if bytes >= ROW {
+            for row in 0..bytes / ROW {
+                match words.row(at + row * ROW) {
+                    Some(cell) => {
+                        if !cell.note(self, 1 << lane, access) {
+                            return false;
+                        }
+                    }
+                    None => return false,
+                }
+            }
+        } else {
+            for cell in words.split(at / 4..(at + bytes) / 4) {
+                if !cell.note(self, 1 << lane, access) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// Lanes of a cell that `lane` has not synchronised with since.
     fn unseen(&self, cell: Cell, lane: usize) -> u32 {
         let others = cell.lanes & !(1 << lane);
@@ -195,18 +227,12 @@ impl LaneRaces {
             return mask;
         }
         let time = &self.warps[warp as usize];
-        let words = &mut self.words;
-        let rest = lanes(mask).filter(|&lane| {
-            let at = at[lane] as usize;
-            let plain = |cell: &mut Cell| cell.note(time, 1 << lane, access);
-            let all_plain = if bytes >= ROW {
-                (at..at + bytes).step_by(ROW).all(|at| words.row(at).is_some_and(plain))
-            } else {
-                words.split(at / 4..(at + bytes) / 4).iter_mut().all(plain)
-            };
-            !all_plain
-        });
-        rest.fold(0, |rest, lane| rest | 1 << lane)
+        let mut closer = 0;
+        for lane in lanes(mask) {
+            let plain = time.note_all(&mut self.words, at[lane] as usize, bytes, lane, access);
+            closer |= u32::from(!plain) << lane;
+        }
+        closer
     }
 
     /// Notes an aligned access of one lane and checks it against those of the other lanes.

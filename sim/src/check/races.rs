@@ -77,12 +77,6 @@ impl Word {
         true
     }
 
-    /// Enters a read without a conflict; false when it needs a closer look.
-    #[inline(always)]
-    fn read_by(&mut self, now: Now, warp: u32, bit: u32, bytes: u8) -> bool {
-        !self.written_unseen(now.floor, warp, bytes) && self.note_reader(now, bit, bytes)
-    }
-
     /// Enters a write.
     #[inline(always)]
     fn note_writer(&mut self, writer: Writer, bytes: u8) {
@@ -157,6 +151,72 @@ struct Writer {
     clock: u32,
 }
 
+/// An access that is noted where it needs no closer look.
+trait Plain {
+    /// Notes the access to these bytes of a word; false, and nothing done, if it is not plain.
+    fn note(&self, word: &mut Word, bytes: u8) -> bool;
+
+    /// Notes the access to an aligned range up to the first word where it is not plain, which
+    /// makes it false.
+    #[inline(always)]
+    fn note_all(&self, words: &mut Histories<Word>, at: usize, bytes: usize) -> bool {
+        if bytes >= ROW {
+            for row in 0..bytes / ROW {
+                match words.row(at + row * ROW) {
+                    Some(word) => {
+                        if !self.note(word, 0xF) {
+                            return false;
+                        }
+                    }
+                    None => return false,
+                }
+            }
+        } else {
+            let mask = byte_mask(at, bytes);
+            for word in words.split(at / 4..(at + bytes).div_ceil(4)) {
+                if !self.note(word, mask) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Reads by a warp of the block.
+struct PlainRead {
+    now: Now,
+    warp: u32,
+    bit: u32,
+}
+
+impl Plain for PlainRead {
+    #[inline(always)]
+    fn note(&self, word: &mut Word, bytes: u8) -> bool {
+        !word.written_unseen(self.now.floor, self.warp, bytes)
+            && word.note_reader(self.now, self.bit, bytes)
+    }
+}
+
+/// Writes by a warp of the block.
+struct PlainWrite {
+    writer: Writer,
+    floor: u32,
+    bit: u32,
+}
+
+impl Plain for PlainWrite {
+    #[inline(always)]
+    fn note(&self, word: &mut Word, bytes: u8) -> bool {
+        let plain = !word.read_unseen(self.floor, self.bit, bytes)
+            && !word.written_unseen(self.floor, self.writer.issuer, bytes);
+        if plain {
+            word.note_writer(self.writer, bytes);
+        }
+        plain
+    }
+}
+
 impl Races {
     /// Histories for `bytes` of shared memory (a multiple of 16) of the block whose `warps` warps
     /// are numbered from `first_warp`.
@@ -191,31 +251,14 @@ impl Races {
         bytes: usize,
         warp: u32,
     ) -> u32 {
-        let (now, bit) = (clocks.now(warp), 1 << (warp - self.first_warp));
-        let rest = lanes(mask).filter(|&lane| {
-            !self.each_plain(at[lane] as usize, bytes, |word, mask| {
-                word.read_by(now, warp, bit, mask)
-            })
-        });
-        rest.fold(0, |rest, lane| rest | 1 << lane)
-    }
-
-    /// Applies a plain access to the histories of an aligned range, up to the first where `access`
-    /// says that it is not plain.
-    #[inline(always)]
-    fn each_plain(
-        &mut self,
-        at: usize,
-        bytes: usize,
-        access: impl Fn(&mut Word, u8) -> bool,
-    ) -> bool {
-        if bytes >= ROW {
-            let mut rows = (at..at + bytes).step_by(ROW);
-            return rows.all(|at| self.words.row(at).is_some_and(|word| access(word, 0xF)));
+        let bit = 1 << (warp - self.first_warp);
+        let reader = PlainRead { now: clocks.now(warp), warp, bit };
+        let mut closer = 0;
+        for lane in lanes(mask) {
+            let plain = reader.note_all(&mut self.words, at[lane] as usize, bytes);
+            closer |= u32::from(!plain) << lane;
         }
-        let mask = byte_mask(at, bytes);
-        let words = self.words.split(at / 4..(at + bytes).div_ceil(4));
-        words.iter_mut().all(|word| access(word, mask))
+        closer
     }
 
     /// Notes a read by a warp of the block and checks it against earlier writes.
@@ -288,23 +331,17 @@ impl Races {
         }
         let clock = if pending { PENDING } else { clocks.now(warp).own };
         let writer = Writer { issuer: warp, agent: warp, clock };
-        let floor = clocks.now(writer.issuer).floor;
-        let bit = 1u32.checked_shl(writer.issuer.wrapping_sub(self.first_warp)).unwrap_or(0);
-        let rest = lanes(mask).filter(|&lane| {
-            !self.each_plain(at[lane] as usize, bytes, |word, mask| {
-                let plain = !word.read_unseen(floor, bit, mask)
-                    && !word.written_unseen(floor, writer.issuer, mask);
-                if plain {
-                    word.note_writer(writer, mask);
-                }
-                plain
-            })
-        });
-        rest.fold(0, |rest, lane| rest | 1 << lane)
+        let (floor, bit) = (clocks.now(warp).floor, 1 << (warp - self.first_warp));
+        let writer = PlainWrite { writer, floor, bit };
+        let mut closer = 0;
+        for lane in lanes(mask) {
+            let plain = writer.note_all(&mut self.words, at[lane] as usize, bytes);
+            closer |= u32::from(!plain) << lane;
+        }
+        closer
     }
 
     /// Notes a write by a warp of the cluster and checks it against earlier accesses.
-    #[inline(always)]
     pub(crate) fn write(
         &mut self,
         clocks: &Clocks,
@@ -351,9 +388,20 @@ impl Races {
         conflict
     }
 
-    /// The copy into these bytes was waited for: from now on it is an ordinary write of the warp.
-    pub(crate) fn complete(&mut self, clocks: &Clocks, at: usize, bytes: usize, warp: u32) {
-        self.land(at..at + bytes, warp, (warp, clocks.now(warp).own));
+    /// The `cp.async` of these lanes, `bytes` each, were waited for: from now on they are ordinary
+    /// writes of the warp.
+    pub(crate) fn complete(
+        &mut self,
+        clocks: &Clocks,
+        at: &Lanes64,
+        mask: u32,
+        bytes: usize,
+        warp: u32,
+    ) {
+        let own = clocks.now(warp).own;
+        for at in lanes(mask).map(|lane| at[lane] as usize) {
+            self.land(at..at + bytes, warp, (warp, own));
+        }
     }
 
     /// Notes the issue of a bulk copy that will write for an asynchronous agent; `issuer` is the
@@ -638,7 +686,7 @@ mod tests {
         assert_eq!(block.write(16, 4, 1), Some(Conflict::Pending(0)));
         let mut block = Block::new(2);
         block.issue(16, 16, 0);
-        block.races.complete(&block.clocks, 16, 16, 0);
+        block.races.complete(&block.clocks, &[16; 32], 1, 16, 0);
         assert_eq!(block.read(20, 4, 0), None);
         assert_eq!(block.read(20, 4, 1), Some(Conflict::WrittenBy(0)));
     }

@@ -17,7 +17,7 @@ use super::{global_order, traffic};
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, GlobalKind, LaneAccess};
 use crate::program::{Address, PredicateSource, Slot};
-use crate::state::{lanes, Lanes64, Warp, LANES};
+use crate::state::{lanes, lanes_where, Lanes64, Warp, LANES};
 
 /// One `cp.async` of a warp that has not been waited for by all its lanes.
 #[derive(Debug)]
@@ -27,20 +27,20 @@ struct Copy {
     /// Lanes still pending.
     mask: u32,
     bytes: u8,
-    destinations: [u32; LANES],
-    data: Box<[[u8; 16]; LANES]>,
+    destinations: Lanes64,
+    data: [[u8; 16]; LANES],
 }
 
 /// Pending copies of a warp. Groups are counted per thread, as PTX defines them.
 #[derive(Debug, Default)]
 pub(crate) struct AsyncCopies {
-    pending: VecDeque<Copy>,
+    pending: VecDeque<Box<Copy>>,
     /// Number of closed groups per lane; the open group has this number.
     closed: [u32; LANES],
     /// mbarriers that were told to wait for copies of this warp.
     arrivals: Vec<Location>,
     /// Emptied entries, kept for their allocation.
-    spare: Vec<Copy>,
+    spare: Vec<Box<Copy>>,
 }
 
 impl AsyncCopies {
@@ -50,13 +50,10 @@ impl AsyncCopies {
         self.arrivals.clear();
     }
 
-    fn take_spare(&mut self) -> Copy {
-        self.spare.pop().unwrap_or_else(|| Copy {
-            group: 0,
-            mask: 0,
-            bytes: 0,
-            destinations: [0; LANES],
-            data: Box::new([[0; 16]; LANES]),
+    fn take_spare(&mut self) -> Box<Copy> {
+        self.spare.pop().unwrap_or_else(|| {
+            let (destinations, data) = ([0; LANES], [[0; 16]; LANES]);
+            Box::new(Copy { group: 0, mask: 0, bytes: 0, destinations, data })
         })
     }
 
@@ -67,7 +64,7 @@ impl AsyncCopies {
         let detached = ours.map(|copy| {
             copy.mask &= !(1 << lane);
             let bytes = Rc::from(&copy.data[lane][..usize::from(copy.bytes)]);
-            Write { at: copy.destinations[lane], bytes }
+            Write { at: copy.destinations[lane] as u32, bytes }
         });
         detached.collect()
     }
@@ -117,7 +114,7 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask:
 
     let mut copy = w.copies.take_spare();
     copy.bytes = c.bytes;
-    copy.destinations = narrow(&destinations);
+    copy.destinations = destinations;
     let sources = addresses(w, c.source);
     read_sources(block, &sources, &sizes, good, size, &mut copy.data);
     if block.checks() {
@@ -144,7 +141,7 @@ fn read_sources(
     size: u64,
     data: &mut [[u8; 16]; LANES],
 ) {
-    let full = lanes(mask).filter(|&l| u64::from(sizes[l]) == size).fold(0u32, |m, l| m | 1 << l);
+    let full = lanes_where(mask, |lane| u64::from(sizes[lane]) == size);
     lanes(mask & !full).for_each(|lane| data[lane] = [0; 16]);
     global_groups(block, sources, full, size, Direction::Load, |block, group| {
         count_global(block, group, size, Direction::Load);
@@ -216,12 +213,11 @@ fn count_partial(block: &mut Block<'_>, group: &GlobalGroup, wanted: u32) {
 }
 
 /// Queues the copy, once per group number among its lanes (normally one).
-fn enqueue(w: &mut Warp, mut copy: Copy, mask: u32) {
+fn enqueue(w: &mut Warp, mut copy: Box<Copy>, mask: u32) {
     let mut rest = mask;
     while rest != 0 {
         let group = w.copies.closed[rest.trailing_zeros() as usize];
-        let same =
-            lanes(rest).filter(|&l| w.copies.closed[l] == group).fold(0u32, |m, l| m | 1 << l);
+        let same = lanes_where(rest, |lane| w.copies.closed[lane] == group);
         rest &= !same;
         (copy.group, copy.mask) = (group, same);
         if rest == 0 {
@@ -230,7 +226,7 @@ fn enqueue(w: &mut Warp, mut copy: Copy, mask: u32) {
         }
         let mut part = w.copies.take_spare();
         (part.group, part.mask, part.bytes) = (group, same, copy.bytes);
-        (part.destinations, *part.data) = (copy.destinations, *copy.data);
+        (part.destinations, part.data) = (copy.destinations, copy.data);
         w.copies.pending.push_back(part);
     }
     w.copies.spare.push(copy);
@@ -255,18 +251,19 @@ fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES
     }
     let eager = block.eager();
     for copy in &mut w.copies.pending {
-        let done = lanes(copy.mask & mask)
-            .filter(|&l| copy.group < limits[l])
-            .fold(0u32, |m, l| m | 1 << l);
-        let size = usize::from(copy.bytes);
-        for lane in lanes(done) {
-            let at = copy.destinations[lane] as usize;
-            if !eager {
-                block.shared.store_bytes(at, &copy.data[lane][..size]);
+        let done = lanes_where(copy.mask & mask, |lane| copy.group < limits[lane]);
+        let (at, size) = (&copy.destinations, usize::from(copy.bytes));
+        if !eager {
+            for lane in lanes(done) {
+                block.shared.store_bytes(at[lane] as usize, &copy.data[lane][..size]);
             }
-            block.shared.races.complete(&block.cluster.clocks, at, size, block.agent);
-            // Until now nobody could use the data; from now on this lane can.
-            block.shared.lanes.access(at, size, (block.warp, lane), LaneAccess::Write);
+        }
+        block.shared.races.complete(&block.cluster.clocks, at, done, size, block.agent);
+        // Until now nobody could use the data; from now on this lane can.
+        let write = LaneAccess::Write;
+        let closer = block.shared.lanes.access_lanes(at, done, size, block.warp, write);
+        for lane in lanes(closer) {
+            block.shared.lanes.access(at[lane] as usize, size, (block.warp, lane), write);
         }
         copy.mask &= !done;
     }

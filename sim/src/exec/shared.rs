@@ -140,9 +140,10 @@ pub(crate) fn check_reads(block: &mut Block<'_>, at: &Lanes64, mask: u32, size: 
     let (shared, clocks) = (&mut block.shared, &block.cluster.clocks);
     let between_warps = shared.races.read_lanes(clocks, at, mask, size, block.agent);
     let between_lanes = shared.lanes.access_lanes(at, mask, size, block.warp, LaneAccess::Read);
-    let undefined = lanes(mask)
-        .filter(|&lane| !shared.is_defined(at[lane] as usize, size))
-        .fold(0u32, |undefined, lane| undefined | 1 << lane);
+    let mut undefined = 0;
+    for lane in lanes(mask) {
+        undefined |= u32::from(!shared.is_defined(at[lane] as usize, size)) << lane;
+    }
     for lane in lanes(between_warps | between_lanes | undefined) {
         let closer = [between_warps, between_lanes].map(|mask| mask >> lane & 1 != 0);
         check_read(block, lane, at[lane] as usize, size, closer);
