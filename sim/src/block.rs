@@ -8,6 +8,7 @@ use crate::device_memory::DeviceMemory;
 use crate::exec::control::Barriers;
 #[cfg(target_arch = "x86_64")]
 use crate::exec::machine::Avx2;
+use crate::exec::warpgroup::Warpgroups;
 use crate::launch::{AsyncSchedule, RunOptions};
 use crate::program::Program;
 use crate::shared::SharedMemory;
@@ -123,6 +124,7 @@ pub(crate) struct Block<'r> {
     pub rank: u32,
     pub shared: SharedMemory,
     pub barriers: Barriers,
+    pub warpgroups: Warpgroups,
     pub cluster: Cluster,
     pub tally: Tally,
     /// Warp instructions executed by this block.
@@ -144,6 +146,7 @@ impl<'r> Block<'r> {
             rank: 0,
             shared: SharedMemory::new(context.shared_bytes() as usize, 0, context.warps()),
             barriers: Barriers::default(),
+            warpgroups: Warpgroups::default(),
             cluster: Cluster::new(context),
             tally: Tally::new(context),
             executed: 0,

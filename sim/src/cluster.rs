@@ -9,6 +9,7 @@ use crate::check::{Clocks, Knowledge};
 use crate::exec::cluster::ClusterBarrier;
 use crate::exec::control::Barriers;
 use crate::exec::in_flight::Queue;
+use crate::exec::warpgroup::Warpgroups;
 use crate::shared::SharedMemory;
 
 /// A block while another one of its cluster runs.
@@ -16,6 +17,7 @@ struct Parked {
     index: u32,
     shared: SharedMemory,
     barriers: Barriers,
+    warpgroups: Warpgroups,
     executed: u64,
 }
 
@@ -46,6 +48,7 @@ impl Cluster {
                 _ => SharedMemory::new(context.shared_bytes() as usize, rank * warps, warps),
             },
             barriers: Barriers::default(),
+            warpgroups: Warpgroups::default(),
             executed: 0,
         };
         Cluster {
@@ -74,6 +77,7 @@ impl Block<'_> {
             self.index = context.block_of_cluster(number, rank);
             self.shared.reset();
             self.barriers = Barriers::default();
+            self.warpgroups.reset();
             self.executed = 0;
         }
         self.enter(0);
@@ -98,6 +102,7 @@ impl Block<'_> {
         std::mem::swap(&mut self.index, &mut parked.index);
         std::mem::swap(&mut self.shared, &mut parked.shared);
         std::mem::swap(&mut self.barriers, &mut parked.barriers);
+        std::mem::swap(&mut self.warpgroups, &mut parked.warpgroups);
         std::mem::swap(&mut self.executed, &mut parked.executed);
     }
 

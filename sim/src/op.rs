@@ -739,6 +739,11 @@ pub(crate) enum Op {
     WgmmaWait {
         newest: u32,
     },
+    /// `setmaxnreg`, registers per thread.
+    SetMaxRegisters {
+        increase: bool,
+        count: u16,
+    },
 
     Branch {
         target: u32,

@@ -90,6 +90,9 @@ pub(crate) struct Program {
     pub globals: Vec<StaticData>,
     pub max_threads: Option<[u32; 3]>,
     pub required_threads: Option<[u32; 3]>,
+    /// `.maxnreg` and `.minnctapersm`.
+    pub max_registers: Option<u32>,
+    pub min_blocks: Option<u32>,
     /// Blocks per cluster that the kernel requires.
     pub required_cluster: Option<[u32; 3]>,
     pub max_cluster_rank: Option<u32>,

@@ -46,6 +46,8 @@ pub(crate) enum Status {
     Polling,
     /// Waits at the barrier of the cluster.
     AtClusterBarrier,
+    /// Waits until its threads can have so many registers each.
+    AwaitsRegisters(u32),
     Exited,
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::block::{coordinates, Block, RunContext, Tally};
 use crate::error::SimError;
-use crate::exec::{cluster, control, in_flight, mbarrier, run_warp};
+use crate::exec::{cluster, control, in_flight, mbarrier, run_warp, warpgroup};
 use crate::launch::{split_mix, WarpOrder};
 use crate::program::Special;
 use crate::state::{Lanes32, Status, Warp, FULL, LANES};
@@ -182,7 +182,8 @@ impl<'r> Resident<'r> {
             }
         }
         let warps = &mut self.warps[first..first + count];
-        let completed = control::complete_barriers(&mut self.block, warps);
+        let completed = control::complete_barriers(&mut self.block, warps)
+            | warpgroup::grant(&mut self.block, warps);
         if self.block.cluster.live[rank] && warps.iter().all(|w| w.status == Status::Exited) {
             cluster::retire(&mut self.block);
         }

@@ -40,6 +40,7 @@ pub(super) const ROWS: &[Row] = &[
     row("wgmma <fence> <sync> <aligned>", "9.7.15.7.1", |o, _| alone(o, Op::WgmmaFence)),
     row("wgmma <commit_group> <sync> <aligned>", "9.7.15.7.2", |o, _| alone(o, Op::WgmmaCommit)),
     row("wgmma <wait_group> <sync> <aligned>", "9.7.15.7.3", wait_group),
+    row("setmaxnreg <inc|dec> <sync> <aligned> <u32>", "9.7.19.5", setmaxnreg),
 ];
 
 fn alone(o: &mut Operands<'_>, op: Op) -> Result<Op, SimError> {
@@ -50,6 +51,15 @@ fn alone(o: &mut Operands<'_>, op: Op) -> Result<Op, SimError> {
 fn wait_group(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {
     o.expect(1..=1)?;
     Ok(Op::WgmmaWait { newest: o.literal(0, 0..=u32::MAX)? })
+}
+
+fn setmaxnreg(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(1..=1)?;
+    let count = o.literal(0, 24..=256)?;
+    if count % 8 != 0 {
+        return o.fail(format!("{count} registers are no multiple of 8"));
+    }
+    Ok(Op::SetMaxRegisters { increase: m.get(0) == "inc", count: count as u16 })
 }
 
 /// Columns of a shape such as `m64n128k16`.

@@ -179,6 +179,8 @@ impl<'a> Lowering<'a> {
             globals: layout.globals,
             max_threads: kernel.max_threads,
             required_threads: kernel.required_threads,
+            max_registers: kernel.max_registers,
+            min_blocks: kernel.min_blocks,
             required_cluster: kernel.required_cluster,
             max_cluster_rank: kernel.max_cluster_rank,
             explicit_cluster: kernel.explicit_cluster,

@@ -67,6 +67,7 @@ pub(crate) fn exit(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
         w.stack.clear();
         w.status = Status::Exited;
         super::wgmma::exit(block, w);
+        super::warpgroup::exit(block, w);
         let agent = block.agent;
         block.cluster.clocks.exit(agent);
     }
@@ -241,6 +242,7 @@ pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp]) {
                 Some(poll) => super::mbarrier::describe(block, poll),
                 None => continue,
             },
+            Status::AwaitsRegisters(count) => format!("setmaxnreg for {count} registers"),
             Status::Ready | Status::Exited => continue,
         };
         if places.is_empty() {

@@ -28,6 +28,7 @@ mod shuffle;
 mod simd;
 pub(crate) mod traffic;
 pub(crate) mod undefined;
+pub(crate) mod warpgroup;
 pub(crate) mod wgmma;
 
 use self::machine::Machine;
@@ -372,9 +373,12 @@ fn execute_memory<M: Machine>(
         Op::Mma(mma) => matrix::mma(m, block, w, &mma, mask),
         Op::MmaF64(mma) => matrix::mma_f64(block, w, &mma, mask),
         Op::Wgmma(product) => wgmma::issue(m, block, w, instruction, &product, mask),
-        Op::WgmmaFence => wgmma::fence(w),
-        Op::WgmmaCommit => wgmma::commit(w),
-        Op::WgmmaWait { newest } => wgmma::wait(block, w, newest),
+        Op::WgmmaFence => wgmma::fence(block, w, mask),
+        Op::WgmmaCommit => wgmma::commit(block, w, mask),
+        Op::WgmmaWait { newest } => wgmma::wait(block, w, newest, mask),
+        Op::SetMaxRegisters { increase, count } => {
+            warpgroup::set_max_registers(block, w, increase, u32::from(count), mask);
+        }
         Op::Barrier(barrier) => control::barrier(block, w, &barrier, mask),
         Op::WarpBarrier { members } => control::warp_barrier(block, w, members, mask),
         _ => {}

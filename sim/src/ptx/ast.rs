@@ -133,6 +133,10 @@ pub(crate) struct Kernel {
     pub max_threads: Option<[u32; 3]>,
     /// `.reqntid`, missing axes as 1.
     pub required_threads: Option<[u32; 3]>,
+    /// `.maxnreg`.
+    pub max_registers: Option<u32>,
+    /// `.minnctapersm`.
+    pub min_blocks: Option<u32>,
     /// `.reqnctapercluster`, missing axes as 1.
     pub required_cluster: Option<[u32; 3]>,
     /// `.maxclusterrank`.

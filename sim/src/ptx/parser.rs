@@ -187,6 +187,8 @@ impl<'a> Parser<'_, 'a> {
             parameters: Vec::new(),
             max_threads: None,
             required_threads: None,
+            max_registers: None,
+            min_blocks: None,
             required_cluster: None,
             max_cluster_rank: None,
             explicit_cluster: false,
@@ -217,9 +219,8 @@ impl<'a> Parser<'_, 'a> {
                 ".reqnctapercluster" => kernel.required_cluster = Some(self.three_numbers()?),
                 ".maxclusterrank" => kernel.max_cluster_rank = Some(self.number("a rank")?),
                 ".explicitcluster" => kernel.explicit_cluster = true,
-                ".minnctapersm" | ".maxnreg" => {
-                    self.number("a count")?;
-                }
+                ".maxnreg" => kernel.max_registers = Some(self.number("a register count")?),
+                ".minnctapersm" => kernel.min_blocks = Some(self.number("a block count")?),
                 ".noreturn" => {}
                 ".pragma" => self.pragma()?,
                 other => return self.error(format!("unknown entry directive `{other}`")),

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod schedules;
+pub mod warpgroup;
 
 use qtune_sim::{run, Access, Arg, BufferId, Launch, Memory, Module, Report, RunOptions, SimError};
 

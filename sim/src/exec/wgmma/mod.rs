@@ -16,14 +16,10 @@ use crate::check::FindingKind;
 use crate::counters::SharedTraffic;
 use crate::exec::machine::Machine;
 use crate::exec::matrix::{accumulate, Accumulators, Operands};
-use crate::exec::memory::require_full_warp;
-use crate::exec::proxy;
+use crate::exec::{proxy, warpgroup};
 use crate::program::{Element, Instruction, Slot, Wgmma, WgmmaLeft};
 use crate::state::{Lanes32, Warp, FULL};
 pub(crate) use registers::{commit, exit, fence, mark_operands, touch, wait, WgmmaState};
-
-/// Warps of a warpgroup.
-const WARPS: usize = 4;
 
 /// Executes one warp's part of a `wgmma.mma_async`.
 #[inline(always)]
@@ -35,7 +31,11 @@ pub(crate) fn issue<M: Machine>(
     op: &Wgmma,
     mask: u32,
 ) {
-    require_full_warp(block, mask, "wgmma.mma_async");
+    let a_descriptor = match op.a {
+        WgmmaLeft::Shared { descriptor, .. } => w.get64(descriptor)[0],
+        WgmmaLeft::Registers(_) => 0,
+    };
+    warpgroup::step(block, w, [a_descriptor, w.get64(op.b)[0]], "wgmma.mma_async", mask);
     registers::issue(block, w, instruction, op);
     let mut pieces = Vec::new();
     let a = left(block, w, op, mask, &mut pieces);
@@ -84,7 +84,7 @@ fn left(
         WgmmaLeft::Shared { descriptor, transposed } => {
             let operand = Operand::new(block, w, descriptor, transposed, mask);
             count_traffic(block, w, 64);
-            let warp = w.index as usize % WARPS;
+            let warp = (w.index % warpgroup::WARPS) as usize;
             [2 * warp, 2 * warp + 1].map(|group| operand.load(block, group, pieces))
         }
     };
@@ -124,7 +124,7 @@ fn keeps_accumulators(block: &mut Block<'_>, w: &Warp, op: &Wgmma, mask: u32) ->
 
 /// An operand is fetched once for all four warps: 32 bytes a row, 128 a wavefront.
 fn count_traffic(block: &mut Block<'_>, w: &Warp, rows: u64) {
-    if w.index as usize % WARPS == 0 {
+    if w.index % warpgroup::WARPS == 0 {
         let wavefronts = rows / 4;
         let traffic = SharedTraffic { requests: 1, wavefronts, ideal_wavefronts: wavefronts };
         block.counters().shared.add(traffic);

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, Ticket};
-use crate::exec::proxy;
+use crate::exec::{proxy, warpgroup};
 use crate::program::{Instruction, Op, Program, Wgmma, WgmmaLeft};
 use crate::state::Warp;
 
@@ -197,18 +197,21 @@ fn shape(m: &Wgmma, place: usize) -> u32 {
 }
 
 /// `wgmma.fence`.
-pub(crate) fn fence(w: &mut Warp) {
+pub(crate) fn fence(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
+    warpgroup::step(block, w, [0; 2], "wgmma.fence", mask);
     w.wgmma.fences += 1;
 }
 
 /// `wgmma.commit_group`.
-pub(crate) fn commit(w: &mut Warp) {
+pub(crate) fn commit(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
+    warpgroup::step(block, w, [0; 2], "wgmma.commit_group", mask);
     w.wgmma.committed += 1;
     w.wgmma.open = false;
 }
 
 /// `wgmma.wait_group newest`.
-pub(crate) fn wait(block: &mut Block<'_>, w: &mut Warp, newest: u32) {
+pub(crate) fn wait(block: &mut Block<'_>, w: &mut Warp, newest: u32, mask: u32) {
+    warpgroup::step(block, w, [0; 2], "wgmma.wait_group", mask);
     if newest == 0 && w.wgmma.open {
         hazard(block, "wgmma.wait_group 0 does not cover the wgmma since the last commit_group");
     }
