@@ -146,11 +146,42 @@ fn all_four_warps_execute_the_same_warpgroup_instructions() {
         format!("setp.ge.u32 %p3, %r1, 96; @%p3 ret; {product}"),
         format!("setp.lt.u32 %p3, %r1, 32; @%p3 bra J; {product} J:"),
         // Warps with different descriptors, and at different places of the code.
-        format!("setp.lt.u32 %p3, %r1, 64; @%p3 add.s64 %rd11, %rd11, 2; {product}"),
+        format!("setp.lt.u32 %p3, %r1, 64; @%p3 sub.s64 %rd11, %rd11, 2; {product}"),
         format!("setp.lt.u32 %p3, %r1, 64; @%p3 bra E; {product} bra J; E: {product} J:"),
     ] {
         assert_eq!(found(&case(), &body), [FindingKind::WarpgroupDivergence], "{body}");
     }
     let body = format!("setp.eq.u32 %p3, %r1, 7; @%p3 bra J; {product} J:");
     assert!(found(&case(), &body).contains(&FindingKind::BarrierDivergence));
+}
+
+/// Kinds and messages of a kernel of two warpgroups that start with 168 registers per thread; the
+/// lower one is in `%p1`.
+fn exchange(body: &str) -> Vec<(FindingKind, String)> {
+    let text = format!(
+        ".version 8.7\n.target sm_90a\n.address_size 64\n\
+         .visible .entry k()\n.maxntid 384, 1, 1\n.minnctapersm 1\n{{\n\
+         .reg .pred %p<4>; .reg .b32 %r<4>;\n\
+         mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 128;\n{body}\nret;\n}}\n"
+    );
+    let mut memory = qtune_sim::Memory::new();
+    let shape = ([1, 1, 1], [256, 1, 1], 0);
+    let options = qtune_sim::RunOptions::default();
+    let report = support::launch(&text, shape, Vec::new(), &mut memory, &options).unwrap();
+    report.findings.into_iter().map(|finding| (finding.kind, finding.message)).collect()
+}
+
+#[test]
+fn registers_are_handed_from_one_warpgroup_to_another() {
+    let consumer = "G: setmaxnreg.inc.sync.aligned.u32 240;";
+    let given = format!("@!%p1 bra G; setmaxnreg.dec.sync.aligned.u32 96; ret; {consumer}");
+    assert_eq!(exchange(&given), []);
+    let short = format!("@!%p1 bra G; setmaxnreg.dec.sync.aligned.u32 104; ret; {consumer}");
+    let [(FindingKind::Deadlock, message)] = &exchange(&short)[..] else { panic!("no deadlock") };
+    assert!(message.contains("setmaxnreg for 240 registers"), "{message}");
+    let reversed = "setmaxnreg.dec.sync.aligned.u32 240;";
+    assert!(exchange(reversed).iter().all(|(kind, _)| *kind == FindingKind::InvalidOperand));
+    assert!(!exchange(reversed).is_empty());
+    let alone = "setp.lt.u32 %p2, %r1, 32; @!%p2 bra E; setmaxnreg.dec.sync.aligned.u32 96; E:";
+    assert_eq!(exchange(alone)[0].0, FindingKind::WarpgroupDivergence);
 }
