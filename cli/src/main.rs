@@ -5,6 +5,7 @@
 //! - [`exit`]: exit codes, and the one line that every error prints.
 //! - [`output`]: the two streams. [`table`], [`progress`]: what goes to them.
 //! - [`gpu`], [`problem`], [`cache_dir`], [`toolchain`]: what the subcommands' options mean.
+//! - [`workers`]: processes for work that may crash or hang.
 
 mod cache_dir;
 mod commands;
@@ -17,6 +18,7 @@ mod progress;
 mod table;
 mod toolchain;
 mod usage;
+mod workers;
 
 use std::process::ExitCode;
 

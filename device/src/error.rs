@@ -51,6 +51,14 @@ pub enum DeviceError {
         /// What is wrong.
         reason: String,
     },
+    /// The process that did the work crashed, or was killed because it did not answer in time.
+    #[error("{what} was lost: {reason}")]
+    Lost {
+        /// What the process was doing.
+        what: String,
+        /// How it ended.
+        reason: String,
+    },
     /// The CUDA driver reported an error.
     #[error("CUDA driver: {0}")]
     Driver(String),

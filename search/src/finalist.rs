@@ -3,7 +3,7 @@
 use crate::candidate::Candidate;
 use crate::compiler::Compiler;
 use crate::request::Task;
-use qtune_device::KernelImage;
+use qtune_device::{DeviceError, KernelImage};
 use qtune_ir::tile::{self, occupancy, Estimate};
 use qtune_ir::{Arch, Problem, WeightSpec};
 use rayon::prelude::*;
@@ -26,6 +26,8 @@ pub(crate) enum Compiled {
     Rejected(Candidate, String),
     /// It did not compile: a fault of the generator.
     Failed(Candidate, String),
+    /// It took the compiler's process down, or held it for too long.
+    Lost(Candidate, String),
     /// The search ended before it was its turn.
     Skipped,
 }
@@ -62,6 +64,9 @@ fn compile(task: &Task, arch: &Arch, compiler: &dyn Compiler, candidate: Candida
     };
     let image = match compiler.compile(kernel, arch) {
         Ok(image) => image,
+        Err(error @ DeviceError::Lost { .. }) => {
+            return Compiled::Lost(candidate, error.to_string())
+        }
         Err(error) => return Compiled::Failed(candidate, error.to_string()),
     };
     if let Some(reason) = unfit(&image, arch) {

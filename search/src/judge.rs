@@ -9,15 +9,17 @@ use crate::report::Failures;
 use crate::request::{Limits, Task};
 use crate::{timed, SearchError};
 use qtune_cache::trial_log::Outcome;
-use qtune_cache::Evidence;
-use qtune_device::Device;
-use qtune_verify::{verify, Effort, Verdict, VerifyRequest};
+use qtune_cache::{Evidence, Poisoned, Store};
+use qtune_device::{Device, DeviceError};
+use qtune_verify::{verify, Effort, Verdict, VerifyError, VerifyRequest};
 
 /// What judging a problem's finalists needs.
 pub(crate) struct Judge<'a> {
     pub index: usize,
     pub task: &'a Task,
     pub device: &'a dyn Device,
+    /// Where schedules that take a process down are remembered.
+    pub store: &'a dyn Store,
     pub limits: Limits,
     pub seed: u64,
     pub progress: &'a dyn Progress,
@@ -61,6 +63,35 @@ pub(crate) struct Judgement {
 
 /// The name of a cause under which wrong kernels are counted.
 const WRONG: &str = "failed verification";
+/// The name of a cause under which kernels are counted that hang or crash.
+const LOST: &str = "took its process down";
+
+/// Why a candidate that compiled is out.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// It is wrong, or cannot be measured.
+    Wrong(String),
+    /// It took the device's process down and must never be launched again.
+    Lost(String),
+}
+
+impl From<DeviceError> for Fault {
+    fn from(error: DeviceError) -> Fault {
+        match error {
+            lost @ DeviceError::Lost { .. } => Fault::Lost(lost.to_string()),
+            other => Fault::Wrong(other.to_string()),
+        }
+    }
+}
+
+impl From<VerifyError> for Fault {
+    fn from(error: VerifyError) -> Fault {
+        match error {
+            VerifyError::Device(error) => error.into(),
+            other => Fault::Wrong(other.to_string()),
+        }
+    }
+}
 
 impl Judge<'_> {
     /// Judges what was compiled.
@@ -85,6 +116,10 @@ impl Judge<'_> {
                 Compiled::Failed(candidate, reason) => {
                     let outcome = Outcome::Failed { reason: reason.clone() };
                     self.lose(&mut judgement, log, &candidate, reason, outcome)?;
+                }
+                Compiled::Lost(candidate, reason) => {
+                    let fault = Fault::Lost(reason);
+                    self.condemn(&mut judgement, log, &candidate, fault)?;
                 }
                 Compiled::Skipped => {}
             }
@@ -132,7 +167,7 @@ impl Judge<'_> {
                     let samples_us = Vec::new();
                     judgement.won = Some(Won { finalist, verdict, time_us, samples_us, evidence });
                 }
-                Err(reason) => self.condemn(judgement, log, &finalist.candidate, reason)?,
+                Err(fault) => self.condemn(judgement, log, &finalist.candidate, fault)?,
             }
             self.progress.candidate(self.index, &judgement.tally);
         }
@@ -140,33 +175,51 @@ impl Judge<'_> {
     }
 
     /// Verifies a finalist; the error says what is wrong with it.
-    pub fn check(&self, finalist: &Finalist, effort: Effort) -> Result<Verdict, String> {
+    pub fn check(&self, finalist: &Finalist, effort: Effort) -> Result<Verdict, Fault> {
         let request = VerifyRequest {
             effort,
             sample_tiles: Some(self.limits.verified_row_tiles),
             ..VerifyRequest::new(&finalist.image, &self.task.spec, self.seed)
         };
-        let verdict = verify(&request, self.device).map_err(|error| error.to_string())?;
+        let verdict = verify(&request, self.device)?;
         if verdict.passed {
             return Ok(verdict);
         }
         let detail = verdict.cases.iter().find_map(|case| case.detail.as_ref());
         let detail = detail.or(verdict.findings.first());
-        Err(detail.map_or_else(|| format!("{WRONG} without a detail"), Clone::clone))
+        let detail = detail.map_or_else(|| format!("{WRONG} without a detail"), Clone::clone);
+        Err(Fault::Wrong(detail))
     }
 
-    /// A kernel that is wrong: it can never win, however fast it is.
+    /// A kernel that is wrong, hangs or crashes: it can never win, however fast it is.
     pub fn condemn(
         &self,
         judgement: &mut Judgement,
         log: &mut Log<'_>,
         candidate: &Candidate,
-        reason: String,
+        fault: Fault,
     ) -> Result<(), SearchError> {
-        tracing::warn!(problem = %self.task.problem, schedule = %candidate.text, %reason, WRONG);
-        self.progress.note(&format!("{}: {WRONG}: {} ({reason})", self.task.name, candidate.text));
+        let (cause, reason) = match fault {
+            Fault::Wrong(reason) => (WRONG, reason),
+            Fault::Lost(reason) => {
+                self.poison(candidate, &reason)?;
+                (LOST, reason)
+            }
+        };
+        tracing::warn!(problem = %self.task.problem, schedule = %candidate.text, %reason, cause);
+        self.progress.note(&format!("{}: {cause}: {} ({reason})", self.task.name, candidate.text));
         let outcome = Outcome::Failed { reason: reason.clone() };
-        self.lose(judgement, log, candidate, format!("{WRONG}: {reason}"), outcome)
+        self.lose(judgement, log, candidate, format!("{cause}: {reason}"), outcome)
+    }
+
+    /// Remembers for good that a schedule must not be tried again.
+    fn poison(&self, candidate: &Candidate, reason: &str) -> Result<(), SearchError> {
+        Ok(self.store.put_poison(&Poisoned {
+            problem: self.task.problem.to_string(),
+            arch: self.device.arch().fingerprint(),
+            schedule: candidate.text.clone(),
+            reason: reason.into(),
+        })?)
     }
 
     fn lose(
@@ -180,7 +233,7 @@ impl Judge<'_> {
         let time_us = candidate.estimate.time_us;
         log.result(self.task, &candidate.text, outcome, Some(time_us))?;
         let cause = match reason.split_once(": ") {
-            Some((WRONG, _)) => WRONG.to_owned(),
+            Some((cause @ (WRONG | LOST), _)) => cause.to_owned(),
             _ => without_numbers(reason.lines().next().unwrap_or_default()),
         };
         *judgement.failures.entry(cause).or_default() += 1;

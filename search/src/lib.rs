@@ -8,6 +8,9 @@
 //! - [`Progress`] is told what happens while it happens; [`Compiler`] is what turns kernels into
 //!   images.
 //!
+//! - [`CompilePool`] compiles in worker processes and [`IsolatedDevice`] drives a GPU from one, so
+//!   that a crash or a hang costs a candidate and not the search; [`serve`] is their other side.
+//!
 //! The ladder ranks by the cost model of [`qtune_ir::tile`]. What it keeps is compiled and ranked
 //! again with registers and instructions of the machine code. On a device that measures, the
 //! measured time alone decides. Whatever the ranking says, a kernel that does not pass
@@ -22,6 +25,7 @@ mod compiler;
 mod error;
 mod explain;
 mod finalist;
+mod isolate;
 mod judge;
 mod ladder;
 mod log;
@@ -40,6 +44,7 @@ pub use candidate::Candidate;
 pub use compiler::Compiler;
 pub use error::SearchError;
 pub use explain::{explain, rule_usage, Explanation, RuleUsage};
+pub use isolate::{serve, CompilePool, CompileText, IsolatedDevice, WorkerCommand};
 pub use plan::{plan, PlannedProblem};
 pub use progress::{Best, NoProgress, Progress, Tally};
 pub use report::{Failures, Stopped, TuneReport, WinnerReport};

@@ -1,13 +1,13 @@
 //! Judging on a device that measures: check, time, check in full, run off.
 
 use crate::finalist::Finalist;
-use crate::judge::{Judge, Judgement, Lost, Won};
+use crate::judge::{Fault, Judge, Judgement, Lost, Won};
 use crate::log::Log;
 use crate::timing::Stopwatch;
 use crate::SearchError;
 use qtune_cache::trial_log::Outcome;
 use qtune_cache::Evidence;
-use qtune_device::{DeviceError, Timing, TimingPlan};
+use qtune_device::{Timing, TimingPlan};
 use qtune_ir::Schedule;
 use qtune_verify::{Effort, Verdict};
 use std::cmp::Ordering;
@@ -54,14 +54,14 @@ pub(crate) fn by_time(
         let text = contender.finalist.candidate.text.clone();
         log.launch(judge.task, &text)?;
         match judge.check(&contender.finalist, Effort::Full) {
-            Err(reason) => judge.condemn(judgement, log, &contender.finalist.candidate, reason)?,
+            Err(fault) => judge.condemn(judgement, log, &contender.finalist.candidate, fault)?,
             Ok(verdict) => {
                 log.result(judge.task, &text, Outcome::Ok, Some(contender.time_us))?;
                 judgement.tally.verified += 1;
                 contenders += 1;
                 champion = Some(match champion {
                     None => (contender, verdict),
-                    Some(old) => duel(judge, judgement, old, (contender, verdict)),
+                    Some(old) => duel(judge, judgement, log, old, (contender, verdict))?,
                 });
             }
         }
@@ -90,9 +90,9 @@ fn measure_all(
         }
         let text = finalist.candidate.text.clone();
         log.launch(judge.task, &text)?;
-        let time = judge.check(&finalist, Effort::Quick).and_then(|_| time(judge, &finalist));
-        match time {
-            Err(reason) => judge.condemn(judgement, log, &finalist.candidate, reason)?,
+        let timing = judge.check(&finalist, Effort::Quick).and_then(|_| time(judge, &finalist));
+        match timing {
+            Err(fault) => judge.condemn(judgement, log, &finalist.candidate, fault)?,
             Ok(Timing { median_us: time_us, samples_us, .. }) => {
                 log.result(judge.task, &text, Outcome::Ok, Some(time_us))?;
                 judgement.tally.timed += 1;
@@ -110,22 +110,18 @@ fn measure_all(
     Ok(measured)
 }
 
-fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, String> {
-    let stopwatch = Stopwatch::new(judge.device, &finalist.image).map_err(|e| e.to_string())?;
+fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, Fault> {
+    let stopwatch = Stopwatch::new(judge.device, &finalist.image)?;
     sound_timing(&stopwatch, &TimingPlan::default())
 }
 
-fn median(stopwatch: &Stopwatch<'_>, plan: &TimingPlan) -> Result<f64, String> {
-    sound_timing(stopwatch, plan).map(|timing| timing.median_us)
-}
-
 /// A timing that is a time at all.
-fn sound_timing(stopwatch: &Stopwatch<'_>, plan: &TimingPlan) -> Result<Timing, String> {
-    let timing = stopwatch.time(plan).map_err(|error: DeviceError| error.to_string())?;
-    let timing = timing.ok_or("the device gave no time")?;
+fn sound_timing(stopwatch: &Stopwatch<'_>, plan: &TimingPlan) -> Result<Timing, Fault> {
+    let wrong = |reason: String| Fault::Wrong(reason);
+    let timing = stopwatch.time(plan)?.ok_or_else(|| wrong("the device gave no time".into()))?;
     match timing.median_us.is_finite() && timing.median_us > 0.0 {
         true => Ok(timing),
-        false => Err(format!("the device timed it as {} us", timing.median_us)),
+        false => Err(wrong(format!("the device timed it as {} us", timing.median_us))),
     }
 }
 
@@ -133,14 +129,19 @@ fn sound_timing(stopwatch: &Stopwatch<'_>, plan: &TimingPlan) -> Result<Timing, 
 fn duel(
     judge: &Judge<'_>,
     judgement: &mut Judgement,
+    log: &mut Log<'_>,
     old: (Measured, Verdict),
     new: (Measured, Verdict),
-) -> (Measured, Verdict) {
+) -> Result<(Measured, Verdict), SearchError> {
     let order = match run_off(judge, &old.0.finalist, &new.0.finalist) {
         Ok(order) => order,
-        Err(reason) => {
-            judge.progress.note(&format!("{}: run-off: {reason}", judge.task.name));
-            Ordering::Equal
+        Err(Broken { old: true, fault }) => {
+            judge.condemn(judgement, log, &old.0.finalist.candidate, fault)?;
+            return Ok(new);
+        }
+        Err(Broken { old: false, fault }) => {
+            judge.condemn(judgement, log, &new.0.finalist.candidate, fault)?;
+            return Ok(old);
         }
     };
     let tie = order == Ordering::Equal;
@@ -148,25 +149,32 @@ fn duel(
     let (winner, loser) = if order == Ordering::Greater { (new, old) } else { (old, new) };
     let reason = if tie { "as fast, but less simple" } else { "slower side by side" };
     retire(judge, judgement, loser.0, reason);
-    winner
+    Ok(winner)
 }
 
-/// `Less` if `a` is faster: the median of ratios of interleaved measurements.
-fn run_off(judge: &Judge<'_>, a: &Finalist, b: &Finalist) -> Result<Ordering, String> {
-    let watch = |f: &Finalist| Stopwatch::new(judge.device, &f.image).map_err(|e| e.to_string());
-    let (watch_a, watch_b) = (watch(a)?, watch(b)?);
+/// A run-off that one side could not finish.
+struct Broken {
+    /// Whether it was the one that held the title.
+    old: bool,
+    fault: Fault,
+}
+
+/// `Less` if `old` is faster: the median of ratios of interleaved measurements.
+fn run_off(judge: &Judge<'_>, old: &Finalist, new: &Finalist) -> Result<Ordering, Broken> {
+    let broken = |old| move |fault| Broken { old, fault };
+    let watch = |f: &Finalist| Stopwatch::new(judge.device, &f.image).map_err(Fault::from);
+    let watches = [watch(old).map_err(broken(true))?, watch(new).map_err(broken(false))?];
     let plan = TimingPlan { samples: 3, warmup: 1, ..TimingPlan::default() };
     let mut ratios = Vec::new();
     for round in 0..ROUNDS {
         // Whoever comes second finds the GPU warmer, so they take turns.
-        let (time_a, time_b) = if round % 2 == 0 {
-            let first = median(&watch_a, &plan)?;
-            (first, median(&watch_b, &plan)?)
-        } else {
-            let first = median(&watch_b, &plan)?;
-            (median(&watch_a, &plan)?, first)
-        };
-        ratios.push(time_a / time_b);
+        let turns = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        let mut times = [0.0; 2];
+        for side in turns {
+            let timing = sound_timing(&watches[side], &plan).map_err(broken(side == 0))?;
+            times[side] = timing.median_us;
+        }
+        ratios.push(times[0] / times[1]);
     }
     ratios.sort_by(f64::total_cmp);
     let ratio = ratios[ratios.len() / 2];

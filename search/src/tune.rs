@@ -270,6 +270,7 @@ impl Search<'_> {
             index,
             task,
             device: self.device,
+            store: self.store,
             limits: self.request.effort.limits(),
             seed: self.request.seed,
             progress: self.progress,

@@ -11,6 +11,7 @@ mod ir;
 mod sim;
 mod tune;
 mod verify;
+mod worker;
 
 use crate::exit::Exit;
 use clap::Subcommand;
@@ -40,6 +41,9 @@ pub enum Command {
     Doctor(doctor::Args),
     /// Print shell completions
     Completions(completions::Args),
+    /// Compile or drive a GPU for another qtune process
+    #[command(hide = true)]
+    Worker(worker::Args),
 }
 
 /// Runs a subcommand.
@@ -56,5 +60,6 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Cache(args) => cache::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Worker(args) => worker::run(&args),
     }
 }

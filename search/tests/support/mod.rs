@@ -1,5 +1,8 @@
 //! A search to order: a device with scripted times and defects, a compiler that counts.
 
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
 use qtune_cache::trial_log::TrialLog;
 use qtune_cache::MemoryStore;
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
@@ -48,6 +51,7 @@ pub struct Scripted {
     evidence: Evidence,
     times: Script<f64>,
     wrong: Script<bool>,
+    before_launch: Script<()>,
 }
 
 impl Scripted {
@@ -58,6 +62,7 @@ impl Scripted {
             evidence: Evidence::Modelled,
             times: Box::new(|_| unreachable!("nothing is timed by a model")),
             wrong: Box::new(|_| false),
+            before_launch: Box::new(|_| ()),
         }
     }
 
@@ -70,6 +75,11 @@ impl Scripted {
     /// The same with kernels that compute one wrong output.
     pub fn wrong(self, wrong: impl Fn(&str) -> bool + Send + Sync + 'static) -> Scripted {
         Scripted { wrong: Box::new(wrong), ..self }
+    }
+
+    /// The same with something that happens before each launch.
+    pub fn before_launch(self, before: impl Fn(&str) + Send + Sync + 'static) -> Scripted {
+        Scripted { before_launch: Box::new(before), ..self }
     }
 }
 
@@ -107,8 +117,9 @@ impl Device for Scripted {
         loaded: &LoadedKernel,
         launch: &LaunchArgs<'_>,
     ) -> Result<LaunchOutcome, DeviceError> {
-        let outcome = self.sim.launch(loaded, launch)?;
         let kernel = &loaded.image().kernel;
+        (self.before_launch)(&kernel.schedule.to_string());
+        let outcome = self.sim.launch(loaded, launch)?;
         let output = kernel.arguments.iter().position(|a| *a == Argument::Output);
         if let Some(ArgValue::Buffer(buffer, offset)) = output.map(|index| launch.args[index]) {
             if (self.wrong)(&kernel.schedule.to_string()) {
@@ -183,8 +194,18 @@ impl Lab {
         device: &dyn Device,
         progress: &dyn Progress,
     ) -> TuneReport {
+        self.run_on(request, device, &self.compiler, progress)
+    }
+
+    pub fn run_on(
+        &self,
+        request: &TuneRequest,
+        device: &dyn Device,
+        compiler: &dyn Compiler,
+        progress: &dyn Progress,
+    ) -> TuneReport {
         let mut trials = TrialLog::append_to(&self.log_path()).unwrap();
-        let (compiler, store) = (&self.compiler, &self.store);
+        let store = &self.store;
         tune(request, device, compiler, store, &mut trials, progress, &self.cancel).unwrap()
     }
 

@@ -8,11 +8,12 @@ mod shapes;
 
 use crate::cache_dir::CacheArgs;
 use crate::exit::Exit;
-use crate::gpu::{self, DeviceArgs, GpuArgs};
+use crate::gpu::{DeviceArgs, GpuArgs};
 use crate::output;
 use crate::problem::{self, ActArgs};
 use crate::progress::Reporter;
 use crate::toolchain::FetchArgs;
+use crate::workers;
 use clap::ValueEnum;
 use qtune_cache::trial_log::TrialLog;
 use qtune_cache::trials_dir;
@@ -122,9 +123,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let choice = args.device.choice()?;
     let store = args.cache.open()?;
-    let device = gpu::open(choice, &request.arch)?;
+    let device = workers::device(choice, &request.arch)?;
     let request = TuneRequest { arch: device.arch().clone(), ..request };
-    let nvrtc = args.fetch.open()?;
+    let compiler = workers::compilers(&args.fetch.open()?)?;
     let mut trials = TrialLog::append_to(&trial_log(args, device.as_ref())?)?;
     plan::tell(&request, device.as_ref());
     let cancel = interrupt::flag()?;
@@ -132,7 +133,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = qtune_search::tune(
         &request,
         device.as_ref(),
-        &nvrtc,
+        &compiler,
         &store,
         &mut trials,
         &reporter,
