@@ -291,10 +291,16 @@ impl Buffer {
         }
     }
 
+    /// Whether the whole buffer is known to be defined.
+    #[inline(always)]
+    pub(crate) fn is_all_defined(&self) -> bool {
+        self.all_defined.load(Ordering::Relaxed)
+    }
+
     /// Whether `bytes` (at most 32, a power of two) at an aligned offset are all defined.
     #[inline(always)]
     pub(crate) fn is_defined(&self, offset: usize, bytes: u32) -> bool {
-        if self.all_defined.load(Ordering::Relaxed) {
+        if self.is_all_defined() {
             return true;
         }
         let mask = ((1u64 << bytes) - 1) << (offset % 64);

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::in_flight::{land_copies, Write};
 use super::mbarrier::Location;
 use super::memory::{
-    addresses, check_defined, count_global, global_groups, Direction, GlobalGroup,
+    addresses, check_defined, count_global, global_groups, sound_group, Direction, GlobalGroup,
 };
 use super::shared::{check_shared, check_writes, narrow, Writing};
 use super::{global_order, traffic};
@@ -85,6 +85,7 @@ pub(crate) struct CopyOperands {
 }
 
 /// Bytes read per lane; the rest of the copy is zero.
+#[inline(always)]
 fn source_sizes(block: &mut Block<'_>, w: &Warp, c: &CopyOperands, mask: u32) -> [u32; LANES] {
     let mut sizes = [u32::from(c.bytes); LANES];
     if let Some(slot) = c.source_bytes {
@@ -103,6 +104,7 @@ fn source_sizes(block: &mut Block<'_>, w: &Warp, c: &CopyOperands, mask: u32) ->
     sizes
 }
 
+#[inline(always)]
 pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask: u32) {
     let sizes = source_sizes(block, w, c, mask);
     let destinations = addresses(w, c.destination);
@@ -133,6 +135,7 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask:
 
 /// Reads the source bytes of all lanes, lanes of equal size together so that each group is counted
 /// as one request of that size.
+#[inline(always)]
 fn read_sources(
     block: &mut Block<'_>,
     sources: &Lanes64,
@@ -143,31 +146,36 @@ fn read_sources(
 ) {
     let full = lanes_where(mask, |lane| u64::from(sizes[lane]) == size);
     lanes(mask & !full).for_each(|lane| data[lane] = [0; 16]);
-    global_groups(block, sources, full, size, Direction::Load, |block, group| {
-        count_global(block, group, size, Direction::Load);
-        if block.checks() {
-            check_defined(block, group, size as u32);
-            global_order::check(block, group, size, GlobalKind::Read);
+    if full != 0 {
+        match sound_group(block, sources, full, size) {
+            Some(group) => read_group(block, &group, size, data),
+            None => global_groups(block, sources, full, size, Direction::Load, |block, group| {
+                read_group(block, group, size, data);
+            }),
         }
-        copy_full(block, group, size as usize, data);
-    });
+    }
     for lane in lanes(mask & !full).filter(|&l| sizes[l] > 0) {
         read_partial(block, sources, lane, sizes[lane], size, &mut data[lane]);
     }
 }
 
-fn copy_full(block: &Block<'_>, group: &GlobalGroup, size: usize, data: &mut [[u8; 16]; LANES]) {
-    let context = block.context;
-    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+#[inline(always)]
+fn read_group(block: &mut Block<'_>, group: &GlobalGroup, size: u64, data: &mut [[u8; 16]; LANES]) {
+    count_global(block, group, size, Direction::Load);
+    if block.checks() {
+        check_defined(block, group, size as u32);
+        global_order::check(block, group, size, GlobalKind::Read);
+    }
+    let Some((buffer, _)) = block.context.memory.get(group.buffer) else { return };
     for lane in lanes(group.mask) {
         let offset = group.offsets[lane] as usize;
-        if size == 4 {
-            data[lane][..4].copy_from_slice(&(buffer.load(offset, 4) as u32).to_le_bytes());
-        } else {
-            for at in (0..size).step_by(8) {
-                let word = buffer.load(offset + at, 8);
-                data[lane][at..at + 8].copy_from_slice(&word.to_le_bytes());
-            }
+        let low = match size {
+            4 => buffer.load(offset, 4),
+            _ => buffer.load(offset, 8),
+        };
+        data[lane][..8].copy_from_slice(&low.to_le_bytes());
+        if size == 16 {
+            data[lane][8..].copy_from_slice(&buffer.load(offset + 8, 8).to_le_bytes());
         }
     }
 }
@@ -233,6 +241,7 @@ fn enqueue(w: &mut Warp, mut copy: Box<Copy>, mask: u32) {
 }
 
 /// `cp.async.wait_group newest`: all but the newest groups of the executing threads complete.
+#[inline(always)]
 pub(crate) fn wait_group(block: &mut Block<'_>, w: &mut Warp, newest: u32, mask: u32) {
     let limits = w.copies.closed.map(|closed| closed.saturating_sub(newest));
     complete(block, w, mask, &limits);
@@ -245,6 +254,7 @@ pub(crate) fn wait_all(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
 }
 
 /// Completes the copies of the lanes whose group number is below the lane's limit.
+#[inline(always)]
 fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES]) {
     if !w.copies.arrivals.is_empty() {
         land_copies(block, std::mem::take(&mut w.copies.arrivals));

@@ -7,8 +7,11 @@ use crate::program::{MemoryOrder, Scope};
 use crate::state::lanes;
 
 /// Checks a request for races and enters it.
+#[inline(always)]
 pub(crate) fn check(block: &mut Block<'_>, group: &GlobalGroup, size: u64, kind: GlobalKind) {
-    check_unless(block, group, size, kind, |_| false);
+    if block.context.memory.history(group.buffer).is_some() {
+        check_unless(block, group, size, kind, |_| false);
+    }
 }
 
 /// [`check`] for stores; `unchanged` says whether a lane stores what is there already. Of warps of
@@ -112,8 +115,14 @@ pub(crate) fn release(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryO
 }
 
 /// Learns, after a strong read, what was released at the location: at once, or at the next fence.
+#[inline(always)]
 pub(crate) fn acquire(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryOrder) {
-    let Some(scope) = order.scope else { return };
+    if let Some(scope) = order.scope {
+        acquire_at(block, group, order, scope);
+    }
+}
+
+fn acquire_at(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryOrder, scope: Scope) {
     let (agent, number) = (block.agent, block.cluster.knowledge.cluster());
     for lane in lanes(group.mask) {
         let address = lane_address(block, group, lane);

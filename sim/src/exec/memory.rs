@@ -79,6 +79,27 @@ pub(crate) struct GlobalGroup {
     pub offsets: Lanes64,
 }
 
+/// The one group of a load that touches one buffer and passes all checks, as nearly all do.
+#[inline(always)]
+pub(crate) fn sound_group(
+    block: &Block<'_>,
+    addresses: &Lanes64,
+    mask: u32,
+    size: u64,
+) -> Option<GlobalGroup> {
+    let first = addresses[mask.trailing_zeros() as usize % LANES];
+    let number = block.context.memory.number(first);
+    let (buffer, _) = block.context.memory.get(number)?;
+    let last = (buffer.len() as u64).checked_sub(size)?;
+    let base = first - device_memory::offset(first);
+    let offsets = each_lane!(|lane| addresses[lane].wrapping_sub(base));
+    let mut sound = 0;
+    for lane in 0..LANES {
+        sound |= u32::from(offsets[lane] <= last && offsets[lane] & (size - 1) == 0) << lane;
+    }
+    (sound & mask == mask).then_some(GlobalGroup { buffer: number, mask, offsets })
+}
+
 /// Checks a global request of `size` bytes per lane and splits it by buffer. Lanes that fail a
 /// check are reported and left out.
 pub(crate) fn global_groups(
@@ -159,6 +180,7 @@ fn report_bad_lane(
 }
 
 /// Counts a request to one buffer, on the instruction and on the buffer.
+#[inline(always)]
 pub(crate) fn count_global(
     block: &mut Block<'_>,
     group: &GlobalGroup,
@@ -178,17 +200,28 @@ pub(crate) fn count_global(
 }
 
 /// Reports the first lane that read undefined global bytes.
+#[inline(always)]
 pub(crate) fn check_defined(block: &mut Block<'_>, group: &GlobalGroup, size: u32) {
     let context = block.context;
     let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
-    let undefined =
-        lanes(group.mask).find(|&l| !buffer.is_defined(group.offsets[l] as usize, size));
-    if let Some(lane) = undefined {
-        let offset = group.offsets[lane];
-        let place = Place { buffer: Some(&buffer.name), ..Place::at(lane, offset) };
-        let message = format!("{size}-byte load of undefined bytes at offset {offset}");
-        block.report(FindingKind::UninitialisedMemory, place, message);
+    if buffer.is_all_defined() {
+        return;
     }
+    for lane in lanes(group.mask) {
+        if !buffer.is_defined(group.offsets[lane] as usize, size) {
+            return report_undefined(block, group, lane, size);
+        }
+    }
+}
+
+#[cold]
+fn report_undefined(block: &mut Block<'_>, group: &GlobalGroup, lane: usize, size: u32) {
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+    let offset = group.offsets[lane];
+    let place = Place { buffer: Some(&buffer.name), ..Place::at(lane, offset) };
+    let message = format!("{size}-byte load of undefined bytes at offset {offset}");
+    block.report(FindingKind::UninitialisedMemory, place, message);
 }
 
 pub(crate) fn total_bytes(access: &Access) -> u64 {
@@ -230,10 +263,19 @@ pub(crate) fn clear_destination(w: &mut Warp, access: &Access, mask: u32) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn load(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u32) {
     let at = addresses(w, access.address);
     block.polls += u64::from(access.order.scope.is_some());
-    by_space(block, access.space, at, mask, |block, space, at, mask| match space {
+    match access.space {
+        Space::Global => load_global(block, w, access, &at, mask),
+        Space::Shared => load_shared(block, w, access, &at, mask),
+        _ => load_elsewhere(block, w, access, &at, mask),
+    }
+}
+
+fn load_elsewhere(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+    by_space(block, access.space, *at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => load_global(block, w, access, at, mask),
         Space::Shared => load_shared(block, w, access, at, mask),
         Space::SharedCluster => cluster::load(block, w, access, at, mask),
@@ -242,28 +284,43 @@ pub(crate) fn load(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u
     });
 }
 
+#[inline(always)]
 fn load_global(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
-    let size = total_bytes(access);
+    match sound_group(block, at, mask, total_bytes(access)) {
+        Some(group) => load_group(block, w, access, &group),
+        None => load_groups(block, w, access, at, mask),
+    }
+}
+
+/// A load that touches several buffers, or with a lane that may not load.
+fn load_groups(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
     let mut loaded = 0;
-    global_groups(block, at, mask, size, Direction::Load, |block, group| {
+    global_groups(block, at, mask, total_bytes(access), Direction::Load, |block, group| {
         loaded |= group.mask;
-        count_global(block, group, size, Direction::Load);
-        if block.checks() {
-            check_defined(block, group, size as u32);
-            let kind = access.order.scope.map_or(GlobalKind::Read, GlobalKind::StrongRead);
-            global_order::check(block, group, size, kind);
-        }
-        copy_loaded(block, w, access, group);
-        if block.checks() {
-            global_order::acquire(block, group, access.order);
-        }
+        load_group(block, w, access, group);
     });
     if loaded != mask {
         clear_destination(w, access, mask & !loaded);
     }
 }
 
+#[inline(always)]
+fn load_group(block: &mut Block<'_>, w: &mut Warp, access: &Access, group: &GlobalGroup) {
+    let size = total_bytes(access);
+    count_global(block, group, size, Direction::Load);
+    if block.checks() {
+        check_defined(block, group, size as u32);
+        let kind = access.order.scope.map_or(GlobalKind::Read, GlobalKind::StrongRead);
+        global_order::check(block, group, size, kind);
+    }
+    copy_loaded(block, w, access, group);
+    if block.checks() {
+        global_order::acquire(block, group, access.order);
+    }
+}
+
 /// Moves the data of a checked global load into registers.
+#[inline(always)]
 fn copy_loaded(block: &Block<'_>, w: &mut Warp, access: &Access, group: &GlobalGroup) {
     let context = block.context;
     let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
@@ -360,9 +417,17 @@ fn load_local(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64
     }
 }
 
+#[inline(always)]
 pub(crate) fn store(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u32) {
     let at = addresses(w, access.address);
-    by_space(block, access.space, at, mask, |block, space, at, mask| match space {
+    match access.space {
+        Space::Shared => store_shared(block, w, access, &at, mask),
+        _ => store_elsewhere(block, w, access, &at, mask),
+    }
+}
+
+fn store_elsewhere(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+    by_space(block, access.space, *at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => store_global(block, w, access, at, mask),
         Space::Shared => store_shared(block, w, access, at, mask),
         Space::SharedCluster => cluster::store(block, w, access, at, mask),
