@@ -73,5 +73,23 @@ fn main() -> Result<(), SimError> {
         args,
     };
     let mma = include_str!("../tests/fixtures/mma.sm90a.ptx");
-    measure("mma", mma, &launch, &mut memory, (m * n * k) as f64)
+    measure("mma", mma, &launch, &mut memory, (m * n * k) as f64)?;
+
+    let (m, n, k) = (512usize, 128usize, 4096usize);
+    let args = vec![
+        Arg::Buffer { id: filled(&mut memory, "w", m * k / 2)?, offset: 0 },
+        Arg::Buffer { id: filled(&mut memory, "x", n * k * 2)?, offset: 0 },
+        Arg::Buffer { id: filled(&mut memory, "c", m * n * 4)?, offset: 0 },
+        Arg::I32(m as i32),
+        Arg::I32(k as i32),
+    ];
+    let launch = Launch {
+        grid: [m as u32 / 64, 1, 1],
+        block: [128, 1, 1],
+        cluster: [1, 1, 1],
+        dynamic_shared_bytes: 2 * 128 * 128,
+        args,
+    };
+    let wgmma = include_str!("../tests/fixtures/wgmma.sm90a.ptx");
+    measure("wgmma", wgmma, &launch, &mut memory, (m * n * k) as f64)
 }
