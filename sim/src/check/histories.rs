@@ -50,6 +50,15 @@ impl<T: History> Histories<T> {
         }
     }
 
+    /// The history of a word, and the first word after it that may have another one.
+    #[inline(always)]
+    pub(crate) fn run(&self, word: usize) -> (&T, usize) {
+        match self.joined[word / WORDS] {
+            true => (&self.rows[word / WORDS], (word / WORDS + 1) * WORDS),
+            false => (&self.words[word], word + 1),
+        }
+    }
+
     /// The history that the row at an aligned address has as a whole, if it has one.
     #[inline(always)]
     pub(crate) fn row(&mut self, at: usize) -> Option<&mut T> {

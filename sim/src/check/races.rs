@@ -142,6 +142,13 @@ fn warps_of(mask: u32) -> impl Iterator<Item = u32> {
     lanes(mask).map(|warp| warp as u32)
 }
 
+/// All that an agent wrote between two moments of synchronisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Write {
+    agent: u16,
+    clock: u32,
+}
+
 /// Who writes, who vouches for the order of the write, and the clock it gets.
 #[derive(Clone, Copy)]
 struct Writer {
@@ -413,7 +420,7 @@ impl Races {
         issuer: u32,
         agent: u32,
     ) -> Option<Conflict> {
-        let unfenced = self.check_async(clocks, range.clone(), issuer);
+        let unfenced = self.check_async(clocks, range.clone(), issuer, &mut None);
         let writer = Writer { issuer, agent, clock: PENDING };
         self.write_words(clocks, range.start, range.len(), writer).or(unfenced)
     }
@@ -450,25 +457,35 @@ impl Races {
 
     /// The last write of a word that an asynchronous operation of `warp` may not read or
     /// overwrite: unseen, or written by stores without a proxy fence (PTX ISA 8.5, 8.9.2).
+    ///
+    /// `ordered` is the last write that was found in order: neighbouring words mostly come from the
+    /// same one, and it need not be looked up for each of them.
     pub(crate) fn check_async(
         &self,
         clocks: &Clocks,
         range: Range<usize>,
         warp: u32,
+        ordered: &mut Option<Write>,
     ) -> Option<Conflict> {
-        let known = clocks.of(warp);
-        (range.start / 4..range.end.div_ceil(4)).find_map(|index| {
-            let word = self.words.get(index);
-            let writer = u32::from(word.writer);
-            if word.write_clock == 0 {
-                return None;
+        let (mut index, end) = (range.start / 4, range.end.div_ceil(4));
+        while index < end {
+            let (word, next) = self.words.run(index);
+            index = next;
+            let write = Write { agent: word.writer, clock: word.write_clock };
+            if word.write_clock == 0 || *ordered == Some(write) {
+                continue;
             }
-            unseen_write(word, known, warp).or_else(|| {
-                let ordinary = writer < clocks.warp_count();
-                let fenced = !ordinary || clocks.knows_fence(warp, writer, word.write_clock);
-                (!fenced).then_some(Conflict::Unfenced(writer))
-            })
-        })
+            let writer = u32::from(word.writer);
+            if let Some(conflict) = unseen_write(word, clocks.of(warp), warp) {
+                return Some(conflict);
+            }
+            let ordinary = writer < clocks.warp_count();
+            if ordinary && !clocks.knows_fence(warp, writer, word.write_clock) {
+                return Some(Conflict::Unfenced(writer));
+            }
+            *ordered = Some(write);
+        }
+        None
     }
 
     /// An asynchronous operation starts to read these ranges: until [`Races::end_reads`] nobody
@@ -696,12 +713,18 @@ mod tests {
         let mut block = Block::new(2);
         block.write(0, 4, 0);
         block.meet(&[0, 1]);
-        assert_eq!(block.races.check_async(&block.clocks, 0..16, 1), Some(Conflict::Unfenced(0)));
+        assert_eq!(
+            block.races.check_async(&block.clocks, 0..16, 1, &mut None),
+            Some(Conflict::Unfenced(0))
+        );
         block.clocks.proxy_fence(0);
         block.meet(&[0, 1]);
-        assert_eq!(block.races.check_async(&block.clocks, 0..16, 1), None);
+        assert_eq!(block.races.check_async(&block.clocks, 0..16, 1, &mut None), None);
         block.write(4, 4, 0);
-        assert_eq!(block.races.check_async(&block.clocks, 0..16, 1), Some(Conflict::WrittenBy(0)));
+        assert_eq!(
+            block.races.check_async(&block.clocks, 0..16, 1, &mut None),
+            Some(Conflict::WrittenBy(0))
+        );
     }
 
     #[test]

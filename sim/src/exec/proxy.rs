@@ -23,9 +23,12 @@ pub(crate) fn begin_read(
     if !block.checks() {
         return None;
     }
+    let mut ordered = None;
     for range in &ranges {
         let clocks = &block.cluster.clocks;
-        if let Some(conflict) = block.shared.races.check_async(clocks, range.clone(), block.agent) {
+        if let Some(conflict) =
+            block.shared.races.check_async(clocks, range.clone(), block.agent, &mut ordered)
+        {
             let (kind, message) = describe_conflict(block, what, conflict);
             let place = Place { address: Some(range.start as u64), ..Place::default() };
             block.report(kind, place, message);
