@@ -176,6 +176,9 @@ pub struct Counters {
     pub barriers: u64,
     /// Waits for mbarriers that returned false, by warps.
     pub failed_waits: u64,
+    /// Bytes that bulk and tensor copies moved in or out of shared memory, those outside a tensor
+    /// and every destination of a multicast included.
+    pub bulk_bytes: u64,
 }
 
 impl Counters {
@@ -249,6 +252,7 @@ pub(crate) struct PcCounters {
     pub shared: SharedTraffic,
     pub divergent: u64,
     pub failed_waits: u64,
+    pub bulk_bytes: u64,
 }
 
 impl PcCounters {
@@ -259,6 +263,7 @@ impl PcCounters {
         self.shared.add(other.shared);
         self.divergent += other.divergent;
         self.failed_waits += other.failed_waits;
+        self.bulk_bytes += other.bulk_bytes;
     }
 }
 

@@ -17,6 +17,7 @@ use crate::memory::{BufferId, Memory};
 use crate::module::Module;
 use crate::program::Program;
 use crate::report::{report, Report};
+use crate::tensor_map::{TensorMapError, TensorMapSpec};
 use crate::worker::Worker;
 
 /// A kernel argument.
@@ -41,11 +42,13 @@ pub enum Arg {
     F32(f32),
     /// A by-value structure.
     Bytes(Vec<u8>),
+    /// A tensor map, for a parameter of 128 bytes.
+    TensorMap(TensorMapSpec),
 }
 
 impl Arg {
-    fn bytes(&self) -> Vec<u8> {
-        match self {
+    fn bytes(&self) -> Result<Vec<u8>, TensorMapError> {
+        Ok(match self {
             Arg::Buffer { id, offset } => {
                 address::buffer(id.index()).wrapping_add(*offset).to_le_bytes().to_vec()
             }
@@ -55,7 +58,8 @@ impl Arg {
             Arg::I64(v) => v.to_le_bytes().to_vec(),
             Arg::F32(v) => v.to_le_bytes().to_vec(),
             Arg::Bytes(v) => v.clone(),
-        }
+            Arg::TensorMap(spec) => spec.encode(address::buffer(spec.buffer.index()))?.to_vec(),
+        })
     }
 }
 
@@ -302,7 +306,10 @@ fn parameters(program: &Program, launch: &Launch) -> Result<Vec<u8>, SimError> {
     }
     let mut bytes = vec![0; program.parameter_bytes as usize];
     for (index, (arg, &(offset, size))) in launch.args.iter().zip(&program.parameters).enumerate() {
-        let value = arg.bytes();
+        let value = match arg.bytes() {
+            Ok(value) => value,
+            Err(error) => return refuse(program, format!("argument {index}: {error}")),
+        };
         if value.len() != size as usize {
             let given = value.len();
             return refuse(program, format!("argument {index} has {given} bytes, not {size}"));

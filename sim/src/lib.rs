@@ -46,6 +46,7 @@
 
 mod address;
 mod block;
+mod buffer_range;
 mod cfg;
 mod check;
 mod cluster;
@@ -68,6 +69,7 @@ mod report;
 pub mod sass;
 mod shared;
 mod state;
+mod tensor_map;
 mod worker;
 
 pub use check::{Finding, FindingKind};
@@ -81,3 +83,4 @@ pub use limits::Limits;
 pub use memory::{Access, BufferId, Memory};
 pub use module::Module;
 pub use report::Report;
+pub use tensor_map::{OutOfBoundsFill, Swizzle, TensorMapError, TensorMapSpec, TensorType};

@@ -657,6 +657,7 @@ pub(crate) enum Op {
     /// `fence.mbarrier_init`.
     MbarrierInitFence,
     Mbarrier(MbarrierOp),
+    Bulk(BulkOp),
 
     Shuffle {
         mode: ShuffleMode,

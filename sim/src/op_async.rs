@@ -1,6 +1,6 @@
 //! Operations of clusters and of the asynchronous machinery.
 
-use crate::op::{Address, Slot, Space};
+use crate::op::{Address, AtomicOp, AtomicType, Slot, Space};
 
 /// Operations of a cluster of thread blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,5 +83,98 @@ pub(crate) enum MbarrierOp {
         space: Space,
         address: Address,
         increment: bool,
+    },
+}
+
+/// Base register plus a constant that fits 32 bits: operations with several addresses stay small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShortAddress {
+    pub base: Slot,
+    /// The base is in the 64-bit file.
+    pub wide: bool,
+    pub offset: i32,
+}
+
+impl From<ShortAddress> for Address {
+    fn from(short: ShortAddress) -> Address {
+        Address { base: short.base, wide: short.wide, offset: i64::from(short.offset) }
+    }
+}
+
+/// Operation and element type of a bulk reduction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reduction {
+    pub op: AtomicOp,
+    pub ty: AtomicType,
+}
+
+/// The side of a bulk copy in global memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GlobalSide {
+    /// As many bytes as the 32-bit register says.
+    Linear { address: ShortAddress, bytes: Slot },
+    /// A tile: address of a tensor map and coordinates of the tile, innermost first.
+    Tile { map: ShortAddress, coordinates: [Slot; 5], rank: u8 },
+}
+
+/// A copy into shared memory that completes on an mbarrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BulkLoad {
+    /// `Shared` or `SharedCluster`.
+    pub space: Space,
+    pub destination: ShortAddress,
+    pub source: GlobalSide,
+    pub barrier: ShortAddress,
+    /// 16-bit register with the ranks that get a copy.
+    pub multicast: Option<Slot>,
+}
+
+/// A copy or reduction from shared to global memory that completes in a bulk group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BulkStore {
+    pub destination: GlobalSide,
+    pub source: ShortAddress,
+    pub reduction: Option<Reduction>,
+}
+
+/// A copy or reduction into the shared memory of a block of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BulkExchange {
+    pub destination: ShortAddress,
+    pub source: ShortAddress,
+    pub bytes: Slot,
+    pub barrier: ShortAddress,
+    pub reduction: Option<Reduction>,
+}
+
+/// `st.async` and `red.async`: registers into the shared memory of a block of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AsyncStore {
+    pub destination: ShortAddress,
+    pub barrier: ShortAddress,
+    pub registers: [Slot; 4],
+    /// Bytes of one element: 4 or 8.
+    pub bytes: u8,
+    pub count: u8,
+    pub reduction: Option<Reduction>,
+}
+
+/// Bulk copies and their groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BulkOp {
+    Load(BulkLoad),
+    Store(BulkStore),
+    Exchange(BulkExchange),
+    AsyncStore(AsyncStore),
+    /// Brings global memory into a cache: nothing but the tensor map is looked at.
+    Prefetch(GlobalSide),
+    /// `prefetch.tensormap`, `fence.proxy.tensormap` of one map.
+    CheckMap {
+        map: ShortAddress,
+    },
+    Commit,
+    /// Waits until at most `newest` groups of the thread are pending.
+    Wait {
+        newest: u32,
     },
 }

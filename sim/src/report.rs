@@ -46,6 +46,7 @@ fn add_instruction(counters: &mut Counters, instruction: &Instruction, pc: &PcCo
     class.lanes += pc.executed.lanes;
     counters.divergent_branches += pc.divergent;
     counters.failed_waits += pc.failed_waits;
+    counters.bulk_bytes += pc.bulk_bytes;
     match instruction.class {
         Class::Sts | Class::CpAsync | Class::Stg => counters.shared_stores.add(pc.shared),
         _ => counters.shared_loads.add(pc.shared),

@@ -1,5 +1,6 @@
 //! A warp: registers as structure of arrays, definedness masks, divergence stack.
 
+use crate::exec::bulk_store::BulkGroups;
 use crate::exec::mbarrier::Location;
 use crate::program::{PredicateSource, Program, Slot, NO_PC};
 
@@ -77,6 +78,7 @@ pub(crate) struct Warp {
     /// The wait that failed last, until one succeeds.
     pub poll: Option<Poll>,
     pub copies: crate::exec::async_copy::AsyncCopies,
+    pub bulk: BulkGroups,
     pub wgmma: crate::exec::wgmma::WgmmaState,
     /// Local memory of all lanes, lane after lane.
     pub local: Vec<u8>,
@@ -101,6 +103,7 @@ impl Warp {
             status: Status::Exited,
             poll: None,
             copies: Default::default(),
+            bulk: BulkGroups::default(),
             wgmma: crate::exec::wgmma::WgmmaState::new(program),
             local: vec![0; local],
             local_defined: vec![false; local],
@@ -129,6 +132,7 @@ impl Warp {
         self.status = if mask == 0 { Status::Exited } else { Status::Ready };
         self.poll = None;
         self.copies.reset();
+        self.bulk.reset();
         self.wgmma.reset();
         self.local_defined.fill(false);
     }

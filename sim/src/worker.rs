@@ -132,9 +132,7 @@ impl<'r> Resident<'r> {
             for rank in self.turn_order(self.block.cluster.blocks() as usize) {
                 progress |= self.turn_of_block(rank)?;
             }
-            if self.block.cluster.blocks() > 1 {
-                progress |= cluster::complete_barrier(&mut self.block, &mut self.warps);
-            }
+            progress |= cluster::complete_barrier(&mut self.block, &mut self.warps);
             if self.warps.iter().all(|w| w.status == Status::Exited) {
                 return Ok(Turn::Done);
             }

@@ -68,8 +68,11 @@ pub(crate) struct Clocks {
     exited: Vec<VectorClock>,
     /// By warp: its own clock at each `fence.proxy.async`, ascending.
     fences: Vec<Vec<u32>>,
-    /// The same for `fence.mbarrier_init`.
-    init_fences: Vec<Vec<u32>>,
+    /// By warp: its own clock at its last `fence.mbarrier_init`.
+    init_fences: Vec<u32>,
+    /// Those of them before the last barrier of the cluster, which everybody knows even where the
+    /// arrivals were relaxed.
+    published: VectorClock,
 }
 
 impl Clocks {
@@ -83,7 +86,8 @@ impl Clocks {
             asynchronous: 0,
             exited: vec![VectorClock::default(); blocks as usize],
             fences: vec![Vec::new(); warps],
-            init_fences: vec![Vec::new(); warps],
+            init_fences: vec![0; warps],
+            published: VectorClock::default(),
         };
         clocks.reset();
         clocks
@@ -94,7 +98,8 @@ impl Clocks {
         self.asynchronous = 0;
         self.exited.iter_mut().for_each(VectorClock::clear);
         self.fences.iter_mut().for_each(Vec::clear);
-        self.init_fences.iter_mut().for_each(Vec::clear);
+        self.init_fences.fill(0);
+        self.published.clear();
         for (warp, clock) in self.warps.iter_mut().enumerate() {
             clock.clear();
             clock.raise(warp as u32, 1);
@@ -177,25 +182,28 @@ impl Clocks {
         self.advance(warp);
     }
 
-    /// `fence.mbarrier_init`: the same for mbarriers that the warp initialised.
+    /// `fence.mbarrier_init`: the warp's initialisations so far become visible through the barrier
+    /// of the cluster, even by a relaxed arrival.
     pub(crate) fn init_fence(&mut self, warp: u32) {
-        self.init_fences[warp as usize].push(self.now[warp as usize].own);
+        self.init_fences[warp as usize] = self.now[warp as usize].own;
         self.advance(warp);
+    }
+
+    /// The barrier of the cluster completes.
+    pub(crate) fn publish_inits(&mut self) {
+        for (warp, &clock) in (0..).zip(&self.init_fences) {
+            self.published.raise(warp, clock);
+        }
+    }
+
+    /// Whether `warp` knows what `writer` initialised at its clock `at`.
+    pub(crate) fn knows_init(&self, warp: u32, writer: u32, at: u32) -> bool {
+        warp == writer || self.of(warp).get(writer) >= at || self.published.get(writer) >= at
     }
 
     /// Whether `warp` knows of a proxy fence that `writer` executed at or after its clock `at`.
     pub(crate) fn knows_fence(&self, warp: u32, writer: u32, at: u32) -> bool {
-        self.knows(&self.fences, warp, writer, at)
-    }
-
-    /// Whether `warp` knows of a fence that makes the mbarriers which `writer` initialised at its
-    /// clock `at` usable by bulk copies.
-    pub(crate) fn knows_init_fence(&self, warp: u32, writer: u32, at: u32) -> bool {
-        self.knows_fence(warp, writer, at) || self.knows(&self.init_fences, warp, writer, at)
-    }
-
-    fn knows(&self, fences: &[Vec<u32>], warp: u32, writer: u32, at: u32) -> bool {
-        let Some(fences) = fences.get(writer as usize) else { return true };
+        let Some(fences) = self.fences.get(writer as usize) else { return true };
         let next = fences.partition_point(|&fence| fence < at);
         fences.get(next).is_some_and(|&fence| fence <= self.of(warp).get(writer))
     }

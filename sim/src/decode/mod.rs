@@ -5,6 +5,7 @@
 //! names by scope and patches branch targets.
 
 mod build_async;
+mod build_bulk;
 mod build_control;
 mod build_extended;
 mod build_float;

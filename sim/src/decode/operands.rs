@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::scope::{File, Files, Register, Scope};
 use super::symbols::{Layout, SymbolAddress};
 use crate::error::SimError;
-use crate::program::{Address, PredicateSource, Slot, Special};
+use crate::program::{Address, PredicateSource, ShortAddress, Slot, Special};
 use crate::ptx::ast::{InstructionSyntax, Operand};
 
 /// Everything names resolve to while a kernel is decoded.
@@ -503,20 +503,61 @@ impl<'n> Operands<'n> {
 
     /// `[base + offset]`.
     pub(super) fn address(&mut self, index: usize) -> Result<Address, SimError> {
+        let (address, more) = self.address_with(index)?;
+        if !more.is_empty() {
+            return self.fail("coordinates are not supported in this address");
+        }
+        Ok(address)
+    }
+
+    /// `[base + offset]` in fewer bytes.
+    pub(super) fn short_address(&mut self, index: usize) -> Result<ShortAddress, SimError> {
+        let address = self.address(index)?;
+        self.shorten(address)
+    }
+
+    /// `[map, {c0, c1, ...}]`: address of a tensor map and `rank` 32-bit coordinates.
+    pub(super) fn tensor_address(
+        &mut self,
+        index: usize,
+        rank: usize,
+    ) -> Result<(ShortAddress, [Slot; 5]), SimError> {
+        let (address, more) = self.address_with(index)?;
+        let [Operand::Vector(coordinates)] = more else {
+            return self.fail("a tensor address is `[map, {coordinates}]`");
+        };
+        if coordinates.len() != rank {
+            let given = coordinates.len();
+            return self.fail(format!("{given} coordinates for {rank} dimensions"));
+        }
+        let mut slots = [0; 5];
+        for (slot, coordinate) in slots.iter_mut().zip(coordinates) {
+            *slot = self.source_operand(coordinate, 32)?;
+        }
+        Ok((self.shorten(address)?, slots))
+    }
+
+    fn shorten(&self, address: Address) -> Result<ShortAddress, SimError> {
+        match i32::try_from(address.offset) {
+            Ok(offset) => Ok(ShortAddress { base: address.base, wide: address.wide, offset }),
+            Err(_) => self.fail("an address offset of more than 32 bits"),
+        }
+    }
+
+    /// An address with what follows it in the brackets.
+    fn address_with(&mut self, index: usize) -> Result<(Address, &'n [Operand]), SimError> {
         let operand = self.operand(index)?;
         let Operand::Address { base, offset, more } = operand else {
             return self.fail(format!("operand {} must be an address in brackets", index + 1));
         };
-        if !more.is_empty() {
-            return self.fail("coordinates are not supported in this address");
-        }
         if let Operand::Name(name) = base.as_ref() {
             if let Some(register) = self.lookup(name)? {
                 if !matches!(register.bits, 32 | 64) {
                     return self.fail("an address register must have 32 or 64 bits");
                 }
                 let wide = register.file == File::R64;
-                return Ok(Address { base: self.note_read(register), wide, offset: *offset });
+                let base = self.note_read(register);
+                return Ok((Address { base, wide, offset: *offset }, more));
             }
         }
         let base = match base.as_ref() {
@@ -524,7 +565,8 @@ impl<'n> Operands<'n> {
             Operand::Name(name) => self.symbol(name, 0)?,
             other => return self.fail(format!("address base {other:?}")),
         };
-        Ok(Address { base: self.constant(base, 64)?, wide: true, offset: *offset })
+        let base = self.constant(base, 64)?;
+        Ok((Address { base, wide: true, offset: *offset }, more))
     }
 
     /// Number of the label named by operand `index`.

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 use super::operands::Operands;
 use super::{
-    build_async, build_control, build_extended, build_float, build_int, build_matrix, build_memory,
-    build_move, build_warp, build_wgmma,
+    build_async, build_bulk, build_control, build_extended, build_float, build_int, build_matrix,
+    build_memory, build_move, build_warp, build_wgmma,
 };
 use crate::counters::Class;
 use crate::error::SimError;
@@ -45,6 +45,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         build_wgmma::ROWS,
         build_control::ROWS,
         build_async::ROWS,
+        build_bulk::ROWS,
     ]
     .into_iter()
     .flatten()

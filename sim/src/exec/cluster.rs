@@ -292,6 +292,7 @@ pub(crate) fn complete_barrier(block: &mut Block<'_>, warps: &mut [Warp]) -> boo
     if !all || barrier.arrived.iter().all(|&lanes| lanes == 0) {
         return false;
     }
+    block.cluster.clocks.publish_inits();
     barrier.arrived.fill(0);
     barrier.phase += 1;
     barrier.released = std::mem::take(&mut barrier.joined);

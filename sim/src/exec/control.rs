@@ -68,6 +68,7 @@ pub(crate) fn exit(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
         w.status = Status::Exited;
         super::wgmma::exit(block, w);
         super::warpgroup::exit(block, w);
+        super::bulk_store::exit(block, w);
         let agent = block.agent;
         block.cluster.clocks.exit(agent);
     }

@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::mbarrier::{change, Location};
-use super::reduce::Reduction;
+use super::reduce;
 use super::shared::describe_conflict;
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, Ticket, VectorClock};
+use crate::check::{Conflict, FindingKind, Ticket, VectorClock};
 use crate::launch::{split_mix, WarpOrder};
+use crate::program::Reduction;
 
 /// What the landing does to its mbarrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,12 @@ pub(crate) fn issue(block: &mut Block<'_>, op: InFlight, what: &str) {
         let issued = op.signal == Signal::Bytes && checks;
         let conflict =
             if issued { shared.races.issue_bulk(clocks, range, issuer, agent) } else { None };
+        // Reductions of several copies that complete together may be in flight at once.
+        let others = |conflict: &Conflict| {
+            let same = [Conflict::Pending(agent), Conflict::WrittenBy(agent)];
+            op.reduction.is_none() || !same.contains(conflict)
+        };
+        let conflict = conflict.filter(others);
         if op.barrier.rank != rank {
             shared.note_remote(issuer, clocks.now(issuer).own);
         }
@@ -173,10 +180,10 @@ fn write(block: &mut Block<'_>, op: &InFlight) {
     let (shared, _) = block.shared_of(rank);
     for write in &op.writes {
         let at = write.at as usize;
-        match &op.reduction {
+        match op.reduction {
             None => shared.store_range(at, &write.bytes),
             Some(reduction) => shared.update_range(at, write.bytes.len(), |old| {
-                reduction.apply(old, &write.bytes);
+                reduce::combine(reduction, old, &write.bytes);
             }),
         }
         let from = if op.signal == Signal::Arrival { op.agent } else { agent };

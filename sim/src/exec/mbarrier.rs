@@ -171,7 +171,7 @@ pub(crate) fn usable(block: &mut Block<'_>, lane: usize, location: Location, wha
         return false;
     };
     let (by, at) = barrier.initialised;
-    if checks && by != agent && clocks.of(agent).get(by) < at {
+    if checks && !clocks.knows_init(agent, by, at) {
         let name = block.agent_name(by);
         let message =
             format!("{what} on an mbarrier that {name} initialised without a barrier between");

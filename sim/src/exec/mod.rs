@@ -6,6 +6,9 @@
 pub(crate) mod async_copy;
 mod atomic;
 mod bits;
+mod bulk;
+mod bulk_global;
+pub(crate) mod bulk_store;
 pub(crate) mod cluster;
 mod compare;
 pub(crate) mod control;
@@ -26,6 +29,7 @@ mod reduce;
 pub(crate) mod shared;
 mod shuffle;
 mod simd;
+mod tensor;
 pub(crate) mod traffic;
 pub(crate) mod undefined;
 pub(crate) mod warpgroup;
@@ -336,6 +340,7 @@ fn execute_memory<M: Machine>(
         Op::Fence { scope } => global_order::fence(block, scope),
         Op::ProxyFence => block.cluster.clocks.proxy_fence(block.agent),
         Op::MbarrierInitFence => block.cluster.clocks.init_fence(block.agent),
+        Op::Bulk(op) => bulk::execute(block, w, &op, mask),
         Op::Mbarrier(op) => mbarrier::execute(block, w, &op, mask),
         Op::Cluster(op) => cluster::execute(block, w, &op, mask),
         Op::Shuffle { mode, d, p, a, b, c, members } => {

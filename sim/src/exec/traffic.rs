@@ -27,6 +27,13 @@ impl Footprint {
         }
     }
 
+    /// Marks the sectors of a range of at least one byte; returns their number.
+    pub(crate) fn mark_range(&self, offset: u64, bytes: u64) -> u64 {
+        let (first, last) = (offset / SECTOR, (offset + bytes.max(1) - 1) / SECTOR);
+        (first..=last).for_each(|sector| self.mark(sector));
+        last - first + 1
+    }
+
     /// Number of distinct sectors.
     pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
