@@ -60,6 +60,18 @@ pub(crate) struct Poll {
     pub phase: u32,
 }
 
+/// What a warp knows of the operands of one instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Operands {
+    /// Not executed yet.
+    #[default]
+    New,
+    /// Executed, so that a look at all of them may pay off.
+    Seen,
+    /// All are defined in all lanes: nothing to check or to define.
+    Defined,
+}
+
 /// One warp of a thread block.
 #[derive(Debug)]
 pub(crate) struct Warp {
@@ -69,6 +81,8 @@ pub(crate) struct Warp {
     pub predicates: Vec<u32>,
     /// Lanes in which each register is defined, over all three files (see `Program::index64`).
     pub defined: Vec<u32>,
+    /// By instruction: what is known of the definedness of its operands.
+    pub operands: Vec<Operands>,
     /// What is known of registers that are not.
     pub traces: crate::exec::undefined::Traces,
     pub stack: Vec<Frame>,
@@ -97,6 +111,7 @@ impl Warp {
             r64: vec![[0; LANES]; program.count64],
             predicates: vec![0; program.count_predicates],
             defined: vec![0; registers],
+            operands: vec![Operands::default(); program.code.len()],
             traces: Default::default(),
             stack: Vec::with_capacity(16),
             live: 0,
@@ -124,6 +139,7 @@ impl Warp {
     /// registers undefined.
     pub(crate) fn start(&mut self, program: &Program, mask: u32) {
         self.defined.fill(0);
+        self.operands.fill(Operands::default());
         self.traces.reset();
         self.define_constants(program);
         self.stack.clear();

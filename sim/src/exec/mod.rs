@@ -40,7 +40,7 @@ use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::error::SimError;
 use crate::program::{Clock, Instruction, Op};
-use crate::state::{Status, Warp, FULL, LANES};
+use crate::state::{Operands, Status, Warp, FULL, LANES};
 pub(crate) use wgmma::mark_operands as mark_wgmma_operands;
 
 /// Runs a warp until it waits, exits or has executed `quantum` instructions.
@@ -119,7 +119,8 @@ fn step<M: Machine>(
     if block.executed > block.context.options.instruction_limit {
         return Err(limit_exceeded(block, instruction));
     }
-    let defined = check_sources(block, w, instruction, active, mask);
+    let settled = w.operands[block.pc] == Operands::Defined;
+    let defined = settled || check_sources(block, w, instruction, active, mask);
     if instruction.touches_wgmma && mask != 0 {
         wgmma::touch(block, w, instruction);
     }
@@ -135,7 +136,9 @@ fn step<M: Machine>(
         }
         _ => execute(m, block, w, instruction, mask),
     }
-    define_results(block, w, instruction, mask, defined);
+    if !settled {
+        define_results(block, w, instruction, mask, defined);
+    }
     Ok(())
 }
 
@@ -188,6 +191,21 @@ fn define_results(
     for &index in &operands[start..start + usize::from(instruction.writes)] {
         w.defined[index as usize] |= mask;
     }
+    w.operands[block.pc] = match w.operands[block.pc] {
+        Operands::Seen if all_operands_defined(block, w, instruction) => Operands::Defined,
+        _ => Operands::Seen,
+    };
+}
+
+fn all_operands_defined(block: &Block<'_>, w: &Warp, instruction: &Instruction) -> bool {
+    let program = block.context.program;
+    let start = instruction.operands_start as usize;
+    let count = usize::from(instruction.reads) + usize::from(instruction.writes);
+    let operands = &program.operands[start..start + count];
+    operands.iter().all(|&index| w.defined[index as usize] == FULL)
+        && instruction
+            .guard
+            .is_none_or(|guard| w.defined[program.index_predicate(guard.slot)] == FULL)
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use crate::check::FindingKind;
 use crate::program::{
     BoolOp, ConvertType, FloatType, Instruction, Int1, Int2, Op, PredicateSource, Program, Slot,
 };
-use crate::state::{lanes, Warp, FULL};
+use crate::state::{lanes, Operands, Warp, FULL};
 
 /// For each byte of a register the lanes in which it is defined. Bytes above a register's width
 /// count as defined wherever the register is narrower than the operation that reads it.
@@ -96,6 +96,9 @@ pub(super) fn define_pending(w: &mut Warp, mask: u32) {
         let before = w.bytes(index);
         let bytes: Bytes = std::array::from_fn(|i| before[i] & !mask | trace.bytes[i] & mask);
         let defined = bytes.iter().fold(FULL, |all, byte| all & byte);
+        if w.defined[index] == FULL && defined != FULL {
+            w.operands.fill(Operands::default());
+        }
         w.defined[index] = defined;
         if defined == FULL {
             w.traces.registers.remove(&index);

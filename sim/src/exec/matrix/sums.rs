@@ -43,11 +43,11 @@ impl Accumulators {
         match self.format {
             MmaAccumulator::F32 => {
                 let registers = scatter_f32(sums);
-                d.iter().zip(&registers).for_each(|(&slot, values)| w.set32(slot, mask, values));
+                set_all(w, mask, d, &registers);
             }
             MmaAccumulator::F16 => {
                 let registers = scatter_f16(m, sums);
-                d.iter().zip(&registers).for_each(|(&slot, values)| w.set32(slot, mask, values));
+                set_all(w, mask, d, &registers);
             }
             MmaAccumulator::S32 { saturate } => {
                 let products = scatter(sums, |sum| sum as i32 as u32);
@@ -57,6 +57,13 @@ impl Accumulators {
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn set_all(w: &mut Warp, mask: u32, slots: &[Slot], registers: &[Lanes32]) {
+    for (&slot, values) in slots.iter().zip(registers) {
+        w.set32(slot, mask, values);
     }
 }
 
