@@ -20,21 +20,29 @@ pub(super) const ROWS: &[Row] = &[
     row(Class::Mma, "mma <sync> <aligned> <m8n8k16|m16n8k16|m16n8k32> <row> <col> [satfinite] <s32> <u8|s8> <u8|s8> <s32>", "9.7.14.5.14", mma_int),
     row(Class::Mma, "mma <sync> <aligned> <m8n8k32|m16n8k32|m16n8k64> <row> <col> [satfinite] <s32> <u4|s4> <u4|s4> <s32>", "9.7.14.5.14", mma_int),
     row(Class::Mma, "mma <sync> <aligned> <m8n8k4|m16n8k4|m16n8k8|m16n8k16> <row> <col> [rn] <f64> <f64> <f64> <f64>", "9.7.14.5.14", mma_f64),
-    row(Class::Mma, "mma <sync> <aligned> <kind::f8f6f4> <m16n8k32> <row> <col> <f32> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f32>", "9.7.14.5.14", mma_kind),
-    row(Class::Mma, "mma <sync> <aligned> <kind::f8f6f4> <m16n8k32> <row> <col> <f16> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f16>", "9.7.14.5.14", mma_kind),
+    row(Class::Mma, "mma <sync> <aligned> <kind::f8f6f4> <m16n8k32> <row> <col> <f32> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f32>", "9.7.14.5.14", mma_float),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k32> <row> <col> <kind::f8f6f4> <f32> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f32>", "9.7.14.5.14", mma_float),
+    row(Class::Mma, "mma <sync> <aligned> <kind::f8f6f4> <m16n8k32> <row> <col> <f16> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f16>", "9.7.14.5.14", mma_float),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k32> <row> <col> <kind::f8f6f4> <f16> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f16>", "9.7.14.5.14", mma_float),
     row(Class::Mma, "mma <sync> <aligned> <kind::mxf8f6f4> <block_scale> [scale_vec::1X] <m16n8k32> <row> <col> <f32> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k32> <row> <col> <kind::mxf8f6f4> <block_scale> [scale_vec::1X] <f32> <e4m3|e5m2|e3m2|e2m3|e2m1> <e4m3|e5m2|e3m2|e2m3|e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
     row(Class::Mma, "mma <sync> <aligned> <kind::mxf4> <block_scale> [scale_vec::2X] <m16n8k64> <row> <col> <f32> <e2m1> <e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k64> <row> <col> <kind::mxf4> <block_scale> [scale_vec::2X] <f32> <e2m1> <e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
     row(Class::Mma, "mma <sync> <aligned> <kind::mxf4nvf4> <block_scale> <scale_vec::2X> <m16n8k64> <row> <col> <f32> <e2m1> <e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k64> <row> <col> <kind::mxf4nvf4> <block_scale> <scale_vec::2X> <f32> <e2m1> <e2m1> <f32> <ue8m0>", "9.7.14.5.14", mma_scaled),
     row(Class::Mma, "mma <sync> <aligned> <kind::mxf4nvf4> <block_scale> <scale_vec::4X> <m16n8k64> <row> <col> <f32> <e2m1> <e2m1> <f32> <ue4m3>", "9.7.14.5.14", mma_scaled),
+    row(Class::Mma, "mma <sync> <aligned> <m16n8k64> <row> <col> <kind::mxf4nvf4> <block_scale> <scale_vec::4X> <f32> <e2m1> <e2m1> <f32> <ue4m3>", "9.7.14.5.14", mma_scaled),
     row(Class::Ldmatrix, "ldmatrix <sync> <aligned> <m8n8> <x1|x2|x4> [trans] [shared|shared::cta] <b16>", "9.7.14.5.15", ldmatrix),
     row(Class::Sts, "stmatrix <sync> <aligned> <m8n8> <x1|x2|x4> [trans] [shared|shared::cta] <b16>", "9.7.14.5.16", stmatrix),
     row(Class::Shfl, "movmatrix <sync> <aligned> <m8n8> <trans> <b16>", "9.7.14.5.17", movmatrix),
 ];
 
-/// Rows and K of a shape such as `m16n8k16`.
-fn shape(modifier: &str) -> (u8, u8) {
+/// Rows and K of the shape, such as `m16n8k16`.
+fn shape(m: &Modifiers<'_>) -> (u8, u8) {
+    let is_shape = |modifier: &str| modifier.starts_with("m8n") || modifier.starts_with("m16n");
     let number = |text: &str| text.parse().unwrap_or(0);
-    let (rows, rest) = modifier.trim_start_matches('m').split_once('n').unwrap_or(("0", ""));
+    let shape = m.find(is_shape).trim_start_matches('m');
+    let (rows, rest) = shape.split_once('n').unwrap_or(("0", ""));
     (number(rows), rest.split_once('k').map_or(0, |(_, k)| number(k)))
 }
 
@@ -75,33 +83,27 @@ struct Kind {
 
 fn mma_float(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let accumulator = float_accumulator(m.last());
-    let (a_type, b_type) = (element(m.get(6)), element(m.get(7)));
-    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m.get(2)) })
+    let (a_type, b_type) = (element(m.from_end(2)), element(m.from_end(1)));
+    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m) })
 }
 
 fn mma_int(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let accumulator = MmaAccumulator::S32 { saturate: m.has("satfinite") };
-    let (a_type, b_type) = (element(m.get(7)), element(m.get(8)));
-    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m.get(2)) })
-}
-
-fn mma_kind(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    let accumulator = float_accumulator(m.last());
-    let (a_type, b_type) = (element(m.get(7)), element(m.get(8)));
-    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m.get(3)) })
+    let (a_type, b_type) = (element(m.from_end(2)), element(m.from_end(1)));
+    mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m) })
 }
 
 /// With scales of both operands: `d, a, b, c, scales of a, {byte, thread}, scales of b, {byte, thread}`.
 fn mma_scaled(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    let packed = m.get(2) != "kind::mxf8f6f4";
+    let packed = !m.has("kind::mxf8f6f4");
     let ty = |modifier: &str| if packed { Element::PackedE2m1 } else { element(modifier) };
-    let (a_type, b_type) = (ty(m.get(9)), ty(m.get(10)));
+    let (a_type, b_type) = (ty(m.from_end(3)), ty(m.from_end(2)));
     let accumulator = MmaAccumulator::F32;
-    let mut op = mma(o, 8, Kind { a_type, b_type, accumulator, shape: shape(m.get(5)) })?;
-    let per_row = match (m.get(4), packed) {
-        ("scale_vec::4X", _) => 4,
-        (_, true) => 2,
-        (_, false) => 1,
+    let mut op = mma(o, 8, Kind { a_type, b_type, accumulator, shape: shape(m) })?;
+    let per_row = match packed {
+        true if m.has("scale_vec::4X") => 4,
+        true => 2,
+        false => 1,
     };
     let (a, b) = (scale_source(o, 4)?, scale_source(o, 6)?);
     if let Op::Mma(mma) = &mut op {
@@ -132,7 +134,7 @@ fn mma(o: &mut Operands<'_>, operands: usize, kind: Kind) -> Result<Op, SimError
 
 fn mma_f64(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     o.expect(4..=4)?;
-    let (rows, k) = shape(m.get(2));
+    let (rows, k) = shape(m);
     let (halves, steps) = (usize::from(rows) / 8, usize::from(k) / 4);
     let a = o.source_vector::<8>(1, halves * steps, 64)?;
     let b = o.source_vector::<4>(2, steps, 64)?;

@@ -141,6 +141,17 @@ impl Modifiers<'_> {
         self.groups.contains(&modifier)
     }
 
+    /// Modifier of the group `back` places before the last one.
+    pub(super) fn from_end(&self, back: usize) -> &str {
+        let index = self.groups.len().checked_sub(back + 1);
+        index.map_or("", |index| self.get(index))
+    }
+
+    /// The first modifier for which `wanted` holds.
+    pub(super) fn find(&self, wanted: impl Fn(&str) -> bool) -> &str {
+        self.groups.iter().copied().find(|modifier| wanted(modifier)).unwrap_or("")
+    }
+
     /// The last group of the form, by convention the type.
     pub(super) fn last(&self) -> &str {
         self.groups.last().copied().unwrap_or("")

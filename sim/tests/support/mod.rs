@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod formats;
+pub mod registers;
 pub mod schedules;
 pub mod warpgroup;
 

@@ -3,44 +3,8 @@
 
 use qtune_sim::{Access, Finding, Memory, RunOptions};
 
+pub use super::formats::*;
 use super::{at, bytes, f16, input, launch, Random};
-
-/// Element formats: PTX name, bits, and the code of a small number.
-#[derive(Clone, Copy)]
-pub struct Format {
-    pub name: &'static str,
-    pub bits: usize,
-    encode: fn(f32) -> u32,
-}
-
-pub const F16: Format = Format { name: "f16", bits: 16, encode: |v| u32::from(f16(v)) };
-pub const BF16: Format =
-    Format { name: "bf16", bits: 16, encode: |v| u32::from(half::bf16::from_f32(v).to_bits()) };
-pub const TF32: Format = Format { name: "tf32", bits: 32, encode: f32::to_bits };
-pub const S8: Format = Format { name: "s8", bits: 8, encode: |v| u32::from(v as i8 as u8) };
-pub const U8: Format = Format { name: "u8", bits: 8, encode: |v| u32::from(v.abs() as u8) };
-/// FP8 by its definition for the values that the tests use: multiples of 1/2 up to 7.5.
-pub const E4M3: Format = Format { name: "e4m3", bits: 8, encode: |v| fp8(v, 3, 7) };
-pub const E5M2: Format = Format { name: "e5m2", bits: 8, encode: |v| fp8(v, 2, 15) };
-
-/// Sign, exponent and the upper mantissa bits of an f32, rebiased.
-fn fp8(value: f32, mantissa_bits: u32, bias: u32) -> u32 {
-    let bits = value.to_bits();
-    let magnitude = match bits >> 23 & 0xFF {
-        0 => 0,
-        exponent => {
-            (exponent + bias - 127) << mantissa_bits
-                | bits >> (23 - mantissa_bits) & ((1 << mantissa_bits) - 1)
-        }
-    };
-    bits >> 31 << 7 | magnitude
-}
-
-impl Format {
-    pub fn k(self) -> usize {
-        256 / self.bits
-    }
-}
 
 /// How an operand lies in shared memory.
 #[derive(Clone, Copy, PartialEq)]
@@ -73,7 +37,7 @@ impl Operand {
 
     fn put(&self, image: &mut [u8], at: usize, value: f32) {
         let size = self.format.bits / 8;
-        image[at..at + size].copy_from_slice(&(self.format.encode)(value).to_le_bytes()[..size]);
+        image[at..at + size].copy_from_slice(&self.format.code(value).to_le_bytes()[..size]);
     }
 
     /// Places the tile in an image of shared memory at `start`; returns its descriptor.
@@ -163,16 +127,7 @@ impl Case {
                 Layout::KMajor(width) => width / 32,
             };
             let count = rows * format.k() * steps;
-            let unsigned = format.name == "u8";
-            let mut value = || {
-                let v = (random.next() % 15) as f32 - 7.0;
-                if unsigned {
-                    v.abs()
-                } else {
-                    v
-                }
-            };
-            let values = (0..count).map(|_| value()).collect();
+            let values = (0..count).map(|_| format.integer(random.next())).collect();
             Operand { format, layout, rows, steps, step: steps - 1, values }
         };
         Case {
@@ -272,7 +227,7 @@ impl Case {
         let row = 16 * warp + g + 8 * (register % 2);
         (0..per).fold(0, |word, i| {
             let k = per * t + i + 4 * per * (register / 2);
-            word | (self.a.format.encode)(self.a.value(row, k)) << (self.a.format.bits * i)
+            word | self.a.format.code(self.a.value(row, k)) << (self.a.format.bits * i)
         })
     }
 }
