@@ -144,6 +144,13 @@ impl Clocks {
         self.advance(warp);
     }
 
+    /// Own clock of a warp; what it does afterwards is later.
+    pub(crate) fn tick(&mut self, warp: u32) -> u32 {
+        let now = self.now(warp).own;
+        self.advance(warp);
+        now
+    }
+
     fn advance(&mut self, warp: u32) {
         let now = &mut self.now[warp as usize];
         now.own += 1;

@@ -245,6 +245,7 @@ fn send(
         signal: Signal::Bytes,
         source,
         agent: block.agent,
+        clock: block.cluster.clocks.tick(block.agent),
         rank: block.rank,
         pc: block.pc,
         lane,

@@ -1,12 +1,15 @@
 //! The global side of bulk copies: ranges of buffers, their checks and counters.
 
+use super::global_order;
+use super::memory::GlobalGroup;
 use crate::block::{Block, Place};
-use crate::check::FindingKind;
+use crate::check::{FindingKind, GlobalKind};
 use crate::counters::GlobalTraffic;
 use crate::device_memory;
 use crate::exec::reduce;
 use crate::memory::{Access, Buffer};
-use crate::program::Reduction;
+use crate::program::{Reduction, Scope};
+use crate::state::{each_lane, FULL, LANES};
 
 /// The buffer that holds a range, or a report that none does.
 fn find<'b>(
@@ -43,6 +46,7 @@ pub(crate) fn read(block: &mut Block<'_>, lane: usize, address: u64, bytes: &mut
         let message = format!("bulk read of undefined bytes at offset {offset}");
         block.report(FindingKind::UninitialisedMemory, place, message);
     }
+    note(block, address, bytes.len(), GlobalKind::Read);
     buffer.read_range(offset, bytes);
     count(block, address, bytes.len() as u64, false);
 }
@@ -61,6 +65,9 @@ pub(crate) fn write(
         let message = "bulk write to a read-only buffer".to_owned();
         return block.report(FindingKind::ReadOnlyWrite, place, message);
     }
+    // Each element of a reduction is relaxed at the scope of the device (PTX ISA 9.7.9.25.4.2).
+    let strong = GlobalKind::StrongWrite(Scope::Device);
+    note(block, address, bytes.len(), reduction.map_or(GlobalKind::Write, |_| strong));
     match reduction {
         None => buffer.write_range(offset, bytes),
         Some(reduction) => {
@@ -72,6 +79,24 @@ pub(crate) fn write(
         }
     }
     count(block, address, bytes.len() as u64, true);
+}
+
+/// Checks a range for races and enters it, as an access of the warp that issued the copy.
+fn note(block: &mut Block<'_>, address: u64, bytes: usize, kind: GlobalKind) {
+    let buffer = block.context.memory.number(address);
+    if !block.checks() || block.context.memory.history(buffer).is_none() {
+        return;
+    }
+    let first = device_memory::offset(address);
+    let (start, end) = (first, first + bytes as u64);
+    // Whole words where the range has them, as a request of up to 32 lanes each.
+    let size = if (start | end) % 8 == 0 { 8 } else { 1 };
+    for from in (start..end).step_by(LANES * size as usize) {
+        let lanes = (end - from).div_ceil(size).min(LANES as u64);
+        let offsets = each_lane!(|lane| from + (lane as u64).min(lanes - 1) * size);
+        let mask = FULL >> (LANES as u64 - lanes);
+        global_order::check(block, &GlobalGroup { buffer, mask, offsets }, size, kind);
+    }
 }
 
 /// Counts the sectors of a range.

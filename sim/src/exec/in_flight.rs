@@ -42,8 +42,9 @@ pub(crate) struct InFlight {
     pub signal: Signal,
     /// Rank and reads of the shared memory that the bytes come from.
     pub source: Option<(u32, Ticket)>,
-    /// Warp, block, instruction and lane that issued it.
+    /// Warp, its clock, block, instruction and lane that issued it.
     pub agent: u32,
+    pub clock: u32,
     pub rank: u32,
     pub pc: usize,
     pub lane: usize,
@@ -156,7 +157,11 @@ fn land(block: &mut Block<'_>, op: InFlight) {
     }
     let bytes: i64 = op.writes.iter().map(|write| write.bytes.len() as i64).sum();
     change(block, op.lane, op.barrier, |barrier| match op.signal {
-        Signal::Bytes => barrier.add_bytes(-bytes),
+        Signal::Bytes => {
+            // The copy has read its source too, which it did in the name of the issuing warp.
+            barrier.joined.raise(op.agent, op.clock);
+            barrier.add_bytes(-bytes)
+        }
         Signal::Arrival => barrier.arrive(1, false),
     });
     block.enter(standing.0);

@@ -263,6 +263,7 @@ fn copy_arrive(
         signal: Signal::Arrival,
         source: None,
         agent: block.agent,
+        clock: block.cluster.clocks.now(block.agent).own,
         rank: block.rank,
         pc: block.pc,
         lane,
