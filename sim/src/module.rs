@@ -3,6 +3,7 @@
 use crate::decode;
 use crate::error::SimError;
 use crate::program::Program;
+use crate::ptx::inline::inline;
 use crate::ptx::parser;
 
 /// The kernels of a PTX text, decoded and ready to run.
@@ -22,7 +23,7 @@ impl Module {
         let programs = syntax
             .kernels
             .iter()
-            .map(|kernel| decode::lower(&syntax, kernel))
+            .map(|kernel| decode::lower(&syntax, &inline(&syntax, kernel)?))
             .collect::<Result<_, _>>()?;
         Ok(Module { target: syntax.target, programs })
     }

@@ -138,6 +138,41 @@ pub(crate) struct FloatFlags {
     pub rounding: Rounding,
 }
 
+/// `min` or `max` of f32 values in a longer form than two values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extreme {
+    /// One of the minima and maxima.
+    pub op: Float2,
+    pub ftz: bool,
+    /// Compare magnitudes.
+    pub magnitudes: bool,
+    /// The result gets the exclusive or of the signs.
+    pub xor_sign: bool,
+    /// The third source counts.
+    pub three: bool,
+    pub d: Slot,
+    pub sources: [Slot; 3],
+}
+
+/// Operations on f32 with half-precision operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MixedOp {
+    Add,
+    Sub,
+    Fma,
+}
+
+/// Sum `a + c`, difference or `a * b + c`; `a` and `b` in half precision, `c` and the result f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MixedFloat {
+    pub op: MixedOp,
+    /// bf16 instead of f16.
+    pub bf16: bool,
+    pub flags: FloatFlags,
+    pub d: Slot,
+    pub sources: [Slot; 3],
+}
+
 /// Comparison of `setp` and `set`; the `u` forms are also true for NaN operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compare {
@@ -635,6 +670,8 @@ pub(crate) enum Op {
         d: Slot,
         a: Slot,
     },
+    Extreme(Extreme),
+    MixedFloat(MixedFloat),
     Extended(Extended),
     Fma {
         ty: FloatType,

@@ -59,6 +59,58 @@ fn integers(seed: u64) -> Lanes {
 }
 
 #[test]
+fn extremes_by_magnitude_and_of_three_values_agree_with_rust() {
+    let special = [0.0, -0.0, 1.5, -2.5, f32::NAN, f32::INFINITY, -3.0].map(f32::to_bits);
+    let (a, b, c) = (bits(4, &special), bits(5, &[special[4], special[3]]), bits(6, &special[2..]));
+    type Reference = fn(f32, f32, f32) -> f32;
+    let table: &[(&str, Reference)] = &[
+        ("max.f32 %r5, %r2, %r3, %r4;", |a, b, c| a.max(b).max(c)),
+        ("min.NaN.f32 %r5, %r2, %r3, %r4;", |a, b, c| match [a, b, c].iter().any(|v| v.is_nan()) {
+            true => f32::NAN,
+            false => a.min(b).min(c),
+        }),
+        ("max.abs.f32 %r5, %r2, %r3, %r4;", |a, b, c| a.abs().max(b.abs()).max(c.abs())),
+        ("min.xorsign.abs.f32 %r5, %r2, %r3;", |a, b, _| {
+            let sign = if a.is_sign_negative() != b.is_sign_negative() { -1.0 } else { 1.0 };
+            a.abs().min(b.abs()) * sign
+        }),
+    ];
+    for (body, reference) in table {
+        let found = run(body, [&a, &b, &c])[0];
+        for l in 0..32 {
+            let value = |bits| f32::from_bits(bits);
+            let (found, expected) =
+                (value(found[l]), reference(value(a[l]), value(b[l]), value(c[l])));
+            assert!(
+                found == expected || (found.is_nan() && expected.is_nan()),
+                "{body} lane {l}: {found} instead of {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn f32_sums_take_half_precision_operands_exactly() {
+    let halves: Lanes =
+        std::array::from_fn(|l| u32::from(half::f16::from_f32(l as f32 / 3.0).to_bits()));
+    let b: Lanes =
+        std::array::from_fn(|l| u32::from(half::f16::from_f32(7.0 - l as f32).to_bits()));
+    let c: Lanes = std::array::from_fn(|l| (l as f32 * 0.1).to_bits());
+    let wide = |bits: u32| half::f16::from_bits(bits as u16).to_f32();
+    let registers = "cvt.u16.u32 %rs1, %r2; cvt.u16.u32 %rs2, %r3;";
+    let found = run(&format!("{registers} sub.rn.f32.f16 %r5, %rs1, %r4;"), [&halves, &b, &c])[0];
+    let expected: Lanes =
+        std::array::from_fn(|l| (wide(halves[l]) - f32::from_bits(c[l])).to_bits());
+    assert_eq!(found, expected);
+    let body = format!("{registers} fma.rn.f32.f16 %r5, %rs1, %rs2, %r4;");
+    let found = run(&body, [&halves, &b, &c])[0];
+    let expected: Lanes = std::array::from_fn(|l| {
+        wide(halves[l]).mul_add(wide(b[l]), f32::from_bits(c[l])).to_bits()
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn carries_pass_through_the_flag_of_each_lane() {
     let (a, b, c) = (integers(1), integers(2), integers(3));
     let whole = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);

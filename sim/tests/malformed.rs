@@ -31,7 +31,7 @@ fn unknown_opcodes_modifiers_and_operands_are_rejected_with_their_line() {
         ("mov.u32 %r1, undeclared;", "`undeclared` is not declared"),
         ("ld.global.v4.u32 {%r1,%r2}, [%rd1];", "2 elements, expected 4"),
         ("cp.async.cg.shared.global [%r1], [%rd1], 8;", "copies"),
-        ("call foo;", "opcode `call`"),
+        ("call foo;", "does not define the function `foo`"),
         ("brkpt;", "opcode `brkpt`"),
         ("setp.lt.s32 %r1, %r2, %r3;", "predicate register"),
         ("cvt.s32.f32 %r1, %f1;", "needs .rni"),
@@ -96,7 +96,7 @@ fn absurd_declarations_are_refused() {
         ".global .align 3 .b8 x[4];",
         ".entry k(.param .b8 p[40000]) { ret; }",
         ".address_size 32",
-        ".func f() { ret; }",
+        ".func f() { ret;",
     ] {
         assert!(Module::parse(module).is_err(), "{module}");
     }

@@ -66,13 +66,22 @@ pub(crate) struct Clocks {
     asynchronous: u32,
     /// By block: joined clocks of its warps that exited, which every later barrier sees.
     exited: Vec<VectorClock>,
-    /// By warp: its own clock at each `fence.proxy.async`, ascending.
-    fences: Vec<Vec<u32>>,
+    /// By warp: its `fence.proxy.async`, in order.
+    fences: Vec<Vec<ProxyFence>>,
     /// By warp: its own clock at its last `fence.mbarrier_init`.
     init_fences: Vec<u32>,
     /// Those of them before the last barrier of the cluster, which everybody knows even where the
     /// arrivals were relaxed.
     published: VectorClock,
+}
+
+/// A `fence.proxy.async`.
+#[derive(Debug, Clone)]
+struct ProxyFence {
+    /// Own clock of the warp that executed it.
+    at: u32,
+    /// What that warp knew then.
+    covered: VectorClock,
 }
 
 impl Clocks {
@@ -182,10 +191,11 @@ impl Clocks {
         &self.exited[block as usize]
     }
 
-    /// `fence.proxy.async`: earlier ordinary writes of the warp may be read by asynchronous agents
-    /// that learn of this moment.
+    /// `fence.proxy.async`: ordinary writes of the warp, and those of others that it has seen, may
+    /// be read by asynchronous operations of whoever learns of this moment.
     pub(crate) fn proxy_fence(&mut self, warp: u32) {
-        self.fences[warp as usize].push(self.now[warp as usize].own);
+        let (at, covered) = (self.now[warp as usize].own, self.of(warp).clone());
+        self.fences[warp as usize].push(ProxyFence { at, covered });
         self.advance(warp);
     }
 
@@ -208,11 +218,19 @@ impl Clocks {
         warp == writer || self.of(warp).get(writer) >= at || self.published.get(writer) >= at
     }
 
-    /// Whether `warp` knows of a proxy fence that `writer` executed at or after its clock `at`.
+    /// Whether a proxy fence lies on the way from a write, by `writer` at its clock `at`, to
+    /// `warp`: executed by the writer, by the warp itself, or by somebody between them (PTX ISA
+    /// 8.9.3, proxy-preserved base causality order).
     pub(crate) fn knows_fence(&self, warp: u32, writer: u32, at: u32) -> bool {
-        let Some(fences) = self.fences.get(writer as usize) else { return true };
-        let next = fences.partition_point(|&fence| fence < at);
-        fences.get(next).is_some_and(|&fence| fence <= self.of(warp).get(writer))
+        let known = self.of(warp);
+        let fenced = |fencer: u32| {
+            let fences = &self.fences[fencer as usize];
+            let seen = fences.partition_point(|fence| fence.at <= known.get(fencer));
+            // Later fences cover more, so the last one that is known decides.
+            seen > 0 && fences[seen - 1].covered.get(writer) >= at
+        };
+        let warps = self.warp_count();
+        writer >= warps || fenced(writer) || fenced(warp) || (0..warps).any(fenced)
     }
 
     fn update_floor(&mut self, warp: usize) {
@@ -249,6 +267,26 @@ mod tests {
         assert!(clocks.knows_fence(2, 0, written));
         // A write after the fence needs another one.
         assert!(!clocks.knows_fence(2, 0, clocks.now(0).own));
+    }
+
+    #[test]
+    fn a_fence_may_be_executed_anywhere_between_the_writer_and_the_reader() {
+        let mut clocks = Clocks::new(1, 3);
+        let written = clocks.now(0).own;
+        // A fence before the warp has heard of the write covers nothing.
+        clocks.proxy_fence(1);
+        let mut released = VectorClock::default();
+        clocks.release(0, &mut released);
+        clocks.acquire(1, &released);
+        assert!(!clocks.knows_fence(1, 0, written));
+        clocks.proxy_fence(1);
+        assert!(clocks.knows_fence(1, 0, written));
+        clocks.acquire(2, &released);
+        assert!(!clocks.knows_fence(2, 0, written));
+        let mut passed_on = VectorClock::default();
+        clocks.release(1, &mut passed_on);
+        clocks.acquire(2, &passed_on);
+        assert!(clocks.knows_fence(2, 0, written));
     }
 
     #[test]

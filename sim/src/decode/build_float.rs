@@ -25,8 +25,6 @@ pub(super) const ROWS: &[Row] = &[
     single("div <rn|approx|full> [ftz] <f32>", "9.7.3.8", |o, m| float2(o, m, Float2::Div)),
     single("abs [ftz] <f32>", "9.7.3.9", |o, m| float1(o, m, Float1::Abs)),
     single("neg [ftz] <f32>", "9.7.3.10", |o, m| float1(o, m, Float1::Neg)),
-    single("min [ftz] [NaN] <f32>", "9.7.3.11", min),
-    single("max [ftz] [NaN] <f32>", "9.7.3.12", max),
     single("rcp <rn|approx> [ftz] <f32>", "9.7.3.13", |o, m| float1(o, m, Float1::Rcp)),
     single("sqrt <rn|approx> [ftz] <f32>", "9.7.3.15", |o, m| float1(o, m, Float1::Sqrt)),
     single("rsqrt <approx> [ftz] <f32>", "9.7.3.16", |o, m| float1(o, m, Float1::Rsqrt)),
@@ -128,7 +126,7 @@ fn float_bits(ty: FloatType) -> u32 {
     }
 }
 
-fn flags(m: &Modifiers<'_>) -> FloatFlags {
+pub(super) fn flags(m: &Modifiers<'_>) -> FloatFlags {
     let rounding = rounding(m.get(0));
     FloatFlags { ftz: m.has("ftz"), sat: m.has("sat"), relu: m.has("relu"), rounding }
 }
@@ -141,11 +139,11 @@ fn float2(o: &mut Operands<'_>, m: &Modifiers<'_>, op: Float2) -> Result<Op, Sim
     Ok(Op::Float2 { op, ty, flags: flags(m), d: o.destination(0, bits)?, a, b })
 }
 
-fn min(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+pub(super) fn min(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     float2(o, m, if m.has("NaN") { Float2::MinNan } else { Float2::Min })
 }
 
-fn max(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+pub(super) fn max(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     float2(o, m, if m.has("NaN") { Float2::MaxNan } else { Float2::Max })
 }
 

@@ -9,6 +9,7 @@ mod build_bulk;
 mod build_control;
 mod build_extended;
 mod build_float;
+mod build_float_forms;
 mod build_int;
 mod build_matrix;
 mod build_memory;

@@ -99,7 +99,7 @@ fn half2(op: Float2, half: Half, a: f32, b: f32) -> u32 {
 }
 
 /// Minimum, maximum and sign copies.
-fn select2(op: Float2, a: f32, b: f32) -> f32 {
+pub(super) fn select2(op: Float2, a: f32, b: f32) -> f32 {
     match op {
         Float2::Min => min_number(a, b),
         Float2::Max => max_number(a, b),
@@ -123,7 +123,7 @@ fn directed2(op: Float2, rounding: Rounding, a: f32, b: f32) -> f32 {
 
 /// An f32 operation with its rounding.
 #[inline(always)]
-fn rounded2(op: Float2, flags: FloatFlags, a: f32, b: f32) -> f32 {
+pub(super) fn rounded2(op: Float2, flags: FloatFlags, a: f32, b: f32) -> f32 {
     if flags.rounding == Rounding::Nearest {
         single2(op, a, b)
     } else {
@@ -132,7 +132,7 @@ fn rounded2(op: Float2, flags: FloatFlags, a: f32, b: f32) -> f32 {
 }
 
 /// a * b + c in f32 with its rounding.
-fn rounded_fma(flags: FloatFlags, a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn rounded_fma(flags: FloatFlags, a: f32, b: f32, c: f32) -> f32 {
     if flags.rounding == Rounding::Nearest {
         a.mul_add(b, c)
     } else {
@@ -164,12 +164,12 @@ fn double2(op: Float2, a: f64, b: f64) -> f64 {
 
 /// An f32 operation with its modifiers.
 #[inline(always)]
-fn modified(flags: FloatFlags, result: f32) -> u32 {
+pub(super) fn modified(flags: FloatFlags, result: f32) -> u32 {
     let result = if flags.ftz { flush(result) } else { result };
     canonical(if flags.sat { saturate(result) } else { result })
 }
 
-fn operand(flags: FloatFlags, bits: u32) -> f32 {
+pub(super) fn operand(flags: FloatFlags, bits: u32) -> f32 {
     let value = f32::from_bits(bits);
     if flags.ftz {
         flush(value)

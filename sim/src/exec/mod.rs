@@ -15,6 +15,7 @@ pub(crate) mod control;
 mod convert;
 mod extended;
 mod float;
+mod float_forms;
 mod global_order;
 pub(crate) mod in_flight;
 mod int;
@@ -336,6 +337,8 @@ fn execute_moves<M: Machine>(
             float::float2(m, w, mask, op, ty, flags, [d, a, b]);
         }
         Op::Float1 { op, ty, flags, d, a } => float::float1(w, mask, op, ty, flags, [d, a]),
+        Op::Extreme(operation) => float_forms::extreme(w, mask, &operation),
+        Op::MixedFloat(operation) => float_forms::mixed(w, mask, &operation),
         Op::Extended(operation) => extended::execute(w, mask, &operation),
         Op::Fma { ty, flags, d, a, b, c } => float::fma(m, w, mask, ty, flags, [d, a, b, c]),
         _ => execute_memory(m, block, w, instruction, mask),

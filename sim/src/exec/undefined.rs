@@ -153,6 +153,8 @@ fn computes(op: Op) -> bool {
             | Op::Float1 { .. }
             | Op::Fma { .. }
             | Op::Extended(_)
+            | Op::Extreme(_)
+            | Op::MixedFloat(_)
     )
 }
 

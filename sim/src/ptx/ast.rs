@@ -146,6 +146,16 @@ pub(crate) struct Kernel {
     pub body: Vec<Statement>,
 }
 
+/// A `.func` with a body.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Function {
+    pub name: String,
+    /// Results, at most one.
+    pub returns: Vec<Parameter>,
+    pub parameters: Vec<Parameter>,
+    pub body: Vec<Statement>,
+}
+
 /// A whole module.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct ModuleSyntax {
@@ -153,6 +163,7 @@ pub(crate) struct ModuleSyntax {
     pub target: String,
     pub variables: Vec<Variable>,
     pub kernels: Vec<Kernel>,
+    pub functions: Vec<Function>,
     /// Source files by the number `.loc` uses.
     pub files: Vec<(u32, String)>,
 }

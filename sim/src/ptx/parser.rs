@@ -43,7 +43,7 @@ impl<'a> Parser<'_, 'a> {
         Err(SimError::parse(self.line(), message))
     }
 
-    fn unexpected<T>(&self, expected: &str) -> Result<T, SimError> {
+    pub(super) fn unexpected<T>(&self, expected: &str) -> Result<T, SimError> {
         match self.peek() {
             Some(TokenKind::Word(t) | TokenKind::Number(t) | TokenKind::Text(t)) => {
                 self.error(format!("expected {expected}, found `{t}`"))
@@ -125,7 +125,11 @@ impl<'a> Parser<'_, 'a> {
                 module.kernels.push(kernel);
                 Ok(())
             }
-            ".func" => self.function_declaration(),
+            ".func" => {
+                let function = self.function()?;
+                module.functions.extend(function);
+                Ok(())
+            }
             directive => {
                 let variable = self.variable(directive)?;
                 module.variables.extend(variable);
@@ -162,24 +166,6 @@ impl<'a> Parser<'_, 'a> {
         Ok(())
     }
 
-    /// Accepts a declaration only; a body would have to be called, and calls are not supported.
-    fn function_declaration(&mut self) -> Result<(), SimError> {
-        loop {
-            match self.peek() {
-                Some(TokenKind::Punct(';')) => {
-                    self.advance();
-                    return Ok(());
-                }
-                Some(TokenKind::Punct('{')) | None => {
-                    return self.error(
-                        "device functions are not supported: mark them __forceinline__ in the source",
-                    );
-                }
-                Some(_) => self.advance(),
-            }
-        }
-    }
-
     fn kernel(&mut self) -> Result<Kernel, SimError> {
         let name = self.word("a kernel name")?.to_owned();
         let mut kernel = Kernel {
@@ -194,16 +180,7 @@ impl<'a> Parser<'_, 'a> {
             explicit_cluster: false,
             body: Vec::new(),
         };
-        if self.accept('(') && !self.accept(')') {
-            loop {
-                let parameter = self.parameter()?;
-                kernel.parameters.push(parameter);
-                if !self.accept(',') {
-                    break;
-                }
-            }
-            self.expect(')')?;
-        }
+        kernel.parameters = self.parameters()?;
         self.entry_directives(&mut kernel)?;
         self.expect('{')?;
         kernel.body = self.statements(0)?;
@@ -240,7 +217,7 @@ impl<'a> Parser<'_, 'a> {
         Ok(numbers)
     }
 
-    fn pragma(&mut self) -> Result<(), SimError> {
+    pub(super) fn pragma(&mut self) -> Result<(), SimError> {
         match self.peek() {
             Some(TokenKind::Text(_)) => self.advance(),
             _ => return self.unexpected("a pragma string"),
@@ -249,7 +226,7 @@ impl<'a> Parser<'_, 'a> {
     }
 
     /// Statements up to and including the closing `}`.
-    fn statements(&mut self, depth: u32) -> Result<Vec<Statement>, SimError> {
+    pub(super) fn statements(&mut self, depth: u32) -> Result<Vec<Statement>, SimError> {
         if depth > MAX_SCOPE_DEPTH {
             return self.error(format!("scopes nest deeper than {MAX_SCOPE_DEPTH}"));
         }
@@ -273,7 +250,7 @@ impl<'a> Parser<'_, 'a> {
                 ".loc" => return self.loc(),
                 ".pragma" => return self.pragma(),
                 ".reg" => return self.registers(body),
-                ".shared" | ".local" => {
+                ".param" | ".shared" | ".local" => {
                     let variable = self.variable(word)?;
                     body.extend(variable.into_iter().map(Statement::Variable));
                     return Ok(());
@@ -288,7 +265,8 @@ impl<'a> Parser<'_, 'a> {
         if word.starts_with('.') {
             return Err(SimError::parse(line, format!("unknown directive `{word}`")));
         }
-        let operands = self.operands()?;
+        let calls = word == "call" || word.starts_with("call.");
+        let operands = if calls { self.call_operands()? } else { self.operands()? };
         body.push(Statement::Instruction(InstructionSyntax {
             guard,
             opcode: word.to_owned(),

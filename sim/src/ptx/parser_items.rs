@@ -98,7 +98,8 @@ impl Parser<'_, '_> {
         let line = self.line();
         let space = match space_word {
             ".shared" => VariableSpace::Shared,
-            ".local" => VariableSpace::Local,
+            // Parameters of calls live as long as their scope, like local variables.
+            ".local" | ".param" => VariableSpace::Local,
             ".global" => VariableSpace::Global,
             ".const" => VariableSpace::Const,
             other => return self.error(format!("unknown directive `{other}`")),
