@@ -11,6 +11,7 @@ use crate::exec::machine::Avx2;
 use crate::exec::warpgroup::Warpgroups;
 use crate::launch::{AsyncSchedule, RunOptions};
 use crate::program::Program;
+use crate::residency::Polls;
 use crate::shared::SharedMemory;
 
 /// What all blocks of a run share.
@@ -129,8 +130,8 @@ pub(crate) struct Block<'r> {
     pub tally: Tally,
     /// Warp instructions executed by this block.
     pub executed: u64,
-    /// Loads and atomics since the last turn that could be waiting for another thread block.
-    pub polls: u64,
+    /// Reads that could be waiting for another thread block.
+    pub polls: Polls,
     /// Where the running warp stands, for reports and counters.
     pub pc: usize,
     pub warp: u32,
@@ -150,7 +151,7 @@ impl<'r> Block<'r> {
             cluster: Cluster::new(context),
             tally: Tally::new(context),
             executed: 0,
-            polls: 0,
+            polls: Polls::default(),
             pc: 0,
             warp: 0,
             agent: 0,

@@ -1,7 +1,6 @@
 //! Launching: arguments, limits, choice of blocks, and their distribution over threads.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -17,6 +16,7 @@ use crate::memory::{BufferId, Memory};
 use crate::module::Module;
 use crate::program::Program;
 use crate::report::{report, Report};
+use crate::residency::Residents;
 use crate::tensor_map::{TensorMapError, TensorMapSpec};
 use crate::worker::Worker;
 
@@ -153,6 +153,8 @@ pub struct RunOptions {
     pub checks: bool,
     /// Limits of the device.
     pub limits: Limits,
+    /// Registers per thread of the compiled kernel, where known; without it `.maxnreg` counts.
+    pub registers: Option<u32>,
     /// Most findings in the report.
     pub max_findings: usize,
     /// Leave vector extensions of the CPU unused. Results are the same; this is slower.
@@ -169,6 +171,7 @@ impl Default for RunOptions {
             instruction_limit: 1 << 32,
             checks: true,
             limits: Limits::default(),
+            registers: None,
             max_findings: 100,
             portable: false,
         }
@@ -229,6 +232,7 @@ fn check_launch(program: &Program, launch: &Launch, options: &RunOptions) -> Res
         }
     }
     check_threads(program, launch, limits)?;
+    check_registers(program, launch, options)?;
     let shared = u64::from(program.dynamic_shared_offset) + u64::from(launch.dynamic_shared_bytes);
     if shared > u64::from(limits.shared_per_block) {
         let (most, name) = (limits.shared_per_block, &limits.name);
@@ -263,6 +267,27 @@ fn check_threads(program: &Program, launch: &Launch, limits: &Limits) -> Result<
         }
         _ => Ok(()),
     }
+}
+
+/// Every block needs its registers at once.
+fn check_registers(
+    program: &Program,
+    launch: &Launch,
+    options: &RunOptions,
+) -> Result<(), SimError> {
+    let Some(registers) = options.registers.or(program.max_registers) else { return Ok(()) };
+    let limits = &options.limits;
+    if registers > limits.registers_per_thread {
+        let most = limits.registers_per_thread;
+        return refuse(program, format!("{registers} registers per thread, allowed are {most}"));
+    }
+    let threads = launch.block.iter().product();
+    if limits.blocks_per_sm(threads, 0, Some(registers)) == 0 {
+        let most = limits.registers_per_sm;
+        let reason = format!("{threads} threads of {registers} registers, an SM has {most}");
+        return refuse(program, reason);
+    }
+    Ok(())
 }
 
 /// Blocks of a cluster along each axis: what the launch asks for, or else what the kernel declares.
@@ -422,13 +447,13 @@ pub(crate) fn split_mix(state: &mut u64) -> u64 {
 /// Workers draw from one queue, so that a block which waits for a later one always finds a worker
 /// that gets to it.
 fn run_units(context: &RunContext<'_>, units: &Chosen, threads: usize) -> Result<Tally, SimError> {
-    let queue = AtomicUsize::new(0);
+    let residents = &Residents::new(units.len(), resident_clusters(context));
     if threads == 1 || units.len() <= 1 {
-        return drain(context, units, &queue);
+        return drain(context, units, residents);
     }
     let parallel = || {
         let workers = rayon::current_num_threads().min(units.len());
-        (0..workers).into_par_iter().map(|_| drain(context, units, &queue)).try_reduce(
+        (0..workers).into_par_iter().map(|_| drain(context, units, residents)).try_reduce(
             || Tally::new(context),
             |mut a, b| {
                 a.merge(b);
@@ -446,17 +471,25 @@ fn run_units(context: &RunContext<'_>, units: &Chosen, threads: usize) -> Result
         .install(parallel)
 }
 
-/// Runs clusters from the queue until it is empty.
-fn drain(context: &RunContext<'_>, units: &Chosen, queue: &AtomicUsize) -> Result<Tally, SimError> {
-    let mut worker = Worker::new(context);
-    let outcome = worker.run(|| {
-        let position = queue.fetch_add(1, Ordering::Relaxed);
-        (position < units.len()).then(|| units.get(position))
-    });
-    match outcome {
+/// Clusters that fit the device at the same time.
+fn resident_clusters(context: &RunContext<'_>) -> u32 {
+    let limits = &context.options.limits;
+    let registers = context.options.registers.or(context.program.max_registers);
+    let per_sm = limits.blocks_per_sm(context.threads(), context.shared_bytes(), registers);
+    (u64::from(per_sm) * u64::from(limits.sm_count) / u64::from(context.cluster_blocks())) as u32
+}
+
+/// Runs clusters until none is left to start.
+fn drain(
+    context: &RunContext<'_>,
+    units: &Chosen,
+    residents: &Residents,
+) -> Result<Tally, SimError> {
+    let mut worker = Worker::new(context, residents);
+    match worker.run(|position| units.get(position)) {
         Ok(()) => Ok(worker.into_tally()),
         Err(error) => {
-            queue.store(units.len(), Ordering::Relaxed);
+            residents.stop();
             Err(error)
         }
     }

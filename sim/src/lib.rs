@@ -66,6 +66,7 @@ mod op_async;
 mod program;
 mod ptx;
 mod report;
+mod residency;
 pub mod sass;
 mod shared;
 mod state;

@@ -1,16 +1,19 @@
 //! Runs thread blocks on one OS thread, reusing registers and shared memory.
 //!
 //! The unit is the cluster, whose blocks take turns; without clusters, the block. Units normally
-//! run one after another. A block that keeps polling memory may be waiting for
-//! another block (a lock, a flag of a partial sum): it is set aside and takes turns with others.
+//! run one after another. A block that keeps polling memory may be waiting for another block (a
+//! lock, a flag of a partial sum): it is set aside and takes turns with others, as many as
+//! [`Residents`] lets in.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::block::{coordinates, Block, RunContext, Tally};
 use crate::error::SimError;
 use crate::exec::{cluster, control, in_flight, mbarrier, run_warp, warpgroup};
 use crate::launch::{split_mix, WarpOrder};
 use crate::program::Special;
+use crate::residency::{Residents, Room};
 use crate::state::{Lanes32, Status, Warp, FULL, LANES};
 
 /// Instructions of one warp before another gets a turn; warps normally stop at barriers earlier.
@@ -19,55 +22,97 @@ const QUANTUM: u64 = 4096;
 const POLLS_PER_TURN: u64 = 256;
 /// How often all waits for mbarriers may time out without a change of any before it is a deadlock.
 const PATIENCE: u32 = 16;
-/// Most blocks of one thread that take turns.
-const RESIDENT_BLOCKS: usize = 256;
+/// Turns of each resident cluster without a change anywhere before they wait in vain.
+const QUIET_TURNS: usize = 64;
+/// How long a worker rests whose clusters all wait for those of others.
+const REST: Duration = Duration::from_micros(100);
 
 /// How a turn of a block ended.
 enum Turn {
     Done,
-    Waiting,
+    /// The cluster polls; `changed` tells whether it did anything else.
+    Waiting {
+        changed: bool,
+    },
 }
 
 /// One thread's simulator state.
 pub(crate) struct Worker<'r> {
     context: &'r RunContext<'r>,
-    /// Blocks that have not finished; the front one runs.
+    residents: &'r Residents,
+    /// Number among the workers of the run.
+    number: usize,
+    /// Clusters that have not finished; the front one runs.
     active: VecDeque<Resident<'r>>,
-    /// Finished blocks, kept for their allocations and their tallies.
+    /// Finished clusters, kept for their allocations and their tallies.
     idle: Vec<Resident<'r>>,
+    /// Turns in which nothing changed, and the count of changes since then.
+    quiet: (usize, u64),
 }
 
 impl<'r> Worker<'r> {
-    pub(crate) fn new(context: &'r RunContext<'r>) -> Worker<'r> {
-        Worker { context, active: VecDeque::new(), idle: Vec::new() }
+    pub(crate) fn new(context: &'r RunContext<'r>, residents: &'r Residents) -> Worker<'r> {
+        let (active, idle) = (VecDeque::new(), Vec::new());
+        Worker { context, residents, number: residents.join(), active, idle, quiet: (0, 0) }
     }
 
-    /// Runs all clusters that `next` gives.
-    pub(crate) fn run(&mut self, mut next: impl FnMut() -> Option<u32>) -> Result<(), SimError> {
+    /// Runs clusters until there are none left to start; `unit` gives their numbers by position.
+    pub(crate) fn run(&mut self, unit: impl Fn(usize) -> u32) -> Result<(), SimError> {
         loop {
-            if self.active.is_empty() && !self.start(&mut next) {
+            if self.active.is_empty() && !self.start(&unit) {
+                self.residents.leave(self.number);
                 return Ok(());
             }
-            let Some(front) = self.active.front_mut() else { return Ok(()) };
+            let Some(front) = self.active.front_mut() else { continue };
             match front.turn()? {
-                Turn::Done => self.idle.extend(self.active.pop_front()),
-                Turn::Waiting => {
+                Turn::Done => {
+                    self.residents.finish();
+                    self.idle.extend(self.active.pop_front());
+                }
+                Turn::Waiting { changed } => {
                     self.active.rotate_left(1);
-                    if self.active.len() < RESIDENT_BLOCKS {
-                        self.start(&mut next);
+                    if changed {
+                        self.residents.changed();
+                    }
+                    if !self.start(&unit) {
+                        self.wait();
                     }
                 }
             }
         }
     }
 
-    /// Puts the next block, if there is one, in front.
-    fn start(&mut self, next: &mut impl FnMut() -> Option<u32>) -> bool {
-        let Some(index) = next() else { return false };
+    /// Puts the next cluster, if there is one and room for it, in front.
+    fn start(&mut self, unit: impl Fn(usize) -> u32) -> bool {
+        let Some(position) = self.residents.start() else { return false };
         let mut resident = self.idle.pop().unwrap_or_else(|| Resident::new(self.context));
-        resident.start(index);
+        resident.start(unit(position));
         self.active.push_front(resident);
         true
+    }
+
+    /// After a turn in which a cluster only polled: finds out whether that can ever end.
+    fn wait(&mut self) {
+        let changes = self.residents.changes();
+        if self.quiet.1 != changes {
+            self.quiet = (0, changes);
+        }
+        self.quiet.0 += 1;
+        if self.quiet.0 < QUIET_TURNS * self.active.len() {
+            return;
+        }
+        match self.residents.stalled(self.number, changes) {
+            Some(room) => self.give_up(room),
+            None => std::thread::sleep(REST),
+        }
+    }
+
+    /// Reports every cluster as waiting in vain and drops it.
+    fn give_up(&mut self, room: Room) {
+        while let Some(mut resident) = self.active.pop_front() {
+            control::report_deadlock(&mut resident.block, &resident.warps, Some(room));
+            self.idle.push(resident);
+        }
     }
 
     /// Everything counted and found.
@@ -126,7 +171,7 @@ impl<'r> Resident<'r> {
     /// Rounds in which each ready warp gets a turn, until all have exited or the cluster seems to
     /// wait for another.
     fn turn(&mut self) -> Result<Turn, SimError> {
-        self.block.polls = 0;
+        self.block.polls.begin_turn();
         loop {
             let mut progress = false;
             for rank in self.turn_order(self.block.cluster.blocks() as usize) {
@@ -137,11 +182,11 @@ impl<'r> Resident<'r> {
                 return Ok(Turn::Done);
             }
             if !progress && !in_flight::land_one(&mut self.block) && !self.wait_in_vain() {
-                control::report_deadlock(&mut self.block, &self.warps);
+                control::report_deadlock(&mut self.block, &self.warps, None);
                 return Ok(Turn::Done);
             }
-            if self.block.polls > POLLS_PER_TURN {
-                return Ok(Turn::Waiting);
+            if self.block.polls.count > POLLS_PER_TURN {
+                return Ok(Turn::Waiting { changed: self.block.polls.changes != 0 });
             }
         }
     }
@@ -175,7 +220,10 @@ impl<'r> Resident<'r> {
                 }
             }
             if warp.status == Status::Ready {
+                let polls = self.block.polls.count;
                 run_warp(&mut self.block, warp, QUANTUM)?;
+                // A warp that did not poll was not waiting for anybody.
+                self.block.polls.changes += u64::from(self.block.polls.count == polls);
                 ran = true;
             }
         }

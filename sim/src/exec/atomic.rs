@@ -122,7 +122,7 @@ fn update_elements(
 
 pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, mask: u32) {
     let at = addresses(w, atomic.address);
-    block.polls += u64::from(atomic.old.is_some());
+    block.polls.count += u64::from(atomic.old.is_some());
     by_space(block, atomic.space, at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => on_global(block, w, atomic, at, mask),
         Space::Shared => on_shared(block, w, atomic, at, mask),
@@ -150,8 +150,11 @@ fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
         let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
         for lane in lanes(group.mask) {
             let start = group.offsets[lane] as usize;
+            let changes = &mut block.polls.changes;
             update_elements(w, atomic, lane, |element, new| {
-                buffer.update(start + element * bytes as usize, bytes, new)
+                let old = buffer.update(start + element * bytes as usize, bytes, new);
+                *changes += u64::from(new(old) != old);
+                old
             });
             buffer.define(start, size as u32);
         }

@@ -3,6 +3,7 @@
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, VectorClock};
 use crate::program::{BarrierKind, BarrierUse, Instruction};
+use crate::residency::Room;
 use crate::state::{first_lane, Frame, Status, Warp, LANES};
 
 /// Number of barriers of a thread block.
@@ -228,31 +229,43 @@ fn deliver(block: &Block<'_>, w: &mut Warp, done: &Barrier) {
 }
 
 /// Reports that no warp of the cluster can go on, with the place of each. `warps` are those of the
-/// cluster, block after block.
-pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp]) {
+/// cluster, block after block; `room` says how full the device is when they wait for other clusters.
+pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp], room: Option<Room>) {
     let code = &block.context.program.code;
     let blocks = block.cluster.blocks() as usize;
     let mut places = Vec::new();
     for (position, w) in warps.iter().enumerate() {
         let pc = w.stack.last().map_or(0, |frame| frame.pc as usize).saturating_sub(1);
-        let line = code.get(pc).map_or(0, |i| i.line);
-        let at = match w.status {
-            Status::AtBarrier(id) => format!("barrier {id}"),
-            Status::AtClusterBarrier => "the barrier of the cluster".to_owned(),
-            Status::Polling => match w.poll {
-                Some(poll) => super::mbarrier::describe(block, poll),
-                None => continue,
-            },
-            Status::AwaitsRegisters(count) => format!("setmaxnreg for {count} registers"),
-            Status::Ready | Status::Exited => continue,
-        };
+        let Some(at) = waiting_place(block, w) else { continue };
         if places.is_empty() {
             block.enter((position * blocks / warps.len()) as u32);
             (block.pc, block.warp) = (pc, w.index);
         }
-        places.push(format!("{} at {at} (PTX line {line})", block.agent_name(position as u32)));
+        let line = code.get(pc).map_or_else(String::new, |i| match i.source {
+            Some(source) => format!("PTX line {}, source line {}", i.line, source.line),
+            None => format!("PTX line {}", i.line),
+        });
+        places.push(format!("{} at {at} ({line})", block.agent_name(position as u32)));
     }
     let exited = warps.iter().filter(|w| w.status == Status::Exited).count();
-    let message = format!("no warp can go on: {}; {exited} warps exited", places.join(", "));
+    let mut message = format!("no warp can go on: {}; {exited} warps exited", places.join(", "));
+    if let Some(Room { resident, most, waiting }) = room {
+        message += &format!(
+            "; every other resident cluster waits too: {resident} of at most {most} are resident, \
+             {waiting} have not started"
+        );
+    }
     block.report(FindingKind::Deadlock, Place::default(), message);
+}
+
+/// What a warp waits for, in words; nothing if it exited.
+fn waiting_place(block: &mut Block<'_>, w: &Warp) -> Option<String> {
+    match w.status {
+        Status::AtBarrier(id) => Some(format!("barrier {id}")),
+        Status::AtClusterBarrier => Some("the barrier of the cluster".to_owned()),
+        Status::Polling => w.poll.map(|poll| super::mbarrier::describe(block, poll)),
+        Status::AwaitsRegisters(count) => Some(format!("setmaxnreg.inc to {count} registers")),
+        Status::Ready => Some("a loop that polls memory".to_owned()),
+        Status::Exited => None,
+    }
 }

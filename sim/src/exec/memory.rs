@@ -266,12 +266,22 @@ pub(crate) fn clear_destination(w: &mut Warp, access: &Access, mask: u32) {
 #[inline(always)]
 pub(crate) fn load(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u32) {
     let at = addresses(w, access.address);
-    block.polls += u64::from(access.order.scope.is_some());
     match access.space {
         Space::Global => load_global(block, w, access, &at, mask),
         Space::Shared => load_shared(block, w, access, &at, mask),
         _ => load_elsewhere(block, w, access, &at, mask),
     }
+    if access.order.scope.is_some() {
+        note_poll(block, w, access, &at, mask);
+    }
+}
+
+/// A strong load may be waiting for what another warp writes.
+fn note_poll(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
+    let lane = mask.trailing_zeros() as usize % LANES;
+    let value = read_element(w, access, 0, lane);
+    w.polled_at = block.pc;
+    block.polls.note((block.agent, block.pc), at[lane], value);
 }
 
 fn load_elsewhere(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
@@ -444,6 +454,7 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
     let size = total_bytes(access);
     global_groups(block, at, mask, size, Direction::Store, |block, group| {
         count_global(block, group, size, Direction::Store);
+        block.polls.changes += 1;
         if block.checks() {
             let kind = access.order.scope.map_or(GlobalKind::Write, GlobalKind::StrongWrite);
             let unchanged = |lane| stores_what_is_there(block.context, w, access, group, lane);
