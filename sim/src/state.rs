@@ -89,6 +89,8 @@ pub(crate) struct Warp {
     /// Lanes that have not exited.
     pub live: u32,
     pub status: Status,
+    /// Where the warp last read memory that another may change.
+    pub polled_at: usize,
     /// The wait that failed last, until one succeeds.
     pub poll: Option<Poll>,
     pub copies: crate::exec::async_copy::AsyncCopies,
@@ -116,6 +118,7 @@ impl Warp {
             stack: Vec::with_capacity(16),
             live: 0,
             status: Status::Exited,
+            polled_at: 0,
             poll: None,
             copies: Default::default(),
             bulk: BulkGroups::default(),

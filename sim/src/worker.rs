@@ -23,7 +23,7 @@ const POLLS_PER_TURN: u64 = 256;
 /// How often all waits for mbarriers may time out without a change of any before it is a deadlock.
 const PATIENCE: u32 = 16;
 /// Turns of each resident cluster without a change anywhere before they wait in vain.
-const QUIET_TURNS: usize = 64;
+const QUIET_TURNS: usize = 16;
 /// How long a worker rests whose clusters all wait for those of others.
 const REST: Duration = Duration::from_micros(100);
 

@@ -7,6 +7,7 @@ use super::operands::{NameLookup, Names};
 use super::scope::{File, Files, Scope};
 use super::symbols::{layout, SymbolAddress};
 use super::table;
+use super::targets::Target;
 use crate::cfg;
 use crate::error::SimError;
 use crate::program::{Instruction, Op, PredicateSource, Program, Slot, NO_PC};
@@ -28,6 +29,7 @@ pub(crate) fn lower(module: &ModuleSyntax, kernel: &Kernel) -> Result<Program, S
         code: Vec::new(),
         uses: Vec::new(),
         label_targets: Vec::new(),
+        target: Target::parse(&module.target),
     };
     lowering.scope(&kernel.body)?;
     lowering.finish(module, kernel)
@@ -46,6 +48,7 @@ struct Lowering<'a> {
     uses: Vec<Uses>,
     /// Program counter of each label number.
     label_targets: Vec<u32>,
+    target: Option<Target>,
 }
 
 impl<'a> Lowering<'a> {
@@ -114,6 +117,9 @@ impl<'a> Lowering<'a> {
             return Err(error(format!("the kernel has more than {MAX_INSTRUCTIONS} instructions")));
         }
         let (row, modifiers) = table::find(&syntax.opcode).map_err(error)?;
+        if let Some(target) = self.target {
+            target.check(&syntax.opcode).map_err(error)?;
+        }
         let guard = self.guard(syntax)?;
         let mut operands = Operands::new(&mut self.names, syntax);
         let op = (row.build)(&mut operands, &modifiers)?;

@@ -21,5 +21,6 @@ mod operands;
 mod scope;
 mod symbols;
 pub(crate) mod table;
+mod targets;
 
 pub(crate) use lower::lower;

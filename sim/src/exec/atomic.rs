@@ -122,7 +122,10 @@ fn update_elements(
 
 pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, mask: u32) {
     let at = addresses(w, atomic.address);
-    block.polls.count += u64::from(atomic.old.is_some());
+    if atomic.old.is_some() {
+        w.polled_at = block.pc;
+        block.polls.count += 1;
+    }
     by_space(block, atomic.space, at, mask, |block, space, at, mask| match space {
         Space::Global | Space::Generic => on_global(block, w, atomic, at, mask),
         Space::Shared => on_shared(block, w, atomic, at, mask),

@@ -235,7 +235,10 @@ pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp], room: Optio
     let blocks = block.cluster.blocks() as usize;
     let mut places = Vec::new();
     for (position, w) in warps.iter().enumerate() {
-        let pc = w.stack.last().map_or(0, |frame| frame.pc as usize).saturating_sub(1);
+        let pc = match w.status {
+            Status::Ready => w.polled_at,
+            _ => w.stack.last().map_or(0, |frame| frame.pc as usize).saturating_sub(1),
+        };
         let Some(at) = waiting_place(block, w) else { continue };
         if places.is_empty() {
             block.enter((position * blocks / warps.len()) as u32);
