@@ -267,7 +267,7 @@ fn waiting_place(block: &mut Block<'_>, w: &Warp) -> Option<String> {
         Status::AtBarrier(id) => Some(format!("barrier {id}")),
         Status::AtClusterBarrier => Some("the barrier of the cluster".to_owned()),
         Status::Polling => w.poll.map(|poll| super::mbarrier::describe(block, poll)),
-        Status::AwaitsRegisters(count) => Some(format!("setmaxnreg.inc to {count} registers")),
+        Status::AwaitsRegisters(count) => Some(format!("setmaxnreg for {count} registers")),
         Status::Ready => Some("a loop that polls memory".to_owned()),
         Status::Exited => None,
     }

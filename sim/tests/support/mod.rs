@@ -84,7 +84,7 @@ pub fn launch(
 /// `%r %rd %rs %f %p` of 64 each.
 pub fn kernel(body: &str) -> String {
     format!(
-        ".version 8.7\n.target sm_90a\n.address_size 64\n\
+        ".version 8.7\n.target sm_100a\n.address_size 64\n\
          .visible .entry k(.param .u64 p)\n{{\n\
          .reg .pred %p<64>; .reg .b16 %rs<64>; .reg .b32 %r<64>; .reg .f32 %f<64>;\n\
          .reg .b64 %rd<64>; .reg .f64 %fd<64>;\n\
