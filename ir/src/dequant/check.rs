@@ -2,7 +2,7 @@
 //!
 //! The shape of such terms is described in the module's documentation ("What codegen accepts").
 
-use super::{Context, DequantError, Engine, Facts, Op, Role, Term};
+use super::{CodeOrder, Context, DequantError, Engine, Facts, Op, PairTable, Role, Term};
 use crate::DType;
 use egg::{Id, Language};
 
@@ -29,6 +29,8 @@ pub struct Lowered {
     pub sums: Vec<SumSite>,
     /// Whether codes are used where they lie (`at`), so that the position weight matters.
     pub in_place: bool,
+    /// The order in which the term wants the codes of a word.
+    pub order: CodeOrder,
 }
 
 impl Lowered {
@@ -56,7 +58,8 @@ impl Lowered {
         }
         let sums = sum_sites(term, &facts).map_err(|(id, why)| illegal(id, why))?;
         let in_place = term.nodes().iter().any(|op| matches!(op, Op::At(_)));
-        Ok(Lowered { facts, sums, in_place })
+        let order = code_order(term).map_err(|(id, why)| illegal(id, why))?;
+        Ok(Lowered { facts, sums, in_place, order })
     }
 
     /// Facts of one node.
@@ -74,6 +77,25 @@ fn typed(term: &Term, ctx: &Context) -> Result<Vec<Facts>, DequantError> {
         facts.push(of.map_err(|why| DequantError::IllTyped { at: at(), why })?);
     }
     Ok(facts)
+}
+
+/// The one order that all conversions of a term want; at most one table may be in shared memory.
+fn code_order(term: &Term) -> Result<CodeOrder, (Id, String)> {
+    let mut wanted: Option<CodeOrder> = None;
+    let mut shared = 0;
+    for (index, op) in term.nodes().iter().enumerate() {
+        let illegal = |why: &str| Err((Id::from(index), why.to_string()));
+        let Some(order) = CodeOrder::of(op) else { continue };
+        if wanted.is_some_and(|other| other != order) {
+            return illegal("codes are either converted or looked up, not both");
+        }
+        wanted = Some(order);
+        shared += u32::from(PairTable::of(op).is_some());
+        if shared > 1 {
+            return illegal("one table fits shared memory, not two");
+        }
+    }
+    Ok(wanted.unwrap_or(CodeOrder::Split))
 }
 
 fn sum_sites(term: &Term, facts: &[Facts]) -> Result<Vec<SumSite>, (Id, String)> {
@@ -127,6 +149,8 @@ pub(super) fn check_node<'a>(
             return Err(format!("codes are not exact in {}", ctx.compute()));
         }
         Op::Lookup(_) => return Err("a lookup needs a table to read".into()),
+        Op::Pair(_) | Op::Page(_) | Op::Permuted(_) => fits_table(ctx)?,
+        Op::Short(_) => fits_short(ctx)?,
         Op::Sum(body) if ctx.engine == Engine::Half2 => fits_half2_sum(child(*body))?,
         _ => {}
     }
@@ -184,6 +208,23 @@ pub(super) fn fits_subnormal(ctx: &Context, integer: &Facts) -> Result<(), Strin
         Some(hi) if hi <= 1023.0 => Ok(()),
         _ => Err("does not fit ten bits".into()),
     }
+}
+
+/// Tables are read with 4-bit codes as they are packed, whatever integer is made of them.
+pub(super) fn fits_table(ctx: &Context) -> Result<(), String> {
+    if ctx.spec.bits == 4 && !ctx.spec.codebook.values().is_empty() {
+        return Ok(());
+    }
+    Err(format!("tables are for a codebook and 4-bit codes, not {}", ctx.spec.bits))
+}
+
+/// As [`fits_table`], and every entry must fit one byte.
+pub(super) fn fits_short(ctx: &Context) -> Result<(), String> {
+    fits_table(ctx)?;
+    if ctx.short_unit().is_nan() {
+        return Err(format!("the codebook does not fit the upper bytes of {}", ctx.compute()));
+    }
+    Ok(())
 }
 
 /// A chain of half FMAs must not overflow, whatever the activations are: the body's grid is in

@@ -30,6 +30,9 @@ impl fmt::Display for Engine {
 /// been shifted at most by 8: bit 0 or bit 4.
 pub const POSITIONS: [f64; 2] = [1.0, 16.0];
 
+/// Relative error of a quotient of two f32 values that were rounded from short multiples.
+const SHORT_ERROR: f64 = 1.0 / (1 << 23) as f64;
+
 /// Everything that decides what a term means and whether it is legal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
@@ -70,6 +73,30 @@ impl Context {
     /// The value that the codebook has for an integer; NaN where it has none.
     pub fn codebook(&self, code: f64) -> f64 {
         self.spec.codebook.values().get(code as usize).map_or(f64::NAN, |value| f64::from(*value))
+    }
+
+    /// The number that a codebook's values are short multiples of: floats of the compute type whose
+    /// low byte is zero, as far as f32 tells. NaN where there is none.
+    ///
+    /// A table of such values is one byte per code. Units are values of the codebook, so that they
+    /// are exact in f32 and a scale can absorb them; the greatest keeps products small.
+    pub fn short_unit(&self) -> f64 {
+        let values = self.spec.codebook.values();
+        let units = values.iter().map(|value| f64::from(*value)).filter(|unit| *unit > 0.0);
+        let fits = |unit: &f64| values.iter().all(|value| self.is_short(f64::from(*value) / unit));
+        units.filter(fits).fold(f64::NAN, f64::max)
+    }
+
+    /// Whether `value` is a float of the compute type with eight zeros at the end, nearly.
+    fn is_short(&self, value: f64) -> bool {
+        let compute = self.compute();
+        let rounded = compute.round(value);
+        let bits = match compute {
+            DType::F16 => half::f16::from_f64(rounded).to_bits(),
+            DType::Bf16 => half::bf16::from_f64(rounded).to_bits(),
+            DType::F32 => return false,
+        };
+        bits & 0xff == 0 && (rounded - value).abs() <= SHORT_ERROR * value.abs()
     }
 
     /// Refuses combinations that no kernel computes.

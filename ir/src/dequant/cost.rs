@@ -193,6 +193,7 @@ impl<'a> CostModel<'a> {
             Op::Magic(i) | Op::Subnormal(i) => self.extraction(child(*i)),
             // Shift and mask one code, convert it, and pack two: scalar work for each weight.
             Op::Real(_) => 2.0 * self.int + self.convert + 0.5 * self.int,
+            Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.lookup(op),
             Op::Mul(ids) => {
                 // Unscaling by `rp` is a multiplication by 1 for half of the codes.
                 let unscales = ids
@@ -205,6 +206,19 @@ impl<'a> CostModel<'a> {
                 }
             }
             _ => packed,
+        }
+    }
+
+    /// Per weight of a word of eight. Addresses of a pair's entry take a shift and a `lop3`, or one
+    /// `prmt`; then there is one load. From registers, two masks and three shifts make the
+    /// selectors; per byte plane, every four codes take a `prmt` for each half of the table and one
+    /// to choose; two more interleave the planes.
+    fn lookup(&self, op: &Op) -> f64 {
+        match op {
+            Op::Pair(_) => (8.0 * self.int + 4.0) / 8.0,
+            Op::Page(_) => (4.0 * self.int + 4.0) / 8.0,
+            Op::Short(_) => (5.0 + 2.0 * (3.0 + 2.0)) * self.int / 8.0,
+            _ => (5.0 + 2.0 * (6.0 + 2.0)) * self.int / 8.0,
         }
     }
 

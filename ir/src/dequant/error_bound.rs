@@ -156,6 +156,12 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// An entry of a table in the compute type: which value was rounded is known, so the distance is
+    /// no bound but the truth.
+    fn entry(&self, value: f64) -> Bounded {
+        Bounded { value, error: (self.ctx.compute().round(value) - value).abs() }
+    }
+
     fn at(&self, id: Id, place: &Place) -> Bounded {
         let in_weight = self.lowered.facts(id).role == Role::Weight;
         let dtype = if in_weight { self.ctx.compute() } else { DType::F32 };
@@ -180,6 +186,12 @@ impl<'a> Evaluator<'a> {
                 Bounded::exact(result.map_or(f64::NAN, f64::from))
             }
             Op::Lookup(a) => Bounded::exact(self.ctx.codebook(self.at(*a, place).value)),
+            Op::Pair(a) | Op::Page(a) | Op::Permuted(a) => {
+                self.entry(self.ctx.codebook(self.at(*a, place).value))
+            }
+            Op::Short(a) => {
+                self.entry(self.ctx.codebook(self.at(*a, place).value) / self.ctx.short_unit())
+            }
             Op::Real(a) => self.at(*a, place),
             Op::At(a) => Bounded::exact(self.at(*a, place).value * place.position),
             Op::Magic(a) => Bounded::exact(self.at(*a, place).value + self.ctx.magic_base()),

@@ -1,7 +1,7 @@
 //! k-best extraction: the cheapest distinct terms of every e-class, per rounding class.
 //!
 //! egg's own extractor gives one term per class. Here every class keeps, for each set of rounding
-//! classes, its `k` cheapest candidates; lists are recomputed from the children's until nothing
+//! classes and size of table, its `k` cheapest candidates; lists are recomputed from the children's until nothing
 //! changes. Costs are positive, so a term through a cycle never displaces one without, and the
 //! fixpoint is reached after as many rounds as the deepest kept term has levels.
 
@@ -9,7 +9,7 @@ use super::check::check_node;
 use super::cost::{outer_ops, CostModel, OuterOps};
 use super::rounding::of_node;
 use super::rules::Graph;
-use super::{Context, Facts, Op, Role, Rounding};
+use super::{Context, Facts, Op, PairTable, Role, Rounding};
 use egg::{Id, Language, RecExpr};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -25,6 +25,8 @@ pub(super) struct Candidate {
     /// Both together.
     cost: f64,
     rounding: Rounding,
+    /// Bytes of shared memory that its tables take.
+    table_bytes: u32,
     size: usize,
     text: String,
 }
@@ -56,8 +58,8 @@ impl Candidate {
 /// Deeper than any term the rules make; cycles end here.
 const ROUNDS_MAX: usize = 24;
 
-/// The candidates of one class, sorted, by rounding.
-type Kept = BTreeMap<Rounding, Vec<Rc<Candidate>>>;
+/// The candidates of one class, sorted, by rounding and bytes of tables.
+type Kept = BTreeMap<(Rounding, u32), Vec<Rc<Candidate>>>;
 
 /// The extraction of one e-graph.
 pub(super) struct Extraction<'a> {
@@ -95,7 +97,7 @@ impl<'a> Extraction<'a> {
         extraction
     }
 
-    /// All candidates of a class, cheapest first within a rounding.
+    /// All candidates of a class, cheapest first within a rounding and size of table.
     pub fn candidates(&self, class: Id) -> impl Iterator<Item = &Rc<Candidate>> {
         self.kept.get(&class).into_iter().flat_map(|kept| kept.values().flatten())
     }
@@ -105,7 +107,8 @@ impl<'a> Extraction<'a> {
         let mut found: Kept = BTreeMap::new();
         for node in &graph[class].nodes {
             for candidate in self.of_node(graph, class, node) {
-                found.entry(candidate.rounding).or_default().push(Rc::new(candidate));
+                let kind = (candidate.rounding, candidate.table_bytes);
+                found.entry(kind).or_default().push(Rc::new(candidate));
             }
         }
         for list in found.values_mut() {
@@ -161,6 +164,11 @@ impl<'a> Extraction<'a> {
             outer,
             cost: inner + extra,
             rounding: children.iter().fold(rounding, |all, c| all.with(c.rounding)),
+            table_bytes: PairTable::of(node)
+                .map(PairTable::bytes)
+                .into_iter()
+                .chain(children.iter().map(|c| c.table_bytes))
+                .fold(0, u32::max),
             size: 1 + children.iter().map(|c| c.size).sum::<usize>(),
             op: node.clone(),
             facts,

@@ -205,7 +205,10 @@ impl Facts {
             | Op::Or([a, b])
             | Op::Shl([a, b])
             | Op::Shr([a, b]) => integer_facts(op, child(*a), child(*b)),
-            Op::Lookup(a) => lookup_facts(ctx, child(*a)),
+            Op::Lookup(a) | Op::Pair(a) | Op::Page(a) | Op::Permuted(a) => {
+                lookup_facts(ctx, op, child(*a), 1.0)
+            }
+            Op::Short(a) => lookup_facts(ctx, op, child(*a), ctx.short_unit()),
             Op::Real(a) | Op::At(a) | Op::Magic(a) | Op::Subnormal(a) => {
                 conversion_facts(ctx, op, child(*a))
             }
@@ -281,16 +284,16 @@ fn integer_facts(op: &Op, a: &Facts, b: &Facts) -> Result<Facts, String> {
     Ok(Facts::leaf(Role::Integer, [Some(Grid::integers(hi.into())); 2]))
 }
 
-/// Every value of the codebook, whichever the integer is.
-fn lookup_facts(ctx: &Context, a: &Facts) -> Result<Facts, String> {
+/// Every value of the codebook over `unit`, whichever the integer is.
+fn lookup_facts(ctx: &Context, op: &Op, a: &Facts, unit: f64) -> Result<Facts, String> {
     if a.role != Role::Integer {
-        return Err(format!("`lookup` takes an integer made from the code, not {:?}", a.role));
+        return Err(format!("`{op}` takes an integer made from the code, not {:?}", a.role));
     }
     let (values, hi) = (ctx.spec.codebook.values(), a.magnitude().unwrap_or(f64::INFINITY));
     if hi >= values.len() as f64 {
         return Err(format!("the codebook has {} values, none for {hi}", values.len()));
     }
-    let grids = values.iter().map(|value| Grid::constant((*value).into()));
+    let grids = values.iter().map(|value| Grid::constant(f64::from(*value) / unit));
     let grid =
         grids.reduce(|a, b| Grid { lo: a.lo.min(b.lo), hi: a.hi.max(b.hi), ulp: a.ulp.min(b.ulp) });
     Ok(Facts::leaf(Role::Weight, [grid; 2]))

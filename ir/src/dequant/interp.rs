@@ -49,7 +49,10 @@ impl GroupValues<'_> {
             | Op::Shr([a, b])) => {
                 integer_op(op, real(*a) as u32, real(*b) as u32).map_or(f64::NAN, f64::from)
             }
-            Op::Lookup(a) => self.ctx.codebook(real(*a)),
+            Op::Lookup(a) | Op::Pair(a) | Op::Page(a) | Op::Permuted(a) => {
+                self.ctx.codebook(real(*a))
+            }
+            Op::Short(a) => self.ctx.codebook(real(*a)) / self.ctx.short_unit(),
             Op::Real(a) => real(*a),
             Op::At(a) => real(*a) * self.positions.get(k).copied().unwrap_or(f64::NAN),
             Op::Magic(a) => self.ctx.magic_base() + real(*a),

@@ -48,12 +48,18 @@
 //! | `(at i)` | the integer left where it lies: value `p * i` |
 //! | `(magic i)` | bits `0x6400 \| i` of an f16 (`0x4300 \| i` of a bf16): value `1024 + i` (`128 + i`) |
 //! | `(subn i)` | the bits taken as an f16 subnormal: value `i * 2^-24` |
+//! | `(lookup i)` | the value of the format's codebook at `i`, see [`crate::WeightSpec::codebook`] |
+//! | `(pair i)`, `(page i)` | the same, rounded, from a table of all pairs of codes in shared memory |
+//! | `(prmt i)` | the same, rounded, from a table in registers by byte permutations |
+//! | `(short i)` | the same over [`Context::short_unit`], from a table of upper bytes in registers |
 //! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
 //! | `(sum e)` | the sum over one quant group's k |
 //!
 //! Weights come in 16-bit half words of four codes. A word shifted by 0 or 8 has a code at bit 0
 //! (`p = 1`) or bit 4 (`p = 16`) of each half word. On [`Engine::Mma`] `p` is a constant of the
 //! row, on the others it alternates along k and cannot leave the sum.
+//!
+//! Codes that are looked up lie in order instead ([`CodeOrder`]), a pair of them in each byte.
 //!
 //! # What codegen accepts
 //!
@@ -76,7 +82,7 @@
 //! and format · [`root`](source) source term · [`facts`](Facts) types and ranges ·
 //! [`check`](Lowered) verifier · [`rules`](RULES) the rewrites, with `README.md` ·
 //! [`cost`](CostModel) · [`rounding`](Rounding) classes · [`extract`](Search) k best terms ·
-//! [`search`](variants) · [`explain`] derivations · [`interp`](GroupValues) exact values ·
+//! [`search`](variants) · [`tables`](PairTable) of codebooks · [`explain`] derivations · [`interp`](GroupValues) exact values ·
 //! [`error_bound`](Evaluator).
 
 mod check;
@@ -93,6 +99,7 @@ mod root;
 mod rounding;
 mod rules;
 mod search;
+mod tables;
 mod term;
 
 pub use check::{Lowered, SumSite, HALF2_CHAIN};
@@ -108,6 +115,7 @@ pub use root::source;
 pub use rounding::Rounding;
 pub use rules::{rule_names, Rule, RULES};
 pub use search::{variants, Options, Search, Variant};
+pub use tables::{CodeOrder, PairTable};
 pub use term::Term;
 
 use crate::DType;

@@ -11,7 +11,7 @@ use std::fmt;
 pub struct Rounding(u8);
 
 /// Every class: its set, its name in output, what it says.
-const CLASSES: [(Rounding, &str, &str); 7] = [
+const CLASSES: [(Rounding, &str, &str); 8] = [
     (Rounding::WEIGHT_ROUNDED, "weight-rounded", "rounded as the format's expression is"),
     (Rounding::WEIGHT_REASSOCIATED, "weight-reassociated", "rounded in another order"),
     (Rounding::SCALED_AFTER_SUM, "scaled-after-sum", "a group parameter multiplies a sum"),
@@ -19,6 +19,7 @@ const CLASSES: [(Rounding, &str, &str); 7] = [
     (Rounding::LARGE_OFFSET, "large-offset", "the offset is large against the codes"),
     (Rounding::HALF2_PARTIAL_SUMS, "half2-partial-sums", "partial sums are kept in f16"),
     (Rounding::PRESCALED, "activation-prescaled", "activations are scaled by a power of two"),
+    (Rounding::CODEBOOK_ROUNDED, "codebook-rounded", "values of the codebook are rounded"),
 ];
 
 impl Rounding {
@@ -41,6 +42,9 @@ impl Rounding {
     pub const HALF2_PARTIAL_SUMS: Rounding = Rounding(32);
     /// Activations are scaled by a power of two: small ones lose bits to underflow.
     pub const PRESCALED: Rounding = Rounding(64);
+
+    /// Values of the codebook are rounded to the compute type before they meet the scale.
+    pub const CODEBOOK_ROUNDED: Rounding = Rounding(128);
 
     /// Whether every class of `other` is in this set.
     pub fn contains(self, other: Rounding) -> bool {
@@ -106,6 +110,10 @@ fn weight_classes<'a>(
     let mut classes = match op {
         Op::Fma(_) if rounds => Rounding::WEIGHT_ROUNDED.with(Rounding::WEIGHT_REASSOCIATED),
         Op::Add(_) | Op::Sub(_) | Op::Mul(_) if rounds => Rounding::WEIGHT_ROUNDED,
+        // The reference rounds a product with the codebook's own value, not with a rounded one.
+        Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) if rounds => {
+            Rounding::WEIGHT_ROUNDED.with(Rounding::CODEBOOK_ROUNDED)
+        }
         _ => Rounding::EXACT,
     };
     for id in op.children() {

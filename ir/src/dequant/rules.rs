@@ -1,6 +1,6 @@
 //! The table of rewrites. `README.md` beside this file holds the rules about rules.
 
-use super::check::{fits_magic, fits_subnormal};
+use super::check::{fits_magic, fits_short, fits_subnormal, fits_table};
 use super::{Context, DequantError, Engine, Facts, Op, Role};
 use egg::{Analysis, DidMerge, EGraph, Id, Language, Pattern, Rewrite, Subst, Var};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ pub struct Rule {
     pub name: &'static str,
     /// What it is about; rows of a theme stand together.
     pub theme: &'static str,
-    /// Pairs of left and right side. `BASE` stands for the compute type's magic base.
+    /// Pairs of left and right side. `BASE` stands for the compute type's magic base, `UNIT` for the
+    /// unit of a short codebook.
     pub forms: &'static [(&'static str, &'static str)],
     /// Conditions, all of which must hold of the matched values.
     conditions: &'static [Need],
@@ -43,13 +44,17 @@ enum Need {
     FitsMagic(&'static str),
     /// An integer that can be read as an f16 subnormal.
     FitsSubnormal(&'static str),
+    /// An integer that selects an entry of a table.
+    FitsTable(&'static str),
+    /// An integer that selects an entry of a table of single bytes.
+    FitsShort(&'static str),
     /// The engine adds products in f16.
     HalfSums,
 }
 
 use Need::{
-    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsSubnormal, HalfSums, Hoistable, Invariant,
-    Scale, SmallOffset, Varying, Weight,
+    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsShort, FitsSubnormal, FitsTable, HalfSums,
+    Hoistable, Invariant, Scale, SmallOffset, Varying, Weight,
 };
 
 /// The rule that the analysis applies: an operator on constants is a constant.
@@ -101,6 +106,19 @@ pub static RULES: &[Rule] = &[
     rule("code-in-place", "conversions",
         &[("(real ?i)", "(* rp (real (at ?i)))")],
         &[FitsInPlace("?i")]),
+
+    rule("pair-table", "lookups",
+        &[("(lookup ?i)", "(pair ?i)")],
+        &[FitsTable("?i")]),
+    rule("page-table", "lookups",
+        &[("(lookup ?i)", "(page ?i)")],
+        &[FitsTable("?i")]),
+    rule("register-table", "lookups",
+        &[("(lookup ?i)", "(prmt ?i)")],
+        &[FitsTable("?i")]),
+    rule("short-table", "lookups",
+        &[("(lookup ?i)", "(* UNIT (short ?i))")],
+        &[FitsShort("?i")]),
 
     rule("offset-into-zero", "offsets",
         &[("(- (- ?m ?b) ?z)", "(- ?m (+ ?b ?z))"),
@@ -251,8 +269,14 @@ impl Rule {
 }
 
 fn pattern(text: &str, ctx: &Context) -> Pattern<Op> {
-    let base = ctx.magic_base().to_string();
-    text.replace("BASE", &base).parse().expect("patterns of the table parse: the table's test")
+    filled(text, ctx).parse().expect("patterns of the table parse: the table's test")
+}
+
+/// A side of a rule with the context's numbers in it. Without a unit no match passes the conditions,
+/// so that any number will do.
+fn filled(text: &str, ctx: &Context) -> String {
+    let unit = Some(ctx.short_unit()).filter(|unit| !unit.is_nan()).unwrap_or(1.0);
+    text.replace("BASE", &ctx.magic_base().to_string()).replace("UNIT", &unit.to_string())
 }
 
 /// Conditions with their variables parsed once.
@@ -265,7 +289,9 @@ impl Need {
     fn variables(self) -> Vec<&'static str> {
         match self {
             Weight(a) | Invariant(a) | Hoistable(a) | Varying(a) | Scale(a) | SmallOffset(a)
-            | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) => vec![a],
+            | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsTable(a) | FitsShort(a) => {
+                vec![a]
+            }
             AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
             HalfSums => vec![],
         }
@@ -290,6 +316,8 @@ impl Need {
             }
             (FitsMagic(_), [i]) => fits_magic(ctx, i).is_ok(),
             (FitsSubnormal(_), [i]) => fits_subnormal(ctx, i).is_ok(),
+            (FitsTable(_), [_]) => fits_table(ctx).is_ok(),
+            (FitsShort(_), [_]) => fits_short(ctx).is_ok(),
             (HalfSums, _) => ctx.engine == Engine::Half2,
             _ => false,
         }
@@ -332,7 +360,9 @@ impl Need {
         match self {
             Weight(a) | Varying(a) => vec![(a, Role::Weight)],
             Invariant(a) | Hoistable(a) | Scale(a) => vec![(a, Role::Uniform)],
-            FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) => vec![(a, Role::Integer)],
+            FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsTable(a) | FitsShort(a) => {
+                vec![(a, Role::Integer)]
+            }
             AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],
             ExactOffset(..) | SmallOffset(_) | HalfSums => vec![],
         }
@@ -342,13 +372,11 @@ impl Need {
 /// Every form of every rule.
 #[cfg(test)]
 pub(super) fn sides(ctx: &Context) -> Vec<Sides> {
-    let base = ctx.magic_base().to_string();
     let of_rule = |rule: &'static Rule| {
-        let base = base.clone();
         rule.forms.iter().map(move |(left, right)| Sides {
             rule: rule.name,
-            left: left.replace("BASE", &base),
-            right: right.replace("BASE", &base),
+            left: filled(left, ctx),
+            right: filled(right, ctx),
             roles: rule.conditions.iter().flat_map(|need| need.roles()).collect(),
         })
     };

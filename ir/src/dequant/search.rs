@@ -4,7 +4,7 @@ use super::cost::{CostModel, CostParams};
 use super::extract::Extraction;
 use super::rounding::of_node;
 use super::rules::{rewrites, Algebra, Graph};
-use super::{source, Context, DequantError, Lowered, Rounding, Term};
+use super::{source, Context, DequantError, Lowered, PairTable, Rounding, Term};
 use crate::Arch;
 use egg::{Id, Runner, SimpleScheduler, StopReason};
 use std::sync::Arc;
@@ -48,12 +48,14 @@ pub struct Variant {
     pub cost: f64,
     /// Where it rounds.
     pub rounding: Rounding,
+    /// Bytes of shared memory that its table takes.
+    pub table_bytes: u32,
 }
 
 /// The result of a search.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// What no other variant beats in both cost and rounding, cheapest first.
+    /// What no other variant beats in cost, rounding and shared memory, cheapest first.
     pub variants: Vec<Variant>,
     /// The other legal terms that were extracted, cheapest first.
     pub beaten: Vec<Variant>,
@@ -160,7 +162,8 @@ impl Variant {
         let lowered = Lowered::new(&term, ctx)?;
         let cost = model.term(&term, &lowered.facts).total();
         let rounding = lowered.rounding(&term, ctx);
-        Ok(Variant { term, cost, rounding })
+        let table_bytes = PairTable::of_term(&term.to_string()).map_or(0, PairTable::bytes);
+        Ok(Variant { term, cost, rounding, table_bytes })
     }
 
     fn order(&self, other: &Variant) -> std::cmp::Ordering {
@@ -180,13 +183,16 @@ impl Lowered {
     }
 }
 
-/// Splits variants in order of cost into those whose rounding no earlier one's is a subset of, and
-/// the rest.
+/// Splits variants in order of cost into those that no earlier one matches in rounding and shared
+/// memory, and the rest.
 fn front(sorted: Vec<Variant>) -> (Vec<Variant>, Vec<Variant>) {
     let mut kept: Vec<Variant> = Vec::new();
     let mut beaten = Vec::new();
     for variant in sorted {
-        if kept.iter().any(|better| variant.rounding.contains(better.rounding)) {
+        let beats = |better: &Variant| {
+            variant.rounding.contains(better.rounding) && variant.table_bytes >= better.table_bytes
+        };
+        if kept.iter().any(beats) {
             beaten.push(variant);
         } else {
             kept.push(variant);

@@ -41,6 +41,11 @@ const CANDIDATES: &[Row] = &[
         "(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))"),
     ("code-in-place", awq, MMA_F16,
         "(sum (* (* (fma (magic (at q)) rp (- (neg (* 1024 rp)) z)) s) x))"),
+    ("pair-table", codebook, MMA_F16, "(* s (sum (* (pair q) x)))"),
+    ("page-table", codebook, MMA_BF16, "(* s (sum (* (page q) x)))"),
+    ("register-table", codebook, HALF2,
+        "(* (* 256 s) (sum (* (prmt q) (* 0.00390625 x))))"),
+    ("short-table", thirds, MMA_F16, "(* (* s 0.6666666865348816) (sum (* (short q) x)))"),
     ("offset-into-zero", awq, MMA_BF16,
         "(* s (sum (* (- (magic q) (+ 128 z)) x)))"),
     ("unscale-by-fma", awq, MMA_F16,
@@ -74,6 +79,10 @@ fn without_rules_only_the_formats_own_expression_is_left() {
     for ctx in contexts() {
         let result = search(&ctx, &rule_names());
         match ctx.engine {
+            // A codebook is read through a table, and tables come by rules.
+            _ if !ctx.spec.codebook.values().is_empty() => {
+                assert!(matches!(result, Err(DequantError::NoLegalTerm { .. })));
+            }
             // Unscaled half2 sums may overflow, so this engine depends on its rule.
             Engine::Half2 => assert!(matches!(result, Err(DequantError::NoLegalTerm { .. }))),
             Engine::Mma | Engine::F32 => {
@@ -101,7 +110,9 @@ fn no_variant_is_beaten_by_another() {
         let variants = search(&ctx, &[]).unwrap().variants;
         for (i, a) in variants.iter().enumerate() {
             for (j, b) in variants.iter().enumerate() {
-                let beaten = b.cost <= a.cost && a.rounding.contains(b.rounding);
+                let beaten = b.cost <= a.cost
+                    && b.table_bytes <= a.table_bytes
+                    && a.rounding.contains(b.rounding);
                 assert!(i == j || !beaten, "{} is beaten by {}", a.term, b.term);
             }
         }

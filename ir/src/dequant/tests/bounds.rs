@@ -48,6 +48,9 @@ impl Machine<'_> {
             Op::Mul([a, b]) => dtype.round(of(a) * of(b)),
             Op::Fma([a, b, c]) => dtype.round(of(a).mul_add(of(b), of(c))),
             Op::Neg(a) => -of(a),
+            Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => {
+                dtype.round(self.exact(id))
+            }
             _ => self.exact(id),
         }
     }

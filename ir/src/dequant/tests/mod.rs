@@ -5,7 +5,7 @@ mod bounds;
 mod values;
 
 use super::{Context, CostParams, Engine};
-use crate::{DType, Group, Param, ParamType, WeightSpec};
+use crate::{Codebook, DType, Group, Param, ParamType, WeightSpec};
 
 /// A 4-bit format with groups of 128.
 fn spec(expr: &str, params: &[(&str, ParamType)]) -> WeightSpec {
@@ -40,8 +40,27 @@ fn odd() -> WeightSpec {
     spec("(- (* (^ q 5) s) t)", &[("s", ParamType::F16), ("t", ParamType::F16)])
 }
 
+/// Values of a codebook that are in no relation to each other, as NF4 has them.
+fn codebook() -> WeightSpec {
+    let value = |code: u16| (f32::from(code) - 6.7).powi(3) / 571.787 + 0.013;
+    looked_up(&std::array::from_fn::<f32, 16, _>(|code| value(code as u16)))
+}
+
+/// A sign and thirds of few bits, as bitsandbytes' FP4 has them.
+fn thirds() -> WeightSpec {
+    let third = |code: usize| [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0][code % 8] / 12.0;
+    let signed = |code: usize| if code > 8 { -third(code) } else { third(code) };
+    looked_up(&std::array::from_fn::<f32, 16, _>(signed))
+}
+
+/// A scale and a codebook.
+fn looked_up(values: &[f32]) -> WeightSpec {
+    let spec = spec("(* (lookup q) s)", &[("s", ParamType::F32)]);
+    WeightSpec { codebook: Codebook::new(values), ..spec }
+}
+
 fn formats() -> Vec<WeightSpec> {
-    vec![awq(), symmetric(), float_zero(), odd()]
+    vec![awq(), symmetric(), float_zero(), odd(), codebook(), thirds()]
 }
 
 /// Every engine with every activation type it takes.

@@ -91,8 +91,11 @@ proptest! {
         data in data(Engine::Mma),
     ) {
         for act in [DType::F16, DType::Bf16] {
-            let ctx = context(awq(), Engine::Mma, act);
-            for side in sides(&ctx) {
+            // Short codes and every other operator have a meaning in this format.
+            let spec = WeightSpec { codebook: thirds().codebook, ..awq() };
+            let ctx = context(spec, Engine::Mma, act);
+            let short = |side: &Sides| side.right.contains("(short") && act == DType::Bf16;
+            for side in sides(&ctx).into_iter().filter(|side| !short(side)) {
                 let left = instance(&side, &side.left, &picks);
                 let right = instance(&side, &side.right, &picks);
                 let value = |text: &str| data.values(&ctx).value(&text.parse().unwrap());
