@@ -92,6 +92,39 @@ pub const TABLE: &[Intrinsic] = &[
 }",
     },
     Intrinsic {
+        name: "permute",
+        args: &[In(U32), In(U32), In(U32)],
+        result: Some(U32),
+        capability: (5, 0),
+        source: "PTX ISA, prmt.b32 in its generic mode: the upper bit of a selector repeats the sign",
+        meaning: Pure(|a| {
+            let bytes = u64::from(a[1]) << 32 | u64::from(a[0]);
+            (0..4).fold(0, |result, to| {
+                let selector = a[2] >> (4 * to) & 15;
+                let byte = (bytes >> (8 * (selector & 7))) as u8;
+                let repeated = if byte & 0x80 != 0 { 0xff } else { 0 };
+                let byte = if selector & 8 != 0 { repeated } else { byte };
+                result | u32::from(byte) << (8 * to)
+            })
+        }),
+        text: "unsigned permute(unsigned a, unsigned b, unsigned selectors) {
+  unsigned d;
+  asm(\"prmt.b32 %0, %1, %2, %3;\" : \"=r\"(d) : \"r\"(a), \"r\"(b), \"r\"(selectors));
+  return d;
+}",
+    },
+    Intrinsic {
+        name: "table_word",
+        args: &[Shared, In(U32)],
+        result: Some(U32),
+        capability: (5, 0),
+        source: "PTX ISA, ld.shared",
+        meaning: Read("the word of a table in shared memory at a byte offset"),
+        text: "unsigned table_word(const unsigned* table, unsigned offset) {
+  return *reinterpret_cast<const unsigned*>(reinterpret_cast<const char*>(table) + offset);
+}",
+    },
+    Intrinsic {
         name: "h2_add",
         args: &[In(U32), In(U32)],
         result: Some(U32),

@@ -1,10 +1,11 @@
 //! Offline weight layouts: where each code and group parameter lies in the packed buffers, so that
 //! one 16-byte load gives a lane exactly what its next instructions need.
 //!
-//! A 32-bit word holds eight codes as four pairs; pair `j` has its first code at bit `4j` and its
-//! second at bit `16 + 4j`, so that one mask yields both halves of a packed 16-bit register. Pairs
-//! 1 and 3 sit four bits higher than 0 and 2: left in place they are worth 16 times more, the
-//! *position weight* of the dequantization algebra.
+//! A 32-bit word holds eight codes as four pairs. Where codes are converted, pair `j` has its first
+//! code at bit `4j` and its second at bit `16 + 4j`, so that one mask yields both halves of a packed
+//! 16-bit register. Pairs 1 and 3 sit four bits higher than 0 and 2: left in place they are worth 16
+//! times more, the *position weight* of the dequantization algebra. Where codes are looked up, pair
+//! `j` is byte `j` ([`CodeOrder`]).
 //!
 //! | family | word | pair `j` of a word |
 //! |---|---|---|
@@ -13,6 +14,7 @@
 //!
 //! In the `mma` layout the position weight therefore depends on the row alone.
 
+use qtune_ir::dequant::CodeOrder;
 use qtune_ir::{GemvSchedule, MmaSchedule, ParamType, Problem, Schedule, WeightSpec};
 use rayon::prelude::*;
 
@@ -42,6 +44,7 @@ pub struct Layout {
     groups: u32,
     groups_per_step: u32,
     params: Vec<ParamType>,
+    order: CodeOrder,
     kind: Kind,
 }
 
@@ -64,6 +67,7 @@ impl Layout {
                 Schedule::Mma(s) => s.groups_per_stage(spec, problem.k),
             },
             params: spec.params.iter().map(|p| p.dtype).collect(),
+            order: CodeOrder::of_term(schedule.dequant()),
             kind: match schedule {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
                 Schedule::Mma(s) => Kind::Mma(s.clone()),
@@ -73,11 +77,15 @@ impl Layout {
 
     /// A line that identifies the layout: two schedules with the same id read the same bytes.
     pub fn id(&self) -> String {
-        match &self.kind {
+        let tiles = match &self.kind {
             Kind::Gemv(s) => format!("gemv.{}x{}.n{}", s.rows, s.lanes, s.block_n()),
             Kind::Mma(s) => {
                 format!("mma.{}x{}.g{}", s.block_n, s.block_k, self.groups_per_step())
             }
+        };
+        match self.order {
+            CodeOrder::Split => tiles,
+            CodeOrder::Sequential => tiles + ".sequential",
         }
     }
 
@@ -167,7 +175,7 @@ impl Layout {
             Kind::Mma(s) => mma_slot(s, row, step, k),
         };
         let tile_words = self.tile_weight_bytes() / 4;
-        Slot { word: tile as usize * tile_words + lane_word, shift: 16 * half + 4 * pair }
+        Slot { word: tile as usize * tile_words + lane_word, shift: self.order.shift(pair, half) }
     }
 
     /// The inverse of [`Layout::slot`]: the weight at a slot, or `None` for padding.
@@ -191,7 +199,7 @@ impl Layout {
 
     /// Rows and columns between the code at `shift` and the one at bit 0 of the same word.
     fn offset_in_word(&self, shift: u32) -> (u32, u32) {
-        let (half, pair) = (shift / 16, shift % 16 / 4);
+        let (pair, half) = self.order.place(shift);
         match &self.kind {
             Kind::Gemv(_) => (0, 2 * pair + half),
             Kind::Mma(_) => (8 * (pair & 1), 8 * (pair >> 1) + half),
@@ -205,7 +213,7 @@ impl Layout {
         let first = tile as usize * words;
         // Divisions decode a word's origin once; its eight codes lie at fixed offsets from there.
         let offsets: [(u32, (u32, u32)); WORD_CODES as usize] = std::array::from_fn(|i| {
-            let shift = 16 * (i as u32 & 1) + 4 * (i as u32 >> 1);
+            let shift = self.order.shift(i as u32 >> 1, i as u32 & 1);
             (shift, self.offset_in_word(shift))
         });
         let mut bytes = Vec::with_capacity(words * 4);
@@ -364,6 +372,10 @@ mod tests {
              cache=normal dequant=q",
             "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
             "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
+            "gemv tokens=1 rows=2 lanes=8 warps=2x1 unroll=1 split=1 x=shared acc=half2 \
+             cache=stream dequant=(sum (* (pair q) x))",
+            "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+             dequant=(sum (* (prmt q) x))",
         ];
         let spec = spec(group);
         schedules.iter().map(|s| Layout::new(&problem, &spec, &s.parse().unwrap())).collect()

@@ -3,7 +3,7 @@
 //! Same problem, same schedule, same arch: same CUDA text, byte for byte. The dequantization term
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
-use crate::dequant::{Context, CostParams, Engine};
+use crate::dequant::{Context, CostParams, Engine, PairTable};
 use crate::{Arch, Problem, WeightSpec};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -201,9 +201,14 @@ impl GemvSchedule {
         }
     }
 
-    /// Bytes of dynamic shared memory: staged activations and the warps' partial sums.
-    pub fn shared_bytes(&self, problem: &Problem) -> u32 {
+    /// Bytes of staged activations and the warps' partial sums.
+    fn working_bytes(&self, problem: &Problem) -> u32 {
         self.staged_bytes(problem) + self.warps_k * self.tokens * self.block_n() * 4
+    }
+
+    /// Bytes of dynamic shared memory: [`Self::working_bytes`] and the term's table.
+    pub fn shared_bytes(&self, problem: &Problem) -> u32 {
+        with_table(self.working_bytes(problem), &self.dequant)
     }
 
     fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
@@ -288,13 +293,18 @@ impl MmaSchedule {
         self.block_n * spec.packed_param_bytes() * self.groups_per_stage(spec, k)
     }
 
-    /// Bytes of dynamic shared memory: the ring, or the reduction buffer that reuses it.
-    pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+    /// Bytes of the ring, or of the reduction buffer that reuses it.
+    fn working_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
         let stage = self.stage_weight_bytes(spec)
             + self.stage_act_bytes()
             + self.stage_param_bytes(spec, problem.k);
         let reduction = self.warps_k * self.block_m * self.reduction_pitch() * 4;
         (self.stages * stage).max(reduction)
+    }
+
+    /// Bytes of dynamic shared memory: [`Self::working_bytes`] and the term's table.
+    pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        with_table(self.working_bytes(problem, spec), &self.dequant)
     }
 
     /// f32 elements between tokens in the reduction buffer: 4 more than the rows, so that the
@@ -331,6 +341,16 @@ impl MmaSchedule {
         require(accumulators <= 128, || format!("{accumulators} accumulators per lane"))?;
         check_block(self.threads(), self.shared_bytes(p, spec), arch)
     }
+}
+
+/// Where a table starts that follows `bytes` of shared memory: it is filled 16 bytes at a time.
+fn table_offset(bytes: u32) -> u32 {
+    bytes.next_multiple_of(16)
+}
+
+/// Bytes of shared memory with the table of a term behind them.
+fn with_table(bytes: u32, dequant: &str) -> u32 {
+    PairTable::of_term(dequant).map_or(bytes, |table| table_offset(bytes) + table.bytes())
 }
 
 fn check_block(threads: u32, shared: u32, arch: &Arch) -> Result<(), Rejected> {
@@ -431,6 +451,14 @@ impl Schedule {
             Schedule::Gemv(s) => s.split_k,
             Schedule::Mma(s) => s.split_k,
         }
+    }
+
+    /// The byte of dynamic shared memory at which the table of the term starts, if it has one.
+    pub fn table_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        table_offset(match self {
+            Schedule::Gemv(s) => s.working_bytes(problem),
+            Schedule::Mma(s) => s.working_bytes(problem, spec),
+        })
     }
 
     /// Bytes of dynamic shared memory.

@@ -144,15 +144,17 @@ fn with_term(
     let search = dequant::variants(&ctx, &params, arch, &Options::default())
         .map_err(|e| reject(e.to_string()))?;
     // Tensor-core kernels stage activations as they are.
-    let usable = search.variants.into_iter().find(|variant| {
+    let usable = search.variants.into_iter().filter(|variant| {
         let lowered = dequant::Lowered::new(&variant.term, &ctx);
         lowered.is_ok_and(|l| {
             engine != Engine::Mma || l.sums.iter().all(|sum| sum.activation_scale == 1.0)
         })
     });
-    let variant =
-        usable.ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))?;
-    Ok(schedule.with_dequant(&variant.term.to_string()))
+    // A term may need shared memory that the shape leaves no room for.
+    let mut complete = usable.map(|variant| schedule.with_dequant(&variant.term.to_string()));
+    complete
+        .find(|schedule| schedule.check(problem, spec, arch).is_ok())
+        .ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))
 }
 
 #[cfg(test)]

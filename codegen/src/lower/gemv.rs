@@ -4,6 +4,7 @@
 //! token. Lanes that share a row add up by shuffles, warps that share it through shared memory.
 
 use super::output::{self, Tile};
+use super::table::SharedTable;
 use super::term::{Plan, Prepared, Row};
 use super::{entry_type, CodegenError, Lowered, Lowering};
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
@@ -14,11 +15,18 @@ pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenE
     let term: Term = s.dequant.parse()?;
     let plan = Plan::new(&term, &cx.context)?;
     let scale = plan.activation_scale();
-    let gemv = Gemv { cx, s, plan, scale };
+    let table = cx.shared_table(&plan);
+    let gemv = Gemv { cx, s, plan, scale, table };
     let mut body = Body::new();
     gemv.prologue(&mut body);
+    if let Some(table) = &gemv.table {
+        table.fill(&mut body, s.threads());
+    }
     if s.stage_x {
         gemv.stage_activations(&mut body);
+    }
+    if s.stage_x || gemv.table.is_some() {
+        body.barrier();
     }
     gemv.mainloop(&mut body);
     gemv.reduce(&mut body);
@@ -40,6 +48,8 @@ struct Gemv<'a> {
     plan: Plan<'a>,
     /// Factor on staged activations.
     scale: f64,
+    /// The codebook's table in shared memory.
+    table: Option<SharedTable>,
 }
 
 impl Gemv<'_> {
@@ -69,6 +79,7 @@ impl Gemv<'_> {
         if self.s.split_k > 1 {
             views.push(view("arrived", staged, Type::U32));
         }
+        views.extend(self.table.iter().flat_map(SharedTable::views));
         views
     }
 
@@ -128,7 +139,6 @@ impl Gemv<'_> {
                 body.store("staged_x", place, value);
             });
         });
-        body.barrier();
     }
 
     fn staged_place(&self, token: &Expr, part: Expr, position: Expr) -> Expr {

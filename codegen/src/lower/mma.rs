@@ -6,6 +6,7 @@
 //! transpose and no barrier; the barrier per stage is for the activations, which all warps share.
 
 use super::output::{self, Tile};
+use super::table::SharedTable;
 use super::term::{Plan, Prepared, Row};
 use super::{entry_type, CodegenError, Lowered, Lowering};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
@@ -22,7 +23,8 @@ pub(super) fn lower(cx: &Lowering, s: &MmaSchedule) -> Result<Lowered, CodegenEr
         let reason = "mma stages activations unscaled".to_string();
         return Err(qtune_ir::Rejected { reason }.into());
     }
-    let mma = Mma { cx, s, plan };
+    let table = cx.shared_table(&plan);
+    let mma = Mma { cx, s, plan, table };
     let mut body = Body::new();
     mma.prologue(&mut body);
     mma.mainloop(&mut body);
@@ -44,6 +46,8 @@ struct Mma<'a> {
     cx: &'a Lowering<'a>,
     s: &'a MmaSchedule,
     plan: Plan<'a>,
+    /// The codebook's table in shared memory.
+    table: Option<SharedTable>,
 }
 
 impl Mma<'_> {
@@ -92,6 +96,7 @@ impl Mma<'_> {
         if self.s.split_k > 1 {
             views.push(view("arrived", 0, Type::U32));
         }
+        views.extend(self.table.iter().flat_map(SharedTable::views));
         views
     }
 
@@ -129,6 +134,7 @@ impl Mma<'_> {
     fn mainloop(&self, body: &mut Body) {
         let stages = self.s.stages;
         if stages == 1 {
+            self.fill_table(body);
             body.section("mainloop: load a stage, wait for it, compute");
             return body.range("step", var("first"), var("last"), 1u32, |body, step| {
                 self.load_stage(body, &step, &int(0));
@@ -147,6 +153,7 @@ impl Mma<'_> {
             });
             body.call("copy_commit", []);
         });
+        self.fill_table(body);
         body.section("mainloop: wait for the oldest stage, refill the one before it, compute");
         let slot = body.variable("slot", Type::I32, int(0));
         body.range("step", var("first"), var("last"), 1u32, |body, step| {
@@ -166,6 +173,13 @@ impl Mma<'_> {
             body.assign(slot.clone(), select(wraps, int(0), after));
         });
         body.call("copy_wait", [int(0)]);
+    }
+
+    /// Copies are on their way meanwhile; the barrier of the first stage shows all threads the table.
+    fn fill_table(&self, body: &mut Body) {
+        if let Some(table) = &self.table {
+            table.fill(body, self.s.threads());
+        }
     }
 
     /// Offset of a lane's 16 bytes from its first in a stage: the same in global memory and in the

@@ -1,9 +1,11 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
-//! the dequantization term ([`term`]), the reduction and output ([`output`]).
+//! the dequantization term ([`term`]) with its codebooks ([`table`]), the reduction and output
+//! ([`output`]).
 
 mod gemv;
 mod mma;
 mod output;
+mod table;
 mod term;
 
 use crate::kernel::{Argument, Kernel};
@@ -11,6 +13,7 @@ use crate::kir::{self, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError};
 use qtune_ir::{Arch, DType, Problem, Rejected, Schedule, WeightSpec};
+use table::SharedTable;
 
 /// Why no kernel was generated.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,8 @@ pub fn generate(
     check_index_range(problem, schedule)?;
     let layout = Layout::new(problem, spec, schedule);
     let context = schedule.context(problem, spec);
-    let cx = Lowering { problem, spec, layout: &layout, context };
+    let table_offset = schedule.table_offset(problem, spec);
+    let cx = Lowering { problem, spec, layout: &layout, context, table_offset };
     let (body, shared, mut constants) = match schedule {
         Schedule::Gemv(s) => gemv::lower(&cx, s)?,
         Schedule::Mma(s) => mma::lower(&cx, s)?,
@@ -132,6 +136,8 @@ struct Lowering<'a> {
     spec: &'a WeightSpec,
     layout: &'a Layout,
     context: Context,
+    /// Byte of dynamic shared memory at which the term's table starts, if it has one.
+    table_offset: u32,
 }
 
 /// A lowered body: statements, shared views, named constants.
@@ -151,6 +157,12 @@ impl Lowering<'_> {
             Argument::Tokens => return Parameter::Scalar("tokens".into(), Type::I32),
         };
         Parameter::Buffer(Buffer { name: name.into(), space, element })
+    }
+
+    /// The table in shared memory that a term reads, if any.
+    fn shared_table(&self, plan: &term::Plan) -> Option<SharedTable> {
+        let (table, entries) = plan.shared_entries()?;
+        Some(SharedTable { table, offset: self.table_offset, entries })
     }
 
     /// `gemv` reads one entry at a time, `mma` copies 16 bytes at a time.

@@ -5,16 +5,20 @@
 //! stand the weight, an expression of the packed code in the compute type, and the activation,
 //! which may be pre-scaled when it is staged.
 
+use super::table::{is_lookup, looked_up, Entries};
 use super::CodegenError;
 use crate::kir::{call, float, hex, var, Body, Expr, Type};
 use egg::{Id, Language};
-use qtune_ir::dequant::{Context, Facts, Lowered, Op, Role, SumSite, Term, POSITIONS};
+use qtune_ir::dequant::{
+    Context, Facts, GroupValues, Lowered, Op, PairTable, Role, SumSite, Term, POSITIONS,
+};
 use qtune_ir::DType;
 
 /// A dequantization term that can be lowered.
 pub(super) struct Plan<'a> {
     term: &'a Term,
     lowered: Lowered,
+    ctx: &'a Context,
     /// Type of packed arithmetic on weights.
     compute: DType,
 }
@@ -33,8 +37,8 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// The term is not one that the engine of `ctx` can compute.
-    pub fn new(term: &'a Term, ctx: &Context) -> Result<Plan<'a>, CodegenError> {
-        Ok(Plan { term, lowered: Lowered::new(term, ctx)?, compute: ctx.compute() })
+    pub fn new(term: &'a Term, ctx: &'a Context) -> Result<Plan<'a>, CodegenError> {
+        Ok(Plan { term, lowered: Lowered::new(term, ctx)?, ctx, compute: ctx.compute() })
     }
 
     /// The distinct sums.
@@ -180,10 +184,48 @@ impl<'a> Plan<'a> {
             true => body.bind(format!("upper{index}"), Type::U32, word.clone() >> 8u32),
             false => word.clone(),
         };
+        let lookups = self.lookups(weight);
+        let values = lookups.into_iter().map(|id| (id, self.look_up(body, index, id, &word)));
+        let values: Vec<_> = values.collect();
         std::array::from_fn(|pair| {
-            let packed = Packed { plan: self, word: &word, upper: &upper, prepared, pair };
-            packed.value(weight)
+            let (word, upper, values) = (&word, &upper, &values);
+            Packed { plan: self, word, upper, values, prepared, pair }.value(weight)
         })
+    }
+
+    /// The lookups of a weight expression.
+    fn lookups(&self, id: Id) -> Vec<Id> {
+        let op = self.node(id);
+        if is_lookup(op) {
+            return vec![id];
+        }
+        let mut found: Vec<Id> = op.children().iter().flat_map(|id| self.lookups(*id)).collect();
+        found.dedup();
+        found
+    }
+
+    /// The four pairs of values that a lookup gives for a packed word.
+    fn look_up(&self, body: &mut Body, index: usize, id: Id, word: &Expr) -> [Expr; 4] {
+        match PairTable::of(self.node(id)) {
+            Some(table) => looked_up(table, word),
+            None => self.entries(id).permuted(body, &format!("value{index}_{id}"), word),
+        }
+    }
+
+    /// The table of a lookup: what it and the integer operations below it make of every code.
+    fn entries(&self, id: Id) -> Entries {
+        let codes: Vec<u32> = (0..16).collect();
+        let ones = [1.0; 16];
+        let (positions, activations) = (&ones, &ones);
+        let params = &[];
+        let group = GroupValues { ctx: self.ctx, params, codes: &codes, positions, activations };
+        Entries::new(std::array::from_fn(|code| self.bits(group.weight(self.term, id, code))))
+    }
+
+    /// The entries of the table in shared memory, if the term reads one.
+    pub fn shared_entries(&self) -> Option<(PairTable, Entries)> {
+        let mut nodes = self.term.nodes().iter().enumerate();
+        nodes.find_map(|(index, op)| Some((PairTable::of(op)?, self.entries(Id::from(index)))))
     }
 
     /// Name of a packed operation in the compute type.
@@ -201,11 +243,16 @@ impl<'a> Plan<'a> {
 
     /// `value` in both halves of a packed register.
     pub fn both(&self, value: f64) -> Expr {
-        let bits = match self.compute {
+        let bits = u32::from(self.bits(value));
+        hex(bits << 16 | bits)
+    }
+
+    /// `value` in the compute type.
+    fn bits(&self, value: f64) -> u16 {
+        match self.compute {
             DType::Bf16 => half::bf16::from_f64(value).to_bits(),
             _ => half::f16::from_f64(value).to_bits(),
-        };
-        hex(u32::from(bits) << 16 | u32::from(bits))
+        }
     }
 }
 
@@ -221,6 +268,8 @@ struct Packed<'p, 'a> {
     plan: &'p Plan<'a>,
     word: &'p Expr,
     upper: &'p Expr,
+    /// Pairs that lookups give.
+    values: &'p [(Id, [Expr; 4])],
     prepared: &'p Prepared,
     pair: usize,
 }
@@ -242,6 +291,7 @@ impl Packed<'_, '_> {
                 call("and_or", [source, hex(mask), hex(magic)])
             }
             Op::Real(code) => self.converted(code),
+            Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.looked_up(id),
             Op::Add([a, b]) => self.add(a, b, false),
             Op::Sub([a, b]) => self.add(a, b, true),
             Op::Mul([a, b]) => self.mul(a, b),
@@ -254,6 +304,11 @@ impl Packed<'_, '_> {
 
     fn constant(&self, id: Id) -> Option<f64> {
         self.plan.constant(id, self.pair % 2)
+    }
+
+    fn looked_up(&self, id: Id) -> Expr {
+        let found = self.values.iter().find(|(other, _)| *other == id);
+        found.map_or_else(|| var("missing_lookup"), |(_, pairs)| pairs[self.pair].clone())
     }
 
     fn invariant(&self, id: Id) -> Expr {

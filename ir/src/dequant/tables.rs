@@ -70,7 +70,7 @@ impl PairTable {
     pub const PAGED: PairTable = PairTable { pitch_words: 2 * COPIES };
 
     /// The table that an operator reads, if any.
-    pub(super) fn of(op: &Op) -> Option<PairTable> {
+    pub fn of(op: &Op) -> Option<PairTable> {
         match op {
             Op::Pair(_) => Some(PairTable::DENSE),
             Op::Page(_) => Some(PairTable::PAGED),
