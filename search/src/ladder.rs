@@ -68,13 +68,14 @@ impl Ladder<'_> {
 
     fn sketches(&self) -> Result<Climb, SearchError> {
         let Task { problem, spec, .. } = self.task;
-        let cheapest = |s: &Schedule| self.terms.all(problem, spec, s).first().cloned();
+        let offers = |s: &Schedule| self.terms.offers(problem, spec, s);
         let options = Options { k: self.limits.sketches, ..Options::default() };
-        let search = tile::sketches(problem, spec, self.arch, &cheapest, &options)?;
+        let search = tile::sketches(problem, spec, self.arch, &offers, &options)?;
+        let own_choice = |s: &Schedule| offers(s).into_iter().find(|c| c.term == s.dequant());
         let kept: Vec<Candidate> = search
             .sketches
             .iter()
-            .filter_map(|sketch| Some((&sketch.schedule, cheapest(&sketch.schedule)?)))
+            .filter_map(|sketch| Some((&sketch.schedule, own_choice(&sketch.schedule)?)))
             .map(|(schedule, choice)| self.candidate(schedule, &choice, 1))
             .filter(|candidate| !self.poisoned.contains(&candidate.text))
             .collect();
@@ -99,17 +100,23 @@ impl Ladder<'_> {
         let mut reject = |cause: String| *rejected.entry(cause).or_default() += 1;
         for parent in pool {
             for schedule in self.schedules(rung, parent) {
-                if let Err(illegal) = self.check(&schedule) {
+                // The shape alone: the term that it gets may need less shared memory.
+                if let Err(illegal) = self.check(&schedule.with_dequant("")) {
                     if seen.insert(schedule.to_string()) {
                         reject(without_numbers(&illegal.reason));
                     }
                     continue;
                 }
                 for choice in self.choices(rung, parent, &schedule) {
-                    let candidate = self.candidate(&schedule, &choice, rung);
-                    if !seen.insert(candidate.text.clone()) {
+                    let complete = schedule.with_dequant(&choice.term);
+                    if !seen.insert(complete.to_string()) {
                         continue;
                     }
+                    if let Err(illegal) = self.check(&complete) {
+                        reject(without_numbers(&illegal.reason));
+                        continue;
+                    }
+                    let candidate = self.candidate(&schedule, &choice, rung);
                     match self.refusal(&candidate) {
                         Some(cause) => reject(cause.into()),
                         None => fresh.push(candidate),
@@ -128,12 +135,12 @@ impl Ladder<'_> {
         schedules
     }
 
-    /// The terms to try with a neighbour: the cheapest where the shape changed, all of them at rung
-    /// 4, elsewhere the parent's.
+    /// The terms to try with a neighbour: the cheapest of each size where the shape changed, all of
+    /// them at rung 4, elsewhere the parent's.
     fn choices(&self, rung: u8, parent: &Candidate, schedule: &Schedule) -> Vec<DequantChoice> {
         let Task { problem, spec, .. } = self.task;
         match rung {
-            2 => self.terms.all(problem, spec, schedule).first().cloned().into_iter().collect(),
+            2 => self.terms.offers(problem, spec, schedule),
             4 => self.terms.all(problem, spec, schedule).to_vec(),
             _ => vec![DequantChoice {
                 term: parent.schedule.dequant().into(),

@@ -1,8 +1,8 @@
 //! Dequantization terms for schedules, from the algebra's e-graph, each found once.
 
 use qtune_ir::dequant::{
-    variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options, Rounding,
-    Variant,
+    variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options, PairTable,
+    Rounding, Variant,
 };
 use qtune_ir::tile::DequantChoice;
 use qtune_ir::{Arch, DType, Problem, Schedule, WeightSpec};
@@ -26,7 +26,7 @@ impl Terms {
         Terms { arch: arch.clone(), exact, found: Mutex::default() }
     }
 
-    /// What no other term beats in both cost and rounding, cheapest first; empty if the engine
+    /// What no other term beats in cost, rounding and shared memory, cheapest first; empty if the engine
     /// cannot compute the format.
     pub fn all(
         &self,
@@ -46,6 +46,23 @@ impl Terms {
         let terms = Arc::new(self.search(&context, &params));
         lock().insert(key, Arc::clone(&terms));
         terms
+    }
+
+    /// Of [`Terms::all`] the cheapest for each size of shared memory: what a new shape is tried with.
+    pub fn offers(
+        &self,
+        problem: &Problem,
+        spec: &WeightSpec,
+        schedule: &Schedule,
+    ) -> Vec<DequantChoice> {
+        let mut sizes = Vec::new();
+        let mut new = |choice: &&DequantChoice| {
+            let size = PairTable::of_term(&choice.term).map(PairTable::bytes);
+            let new = !sizes.contains(&size);
+            sizes.push(size);
+            new
+        };
+        self.all(problem, spec, schedule).iter().filter(&mut new).cloned().collect()
     }
 
     fn search(&self, context: &Context, params: &CostParams) -> Vec<DequantChoice> {

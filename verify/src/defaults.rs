@@ -3,7 +3,7 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{self, Engine, Options};
+use qtune_ir::dequant::{self, Engine, Options, PairTable};
 use qtune_ir::{
     Accumulate, Arch, DType, GemvSchedule, MmaSchedule, Problem, Raster, Rejected, Schedule,
     WeightCache, WeightSpec,
@@ -24,7 +24,7 @@ pub fn default_schedule(
     spec: &WeightSpec,
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
-    let (gemv, mma) = (gemv_ladder(problem), mma_ladder(problem, arch));
+    let (gemv, mma) = (gemv_ladder(problem, spec), mma_ladder(problem, arch));
     // Without f16 activations `gemv` has no packed FMAs to use: tensor cores take fewer instructions.
     let ladder = match problem.m <= GEMV_TOKENS && problem.act == DType::F16 {
         true => gemv.into_iter().chain(mma).collect::<Vec<_>>(),
@@ -42,16 +42,17 @@ pub fn default_schedule(
 }
 
 /// Wide rows first: fewer lanes per row serve short K and small quant groups.
-fn gemv_ladder(problem: &Problem) -> Vec<Schedule> {
+fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
     let accumulate = match problem.act {
         DType::F16 => Accumulate::Half2,
         DType::Bf16 | DType::F32 => Accumulate::F32,
     };
-    // Blocks that stage many activations are few per SM: they need more warps to have enough loads
-    // in flight.
-    let warps_n = match problem.m.min(GEMV_TOKENS) * problem.k {
-        0..=16384 => 2,
-        16385..=32768 => 4,
+    // Blocks that stage many activations or hold a table are few per SM: they need more warps to have
+    // enough loads in flight.
+    let table = if spec.codebook.values().is_empty() { 0 } else { PairTable::PAGED.bytes() };
+    let warps_n = match problem.m.min(GEMV_TOKENS) * problem.k * problem.act.bytes() + table {
+        0..=32768 => 2,
+        32769..=65536 => 4,
         _ => 8,
     };
     let mut ladder = Vec::new();

@@ -9,7 +9,8 @@
 //! - per row and segment (the k that shares one application of group parameters): uniform values,
 //!   once for each position weight where `p` varies along k. Constants are folded and cost nothing;
 //! - per row, token and segment: the root, added into a running total, so that `c * sum` is one
-//!   FMA. The expression is taken as written; that codegen flattens it only makes it cheaper.
+//!   FMA. The expression is taken as written; that codegen flattens it only makes it cheaper. A root
+//!   that is a sum costs nothing on tensor cores, which add it to the total themselves.
 
 use super::{Context, Engine, Facts, Op, Role, Term};
 use crate::{Arch, DType};
@@ -135,13 +136,17 @@ impl<'a> CostModel<'a> {
             parts.add(self.node(op, own, fact));
             ops.push(outer_ops(op, own, |id| (fact(id), ops[usize::from(id)])));
         }
-        parts.outer = self.outer(ops[usize::from(term.root())]);
+        let root = term.root();
+        parts.outer = self.outer(term.node(root), ops[usize::from(root)]);
         parts
     }
 
     /// The cost of the root, added to the running total.
-    pub(super) fn outer(&self, ops: OuterOps) -> f64 {
-        self.per_outer * ops.add
+    pub(super) fn outer(&self, root: &Op, ops: OuterOps) -> f64 {
+        match (self.ctx.engine, root) {
+            (Engine::Mma, Op::Sum(_)) => 0.0,
+            _ => self.per_outer * ops.add,
+        }
     }
 
     /// What one node adds, without its children and without outer operations.
@@ -305,6 +310,15 @@ mod tests {
         let plain = "(* s (sum (* (subn (at q)) x)))";
         let corrected = "(- (* s (sum (* (subn (at q)) x))) (sum x))";
         assert!((of(corrected) - of(plain) - 2.0 / (8.0 * 4.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn tensor_cores_add_a_bare_sum_to_the_total_themselves() {
+        let params = CostParams { segment: 64, tokens: 64, ..PER_WEIGHT };
+        let of = |text| cost(Engine::Mma, DType::F16, params, "h200", text);
+        // 64 accumulators per 16x8 tiles of 64 k, which are 32 weights per lane and tile.
+        let scaled = of("(* s (sum (* (subn q) x)))") - of("(sum (* (subn q) x))");
+        assert_eq!(scaled, 8.0 * 4.0 / 32.0);
     }
 
     #[test]

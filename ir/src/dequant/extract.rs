@@ -157,7 +157,7 @@ impl<'a> Extraction<'a> {
         let outer = outer_ops(node, &facts, |id| (&child(id).facts, child(id).outer));
         let inner = self.model.node(node, &facts, |id| &child(id).facts).total()
             + children.iter().map(|c| c.inner).sum::<f64>();
-        let extra = if facts.role == Role::Outer { self.model.outer(outer) } else { 0.0 };
+        let extra = if facts.role == Role::Outer { self.model.outer(node, outer) } else { 0.0 };
         let text = text(node, &children);
         Some(Candidate {
             inner,

@@ -15,7 +15,7 @@
 //! | `latency` | overlaps | waves times the time of a block alone (Little's law, per block) |
 //! | `overlap` | adds | share of the throughput terms that do not bound |
 //! | `launch`, `fill` | adds | kernel launch, first bytes |
-//! | `staging` | adds | copying the activations before the main loop |
+//! | `staging` | adds | copying the activations and filling a table before the main loop |
 //! | `reduction` | adds | sums across lanes and warps |
 //! | `split-k` | adds | sums across blocks |
 //!
@@ -216,6 +216,8 @@ pub(super) fn times(
         0.0 => 0.0,
         bytes => L2_LATENCY_US + bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY) / clocks_per_us,
     };
+    // A block's table is filled while other blocks load; only the first wave has nothing else to do.
+    let staging = staging + work.fill_cycles / clocks_per_us;
     let split = if schedule.split_k() > 1 { SPLIT_US } else { 0.0 };
     let reduction = work.reduction_cycles / clocks_per_us;
     let adding = [overlap, LAUNCH_US, FILL_US, staging, reduction, split];

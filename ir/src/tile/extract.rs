@@ -6,7 +6,7 @@
 //! shared memory, modelled time. Survivors are peeled into Pareto fronts over (time, shared bytes,
 //! registers).
 
-use super::cost::times;
+use super::cost::{times, Times};
 use super::language::{link, EGraph, Link};
 use super::lower::schedule_of;
 use super::nest::{Layer, Leaf, Nest};
@@ -22,6 +22,8 @@ pub(super) struct Candidate {
     /// Without its dequantization term.
     pub schedule: Schedule,
     pub dequant: DequantKey,
+    /// Index into the terms that are offered for `dequant`.
+    pub choice: usize,
     pub time_us: f64,
     pub shared_bytes: u32,
     pub registers: u32,
@@ -72,7 +74,7 @@ pub(super) struct Walk<'a> {
     spec: &'a WeightSpec,
     arch: &'a Arch,
     dequant: &'a Dequant<'a>,
-    pub choices: HashMap<DequantKey, Option<DequantChoice>>,
+    pub choices: HashMap<DequantKey, Vec<DequantChoice>>,
     pub legal: Vec<Candidate>,
     pub considered: usize,
     pub rejected: BTreeMap<String, usize>,
@@ -139,25 +141,49 @@ impl<'a> Walk<'a> {
             .map_err(|r| without_numbers(&r.reason))?;
         let key = DequantKey::of(&schedule);
         let ask = || (self.dequant)(&schedule);
-        let choice = self.choices.entry(key).or_insert_with(ask).as_ref();
-        let choice = choice.ok_or("no dequantization term")?;
-        // The term decides whether group sums take registers of their own.
-        let complete = schedule.with_dequant(&choice.term);
-        let cost = choice.instructions_per_weight;
-        let t = times(self.problem, self.spec, self.arch, &complete, cost);
-        if t.registers > REGISTERS_PER_THREAD || t.resident == 0 {
-            return Err("more registers than there are".into());
+        let offered = self.choices.entry(key).or_insert_with(ask);
+        let (problem, spec, arch) = (self.problem, self.spec, self.arch);
+        let mut best: Option<(usize, Times)> = None;
+        let mut refusal = "no dequantization term".to_string();
+        for (index, choice) in offered.iter().enumerate() {
+            match complete(problem, spec, arch, &schedule, choice) {
+                Ok(t) if best.as_ref().is_none_or(|(_, best)| t.time_us < best.time_us) => {
+                    best = Some((index, t));
+                }
+                Ok(_) => {}
+                Err(reason) => refusal = reason,
+            }
         }
+        let (choice, t) = best.ok_or(refusal)?;
         self.legal.push(Candidate {
             nest: Nest { layers: layers.to_vec(), leaf },
             schedule,
             dequant: key,
+            choice,
             time_us: t.time_us,
             shared_bytes: t.shared_bytes,
             registers: t.registers,
         });
         Ok(())
     }
+}
+
+/// The model's word on a schedule with a term, or why the two do not go together: the term decides
+/// whether group sums take registers of their own, and whether a table takes shared memory.
+fn complete(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    schedule: &Schedule,
+    choice: &DequantChoice,
+) -> Result<Times, String> {
+    let complete = schedule.with_dequant(&choice.term);
+    complete.check(problem, spec, arch).map_err(|r| without_numbers(&r.reason))?;
+    let t = times(problem, spec, arch, &complete, choice.instructions_per_weight);
+    if t.registers > REGISTERS_PER_THREAD || t.resident == 0 {
+        return Err("more registers than there are".into());
+    }
+    Ok(t)
 }
 
 /// A reason without its numbers, so that equal reasons count together.
@@ -231,7 +257,7 @@ mod tests {
             .unwrap();
         let dequant = DequantKey::of(&schedule);
         let nest = Nest::naive([1, shared_bytes, registers]);
-        Candidate { nest, schedule, dequant, time_us, shared_bytes, registers }
+        Candidate { nest, schedule, dequant, choice: 0, time_us, shared_bytes, registers }
     }
 
     fn points(candidates: &[Candidate]) -> Vec<(f64, u32, u32)> {

@@ -44,10 +44,11 @@ pub struct DequantChoice {
     pub instructions_per_weight: f64,
 }
 
-/// Chooses a dequantization term for a schedule, or `None` if the format has none for it. Asked
-/// once for all schedules of equal family, accumulation, tokens, register rows, lanes or warp
-/// tile along k, and k tile: the choice may depend on nothing else.
-pub type Dequant<'a> = dyn Fn(&Schedule) -> Option<DequantChoice> + 'a;
+/// Offers dequantization terms for a schedule, none if the format has none for it: the cheapest of
+/// those that take equally much shared memory, of which the schedule gets the one that suits it.
+/// Asked once for all schedules of equal family, accumulation, tokens, register rows, lanes or warp
+/// tile along k, and k tile: the offer may depend on nothing else.
+pub type Dequant<'a> = dyn Fn(&Schedule) -> Vec<DequantChoice> + 'a;
 
 /// One way to compute the problem.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,7 +168,7 @@ pub fn sketches(
         return Err(no_sketch(problem, arch, &walk.rejected));
     }
     let finish = |c: Candidate| -> Result<Sketch, TileError> {
-        let choice = walk.choices[&c.dequant].as_ref().expect("legal candidates have a term");
+        let choice = &walk.choices[&c.dequant][c.choice];
         let schedule = c.schedule.with_dequant(&choice.term);
         let cost = choice.instructions_per_weight;
         let derivation = derive(problem, &c.schedule, &c.nest, options)?;

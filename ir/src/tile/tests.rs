@@ -33,8 +33,8 @@ pub fn h200() -> Arch {
     Arch::named("h200").unwrap()
 }
 
-fn dequant(_: &Schedule) -> Option<DequantChoice> {
-    Some(DequantChoice { term: "(sum x)".into(), instructions_per_weight: 1.2 })
+fn dequant(_: &Schedule) -> Vec<DequantChoice> {
+    vec![DequantChoice { term: "(sum x)".into(), instructions_per_weight: 1.2 }]
 }
 
 fn without(rules: &[&str]) -> Options {
@@ -351,6 +351,27 @@ fn a_format_that_no_family_reads_is_refused_with_the_reasons() {
     let p = problem(5120, 5120, 1);
     let error = sketches(&p, &spec, &h200(), &dequant, &Options::default()).unwrap_err();
     assert!(error.to_string().contains("gemv reads #-bit codes"), "{error}");
-    let error = sketches(&p, &awq(), &h200(), &|_| None, &Options::default()).unwrap_err();
+    let error = sketches(&p, &awq(), &h200(), &|_| vec![], &Options::default()).unwrap_err();
     assert!(error.to_string().contains("no dequantization term"), "{error}");
+}
+
+#[test]
+fn of_the_terms_offered_a_schedule_gets_the_fastest_that_fits() {
+    let offered = |_: &Schedule| {
+        let choice = |term: &str, instructions_per_weight| DequantChoice {
+            term: term.into(),
+            instructions_per_weight,
+        };
+        vec![choice("(sum (* (page q) x))", 1.0), choice("(sum (* (prmt q) x))", 2.6)]
+    };
+    let (p, spec) = (problem(5120, 5120, 16), awq());
+    let with_shared = |bytes| {
+        let mut arch = h200();
+        arch.sm.shared_per_block = bytes;
+        let found = sketches(&p, &spec, &arch, &offered, &Options::default()).unwrap();
+        let of = |operator| found.sketches.iter().any(|s| s.schedule.dequant().contains(operator));
+        (of("page"), of("prmt"))
+    };
+    assert!(with_shared(227 << 10).0, "a table pays where there is room");
+    assert_eq!(with_shared(60 << 10), (false, true));
 }

@@ -7,6 +7,7 @@
 //! kernels for `sm_90a`; a test keeps some of them.
 
 use super::lower::{FRAGMENT_N, PIECE_K};
+use crate::dequant::PairTable;
 use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
 
 /// Bytes of one wavefront: what the L1 and shared memory move per clock (CUDA C++ Programming
@@ -43,6 +44,10 @@ const COPY: f64 = 2.0;
 const COPY_X: f64 = 4.0;
 /// Per fragment and quant group: parameters loaded and spread.
 const SEGMENT_PARAMS: f64 = 4.0;
+/// Lane-instructions per 16-byte store of a table of pairs: its values and its address.
+const TABLE_FILL: f64 = 18.0;
+/// Cycles until the first values of a table are computed and the last are seen by all warps.
+const TABLE_CYCLES: f64 = 150.0;
 /// Share of the activations that a second warp of a block finds evicted from L1 when they are
 /// not staged. Not measured: warps drift apart while weights stream past L1.
 const L1_MISS: f64 = 0.25;
@@ -83,6 +88,8 @@ pub(super) struct Work {
     pub waits_for_x: u32,
     /// Bytes copied to shared memory before the main loop starts.
     pub staged_bytes: f64,
+    /// Cycles in which nothing is loaded because a table is filled.
+    pub fill_cycles: f64,
     /// Cycles of the reductions across lanes and warps at the end.
     pub reduction_cycles: f64,
 }
@@ -99,6 +106,33 @@ pub(super) fn count(
     match schedule {
         Schedule::Gemv(s) => gemv(p, spec, arch, s, dequant),
         Schedule::Mma(s) => mma(p, spec, arch, s, dequant),
+    }
+}
+
+/// What a table of pairs in shared memory adds to a block.
+#[derive(Clone, Copy, Default)]
+struct Table {
+    /// Lane-instructions that fill it.
+    instructions: f64,
+    /// Wavefronts that fill it.
+    filled: f64,
+    /// Wavefronts that read it: one per pair and warp.
+    read: f64,
+}
+
+impl Table {
+    fn of(dequant: &str, weights: f64) -> Table {
+        let Some(table) = PairTable::of_term(dequant) else { return Table::default() };
+        let stores = table.fill_stores() as f64;
+        Table {
+            instructions: stores * TABLE_FILL,
+            filled: stores * 16.0 / WAVEFRONT_BYTES,
+            read: weights / 2.0 / 32.0,
+        }
+    }
+
+    fn wavefronts(self) -> f64 {
+        self.filled + self.read
     }
 }
 
@@ -135,20 +169,26 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
     let x_wavefronts = PIECE_X_LOADS * tokens * s.lanes.div_ceil(8) as f64;
     let staging = if s.stage_x { 2.0 * x_bytes / WAVEFRONT_BYTES } else { 0.0 };
     let results = s.block_n() as f64 * tokens * 4.0;
+    let table = Table::of(&s.dequant, weights);
+    let x_setup = if s.stage_x { x_bytes / 16.0 * X_STAGING } else { 0.0 };
     Work {
         weights,
         lane_instructions_per_weight,
-        setup_instructions: if s.stage_x { x_bytes / 16.0 * X_STAGING } else { 0.0 },
+        setup_instructions: x_setup + table.instructions,
         tensor_macs: 0.0,
         fma: (math, rate),
         l2_bytes: packed + x_bytes * (1.0 + rereads),
-        wavefronts: packed / WAVEFRONT_BYTES + steps * s.warps_n as f64 * x_wavefronts + staging,
+        wavefronts: packed / WAVEFRONT_BYTES
+            + steps * s.warps_n as f64 * x_wavefronts
+            + staging
+            + table.wavefronts(),
         batches: (steps / (s.warps_k * s.unroll) as f64).ceil(),
         batch_instructions: batch_weights * lane_instructions_per_weight,
         batch_tensor_cycles: 0.0,
         ahead: 0,
         waits_for_x: if s.stage_x { 0 } else { s.unroll },
         staged_bytes: if s.stage_x { x_bytes } else { 0.0 },
+        fill_cycles: if table.filled > 0.0 { TABLE_CYCLES + table.filled } else { 0.0 },
         reduction_cycles: (s.lanes as f64).log2() * (SHUFFLE_CYCLES + 2.0 * rows * tokens)
             + warp_reduction(s.warps_k, results),
     }
@@ -172,20 +212,23 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
     let conflicts = if s.swizzle { 1.0 } else { CONFLICT };
     let read_bytes = weight_bytes + act_bytes * s.warps_n as f64 * conflicts;
     let results = (s.block_n * s.block_m) as f64 * 4.0;
+    let table = Table::of(&s.dequant, weights);
     Work {
         weights,
         lane_instructions_per_weight,
-        setup_instructions: 0.0,
+        setup_instructions: table.instructions,
         tensor_macs: weights * s.block_m as f64,
         fma: (0.0, arch.rates.fp32),
         l2_bytes: stage_bytes * stages,
-        wavefronts: (stage_bytes + read_bytes) * stages / WAVEFRONT_BYTES,
+        wavefronts: (stage_bytes + read_bytes) * stages / WAVEFRONT_BYTES + table.wavefronts(),
         batches: stages,
         batch_instructions: tile * lane_instructions_per_weight / 32.0,
         batch_tensor_cycles: tile * s.block_m as f64 * 4.0 / arch.mma_macs_per_clock,
         ahead: s.stages - 1,
         waits_for_x: 0,
         staged_bytes: 0.0,
+        // Filled while the ring's first stages are on their way.
+        fill_cycles: 0.0,
         reduction_cycles: warp_reduction(s.warps_k, results),
     }
 }
