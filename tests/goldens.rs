@@ -39,6 +39,24 @@ pub const CASES: &[(&str, &str, &str)] = &[
          dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))",
     ),
     (
+        "gemv_table",
+        "w4a16.nf4-b64.f16-f16.n5120.k5120.m1",
+        "gemv tokens=1 rows=2 lanes=32 warps=8x2 unroll=2 split=1 x=shared acc=half2 cache=stream \
+         dequant=(* (* 256 s) (sum (* (page q) (* 0.00390625 x))))",
+    ),
+    (
+        "mma_table",
+        "w4a16.nf4-b64.bf16-bf16.n5120.k5120.m16",
+        "mma tile=16x64x128 warps=2x2 stages=3 split=1 swizzle=xor raster=rows \
+         dequant=(* s (sum (* (pair q) x)))",
+    ),
+    (
+        "mma_registers",
+        "w4a16.fp4-b64.f16-f16.n5120.k5120.m8",
+        "mma tile=8x64x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows \
+         dequant=(* (* s 0.6666666865348816) (sum (* (short q) x)))",
+    ),
+    (
         "mma_reference_rounding",
         "w4a16.awq-g32.f16-f16.n144.k96.m16",
         "mma tile=16x48x64 warps=3x1 stages=1 split=1 swizzle=none raster=rows \

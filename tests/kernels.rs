@@ -9,8 +9,8 @@ use qtune_codegen::{generate, CodegenError};
 use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
-    Accumulate, Arch, GemvSchedule, Group, MmaSchedule, Param, ParamType, Problem, Raster,
-    Schedule, WeightCache, WeightSpec,
+    Accumulate, Arch, Codebook, GemvSchedule, Group, MmaSchedule, Param, ParamType, Problem,
+    Raster, Schedule, WeightCache, WeightSpec,
 };
 use qtune_tests::{archs, nvrtc};
 use qtune_verify::{default_schedule, verify, Verdict, VerifyRequest};
@@ -98,7 +98,8 @@ fn mma() -> impl Strategy<Value = Schedule> {
 }
 
 fn problems() -> impl Strategy<Value = Problem> {
-    let format = pick(&["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast"]);
+    let format =
+        pick(&["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast", "nf4-b64", "fp4-b64"]);
     let types = pick(&["f16-f16", "bf16-bf16", "f16-f32", "bf16-f32"]);
     (format, types, 1u32..=20, 1u32..=6, 1u32..=70, any::<bool>()).prop_map(
         |(format, types, n, k, m, bias)| {
@@ -168,24 +169,75 @@ fn nobodys_format(group: Group) -> WeightSpec {
     }
 }
 
+/// Small schedules of every family, for f16 and bf16 activations.
+const SMALL: [(&str, &str); 4] = [
+    ("f16", "gemv tokens=2 rows=2 lanes=8 warps=2x1 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=q"),
+    ("bf16", "gemv tokens=1 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=f32 cache=normal dequant=q"),
+    ("f16", "mma tile=16x32x128 warps=2x1 stages=3 split=1 swizzle=xor raster=rows dequant=q"),
+    ("bf16", "mma tile=8x16x128 warps=1x2 stages=2 split=2 swizzle=xor raster=rows dequant=q"),
+];
+
+/// A small problem of a format, one of [`SMALL`], and the terms that the algebra offers for it.
+fn small(spec: &WeightSpec, line: usize, arch: &Arch) -> (Problem, Schedule, Vec<String>) {
+    let (act, line) = SMALL[line];
+    let key = format!("w4a16.{}.{act}-{act}.n72.k384.m2", spec.name);
+    let problem: Problem = key.parse().expect("a problem key");
+    let schedule: Schedule = line.parse().expect("a schedule line");
+    let terms = terms(&problem, spec, &schedule, arch);
+    assert!(!terms.is_empty(), "{act}: {line}");
+    (problem, schedule, terms)
+}
+
 #[test]
 fn a_format_that_nobody_has_verifies_in_every_family_with_every_term() {
     let Some(nvrtc) = nvrtc() else { return };
     let arch = Arch::named("h200").expect("a table row");
     let spec = nobodys_format(Group::Size(64));
-    for (act, line) in [
-        ("f16", "gemv tokens=2 rows=2 lanes=8 warps=2x1 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=q"),
-        ("bf16", "gemv tokens=1 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=f32 cache=normal dequant=q"),
-        ("f16", "mma tile=16x32x128 warps=2x1 stages=3 split=1 swizzle=xor raster=rows dequant=q"),
-        ("bf16", "mma tile=8x16x128 warps=1x2 stages=2 split=2 swizzle=xor raster=rows dequant=q"),
-    ] {
-        let key = format!("w4a16.nobody.{act}-{act}.n72.k384.m2");
-        let problem: Problem = key.parse().expect("a problem key");
-        let schedule: Schedule = line.parse().expect("a schedule line");
-        let terms = terms(&problem, &spec, &schedule, &arch);
-        assert!(!terms.is_empty(), "{act}: {line}");
+    for line in 0..SMALL.len() {
+        let (problem, schedule, terms) = small(&spec, line, &arch);
         for term in terms {
             check(nvrtc, &problem, &spec, &schedule.with_dequant(&term), &arch);
+        }
+    }
+}
+
+/// A codebook that nobody has, read through a mixed-up code, with an offset.
+fn nobodys_codebook() -> WeightSpec {
+    let values: Vec<f32> = (0..16u16).map(|i| (f32::from(i * 7 % 16) - 6.3) / 5.1).collect();
+    WeightSpec {
+        expr: "(+ (* (lookup (^ q 5)) s) t)".into(),
+        codebook: Codebook::new(&values),
+        ..nobodys_format(Group::Size(64))
+    }
+}
+
+#[test]
+fn a_codebook_that_nobody_has_verifies_in_every_family_with_every_term() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let arch = Arch::named("h200").expect("a table row");
+    let spec = nobodys_codebook();
+    for line in 0..SMALL.len() {
+        let (problem, schedule, terms) = small(&spec, line, &arch);
+        for table in ["(pair ", "(page ", "(prmt "] {
+            assert!(terms.iter().any(|term| term.contains(table)), "{table} {terms:?}");
+        }
+        for term in terms {
+            check(nvrtc, &problem, &spec, &schedule.with_dequant(&term), &arch);
+        }
+    }
+}
+
+#[test]
+fn codebooks_verify_on_every_target() {
+    let Some(nvrtc) = nvrtc() else { return };
+    for (turn, arch) in archs().iter().enumerate() {
+        for format in ["nf4-b64", "fp4-b64"] {
+            let spec = qtune_formats::resolve(format).expect("a known format");
+            for line in 0..SMALL.len() {
+                let (problem, schedule, terms) = small(&spec, line, arch);
+                let term = &terms[(turn + line) % terms.len()];
+                check(nvrtc, &problem, &spec, &schedule.with_dequant(term), arch);
+            }
         }
     }
 }
@@ -194,9 +246,14 @@ fn a_format_that_nobody_has_verifies_in_every_family_with_every_term() {
 fn default_schedules_verify_on_awkward_shapes() {
     let Some(nvrtc) = nvrtc() else { return };
     let arch = Arch::named("h200").expect("a table row");
-    for (format, n, k) in
-        [("awq-g128", 8, 128), ("awq-g32", 24, 32), ("awq-g64", 1000, 192), ("awq-ch", 40, 416)]
-    {
+    for (format, n, k) in [
+        ("awq-g128", 8, 128),
+        ("awq-g32", 24, 32),
+        ("awq-g64", 1000, 192),
+        ("awq-ch", 40, 416),
+        ("nf4-b64", 40, 64),
+        ("fp4-b32", 24, 96),
+    ] {
         for m in [1, 3, 13, 17, 33, 118] {
             let key = format!("w4a16.{format}.f16-f16.n{n}.k{k}.m{m}+bias");
             let problem: Problem = key.parse().expect("a problem key");

@@ -53,6 +53,8 @@ fn default_kernels_of_both_families_are_right() {
         "w4a16.awq-g64.f16-bf16.n72.k192.m3",
         "w4a16.awq-g32.bf16-f32.n100.k224.m17+bias",
         "w4a16.awq-ch.f16-f16.n48.k136.m5",
+        "w4a16.nf4-b64.f16-f16.n40.k64.m1",
+        "w4a16.fp4-b64.bf16-f32.n100.k192.m17+bias",
     ];
     for key in problems {
         let problem: Problem = key.parse().unwrap();
@@ -149,6 +151,18 @@ const GEMV_PLANTS: [Plant; 5] = [
     ("one token for all", "token_tile * 2 + token) * (K / 8)", "token_tile * 2) * (K / 8)"),
 ];
 
+const TABLE_PROBLEM: &str = "w4a16.nf4-b64.f16-f16.n80.k512.m9";
+const TABLE: &str = "mma tile=16x32x128 warps=1x2 stages=3 split=1 swizzle=xor raster=rows \
+                     dequant=(* s (sum (* (page q) x)))";
+
+const TABLE_PLANTS: [Plant; 5] = [
+    ("one value off", "0x3c393837u", "0x3b393837u"),
+    ("one half twice", "and_or(codes >> 1, 0x44444444u", "and_or(codes >> 1, 0x00000000u"),
+    ("another byte", "0x00005514u", "0x00005504u"),
+    ("another entry", "piece / 8 * 16", "(piece / 8 ^ 1) * 16"),
+    ("half filled", "piece < 2048", "piece < 1024"),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -166,6 +180,11 @@ fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
 #[test]
 fn every_defect_planted_in_an_mma_kernel_is_caught() {
     every_plant_is_caught(MMA_PROBLEM, MMA, &MMA_PLANTS);
+}
+
+#[test]
+fn every_defect_planted_in_a_table_is_caught() {
+    every_plant_is_caught(TABLE_PROBLEM, TABLE, &TABLE_PLANTS);
 }
 
 #[test]

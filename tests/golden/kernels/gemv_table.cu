@@ -1,0 +1,217 @@
+// qtune 0.1.0 (generator 1)
+// problem:  w4a16.nf4-b64.f16-f16.n5120.k5120.m1@sm90a.132
+// schedule: gemv tokens=1 rows=2 lanes=32 warps=8x2 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(* (* 256 s) (sum (* (page q) (* 0.00390625 x))))
+
+static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, unsigned bits) {
+  unsigned d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned permute(unsigned a, unsigned b, unsigned selectors) {
+  unsigned d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selectors));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned table_word(const unsigned* table, unsigned offset) {
+  return *reinterpret_cast<const unsigned*>(reinterpret_cast<const char*>(table) + offset);
+}
+
+static __device__ __forceinline__ unsigned h2_mul(unsigned a, unsigned b) {
+  unsigned d;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_fma(unsigned a, unsigned b, unsigned c) {
+  unsigned d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+static __device__ __forceinline__ float h2_low(unsigned a) {
+  float d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l; }" : "=f"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ float h2_high(unsigned a) {
+  float d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ float bits_f32(unsigned a) { return __uint_as_float(a); }
+
+static __device__ __forceinline__ unsigned short to_f16(float a) {
+  unsigned short d;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(d) : "f"(a));
+  return d;
+}
+
+static __device__ __forceinline__ float fma_f32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+static __device__ __forceinline__ float shfl_xor(float a, int mask) { return __shfl_xor_sync(0xffffffffu, a, mask); }
+
+static __device__ __forceinline__ uint4 load_stream(const uint4* p) {
+  uint4 d;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w) : "l"(p));
+  return d;
+}
+
+static __device__ __forceinline__ uint4 pack_u32x4(unsigned a, unsigned b, unsigned c, unsigned d) { return make_uint4(a, b, c, d); }
+
+constexpr int N = 5120;
+constexpr int K = 5120;
+constexpr int STEPS = 5;
+
+extern "C" __global__ void __launch_bounds__(512)
+qtune_gemv_w4a16_nf4_b64_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weights,
+    const unsigned* __restrict__ params,
+    const uint4* __restrict__ x,
+    unsigned short* __restrict__ out,
+    const int tokens) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  float* const red = reinterpret_cast<float*>(shared + 10368);
+  uint4* const staged_x = reinterpret_cast<uint4*>(shared + 0);
+  unsigned* const table = reinterpret_cast<unsigned*>(shared + 10496);
+  uint4* const table_pieces = reinterpret_cast<uint4*>(shared + 10496);
+  // prologue: this block's tile, this warp's rows, this lane's part of a row
+  const int thread = threadIdx.x;
+  const int lane = thread % 32;
+  const int warp = thread / 32;
+  const int warp_n = warp % 8;
+  const int warp_k = warp / 8;
+  const int lane_row = lane / 32;
+  const int lane_k = lane % 32;
+  const int row_tile = blockIdx.x;
+  const int token_tile = blockIdx.y;
+  const int warp_tile = row_tile * 8 + warp_n;
+  const int first = 0;
+  const int last = STEPS;
+  float total[1][2] = {};
+
+  // fill the table: for every pair of codes their values, a copy for each lane
+  const unsigned lane_bytes = static_cast<unsigned>(lane) * 0x00000004u;
+  for (int piece = thread; piece < 2048; piece += 512) {
+    const unsigned codes = static_cast<unsigned>(piece / 8);
+    const unsigned fill_entry = codes & 0x77777777u;
+    const unsigned fill_half = and_or(codes >> 1, 0x44444444u, 0x32103210u);
+    const unsigned fill_low_lower = permute(0x52339200u, 0x00d4ea8du, fill_entry);
+    const unsigned fill_low_upper = permute(0x68e02618u, 0x00c9800du, fill_entry);
+    const unsigned fill_low = permute(fill_low_lower, fill_low_upper, fill_half);
+    const unsigned fill_high_lower = permute(0xb6b8b9bcu, 0x00adb1b4u, fill_entry);
+    const unsigned fill_high_upper = permute(0x3533312du, 0x3c393837u, fill_entry);
+    const unsigned fill_high = permute(fill_high_lower, fill_high_upper, fill_half);
+    const unsigned values = permute(fill_low, fill_high, 0x00005140u);
+    table_pieces[piece / 8 * 16 + piece % 8] = pack_u32x4(values, values, values, values);
+  }
+
+  // stage the activations of this block's k range
+  const int chunks = (last - first) * 128;
+  for (int chunk = thread; chunk < chunks; chunk += 512) {
+    unsigned piece[4] = {};
+    if ((token_tile < tokens) && (first * 128 + chunk < K / 8)) {
+      {
+        const uint4 packed = x[token_tile * (K / 8) + (first * 128 + chunk)];
+        piece[0] = packed.x;
+        piece[1] = packed.y;
+        piece[2] = packed.z;
+        piece[3] = packed.w;
+      }
+    }
+    piece[0] = h2_mul(piece[0], 0x1c001c00u);
+    piece[1] = h2_mul(piece[1], 0x1c001c00u);
+    piece[2] = h2_mul(piece[2], 0x1c001c00u);
+    piece[3] = h2_mul(piece[3], 0x1c001c00u);
+    staged_x[chunk % 4 * 162 + chunk / 4] = pack_u32x4(piece[0], piece[1], piece[2], piece[3]);
+  }
+  __syncthreads();
+
+  // mainloop: load the weights of several steps, then use them
+  for (int step = first + warp_k; step < last; step += 4) {
+    unsigned words[2][2][4] = {};
+    unsigned entry[2][2][1] = {};
+    #pragma unroll
+    for (int ahead = 0; ahead < 2; ++ahead) {
+      if (step + ahead * 2 < last) {
+        const int at = step + ahead * 2;
+        #pragma unroll
+        for (int row_part = 0; row_part < 2; ++row_part) {
+          {
+            const uint4 packed = load_stream(&weights[((warp_tile * STEPS + at) * 2 + row_part) * 32 + lane]);
+            words[ahead][row_part][0] = packed.x;
+            words[ahead][row_part][1] = packed.y;
+            words[ahead][row_part][2] = packed.z;
+            words[ahead][row_part][3] = packed.w;
+          }
+          entry[ahead][row_part][0] = params[((warp_tile * 5 + at) * 2 + (row_part + lane_row)) * 16 + lane_k * 32 / 64];
+        }
+      }
+    }
+    #pragma unroll
+    for (int ahead = 0; ahead < 2; ++ahead) {
+      if (step + ahead * 2 < last) {
+        const int at = step + ahead * 2;
+        unsigned group_sum0[1][2] = {};
+        #pragma unroll
+        for (int part = 0; part < 4; ++part) {
+          unsigned act[1][4];
+          {
+            const uint4 packed = staged_x[part * 162 + ((at - first) * 32 + lane_k)];
+            act[0][0] = packed.x;
+            act[0][1] = packed.y;
+            act[0][2] = packed.z;
+            act[0][3] = packed.w;
+          }
+          #pragma unroll
+          for (int row_part = 0; row_part < 2; ++row_part) {
+            const unsigned word = words[ahead][row_part][part];
+            const unsigned weight0_0 = table_word(&table[0], permute(word, lane_bytes, 0x00005504u));
+            const unsigned weight0_1 = table_word(&table[0], permute(word, lane_bytes, 0x00005514u));
+            const unsigned weight0_2 = table_word(&table[0], permute(word, lane_bytes, 0x00005524u));
+            const unsigned weight0_3 = table_word(&table[0], permute(word, lane_bytes, 0x00005534u));
+            group_sum0[0][row_part] = h2_fma(weight0_0, act[0][0], group_sum0[0][row_part]);
+            group_sum0[0][row_part] = h2_fma(weight0_1, act[0][1], group_sum0[0][row_part]);
+            group_sum0[0][row_part] = h2_fma(weight0_2, act[0][2], group_sum0[0][row_part]);
+            group_sum0[0][row_part] = h2_fma(weight0_3, act[0][3], group_sum0[0][row_part]);
+          }
+        }
+        #pragma unroll
+        for (int row_part = 0; row_part < 2; ++row_part) {
+          const float coefficient0 = 256.0f * bits_f32(entry[ahead][row_part][0]);
+          total[0][row_part] = fma_f32(coefficient0, h2_low(group_sum0[0][row_part]) + h2_high(group_sum0[0][row_part]), total[0][row_part]);
+        }
+      }
+    }
+  }
+
+  // lanes of a row add up by shuffles; warps meet in shared memory
+  #pragma unroll
+  for (int row_part = 0; row_part < 2; ++row_part) {
+    total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 16);
+    total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 8);
+    total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 4);
+    total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 2);
+    total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 1);
+    if (lane_k == 0) {
+      red[warp_k * 16 + (warp_n * 2 + row_part) + lane_row] = total[0][row_part];
+    }
+  }
+
+  // epilogue: add the warps' partial sums
+  __syncthreads();
+  for (int i = thread; i < 16; i += 512) {
+    const int row = i % 16;
+    const int token = i / 16;
+    float sum = red[token * 16 + row];
+    sum = sum + red[(1 + token) * 16 + row];
+    const int n = row_tile * 16 + row;
+    const int m = token_tile + token;
+    if ((n < N) && (m < tokens)) {
+      out[m * N + n] = to_f16(sum);
+    }
+  }
+}
