@@ -1,0 +1,10 @@
+#!/bin/sh
+# Measures the simulator and writes bench/results/simulator.json. Leave the machine alone meanwhile.
+set -eu
+cd "$(dirname "$0")/.."
+mkdir -p bench/results
+QTUNE_BENCH_DATE=$(date +%F)
+QTUNE_BENCH_CPU="$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1), $(nproc) cores"
+QTUNE_BENCH_RESULTS="$PWD/bench/results/simulator.json"
+export QTUNE_BENCH_DATE QTUNE_BENCH_CPU QTUNE_BENCH_RESULTS
+exec cargo bench -p qtune-sim --bench throughput

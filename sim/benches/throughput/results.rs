@@ -1,0 +1,67 @@
+//! The results file, from what criterion wrote.
+
+use std::path::Path;
+
+use crate::kernels::Kernel;
+use crate::ways;
+use serde_json::{json, Value};
+
+/// A kernel that was measured.
+pub struct Measured {
+    pub kernel: Kernel,
+    pub bytes_over_buffers: f64,
+}
+
+/// Writes the figures of this run to the file that `QTUNE_BENCH_RESULTS` names, if it names one.
+pub fn write(criterion: &Path, measured: &[Measured]) -> std::io::Result<()> {
+    let Ok(path) = std::env::var("QTUNE_BENCH_RESULTS") else { return Ok(()) };
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let kernels: Vec<Value> =
+        measured.iter().map(|m| figures(criterion, m)).collect::<std::io::Result<_>>()?;
+    let all = json!({
+        "what": "speed of the simulator, all checks on unless said otherwise",
+        "date": variable("QTUNE_BENCH_DATE"),
+        "cpu": variable("QTUNE_BENCH_CPU"),
+        "command": "bench/simulator.sh",
+        "kernels": kernels,
+    });
+    std::fs::write(path, format!("{all:#}\n"))
+}
+
+fn figures(criterion: &Path, measured: &Measured) -> std::io::Result<Value> {
+    let Measured { kernel, bytes_over_buffers } = measured;
+    let macs = kernel.multiply_accumulates as f64;
+    let seconds: Vec<f64> = ways()
+        .iter()
+        .map(|(way, _)| median_seconds(criterion, kernel.name, way))
+        .collect::<std::io::Result<_>>()?;
+    let rate = |way: usize| rounded(macs / seconds[way] / 1e9, 3);
+    Ok(json!({
+        "kernel": kernel.name,
+        "multiply_accumulates": kernel.multiply_accumulates,
+        "seconds_one_thread": rounded(seconds[0], 4),
+        "giga_macs_per_second": {
+            "one_thread": rate(0),
+            "two_threads": rate(1),
+            "no_checks": rate(2),
+            "no_vector_extensions": rate(3),
+        },
+        "two_threads_over_one": rounded(seconds[0] / seconds[1], 2),
+        "checks_over_none": rounded(seconds[0] / seconds[2], 2),
+        "peak_bytes_over_buffers": rounded(*bytes_over_buffers, 2),
+    }))
+}
+
+fn rounded(value: f64, digits: i32) -> f64 {
+    let unit = 10f64.powi(digits);
+    (value * unit).round() / unit
+}
+
+/// Median time of one run, from criterion's `estimates.json` (nanoseconds).
+fn median_seconds(criterion: &Path, kernel: &str, way: &str) -> std::io::Result<f64> {
+    let path = criterion.join(kernel).join(way).join("new/estimates.json");
+    let estimates: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let nanoseconds = estimates["median"]["point_estimate"].as_f64();
+    let missing = || std::io::Error::other(format!("{} has no median", path.display()));
+    Ok(nanoseconds.ok_or_else(missing)? * 1e-9)
+}
