@@ -1,8 +1,12 @@
 //! Operations of decoded instructions and the small types they are made of.
 
+mod convert;
 mod matrix;
 
 pub(crate) use crate::op_async::*;
+pub(crate) use convert::{
+    Convert, ConvertPair, ConvertTf32, ConvertType, NarrowPair, PairSource, SmallFormat, WidenPair,
+};
 pub(crate) use matrix::{
     Element, Mma, MmaAccumulator, MmaF64, MmaScales, ScaleSource, Wgmma, WgmmaLeft,
 };
@@ -214,23 +218,6 @@ pub(crate) enum BoolOp {
 pub(crate) struct PredicateSource {
     pub slot: Slot,
     pub negated: bool,
-}
-
-/// Types of `cvt`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConvertType {
-    U8,
-    S8,
-    U16,
-    S16,
-    U32,
-    S32,
-    U64,
-    S64,
-    F16,
-    Bf16,
-    F32,
-    F64,
 }
 
 /// Rounding of a conversion; the integer roundings share the names of the floating ones.
@@ -594,10 +581,11 @@ pub(crate) enum Op {
         d: Slot,
         a: Slot,
     },
-    /// Concatenate `count` equal parts, lowest first, into a 32- or 64-bit register.
+    /// Concatenate `count` parts of `part_bytes`, lowest first, into one register.
     Pack {
         wide: bool,
         count: u8,
+        part_bytes: u8,
         d: Slot,
         parts: [Slot; 4],
     },
@@ -605,6 +593,7 @@ pub(crate) enum Op {
     Unpack {
         wide: bool,
         count: u8,
+        part_bytes: u8,
         a: Slot,
         parts: [Slot; 4],
     },
@@ -613,34 +602,11 @@ pub(crate) enum Op {
         d: Slot,
     },
 
-    Convert {
-        to: ConvertType,
-        from: ConvertType,
-        rounding: Rounding,
-        to_integral: bool,
-        sat: bool,
-        relu: bool,
-        ftz: bool,
-        d: Slot,
-        d_wide: bool,
-        a: Slot,
-        a_wide: bool,
-    },
-    /// Two f32 to a packed half pair, `a` in the high half.
-    ConvertPair {
-        bf16: bool,
-        truncate: bool,
-        relu: bool,
-        d: Slot,
-        a: Slot,
-        b: Slot,
-    },
-    /// f32 rounded to tf32 (10-bit mantissa), kept in an f32 register.
-    ConvertTf32 {
-        rounding: Rounding,
-        d: Slot,
-        a: Slot,
-    },
+    Convert(Convert),
+    ConvertPair(ConvertPair),
+    ConvertTf32(ConvertTf32),
+    NarrowPair(NarrowPair),
+    WidenPair(WidenPair),
     /// Adds (to generic) or removes the window of a space.
     CastAddress {
         space: Space,

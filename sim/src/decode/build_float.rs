@@ -1,7 +1,7 @@
 //! Rows for floating-point arithmetic and comparison (PTX ISA 9.7.3 to 9.7.6).
 
+use super::build_convert::rounding;
 use super::build_int::{set_of, setp_of};
-use super::build_move::rounding;
 use super::operands::Operands;
 use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;

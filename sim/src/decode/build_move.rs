@@ -1,10 +1,10 @@
-//! Rows for moves, conversions and address casts (PTX ISA 9.7.9).
+//! Rows for moves and address casts (PTX ISA 9.7.9).
 
 use super::operands::Operands;
 use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;
 use crate::error::SimError;
-use crate::program::{Clock, ConvertType, Op, Rounding, Space};
+use crate::program::{Clock, Op, Space};
 
 const fn row(form: &'static str, section: &'static str, build: Builder) -> Row {
     Row { form, class: Class::MovCvt, section, build }
@@ -15,12 +15,21 @@ pub(super) const ROWS: &[Row] = &[
     row("mov <b16|u16|s16|f16|bf16>", "9.7.9.2", |o, _| mov(o, 16)),
     row("mov <b32|u32|s32|f32>", "9.7.9.2", |o, _| mov(o, 32)),
     row("mov <b64|u64|s64|f64>", "9.7.9.2", |o, _| mov(o, 64)),
-    row("cvt [rn|rz|rm|rp|rni|rzi|rmi|rpi] [ftz] [relu] [sat] <u8|s8|u16|s16|u32|s32|u64|s64|f16|bf16|f32|f64> <u8|s8|u16|s16|u32|s32|u64|s64|f16|bf16|f32|f64>", "9.7.9.21", cvt),
-    row("cvt <rn|rz> [relu] <f16x2|bf16x2> <f32>", "9.7.9.21", cvt_pair),
-    row("cvt <rn|rz|rna> <tf32> <f32>", "9.7.9.21", cvt_tf32),
-    row("cvta <global|shared|shared::cta|shared::cluster|local|param|const> <u32|u64>", "9.7.9.20", |o, m| cvta(o, m, true)),
-    row("cvta <to> <global|shared|shared::cta|shared::cluster|local|param|const> <u32|u64>", "9.7.9.20", |o, m| cvta(o, m, false)),
-    row("isspacep <global|shared|shared::cta|shared::cluster|local|param|const>", "9.7.9.19", isspacep),
+    row(
+        "cvta <global|shared|shared::cta|shared::cluster|local|param|const> <u32|u64>",
+        "9.7.9.20",
+        |o, m| cvta(o, m, true),
+    ),
+    row(
+        "cvta <to> <global|shared|shared::cta|shared::cluster|local|param|const> <u32|u64>",
+        "9.7.9.20",
+        |o, m| cvta(o, m, false),
+    ),
+    row(
+        "isspacep <global|shared|shared::cta|shared::cluster|local|param|const>",
+        "9.7.9.19",
+        isspacep,
+    ),
 ];
 
 fn mov_predicate(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {
@@ -60,7 +69,7 @@ fn mov(o: &mut Operands<'_>, bits: u32) -> Result<Op, SimError> {
 fn part_bits(o: &Operands<'_>, index: usize, bits: u32) -> Result<(usize, u32), SimError> {
     let count = o.element_count(index);
     match (bits, count) {
-        (32 | 64, 2 | 4) => Ok((count, bits / count as u32)),
+        (16, 2) | (32 | 64, 2 | 4) => Ok((count, bits / count as u32)),
         _ => o.fail(format!("{count} parts of a {bits}-bit value")),
     }
 }
@@ -69,100 +78,16 @@ fn pack(o: &mut Operands<'_>, bits: u32) -> Result<Op, SimError> {
     let (count, part) = part_bits(o, 1, bits)?;
     let parts = o.source_vector::<4>(1, count, part)?;
     let d = o.destination(0, bits)?;
-    Ok(Op::Pack { wide: bits == 64, count: count as u8, d, parts })
+    let part_bytes = (part / 8) as u8;
+    Ok(Op::Pack { wide: bits == 64, count: count as u8, part_bytes, d, parts })
 }
 
 fn unpack(o: &mut Operands<'_>, bits: u32) -> Result<Op, SimError> {
     let (count, part) = part_bits(o, 0, bits)?;
     let a = o.source(1, bits)?;
     let parts = o.destination_vector::<4>(0, count, part)?;
-    Ok(Op::Unpack { wide: bits == 64, count: count as u8, a, parts })
-}
-
-fn convert_type(modifier: &str) -> (ConvertType, u32) {
-    match modifier {
-        "u8" => (ConvertType::U8, 8),
-        "s8" => (ConvertType::S8, 8),
-        "u16" => (ConvertType::U16, 16),
-        "s16" => (ConvertType::S16, 16),
-        "u32" => (ConvertType::U32, 32),
-        "s32" => (ConvertType::S32, 32),
-        "u64" => (ConvertType::U64, 64),
-        "s64" => (ConvertType::S64, 64),
-        "f16" => (ConvertType::F16, 16),
-        "bf16" => (ConvertType::Bf16, 16),
-        "f64" => (ConvertType::F64, 64),
-        _ => (ConvertType::F32, 32),
-    }
-}
-
-fn is_float(ty: ConvertType) -> bool {
-    matches!(ty, ConvertType::F16 | ConvertType::Bf16 | ConvertType::F32 | ConvertType::F64)
-}
-
-/// Rounding named by a modifier; anything else means nearest.
-pub(super) fn rounding(modifier: &str) -> Rounding {
-    match modifier {
-        "rz" | "rzi" => Rounding::Zero,
-        "rm" | "rmi" => Rounding::Down,
-        "rp" | "rpi" => Rounding::Up,
-        "rna" => Rounding::NearestAway,
-        _ => Rounding::Nearest,
-    }
-}
-
-fn cvt(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    o.expect(2..=2)?;
-    let (to, to_bits) = convert_type(m.get(4));
-    let (from, from_bits) = convert_type(m.get(5));
-    let integral = m.get(0).ends_with('i');
-    let float_involved = is_float(to) || is_float(from);
-    if !m.get(0).is_empty() && !float_involved {
-        return o.fail("integer conversions take no rounding");
-    }
-    if is_float(from) && !is_float(to) && !integral {
-        return o.fail("a conversion to integer needs .rni, .rzi, .rmi or .rpi");
-    }
-    if integral && is_float(to) && to != from {
-        return o.fail("integer rounding in a float conversion needs equal types");
-    }
-    if m.has("relu") && (!is_float(to) || integral) {
-        return o.fail("`.relu` is for conversions to a half format");
-    }
-    let (a, a_wide) = o.loose_source(1, from_bits)?;
-    let (d, d_wide) = o.loose_destination(0, to_bits)?;
-    Ok(Op::Convert {
-        to,
-        from,
-        rounding: rounding(m.get(0)),
-        to_integral: integral,
-        sat: m.has("sat"),
-        relu: m.has("relu"),
-        ftz: m.has("ftz"),
-        d,
-        d_wide,
-        a,
-        a_wide,
-    })
-}
-
-fn cvt_pair(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    o.expect(3..=3)?;
-    let (a, b) = (o.source(1, 32)?, o.source(2, 32)?);
-    Ok(Op::ConvertPair {
-        bf16: m.get(2) == "bf16x2",
-        truncate: m.get(0) == "rz",
-        relu: m.has("relu"),
-        d: o.destination(0, 32)?,
-        a,
-        b,
-    })
-}
-
-fn cvt_tf32(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    o.expect(2..=2)?;
-    let a = o.source(1, 32)?;
-    Ok(Op::ConvertTf32 { rounding: rounding(m.get(0)), d: o.destination(0, 32)?, a })
+    let part_bytes = (part / 8) as u8;
+    Ok(Op::Unpack { wide: bits == 64, count: count as u8, part_bytes, a, parts })
 }
 
 fn space(m: &Modifiers<'_>) -> Space {

@@ -7,6 +7,7 @@
 mod build_async;
 mod build_bulk;
 mod build_control;
+mod build_convert;
 mod build_extended;
 mod build_float;
 mod build_float_forms;

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 use super::operands::Operands;
 use super::{
-    build_async, build_bulk, build_control, build_extended, build_float, build_float_forms,
-    build_int, build_matrix, build_memory, build_move, build_warp, build_wgmma,
+    build_async, build_bulk, build_control, build_convert, build_extended, build_float,
+    build_float_forms, build_int, build_matrix, build_memory, build_move, build_warp, build_wgmma,
 };
 use crate::counters::Class;
 use crate::error::SimError;
@@ -40,6 +40,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         build_float::ROWS,
         build_float_forms::ROWS,
         build_move::ROWS,
+        build_convert::ROWS,
         build_memory::ROWS,
         build_warp::ROWS,
         build_matrix::ROWS,

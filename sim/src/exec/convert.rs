@@ -8,23 +8,8 @@ use super::numeric::{
 };
 use super::simd;
 use crate::address;
-use crate::program::{ConvertType, Rounding, Slot, Space};
+use crate::program::{Convert, ConvertPair, ConvertTf32, ConvertType, Rounding, Slot, Space};
 use crate::state::{each_lane, Lanes32, Lanes64, Warp, LANES};
-
-/// Operands and modifiers of `cvt`.
-pub(crate) struct Convert {
-    pub to: ConvertType,
-    pub from: ConvertType,
-    pub rounding: Rounding,
-    pub to_integral: bool,
-    pub sat: bool,
-    pub relu: bool,
-    pub ftz: bool,
-    pub d: Slot,
-    pub d_wide: bool,
-    pub a: Slot,
-    pub a_wide: bool,
-}
 
 /// A value between source and destination format.
 #[derive(Clone, Copy)]
@@ -82,9 +67,22 @@ fn int_to_f64_odd(value: i128) -> f64 {
     }
 }
 
+/// An integer to f64 in a rounding mode.
+fn int_to_f64(rounding: Rounding, value: i128) -> f64 {
+    let near = value as f64;
+    let back = near as i128;
+    match rounding {
+        Rounding::Down if back > value => near.next_down(),
+        Rounding::Up if back < value => near.next_up(),
+        Rounding::Zero if back > value && value > 0 => near.next_down(),
+        Rounding::Zero if back < value && value < 0 => near.next_up(),
+        _ => near,
+    }
+}
+
 fn write_float(c: &Convert, value: Value) -> u64 {
     let mut wide = match value {
-        Value::Int(value) if c.to == ConvertType::F64 => value as f64,
+        Value::Int(value) if c.to == ConvertType::F64 => int_to_f64(c.rounding, value),
         Value::Int(value) => int_to_f64_odd(value),
         Value::Float(value) => value,
     };
@@ -96,6 +94,9 @@ fn write_float(c: &Convert, value: Value) -> u64 {
     }
     if c.sat {
         wide = if wide > 0.0 { wide.min(1.0) } else { 0.0 };
+    }
+    if c.saturate_finite {
+        wide = saturate_finite(c.to == ConvertType::Bf16, wide);
     }
     match c.to {
         ConvertType::F64 => wide.to_bits(),
@@ -113,6 +114,12 @@ fn write_float(c: &Convert, value: Value) -> u64 {
         ConvertType::F16 => u64::from(f32_to_f16(f64_to_f32_odd(wide))),
         _ => u64::from(f32_to_bf16(f64_to_f32_odd(wide))),
     }
+}
+
+/// Clamps to the numbers of f16 or bf16; NaN stays.
+fn saturate_finite(bf16: bool, value: f64) -> f64 {
+    let largest = if bf16 { bf16_to_f32(0x7F7F) } else { f16_to_f32(0x7BFF) };
+    value.clamp(f64::from(-largest), f64::from(largest))
 }
 
 /// Floats clamp to the integer's range, NaN becomes 0 (PTX ISA 9.7.9.21); integers wrap unless
@@ -185,7 +192,8 @@ fn resize(ty: ConvertType, bits: u64) -> u64 {
 #[inline(always)]
 fn common<M: Machine>(m: M, w: &mut Warp, mask: u32, c: &Convert) -> bool {
     use ConvertType::{Bf16, F16, F32, S32, S64, U32, U64};
-    if c.sat || c.relu || c.ftz || c.to_integral && is_float(c.to) {
+    let modified = c.sat || c.saturate_finite || c.relu || c.ftz;
+    if modified || c.to_integral && is_float(c.to) {
         return false;
     }
     let nearest = c.rounding == Rounding::Nearest;
@@ -224,54 +232,59 @@ fn widen(w: &mut Warp, mask: u32, c: &Convert, f: impl Fn(u32) -> u64) {
 
 /// Two f32 to a packed half pair; `a` goes to the high half.
 #[inline(always)]
-pub(crate) fn convert_pair<M: Machine>(
-    m: M,
-    w: &mut Warp,
-    mask: u32,
-    bf16: bool,
-    truncate: bool,
-    relu: bool,
-    slots: [Slot; 3],
-) {
-    match (bf16, truncate, relu) {
-        (false, false, false) => {
-            let [d, a, b] = slots;
-            let out = simd::narrow_pair_f16(m, w.get32(b), w.get32(a));
-            w.set32(d, mask, &out);
+pub(crate) fn convert_pair<M: Machine>(m: M, w: &mut Warp, mask: u32, c: &ConvertPair) {
+    let slots = [c.d, c.a, c.b];
+    match (c.bf16, c.truncate || c.relu || c.saturate_finite) {
+        (false, false) => {
+            let out = simd::narrow_pair_f16(m, w.get32(c.b), w.get32(c.a));
+            w.set32(c.d, mask, &out);
         }
-        (true, false, false) => map2(w, mask, slots, |a, b| {
+        (true, false) => map2(w, mask, slots, |a, b| {
             f32_to_bf16(f32::from_bits(a)) << 16 | f32_to_bf16(f32::from_bits(b))
         }),
-        _ => rare_pair(w, mask, bf16, truncate, relu, slots),
+        _ => rare_pair(w, mask, c),
     }
 }
 
-fn rare_pair(w: &mut Warp, mask: u32, bf16: bool, truncate: bool, relu: bool, slots: [Slot; 3]) {
+fn rare_pair(w: &mut Warp, mask: u32, c: &ConvertPair) {
     let round = |bits: u32| {
-        let value = f32::from_bits(bits);
-        let value = if relu && value < 0.0 { 0.0 } else { value };
-        match (bf16, truncate) {
+        let mut value = f32::from_bits(bits);
+        if c.relu && value < 0.0 {
+            value = 0.0;
+        }
+        if c.saturate_finite {
+            value = saturate_finite(c.bf16, f64::from(value)) as f32;
+        }
+        match (c.bf16, c.truncate) {
             (false, false) => f32_to_f16(value),
             (false, true) => f32_to_f16_truncated(value),
             (true, false) => f32_to_bf16(value),
             (true, true) => f32_to_bf16_truncated(value),
         }
     };
-    map2(w, mask, slots, |a, b| round(a) << 16 | round(b));
+    map2(w, mask, [c.d, c.a, c.b], |a, b| round(a) << 16 | round(b));
 }
 
 /// f32 with its mantissa rounded to tf32's 10 bits.
-pub(crate) fn convert_tf32(w: &mut Warp, mask: u32, rounding: Rounding, d: Slot, a: Slot) {
-    map1(w, mask, d, a, |bits| {
-        if bits & 0x7F80_0000 == 0x7F80_0000 {
-            return bits & 0xFFFF_E000 | u32::from(bits & 0x7F_FFFF != 0) << 22;
+pub(crate) fn convert_tf32(w: &mut Warp, mask: u32, c: &ConvertTf32) {
+    /// Largest number.
+    const MOST: u32 = 0x7F7F_E000;
+    map1(w, mask, c.d, c.a, |bits| {
+        let (sign, magnitude) = (bits & 0x8000_0000, bits & 0x7FFF_FFFF);
+        if magnitude > 0x7F80_0000 {
+            return bits & 0xFFFF_E000 | 1 << 22;
         }
-        let addend = match rounding {
+        if c.relu && sign != 0 {
+            return 0;
+        }
+        let addend = match c.rounding {
             Rounding::Nearest => 0xFFF + (bits >> 13 & 1),
             Rounding::NearestAway => 0x1000,
             _ => 0,
         };
-        bits.wrapping_add(addend) & 0xFFFF_E000
+        let rounded = if magnitude == 0x7F80_0000 { magnitude } else { magnitude + addend };
+        let most = if c.saturate_finite { MOST } else { u32::MAX };
+        sign | (rounded & 0x7FFF_E000).min(most)
     });
 }
 
@@ -303,8 +316,8 @@ pub(crate) fn is_space(w: &mut Warp, mask: u32, space: Space, p: Slot, a: Slot) 
 
 /// Concatenates parts, lowest first.
 #[inline(always)]
-pub(crate) fn pack(w: &mut Warp, mask: u32, wide: bool, parts: &[Slot], d: Slot) {
-    let bits = if wide { 64 } else { 32 } / parts.len() as u32;
+pub(crate) fn pack(w: &mut Warp, mask: u32, wide: bool, part_bytes: u8, parts: &[Slot], d: Slot) {
+    let bits = 8 * u32::from(part_bytes);
     let keep = (1u64 << bits) - 1;
     let mut out: Lanes64 = [0; LANES];
     for (i, &part) in parts.iter().enumerate() {
@@ -323,9 +336,9 @@ pub(crate) fn pack(w: &mut Warp, mask: u32, wide: bool, parts: &[Slot], d: Slot)
 
 /// The inverse of [`pack`].
 #[inline(always)]
-pub(crate) fn unpack(w: &mut Warp, mask: u32, wide: bool, a: Slot, parts: &[Slot]) {
+pub(crate) fn unpack(w: &mut Warp, mask: u32, wide: bool, part_bytes: u8, a: Slot, parts: &[Slot]) {
     let source: Lanes64 = if wide { *w.get64(a) } else { w.get32(a).map(u64::from) };
-    let bits = if wide { 64 } else { 32 } / parts.len() as u32;
+    let bits = 8 * u32::from(part_bytes);
     let keep = (1u64 << bits) - 1;
     for (i, &part) in parts.iter().enumerate() {
         let shift = bits * i as u32;
@@ -345,6 +358,7 @@ mod tests {
             rounding,
             to_integral: false,
             sat: false,
+            saturate_finite: false,
             relu: false,
             ftz: false,
             d: 0,

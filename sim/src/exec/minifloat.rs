@@ -140,8 +140,9 @@ pub(crate) fn ue8m0_to_f32(code: u32) -> f32 {
     }
 }
 
-/// The power of two next to a value, toward zero or up; signs are dropped.
-pub(crate) fn f32_to_ue8m0(rounding: Rounding, value: f32) -> u32 {
+/// The power of two next to a value, toward zero or up; signs are dropped. What is too large becomes
+/// the largest power, or NaN unless `saturate`.
+pub(crate) fn f32_to_ue8m0(rounding: Rounding, saturate: bool, value: f32) -> u32 {
     let bits = value.to_bits() & 0x7FFF_FFFF;
     if value.is_nan() {
         return 0xFF;
@@ -150,7 +151,8 @@ pub(crate) fn f32_to_ue8m0(rounding: Rounding, value: f32) -> u32 {
     let (exponent, inexact) =
         if bits < 1 << 23 { (0, bits > 1 << 22) } else { (bits >> 23, bits & 0x7F_FFFF != 0) };
     let up = rounding == Rounding::Up && inexact;
-    (exponent + u32::from(up)).min(0xFE)
+    let code = exponent + u32::from(up);
+    code.min(if saturate { 0xFE } else { 0xFF })
 }
 
 #[cfg(test)]
@@ -226,13 +228,14 @@ mod tests {
         for code in 0..255u32 {
             let value = ue8m0_to_f32(code);
             assert_eq!(f64::from(value), 2f64.powi(code as i32 - 127));
-            assert_eq!(f32_to_ue8m0(Rounding::Zero, value), code);
-            assert_eq!(f32_to_ue8m0(Rounding::Up, value), code);
-            assert_eq!(f32_to_ue8m0(Rounding::Up, value.next_up()), (code + 1).min(254));
-            assert_eq!(f32_to_ue8m0(Rounding::Zero, value * 1.5), code);
+            assert_eq!(f32_to_ue8m0(Rounding::Zero, true, value), code);
+            assert_eq!(f32_to_ue8m0(Rounding::Up, true, value), code);
+            assert_eq!(f32_to_ue8m0(Rounding::Up, true, value.next_up()), (code + 1).min(254));
+            assert_eq!(f32_to_ue8m0(Rounding::Zero, true, value * 1.5), code);
         }
         assert!(ue8m0_to_f32(255).is_nan());
-        assert_eq!(f32_to_ue8m0(Rounding::Up, f32::NAN), 255);
-        assert_eq!(f32_to_ue8m0(Rounding::Up, f32::INFINITY), 254);
+        assert_eq!(f32_to_ue8m0(Rounding::Up, true, f32::NAN), 255);
+        assert_eq!(f32_to_ue8m0(Rounding::Up, true, f32::INFINITY), 254);
+        assert_eq!(f32_to_ue8m0(Rounding::Up, false, f32::INFINITY), 255);
     }
 }

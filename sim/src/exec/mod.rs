@@ -13,6 +13,7 @@ pub(crate) mod cluster;
 mod compare;
 pub(crate) mod control;
 mod convert;
+mod convert_small;
 mod extended;
 mod float;
 mod float_forms;
@@ -297,11 +298,11 @@ fn execute_moves<M: Machine>(
     match instruction.op {
         Op::Move { wide: false, d, a } => int::map1(w, mask, d, a, |x| x),
         Op::Move { wide: true, d, a } => int::map1_64(w, mask, d, a, |x| x),
-        Op::Pack { wide, count, d, parts } => {
-            convert::pack(w, mask, wide, &parts[..usize::from(count)], d);
+        Op::Pack { wide, count, part_bytes, d, parts } => {
+            convert::pack(w, mask, wide, part_bytes, &parts[..usize::from(count)], d);
         }
-        Op::Unpack { wide, count, a, parts } => {
-            convert::unpack(w, mask, wide, a, &parts[..usize::from(count)]);
+        Op::Unpack { wide, count, part_bytes, a, parts } => {
+            convert::unpack(w, mask, wide, part_bytes, a, &parts[..usize::from(count)]);
         }
         // Time is counted in warp instructions of the block.
         Op::ReadClock { clock: Clock::Low, d } => w.set32(d, mask, &[block.executed as u32; LANES]),
@@ -309,26 +310,11 @@ fn execute_moves<M: Machine>(
             w.set32(d, mask, &[(block.executed >> 32) as u32; LANES]);
         }
         Op::ReadClock { clock: Clock::Full, d } => w.set64(d, mask, &[block.executed; LANES]),
-        Op::Convert { to, from, rounding, to_integral, sat, relu, ftz, d, d_wide, a, a_wide } => {
-            let operands = convert::Convert {
-                to,
-                from,
-                rounding,
-                to_integral,
-                sat,
-                relu,
-                ftz,
-                d,
-                d_wide,
-                a,
-                a_wide,
-            };
-            convert::convert(m, w, mask, &operands);
-        }
-        Op::ConvertPair { bf16, truncate, relu, d, a, b } => {
-            convert::convert_pair(m, w, mask, bf16, truncate, relu, [d, a, b]);
-        }
-        Op::ConvertTf32 { rounding, d, a } => convert::convert_tf32(w, mask, rounding, d, a),
+        Op::Convert(operands) => convert::convert(m, w, mask, &operands),
+        Op::ConvertPair(operands) => convert::convert_pair(m, w, mask, &operands),
+        Op::ConvertTf32(operands) => convert::convert_tf32(w, mask, &operands),
+        Op::NarrowPair(operands) => convert_small::narrow(w, mask, &operands),
+        Op::WidenPair(operands) => convert_small::widen(w, mask, &operands),
         Op::CastAddress { space, to_generic, d, a } => {
             convert::cast_address(w, mask, space, to_generic, d, a);
         }

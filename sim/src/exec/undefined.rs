@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::program::{
-    BoolOp, ConvertType, FloatType, Instruction, Int1, Int2, Op, PredicateSource, Program, Slot,
+    BoolOp, Convert, ConvertType, FloatType, Instruction, Int1, Int2, Op, PredicateSource, Program,
+    Slot,
 };
 use crate::state::{lanes, Operands, Warp, FULL};
 
@@ -144,9 +145,11 @@ fn computes(op: Op) -> bool {
             | Op::Move { .. }
             | Op::Pack { .. }
             | Op::Unpack { .. }
-            | Op::Convert { .. }
-            | Op::ConvertPair { .. }
-            | Op::ConvertTf32 { .. }
+            | Op::Convert(_)
+            | Op::ConvertPair(_)
+            | Op::ConvertTf32(_)
+            | Op::NarrowPair(_)
+            | Op::WidenPair(_)
             | Op::CastAddress { .. }
             | Op::IsSpace { .. }
             | Op::Float2 { .. }
@@ -203,15 +206,16 @@ impl Registers<'_> {
         let at = |wide, slot| self.w.bytes(self.index(wide, slot));
         match instruction.op {
             Op::Move { wide, d, a } => result(self.index(wide, d), at(wide, a)),
-            Op::Pack { wide, count, d, parts } => {
-                let size = if wide { 8 } else { 4 } / usize::from(count);
+            Op::Pack { wide, part_bytes, d, parts, .. } => {
+                let size = usize::from(part_bytes);
                 let sources = parts.map(|part| self.narrow(part));
                 let byte = |i: usize| sources.get(i / size).map_or(FULL, |part| part[i % size]);
                 result(self.index(wide, d), std::array::from_fn(byte));
             }
-            Op::Unpack { wide, count, a, parts } => {
-                let size = if wide { 8 } else { 4 } / usize::from(count);
+            Op::Unpack { wide, count, part_bytes, a, parts } => {
+                let size = usize::from(part_bytes);
                 let whole = at(wide, a);
+                let parts = &parts[..usize::from(count)];
                 for (&part, bytes) in parts.iter().zip(whole.chunks_exact(size)) {
                     let byte = |i: usize| bytes.get(i).copied().unwrap_or(FULL);
                     result(usize::from(part), std::array::from_fn(byte));
@@ -265,7 +269,7 @@ impl Registers<'_> {
                 let bytes = coarsen(meet_of(wide, &[a, b, c]), part_bytes(ty));
                 result(self.index(wide, d), bytes);
             }
-            Op::Convert { from, d, d_wide, a, a_wide, .. } => {
+            Op::Convert(Convert { from, d, d_wide, a, a_wide, .. }) => {
                 let source = self.w.bytes(self.index(a_wide, a));
                 let read = source[..converted_bytes(from)].iter().fold(FULL, |all, b| all & b);
                 result(self.index(d_wide, d), [read; 8]);
