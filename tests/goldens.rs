@@ -62,6 +62,18 @@ pub const CASES: &[(&str, &str, &str)] = &[
         "mma tile=16x48x64 warps=3x1 stages=1 split=1 swizzle=none raster=rows \
          dequant=(sum (* (* (- (real q) z) s) x))",
     ),
+    (
+        "wgmma_f16",
+        "w4a16.awq-g128.f16-f16.n5120.k5120.m128",
+        "wgmma tile=128x128x128 groups=2 stages=4 split=1 producer=warp raster=rows \
+         dequant=(sum (* (* (- (magic q) (+ 1024 z)) s) x))",
+    ),
+    (
+        "wgmma_bf16_split",
+        "w4a16.awq-g64.bf16-f32.n5120.k27648.m40+bias",
+        "wgmma tile=40x256x128 groups=2 stages=4 split=2 producer=group raster=rows \
+         dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))",
+    ),
 ];
 
 #[test]

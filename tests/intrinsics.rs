@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use qtune_codegen::intrinsics::{Arg, Intrinsic, Meaning, TABLE};
+use qtune_codegen::intrinsics::{all, Arg, Intrinsic, Meaning};
 use qtune_codegen::kir::{self, load, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use qtune_sim::{Access, Arg as Value, Launch, Limits, Memory, Module, RunOptions};
 use qtune_tests::nvrtc;
@@ -40,10 +40,12 @@ fn kernel(row: &'static Intrinsic) -> Program {
         header: vec![],
         name: "apply".into(),
         threads: THREADS,
+        alone: false,
         parameters: vec![buffer("operands", Space::GlobalRead), Parameter::Buffer(out)],
         constants: vec![],
         shared: vec![],
         shared_bytes: 0,
+        shared_align: 16,
         body: body.finish(),
     }
 }
@@ -89,7 +91,7 @@ fn execute(ptx: &str, operands: &[u32]) -> Vec<u32> {
 fn every_pure_row_means_what_its_text_computes() {
     let Some(nvrtc) = nvrtc() else { return };
     let mut runner = TestRunner::deterministic();
-    for row in TABLE {
+    for row in all() {
         let Meaning::Pure(meaning) = row.meaning else { continue };
         let program = kernel(row);
         kir::verify(&program, (9, 0)).unwrap_or_else(|error| panic!("{}: {error}", row.name));

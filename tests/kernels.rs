@@ -10,7 +10,7 @@ use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
     Accumulate, Arch, Codebook, GemvSchedule, Group, MmaSchedule, Param, ParamType, Problem,
-    Raster, Schedule, WeightCache, WeightSpec,
+    Producer, Raster, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
 };
 use qtune_tests::{archs, nvrtc};
 use qtune_verify::{default_schedule, verify, Verdict, VerifyRequest};
@@ -97,6 +97,25 @@ fn mma() -> impl Strategy<Value = Schedule> {
     })
 }
 
+fn wgmma() -> impl Strategy<Value = Schedule> {
+    let tile = (1u32..=16, pick(&[1u32, 2, 3]), pick(&[1u32, 2, 4]), pick(&[1u32, 2, 3]));
+    let ring = (2u32..=5, pick(&[1u32, 2, 3]), any::<[bool; 2]>());
+    (tile, ring).prop_map(|((columns, rows, panels, groups), (stages, split_k, flags))| {
+        let [by_rows, one_warp] = flags;
+        Schedule::Wgmma(WgmmaSchedule {
+            block_m: 8 * columns,
+            block_n: 64 * groups * rows,
+            block_k: 64 * panels,
+            groups,
+            stages,
+            split_k,
+            producer: if one_warp { Producer::Warp } else { Producer::Group },
+            raster: if by_rows { Raster::Rows } else { Raster::Tokens },
+            dequant: String::new(),
+        })
+    })
+}
+
 fn problems() -> impl Strategy<Value = Problem> {
     let format =
         pick(&["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast", "nf4-b64", "fp4-b64"]);
@@ -118,7 +137,7 @@ fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let strategy = (problems(), family, 0..archs.len(), any::<prop::sample::Index>());
     let mut verified = 0;
-    for _ in 0..random_cases() * 200 {
+    for _ in 0..random_cases() * 1000 {
         if verified == random_cases() {
             return;
         }
@@ -156,6 +175,11 @@ fn random_legal_mma_schedules_verify() {
     random_schedules(mma(), 2);
 }
 
+#[test]
+fn random_legal_wgmma_schedules_verify() {
+    random_schedules(wgmma(), 3);
+}
+
 /// `(q ^ 5) * s - t`: nobody stores weights like this, and no code knows it.
 fn nobodys_format(group: Group) -> WeightSpec {
     let param = |name: &str| Param { name: name.into(), dtype: ParamType::F16 };
@@ -170,11 +194,13 @@ fn nobodys_format(group: Group) -> WeightSpec {
 }
 
 /// Small schedules of every family, for f16 and bf16 activations.
-const SMALL: [(&str, &str); 4] = [
+const SMALL: [(&str, &str); 6] = [
     ("f16", "gemv tokens=2 rows=2 lanes=8 warps=2x1 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=q"),
     ("bf16", "gemv tokens=1 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=f32 cache=normal dequant=q"),
     ("f16", "mma tile=16x32x128 warps=2x1 stages=3 split=1 swizzle=xor raster=rows dequant=q"),
     ("bf16", "mma tile=8x16x128 warps=1x2 stages=2 split=2 swizzle=xor raster=rows dequant=q"),
+    ("f16", "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=rows dequant=q"),
+    ("bf16", "wgmma tile=16x128x64 groups=1 stages=3 split=2 producer=warp raster=rows dequant=q"),
 ];
 
 /// A small problem of a format, one of [`SMALL`], and the terms that the algebra offers for it.
@@ -235,6 +261,9 @@ fn codebooks_verify_on_every_target() {
             let spec = qtune_formats::resolve(format).expect("a known format");
             for line in 0..SMALL.len() {
                 let (problem, schedule, terms) = small(&spec, line, arch);
+                if schedule.check(&problem, &spec, arch).is_err() {
+                    continue;
+                }
                 let term = &terms[(turn + line) % terms.len()];
                 check(nvrtc, &problem, &spec, &schedule.with_dequant(term), arch);
             }

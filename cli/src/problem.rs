@@ -5,7 +5,7 @@ use anyhow::Context;
 use qtune_codegen::CodegenError;
 use qtune_ir::{Arch, DType, Family, Group, Problem, Schedule, WeightSpec};
 use qtune_runtime::BUCKETS;
-use qtune_verify::default_schedule;
+use qtune_verify::{default_of_family, default_schedule};
 
 /// Element types of the activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
@@ -107,37 +107,24 @@ pub fn untuned(
     arch: &Arch,
     family: Option<Family>,
 ) -> anyhow::Result<Schedule> {
-    // Default schedules go by the token count; either family takes any with more token tiles.
-    let bucket = problem.m.min(BUCKETS[BUCKETS.len() - 1]);
-    let like = problem.with_m(match family {
-        None => bucket,
-        Some(Family::Gemv) => bucket.min(2),
-        Some(Family::Mma) => bucket.max(8),
-    });
-    let schedule = default_schedule(&like, spec, arch)
-        .with_context(|| format!("no schedule for {}", problem.at(arch)))?;
+    // Default schedules go by the token count; every family takes any with more token tiles.
+    let like = problem.with_m(problem.m.min(BUCKETS[BUCKETS.len() - 1]));
     match family {
-        Some(family) if schedule.family() != family => {
-            let name = family_name(family);
-            Err(usage(format!("no schedule of family {name} is legal for {}", problem.at(arch))))
-        }
-        _ => Ok(schedule),
-    }
-}
-
-/// A family by the word that schedules begin with.
-pub fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::Gemv => "gemv",
-        Family::Mma => "mma",
+        None => default_schedule(&like, spec, arch)
+            .with_context(|| format!("no schedule for {}", problem.at(arch))),
+        Some(family) => default_of_family(family, &like, spec, arch).map_err(|refused| {
+            let name = family.name();
+            let at = problem.at(arch);
+            usage(format!("no schedule of family {name} is legal for {at}: {refused}"))
+        }),
     }
 }
 
 /// Parses `--family`.
 pub fn family(text: &str) -> Result<Family, String> {
-    let families = [Family::Gemv, Family::Mma];
-    let found = families.into_iter().find(|family| family_name(*family) == text);
-    found.ok_or_else(|| format!("unknown family `{text}`; known: gemv, mma"))
+    let names = Family::ALL.map(Family::name).join(", ");
+    let found = Family::ALL.into_iter().find(|family| family.name() == text);
+    found.ok_or_else(|| format!("unknown family `{text}`; known: {names}"))
 }
 
 /// Parses `--act`.

@@ -3,6 +3,10 @@
 //!
 //! Helpers are emitted once per kernel, in table order, and only those that are used.
 
+mod hopper;
+
+pub use hopper::{is_multiply, multiply_name, COMMIT, FENCE, WAIT};
+
 use crate::kir::Type;
 use qtune_ir::DType;
 
@@ -21,6 +25,11 @@ pub enum Arg {
     Shared,
     /// A constant known when the kernel is generated.
     Constant,
+    /// A row of a register array: this many f32 accumulators, which a warpgroup's multiply owns
+    /// until it is waited for.
+    Accumulators(u32),
+    /// A tensor map among the kernel's parameters.
+    TensorMap,
 }
 
 /// What an intrinsic does.
@@ -76,7 +85,7 @@ const MMA: &[Arg] = &[
     In(U32),
 ];
 
-/// The table.
+/// The rows that several families use.
 pub const TABLE: &[Intrinsic] = &[
     Intrinsic {
         name: "and_or",
@@ -461,9 +470,14 @@ pub const TABLE: &[Intrinsic] = &[
     },
 ];
 
+/// Every row: the table, then what only sm_90a has.
+pub fn all() -> impl Iterator<Item = &'static Intrinsic> {
+    TABLE.iter().chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
+}
+
 /// The row called `name`.
 pub fn find(name: &str) -> Option<&'static Intrinsic> {
-    TABLE.iter().find(|row| row.name == name)
+    all().find(|row| row.name == name)
 }
 
 /// `a * b + c` for 16-bit floats, rounded to odd in f64 so that the next rounding is the only one.
@@ -513,8 +527,8 @@ mod tests {
 
     #[test]
     fn rows_are_unique_and_their_text_defines_their_name() {
-        for (i, row) in TABLE.iter().enumerate() {
-            assert!(TABLE[..i].iter().all(|other| other.name != row.name), "{}", row.name);
+        for (i, row) in all().enumerate() {
+            assert!(all().take(i).all(|other| other.name != row.name), "{}", row.name);
             assert!(row.text.contains(&format!("{}(", row.name)), "{}", row.name);
             assert!(!row.source.is_empty());
         }

@@ -1,7 +1,7 @@
 //! A generated kernel: its text, and everything a launcher must know about it.
 
 use crate::layout::Layout;
-use qtune_ir::{Problem, Raster, Schedule};
+use qtune_ir::{DType, Problem, Raster, Schedule};
 use std::ops::Range;
 
 /// A kernel parameter, by meaning. Kernels take them in this order, leaving out what they do not
@@ -15,6 +15,8 @@ pub enum Argument {
     /// Activations A, `[M, K]` row-major in the problem's activation type, read-only, 16-byte
     /// aligned.
     Activations,
+    /// The same, as a tensor map: see [`Kernel::activation_map`].
+    ActivationMap,
     /// Bias, `[N]` in the output type, read-only.
     Bias,
     /// Output C, `[M, N]` row-major in the output type.
@@ -25,6 +27,23 @@ pub enum Argument {
     Counters,
     /// The token count M of this launch, u32.
     Tokens,
+}
+
+/// A row-major matrix in global memory as the hardware's tensor copies see it (CUDA driver API,
+/// `cuTensorMapEncodeTiled`): copied in boxes, zeros beyond its edges, each box stored with rows of
+/// 128 bytes in 128-byte swizzle. Every device encodes it its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct TensorMapSpec {
+    /// Element type.
+    pub element: DType,
+    /// Elements of a row, which follow each other without a gap.
+    pub columns: u32,
+    /// Rows.
+    pub rows: u32,
+    /// Elements of a row of a box: 128 bytes.
+    pub box_columns: u32,
+    /// Rows of a box.
+    pub box_rows: u32,
 }
 
 /// A generated kernel.
@@ -75,24 +94,30 @@ impl Kernel {
     /// order, split-K blocks in z.
     pub fn grid(&self, tokens: u32) -> [u32; 3] {
         let (rows, tokens) = (self.row_tiles(), self.token_tiles(tokens));
-        match self.raster() {
+        match self.schedule.raster() {
             Raster::Rows => [rows, tokens, self.schedule.split_k()],
             Raster::Tokens => [tokens, rows, self.schedule.split_k()],
         }
     }
 
-    pub(crate) fn raster(&self) -> Raster {
-        match &self.schedule {
-            Schedule::Gemv(_) => Raster::Rows,
-            Schedule::Mma(s) => s.raster,
-        }
+    /// The view of the activations that [`Argument::ActivationMap`] stands for in a launch with
+    /// `tokens` tokens; `None` if the kernel takes a pointer.
+    pub fn activation_map(&self, tokens: u32) -> Option<TensorMapSpec> {
+        let Schedule::Wgmma(s) = &self.schedule else { return None };
+        Some(TensorMapSpec {
+            element: self.problem.act,
+            columns: self.problem.k,
+            rows: tokens,
+            box_columns: 64,
+            box_rows: s.block_m,
+        })
     }
 
     /// The output tile of linear block `block` (x fastest) of a launch with `tokens` tokens.
     pub fn block_tile(&self, block: u32, tokens: u32) -> BlockTile {
         let [x_size, y_size, _] = self.grid(tokens);
         let (x, y) = (block % x_size, block / x_size % y_size);
-        let (row_tile, token_tile) = match self.raster() {
+        let (row_tile, token_tile) = match self.schedule.raster() {
             Raster::Rows => (x, y),
             Raster::Tokens => (y, x),
         };

@@ -10,12 +10,14 @@
 //! | family | word | pair `j` of a word |
 //! |---|---|---|
 //! | `gemv` | eight consecutive k of one row | k `2j`, `2j+1` |
-//! | `mma` | the A fragment of `m16n8k16` for one lane (PTX ISA, "Matrix Fragments for mma.m16n8k16") | row `g + 8*(j&1)`, k `2t + 8*(j>>1)` and the next |
+//! | `mma`, `wgmma` | the A fragment of `m16n8k16` for one lane (PTX ISA, "Matrix Fragments for mma.m16n8k16") | row `g + 8*(j&1)`, k `2t + 8*(j>>1)` and the next |
 //!
-//! In the `mma` layout the position weight therefore depends on the row alone.
+//! In the fragment layout the position weight therefore depends on the row alone.
 
 use qtune_ir::dequant::CodeOrder;
-use qtune_ir::{GemvSchedule, MmaSchedule, ParamType, Problem, Schedule, WeightSpec};
+use qtune_ir::{
+    GemvSchedule, MmaSchedule, ParamType, Problem, Schedule, WeightSpec, WgmmaSchedule,
+};
 use rayon::prelude::*;
 
 /// Codes in one 32-bit word of 4-bit weights.
@@ -51,7 +53,15 @@ pub struct Layout {
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
     Gemv(GemvSchedule),
-    Mma(MmaSchedule),
+    Fragments(Fragments),
+}
+
+/// Tiles of 16x16 fragments: what `mma` and `wgmma` share, as the register operand of both is laid
+/// out alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fragments {
+    block_n: u32,
+    block_k: u32,
 }
 
 impl Layout {
@@ -65,12 +75,16 @@ impl Layout {
             groups_per_step: match schedule {
                 Schedule::Gemv(s) => s.groups_per_step(spec, problem.k),
                 Schedule::Mma(s) => s.groups_per_stage(spec, problem.k),
+                Schedule::Wgmma(s) => s.groups_per_stage(spec, problem.k),
             },
             params: spec.params.iter().map(|p| p.dtype).collect(),
             order: CodeOrder::of_term(schedule.dequant()),
             kind: match schedule {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
-                Schedule::Mma(s) => Kind::Mma(s.clone()),
+                Schedule::Mma(MmaSchedule { block_n, block_k, .. })
+                | Schedule::Wgmma(WgmmaSchedule { block_n, block_k, .. }) => {
+                    Kind::Fragments(Fragments { block_n: *block_n, block_k: *block_k })
+                }
             },
         }
     }
@@ -79,7 +93,7 @@ impl Layout {
     pub fn id(&self) -> String {
         let tiles = match &self.kind {
             Kind::Gemv(s) => format!("gemv.{}x{}.n{}", s.rows, s.lanes, s.block_n()),
-            Kind::Mma(s) => {
+            Kind::Fragments(s) => {
                 format!("mma.{}x{}.g{}", s.block_n, s.block_k, self.groups_per_step())
             }
         };
@@ -98,7 +112,7 @@ impl Layout {
     pub fn tile_rows(&self) -> u32 {
         match &self.kind {
             Kind::Gemv(s) => s.block_n(),
-            Kind::Mma(s) => s.block_n,
+            Kind::Fragments(s) => s.block_n,
         }
     }
 
@@ -107,11 +121,11 @@ impl Layout {
         self.n.div_ceil(self.tile_rows())
     }
 
-    /// k that one step (`gemv`) or stage (`mma`) covers.
+    /// k that one step (`gemv`) or stage (`mma`, `wgmma`) covers.
     fn step_k(&self) -> u32 {
         match &self.kind {
             Kind::Gemv(s) => s.step_k(),
-            Kind::Mma(s) => s.block_k,
+            Kind::Fragments(s) => s.block_k,
         }
     }
 
@@ -120,18 +134,23 @@ impl Layout {
         self.k.div_ceil(self.step_k())
     }
 
+    /// Quant groups of a row.
+    pub fn groups(&self) -> u32 {
+        self.groups
+    }
+
     /// Quant groups that one step touches, as far as they are stored apart.
     pub fn groups_per_step(&self) -> u32 {
         self.groups_per_step
     }
 
-    /// Steps that share one stored set of parameters. `mma` copies parameters with every stage;
+    /// Steps that share one stored set of parameters. Rings copy parameters with every stage;
     /// `gemv` reads them in place.
     pub fn steps_per_param_set(&self) -> u32 {
         match &self.kind {
             Kind::Gemv(_) if self.group >= self.k => self.steps(),
             Kind::Gemv(s) => (self.group / s.step_k()).max(1),
-            Kind::Mma(_) => 1,
+            Kind::Fragments(_) => 1,
         }
     }
 
@@ -172,7 +191,7 @@ impl Layout {
         let (step, k) = (k / self.step_k(), k % self.step_k());
         let (lane_word, pair, half) = match &self.kind {
             Kind::Gemv(s) => gemv_slot(s, self.steps(), row, step, k),
-            Kind::Mma(s) => mma_slot(s, row, step, k),
+            Kind::Fragments(s) => fragment_slot(s, row, step, k),
         };
         let tile_words = self.tile_weight_bytes() / 4;
         Slot { word: tile as usize * tile_words + lane_word, shift: self.order.shift(pair, half) }
@@ -192,7 +211,7 @@ impl Layout {
         let (tile, word) = (word / tile_words, word % tile_words);
         let (row, step, k) = match &self.kind {
             Kind::Gemv(s) => gemv_origin(s, self.steps(), word),
-            Kind::Mma(s) => mma_origin(s, word),
+            Kind::Fragments(s) => fragment_origin(s, word),
         };
         (tile as u32 * self.tile_rows() + row, step * self.step_k() + k)
     }
@@ -202,7 +221,7 @@ impl Layout {
         let (pair, half) = self.order.place(shift);
         match &self.kind {
             Kind::Gemv(_) => (0, 2 * pair + half),
-            Kind::Mma(_) => (8 * (pair & 1), 8 * (pair >> 1) + half),
+            Kind::Fragments(_) => (8 * (pair & 1), 8 * (pair >> 1) + half),
         }
     }
 
@@ -262,7 +281,7 @@ impl Layout {
                 let (warp, set) = (set / self.param_sets(), set % self.param_sets());
                 (set, warp * s.warp_rows() + row, group)
             }
-            Kind::Mma(_) => {
+            Kind::Fragments(_) => {
                 // Rows g and g+8 of a 16-row tile lie side by side: one load serves a lane.
                 let (group, row) = (entry / self.tile_rows(), entry % self.tile_rows());
                 let row = row / 16 * 16 + row % 16 / 2 + 8 * (row & 1);
@@ -327,7 +346,7 @@ fn gemv_origin(s: &GemvSchedule, steps: u32, word: usize) -> (u32, u32, u32) {
     (row, step, lane % s.lanes * 32 + word * 8)
 }
 
-fn mma_slot(s: &MmaSchedule, row: u32, step: u32, k: u32) -> (usize, u32, u32) {
+fn fragment_slot(s: &Fragments, row: u32, step: u32, k: u32) -> (usize, u32, u32) {
     let (row_tile, row) = (row / 16, row % 16);
     let (chunk, k) = (k / 64, k % 64);
     let (word, k) = (k / 16, k % 16);
@@ -337,7 +356,7 @@ fn mma_slot(s: &MmaSchedule, row: u32, step: u32, k: u32) -> (usize, u32, u32) {
     (load as usize * LANE_BYTES / 4 + word as usize, row / 8 + 2 * (k / 8), k % 2)
 }
 
-fn mma_origin(s: &MmaSchedule, word: usize) -> (u32, u32, u32) {
+fn fragment_origin(s: &Fragments, word: usize) -> (u32, u32, u32) {
     let (load, word) = ((word / 4) as u32, (word % 4) as u32);
     let (lane, slab) = (load % 32, load / 32);
     let chunks = s.block_k / 64;
@@ -376,6 +395,7 @@ mod tests {
              cache=stream dequant=(sum (* (pair q) x))",
             "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
              dequant=(sum (* (prmt q) x))",
+            "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=rows dequant=q",
         ];
         let spec = spec(group);
         schedules.iter().map(|s| Layout::new(&problem, &spec, &s.parse().unwrap())).collect()

@@ -15,6 +15,6 @@ mod lower;
 pub mod nvrtc;
 
 pub use fingerprint::fingerprint;
-pub use kernel::{Argument, BlockTile, Kernel};
+pub use kernel::{Argument, BlockTile, Kernel, TensorMapSpec};
 pub use layout::Layout;
 pub use lower::{generate, CodegenError, GENERATOR_VERSION};

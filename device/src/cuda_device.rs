@@ -62,6 +62,10 @@ impl CudaDevice {
         let argument = |value: &ArgValue<'b>| {
             Ok(match value {
                 ArgValue::Buffer(buffer, offset) => Argument::Memory(self.memory(buffer)?, *offset),
+                ArgValue::TensorMap(buffer, offset, spec) => {
+                    let map = self.memory(buffer)?.tensor_map(*offset, spec);
+                    Argument::TensorMap(map.map_err(|e| copy_error(buffer, e))?)
+                }
                 ArgValue::U32(value) => Argument::U32(*value),
             })
         };

@@ -1,6 +1,7 @@
 //! The vocabulary of a launch: buffers, arguments, options, and what comes back.
 
 use crate::KernelImage;
+use qtune_codegen::{Kernel, TensorMapSpec};
 use qtune_sim::Counters;
 use std::any::Any;
 use std::fmt;
@@ -103,8 +104,26 @@ impl fmt::Debug for LoadedKernel {
 pub enum ArgValue<'a> {
     /// The address of byte `offset` of a buffer.
     Buffer(&'a Buffer, usize),
+    /// A view of the matrix at byte `offset` of a buffer, for the hardware's tensor copies.
+    TensorMap(&'a Buffer, usize, TensorMapSpec),
     /// A 32-bit integer.
     U32(u32),
+}
+
+impl<'a> ArgValue<'a> {
+    /// The activations of a launch with `tokens` tokens at byte `offset` of a buffer, in the form
+    /// that the kernel takes them.
+    pub fn activations(
+        kernel: &Kernel,
+        tokens: u32,
+        buffer: &'a Buffer,
+        offset: usize,
+    ) -> ArgValue<'a> {
+        match kernel.activation_map(tokens) {
+            Some(map) => ArgValue::TensorMap(buffer, offset, map),
+            None => ArgValue::Buffer(buffer, offset),
+        }
+    }
 }
 
 /// Which thread blocks of the grid the simulator runs.

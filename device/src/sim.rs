@@ -4,8 +4,9 @@ use crate::{
     Access, ArgValue, AsyncSchedule, Blocks, Buffer, Device, DeviceError, Evidence, KernelImage,
     LaunchArgs, LaunchOutcome, LoadedKernel, Timing, TimingPlan, WarpOrder,
 };
-use qtune_ir::Arch;
-use qtune_sim::{Arg, BufferId, Launch, Limits, Memory, Module, RunOptions, SimError};
+use qtune_codegen::TensorMapSpec;
+use qtune_ir::{Arch, DType};
+use qtune_sim::{Arg, BufferId, Launch, Limits, Memory, Module, RunOptions, SimError, TensorType};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Warp instructions of one thread block after which a kernel counts as endless. The largest tiles
@@ -80,6 +81,9 @@ impl SimDevice {
             ArgValue::Buffer(buffer, offset) => {
                 Arg::Buffer { id: self.id(buffer)?, offset: *offset as u64 }
             }
+            ArgValue::TensorMap(buffer, offset, spec) => {
+                Arg::TensorMap(tensor_map(self.id(buffer)?, *offset, spec))
+            }
             ArgValue::U32(value) => Arg::U32(*value),
         })
     }
@@ -102,6 +106,25 @@ impl SimDevice {
             limits: self.limits.clone(),
             ..RunOptions::default()
         }
+    }
+}
+
+/// What the driver is asked for on a GPU, in the simulator's words.
+fn tensor_map(buffer: BufferId, offset: usize, spec: &TensorMapSpec) -> qtune_sim::TensorMapSpec {
+    qtune_sim::TensorMapSpec {
+        buffer,
+        offset: offset as u64,
+        dtype: match spec.element {
+            DType::F16 => TensorType::F16,
+            DType::Bf16 => TensorType::Bf16,
+            DType::F32 => TensorType::F32,
+        },
+        dims: vec![spec.columns.into(), spec.rows.into()],
+        strides_bytes: vec![u64::from(spec.columns) * u64::from(spec.element.bytes())],
+        box_dims: vec![spec.box_columns, spec.box_rows],
+        element_strides: vec![1, 1],
+        swizzle: qtune_sim::Swizzle::B128,
+        fill: qtune_sim::OutOfBoundsFill::Zero,
     }
 }
 

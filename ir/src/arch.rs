@@ -65,6 +65,10 @@ pub struct Rates {
     pub convert: f64,
 }
 
+/// Multiply-accumulates per clock and SM of `wgmma` with 16-bit operands: N/2 cycles for each
+/// m64nNk16.
+pub const WGMMA_MACS_PER_CLOCK: f64 = 2048.0;
+
 /// Shared memory that the system takes from every thread block, in bytes.
 pub const SHARED_RESERVE: u32 = 1024;
 
@@ -181,6 +185,11 @@ impl Arch {
             self.dram_gb_per_s,
             self.l2_bytes >> 20
         )
+    }
+
+    /// Whether warpgroups can multiply (`wgmma`): sm_90a alone has it.
+    pub fn has_wgmma(&self) -> bool {
+        self.capability == (9, 0) && self.suffix == "a"
     }
 
     /// Whether kernels may use programmatic dependent launch (`griddepcontrol`).

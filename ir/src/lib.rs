@@ -26,7 +26,7 @@ pub use arch::Arch;
 pub use dtype::DType;
 pub use problem::{Problem, ProblemError};
 pub use schedule::{
-    Accumulate, Family, GemvSchedule, MmaSchedule, Raster, Rejected, Schedule, ScheduleError,
-    WeightCache,
+    Accumulate, Family, GemvSchedule, MmaSchedule, Producer, Raster, Rejected, Schedule,
+    ScheduleError, WeightCache, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS,
 };
 pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};

@@ -3,6 +3,10 @@
 //! Same problem, same schedule, same arch: same CUDA text, byte for byte. The dequantization term
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
+mod wgmma;
+
+pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
+
 use crate::dequant::{Context, CostParams, Engine, PairTable};
 use crate::{Arch, Problem, WeightSpec};
 use std::collections::BTreeMap;
@@ -19,6 +23,22 @@ pub enum Family {
     Gemv,
     /// `mma.sync.m16n8k16` with the weights on the 16-row side.
     Mma,
+    /// `wgmma.m64nNk16` with dequantized weights as the register operand, fed by a producer warp.
+    Wgmma,
+}
+
+impl Family {
+    /// Every family, from the fewest tokens to the most.
+    pub const ALL: [Family; 3] = [Family::Gemv, Family::Mma, Family::Wgmma];
+
+    /// The word that schedules of the family begin with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Gemv => "gemv",
+            Family::Mma => "mma",
+            Family::Wgmma => "wgmma",
+        }
+    }
 }
 
 /// Where partial dot products of a `gemv` lane are kept.
@@ -47,6 +67,17 @@ pub enum Raster {
     /// Consecutive blocks take consecutive token tiles of one row tile, so that the weights that
     /// they share are in L2 when the next one asks.
     Tokens,
+}
+
+impl Raster {
+    const NAMES: [(&'static str, Raster); 2] = [("rows", Raster::Rows), ("tokens", Raster::Tokens)];
+
+    fn name(self) -> &'static str {
+        match self {
+            Raster::Rows => "rows",
+            Raster::Tokens => "tokens",
+        }
+    }
 }
 
 /// Weights per 16-byte load of 4-bit codes, and so the k extent of one lane's piece.
@@ -113,6 +144,8 @@ pub enum Schedule {
     Gemv(GemvSchedule),
     /// See [`MmaSchedule`].
     Mma(MmaSchedule),
+    /// See [`WgmmaSchedule`].
+    Wgmma(WgmmaSchedule),
 }
 
 /// A schedule that cannot be used for a problem on an arch. Data, not a failure: the search
@@ -365,6 +398,7 @@ impl Schedule {
         match self {
             Schedule::Gemv(_) => Family::Gemv,
             Schedule::Mma(_) => Family::Mma,
+            Schedule::Wgmma(_) => Family::Wgmma,
         }
     }
 
@@ -376,13 +410,14 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => s.check(p, spec, arch),
             Schedule::Mma(s) => s.check(p, spec, arch),
+            Schedule::Wgmma(s) => s.check(p, spec, arch),
         }
     }
 
     /// The arithmetic that consumes the weights.
     pub fn engine(&self) -> Engine {
         match self {
-            Schedule::Mma(_) => Engine::Mma,
+            Schedule::Mma(_) | Schedule::Wgmma(_) => Engine::Mma,
             Schedule::Gemv(s) => match s.accumulate {
                 Accumulate::Half2 => Engine::Half2,
                 Accumulate::F32 => Engine::F32,
@@ -408,6 +443,12 @@ impl Schedule {
                 tokens: s.block_m,
                 row_tiles: s.row_tiles(),
             },
+            Schedule::Wgmma(s) => CostParams {
+                group,
+                segment: s.segment_k(spec, problem.k),
+                tokens: s.block_m,
+                row_tiles: s.row_tiles(),
+            },
         }
     }
 
@@ -416,6 +457,7 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => &s.dequant,
             Schedule::Mma(s) => &s.dequant,
+            Schedule::Wgmma(s) => &s.dequant,
         }
     }
 
@@ -425,6 +467,7 @@ impl Schedule {
         match &mut new {
             Schedule::Gemv(s) => s.dequant = term.into(),
             Schedule::Mma(s) => s.dequant = term.into(),
+            Schedule::Wgmma(s) => s.dequant = term.into(),
         }
         new
     }
@@ -434,6 +477,7 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => s.threads(),
             Schedule::Mma(s) => s.threads(),
+            Schedule::Wgmma(s) => s.threads(),
         }
     }
 
@@ -442,6 +486,7 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => (s.block_n(), s.tokens),
             Schedule::Mma(s) => (s.block_n, s.block_m),
+            Schedule::Wgmma(s) => (s.block_n, s.block_m),
         }
     }
 
@@ -450,6 +495,25 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => s.split_k,
             Schedule::Mma(s) => s.split_k,
+            Schedule::Wgmma(s) => s.split_k,
+        }
+    }
+
+    /// k rounded up to whole steps or stages: the extent of the packed weights.
+    pub fn padded_k(&self, k: u32) -> u32 {
+        match self {
+            Schedule::Gemv(s) => s.padded_k(k),
+            Schedule::Mma(s) => s.padded_k(k),
+            Schedule::Wgmma(s) => s.padded_k(k),
+        }
+    }
+
+    /// The order of thread blocks.
+    pub fn raster(&self) -> Raster {
+        match self {
+            Schedule::Gemv(_) => Raster::Rows,
+            Schedule::Mma(s) => s.raster,
+            Schedule::Wgmma(s) => s.raster,
         }
     }
 
@@ -458,6 +522,7 @@ impl Schedule {
         table_offset(match self {
             Schedule::Gemv(s) => s.working_bytes(problem),
             Schedule::Mma(s) => s.working_bytes(problem, spec),
+            Schedule::Wgmma(s) => s.working_bytes(problem, spec),
         })
     }
 
@@ -466,6 +531,7 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => s.shared_bytes(problem),
             Schedule::Mma(s) => s.shared_bytes(problem, spec),
+            Schedule::Wgmma(s) => s.shared_bytes(problem, spec),
         }
     }
 }
@@ -505,10 +571,23 @@ impl fmt::Display for Schedule {
                 s.stages,
                 s.split_k,
                 if s.swizzle { "xor" } else { "none" },
-                match s.raster {
-                    Raster::Rows => "rows",
-                    Raster::Tokens => "tokens",
+                s.raster.name(),
+                s.dequant
+            ),
+            Schedule::Wgmma(s) => write!(
+                f,
+                "wgmma tile={}x{}x{} groups={} stages={} split={} producer={} raster={} dequant={}",
+                s.block_m,
+                s.block_n,
+                s.block_k,
+                s.groups,
+                s.stages,
+                s.split_k,
+                match s.producer {
+                    Producer::Warp => "warp",
+                    Producer::Group => "group",
                 },
+                s.raster.name(),
                 s.dequant
             ),
         }
@@ -621,8 +700,24 @@ impl FromStr for Schedule {
                     stages: f.number("stages")?,
                     split_k: f.number("split")?,
                     swizzle: f.choice("swizzle", &[("xor", true), ("none", false)])?,
-                    raster: f
-                        .choice("raster", &[("rows", Raster::Rows), ("tokens", Raster::Tokens)])?,
+                    raster: f.choice("raster", &Raster::NAMES)?,
+                    dequant: f.word("dequant")?.into(),
+                })
+            }
+            "wgmma" => {
+                let [block_m, block_n, block_k] = f.numbers("tile")?;
+                Schedule::Wgmma(WgmmaSchedule {
+                    block_m,
+                    block_n,
+                    block_k,
+                    groups: f.number("groups")?,
+                    stages: f.number("stages")?,
+                    split_k: f.number("split")?,
+                    producer: f.choice(
+                        "producer",
+                        &[("warp", Producer::Warp), ("group", Producer::Group)],
+                    )?,
+                    raster: f.choice("raster", &Raster::NAMES)?,
                     dequant: f.word("dequant")?.into(),
                 })
             }
@@ -641,10 +736,12 @@ mod tests {
                         acc=half2 cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
     const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
                        dequant=(sum (* (* (- (real q) z) s) x))";
+    const WGMMA: &str = "wgmma tile=64x128x256 groups=2 stages=4 split=2 producer=group \
+                         raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
 
     #[test]
     fn schedules_print_and_parse_back() {
-        for text in [GEMV, MMA] {
+        for text in [GEMV, MMA, WGMMA] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
     }

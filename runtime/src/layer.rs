@@ -242,7 +242,10 @@ impl<'r> LinearLayer<'r> {
         let args = kernel.arguments.iter().map(|argument| match argument {
             Argument::Weights => ArgValue::Buffer(&packed.weights, 0),
             Argument::Params => ArgValue::Buffer(&packed.params, 0),
-            Argument::Activations => ArgValue::Buffer(batch.activations.0, batch.activations.1),
+            Argument::Activations | Argument::ActivationMap => {
+                let (buffer, offset) = batch.activations;
+                ArgValue::activations(kernel, batch.tokens, buffer, offset)
+            }
             Argument::Bias => ArgValue::Buffer(&self.bias, 0),
             Argument::Output => ArgValue::Buffer(batch.output.0, batch.output.1),
             Argument::Partials => ArgValue::Buffer(&workspace.partials, 0),

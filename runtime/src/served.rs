@@ -75,7 +75,9 @@ impl Device for ServedLayer<'_> {
             pairs.find(|(argument, _)| **argument == wanted).map(|(_, value)| *value)
         };
         let buffer = |wanted: Argument| match value(wanted) {
-            Some(ArgValue::Buffer(buffer, offset)) => Ok((buffer, offset)),
+            Some(ArgValue::Buffer(buffer, offset) | ArgValue::TensorMap(buffer, offset, _)) => {
+                Ok((buffer, offset))
+            }
             _ => Err(fail(format!("no buffer for {wanted:?}"))),
         };
         let Some(ArgValue::U32(tokens)) = value(Argument::Tokens) else {
@@ -83,7 +85,7 @@ impl Device for ServedLayer<'_> {
         };
         let batch = Batch {
             tokens,
-            activations: buffer(Argument::Activations)?,
+            activations: buffer(Argument::Activations).or(buffer(Argument::ActivationMap))?,
             output: buffer(Argument::Output)?,
             blocks: launch.blocks.clone(),
             schedule: launch.schedule,

@@ -116,7 +116,7 @@ impl Preference {
 /// Whether shared memory is read without bank conflicts, as far as the schedule decides it.
 fn swizzled(candidate: &Candidate) -> bool {
     match &candidate.schedule {
-        Schedule::Gemv(_) => true,
+        Schedule::Gemv(_) | Schedule::Wgmma(_) => true,
         Schedule::Mma(s) => s.swizzle,
     }
 }

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 /// Candidates of one shape that a rung keeps, at most.
 const VARIANTS_OF_SHAPE: usize = 3;
-/// The best of the other family is compiled for comparison up to this many times the best time.
+/// The best of another family is compiled for comparison up to this many times the best time.
 const FAR_BEHIND: f64 = 1.5;
 
 /// What the ladder found for one problem.
@@ -62,7 +62,7 @@ impl Ladder<'_> {
             }
         }
         climb.finalists = self.keep(&climb.kept, self.limits.finalists);
-        climb.finalists.extend(self.best_of_other_family(&climb));
+        climb.finalists.extend(self.best_of_other_families(&climb));
         Ok(climb)
     }
 
@@ -165,7 +165,7 @@ impl Ladder<'_> {
             let own = candidates.iter().filter(|c| c.schedule.family() == family);
             self.keep(&own.cloned().collect::<Vec<_>>(), self.limits.kept)
         };
-        [Family::Gemv, Family::Mma].into_iter().flat_map(of).collect()
+        Family::ALL.into_iter().flat_map(of).collect()
     }
 
     /// The best `count`, the fastest first: by turns the fastest and the most preferred, but few of
@@ -191,17 +191,19 @@ impl Ladder<'_> {
         kept
     }
 
-    /// The fastest of a family that has no finalist, unless it is far behind.
-    fn best_of_other_family(&self, climb: &Climb) -> Option<Candidate> {
-        let fastest = climb.finalists.first()?;
-        let family = fastest.schedule.family();
-        if climb.finalists.iter().any(|c| c.schedule.family() != family) {
-            return None;
-        }
-        let others = climb.kept.iter().filter(|c| c.schedule.family() != family);
-        let best = others.min_by(|a, b| a.order(b))?;
+    /// The fastest of each family that has no finalist, unless it is far behind.
+    fn best_of_other_families(&self, climb: &Climb) -> Vec<Candidate> {
+        let Some(fastest) = climb.finalists.first() else { return Vec::new() };
         let limit = fastest.estimate.time_us * FAR_BEHIND;
-        (best.estimate.time_us <= limit).then(|| best.clone())
+        let best = |family: Family| {
+            let of = |all: &[Candidate]| {
+                all.iter().filter(|c| c.schedule.family() == family).cloned().collect::<Vec<_>>()
+            };
+            let missing = of(&climb.finalists).is_empty();
+            let best = of(&climb.kept).into_iter().min_by(|a, b| a.order(b));
+            best.filter(|best| missing && best.estimate.time_us <= limit)
+        };
+        Family::ALL.into_iter().filter_map(best).collect()
     }
 
     /// Why a legal candidate is left out before it is compiled.

@@ -3,7 +3,9 @@
 //! They may be illegal or have a term that does not fit: the ladder checks. Tiles stay powers of two
 //! times their unit, so that every neighbour is a nest that the tiling rules derive.
 
-use qtune_ir::{Accumulate, GemvSchedule, MmaSchedule, Raster, Schedule, WeightCache};
+use qtune_ir::{
+    Accumulate, GemvSchedule, MmaSchedule, Producer, Raster, Schedule, WeightCache, WgmmaSchedule,
+};
 
 /// Rungs of the ladder above the sketches.
 pub(crate) const RUNGS: [u8; 4] = [2, 3, 4, 5];
@@ -29,6 +31,15 @@ pub(crate) fn neighbours(schedule: &Schedule, rung: u8, tokens: u32) -> Vec<Sche
                 _ => mma_depth(s),
             };
             found.into_iter().map(Schedule::Mma).collect()
+        }
+        Schedule::Wgmma(s) => {
+            let found = match rung {
+                2 => wgmma_shape(s),
+                3 => wgmma_memory(s, tokens),
+                4 => Vec::new(),
+                _ => wgmma_depth(s),
+            };
+            found.into_iter().map(Schedule::Wgmma).collect()
         }
     }
 }
@@ -84,10 +95,7 @@ fn mma_shape(s: &MmaSchedule) -> Vec<MmaSchedule> {
 }
 
 fn mma_memory(s: &MmaSchedule, tokens: u32) -> Vec<MmaSchedule> {
-    let raster = match s.raster {
-        Raster::Rows => Raster::Tokens,
-        Raster::Tokens => Raster::Rows,
-    };
+    let raster = turned(s.raster);
     let mut found = vec![MmaSchedule { swizzle: !s.swizzle, ..s.clone() }];
     // With a single token tile every order of blocks is the same.
     if tokens > s.block_m {
@@ -103,14 +111,48 @@ fn mma_depth(s: &MmaSchedule) -> Vec<MmaSchedule> {
     stages.chain(split.map(|split_k| MmaSchedule { split_k, ..s.clone() })).collect()
 }
 
+fn turned(raster: Raster) -> Raster {
+    match raster {
+        Raster::Rows => Raster::Tokens,
+        Raster::Tokens => Raster::Rows,
+    }
+}
+
+fn wgmma_shape(s: &WgmmaSchedule) -> Vec<WgmmaSchedule> {
+    let groups = scaled(s.groups).chain(stepped(s.groups));
+    let groups = groups.map(|groups| WgmmaSchedule { groups, ..s.clone() });
+    let block_n = scaled(s.block_n).map(|block_n| WgmmaSchedule { block_n, ..s.clone() });
+    let block_k = scaled(s.block_k).map(|block_k| WgmmaSchedule { block_k, ..s.clone() });
+    groups.chain(block_n).chain(block_k).collect()
+}
+
+fn wgmma_memory(s: &WgmmaSchedule, tokens: u32) -> Vec<WgmmaSchedule> {
+    // With a single token tile every order of blocks is the same.
+    let several = tokens > s.block_m;
+    several.then(|| WgmmaSchedule { raster: turned(s.raster), ..s.clone() }).into_iter().collect()
+}
+
+fn wgmma_depth(s: &WgmmaSchedule) -> Vec<WgmmaSchedule> {
+    let stages = scaled(s.stages).chain(stepped(s.stages));
+    let stages = stages.map(|stages| WgmmaSchedule { stages, ..s.clone() });
+    let split = scaled(s.split_k).chain(stepped(s.split_k));
+    let split = split.map(|split_k| WgmmaSchedule { split_k, ..s.clone() });
+    let producer = match s.producer {
+        Producer::Warp => Producer::Group,
+        Producer::Group => Producer::Warp,
+    };
+    stages.chain(split).chain([WgmmaSchedule { producer, ..s.clone() }]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SCHEDULES: [&str; 2] = [
+    const SCHEDULES: [&str; 3] = [
         "gemv tokens=1 rows=2 lanes=16 warps=4x2 unroll=2 split=2 x=shared acc=half2 cache=stream \
          dequant=(sum x)",
         "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=(sum x)",
+        "wgmma tile=16x128x128 groups=2 stages=4 split=2 producer=warp raster=rows dequant=(sum x)",
     ];
 
     fn fields(text: &str) -> Vec<String> {
@@ -120,10 +162,10 @@ mod tests {
     #[test]
     fn a_neighbour_differs_in_the_fields_of_its_rung_alone() {
         let of_rung = |rung| match rung {
-            2 => ["rows", "lanes", "warps", "tile"].as_slice(),
+            2 => ["rows", "lanes", "warps", "tile", "groups"].as_slice(),
             3 => ["cache", "x", "raster", "swizzle"].as_slice(),
             4 => ["acc"].as_slice(),
-            _ => ["unroll", "split", "stages"].as_slice(),
+            _ => ["unroll", "split", "stages", "producer"].as_slice(),
         };
         for text in SCHEDULES {
             let schedule: Schedule = text.parse().unwrap();
@@ -145,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_field_but_tokens_has_a_rung() {
-        for (text, count) in SCHEDULES.iter().zip([8, 6]) {
+        for (text, count) in SCHEDULES.iter().zip([8, 6, 6]) {
             let schedule: Schedule = text.parse().unwrap();
             let old = fields(text);
             let mut changed = std::collections::BTreeSet::new();

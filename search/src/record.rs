@@ -5,7 +5,6 @@ use crate::judge::{Judgement, Lost, Won};
 use crate::report::DEFAULT_LOST;
 use crate::request::Task;
 use qtune_cache::{Beaten, Counts, Kernel, Provenance, Verification, Winner};
-use qtune_ir::Family;
 use qtune_verify::Verdict;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,7 +25,7 @@ pub(crate) fn record(
     let estimate = &candidate.estimate;
     let winner = Winner {
         schedule: candidate.text.clone(),
-        family: family(candidate.schedule.family()).into(),
+        family: candidate.schedule.family().name().into(),
         evidence: won.evidence,
         time_us: won.time_us,
         samples_us: won.samples_us.clone(),
@@ -47,14 +46,6 @@ pub(crate) fn record(
         cubin: image.cubin.clone(),
     };
     (winner, kernel)
-}
-
-/// The name of a family, as in every output.
-fn family(family: Family) -> &'static str {
-    match family {
-        Family::Gemv => "gemv",
-        Family::Mma => "mma",
-    }
 }
 
 fn verification(verdict: &Verdict, seed: u64) -> Verification {

@@ -191,6 +191,7 @@ fn simpler(a: &Finalist, b: &Finalist) -> Ordering {
         let depth = match schedule {
             Schedule::Gemv(s) => s.unroll,
             Schedule::Mma(s) => s.stages,
+            Schedule::Wgmma(s) => s.stages,
         };
         (schedule.split_k(), schedule.threads(), depth, f.candidate.text.clone())
     };

@@ -91,7 +91,9 @@ impl<'a> Stopwatch<'a> {
             let argument = |argument: &Argument| match argument {
                 Argument::Weights => ArgValue::Buffer(weights, 0),
                 Argument::Params => ArgValue::Buffer(params, 0),
-                Argument::Activations => ArgValue::Buffer(&self.activations, 0),
+                Argument::Activations | Argument::ActivationMap => {
+                    ArgValue::activations(kernel, tokens, &self.activations, 0)
+                }
                 Argument::Bias => ArgValue::Buffer(&self.bias, 0),
                 Argument::Output => ArgValue::Buffer(&self.output, 0),
                 Argument::Partials => ArgValue::Buffer(&self.partials, 0),

@@ -127,7 +127,9 @@ impl<'a> Bench<'a> {
         let args = kernel.arguments.iter().map(|argument| match argument {
             Argument::Weights => ArgValue::Buffer(&self.weights, 0),
             Argument::Params => ArgValue::Buffer(&self.params, 0),
-            Argument::Activations => ArgValue::Buffer(&space.activations, 0),
+            Argument::Activations | Argument::ActivationMap => {
+                ArgValue::activations(kernel, space.tokens, &space.activations, 0)
+            }
             Argument::Bias => ArgValue::Buffer(&self.bias, 0),
             Argument::Output => space.output.argument(),
             Argument::Partials => space.partials.argument(),

@@ -5,35 +5,76 @@
 
 use qtune_ir::dequant::{self, Engine, Options, PairTable};
 use qtune_ir::{
-    Accumulate, Arch, DType, GemvSchedule, MmaSchedule, Problem, Raster, Rejected, Schedule,
-    WeightCache, WeightSpec,
+    Accumulate, Arch, DType, Family, GemvSchedule, MmaSchedule, Problem, Producer, Raster,
+    Rejected, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
 };
 
+/// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
+const WGMMA_TOKENS: u32 = 64;
 /// Most tokens for which CUDA cores are preferred to tensor cores.
 const GEMV_TOKENS: u32 = 2;
 /// Thread blocks per SM that a grid should have before K is split.
 const BLOCKS_PER_SM: u32 = 2;
 
-/// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens in f16, else `mma`, the
-/// other family where the preferred one is not legal.
+/// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens in f16, `wgmma` for many
+/// where the GPU has it and the grid fills it, else `mma`; another family where the preferred one
+/// is not legal.
 ///
 /// # Errors
-/// [`Rejected`] with the reason of the first rung if no rung of either family is legal.
+/// [`Rejected`] with the reason of the first rung if no rung of any family is legal.
 pub fn default_schedule(
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
-    let (gemv, mma) = (gemv_ladder(problem, spec), mma_ladder(problem, arch));
     // Without f16 activations `gemv` has no packed FMAs to use: tensor cores take fewer instructions.
-    let ladder = match problem.m <= GEMV_TOKENS && problem.act == DType::F16 {
-        true => gemv.into_iter().chain(mma).collect::<Vec<_>>(),
-        false => mma.into_iter().chain(gemv).collect(),
+    let order = match problem.m {
+        0..=GEMV_TOKENS if problem.act == DType::F16 => [Family::Gemv, Family::Mma].as_slice(),
+        WGMMA_TOKENS.. if arch.has_wgmma() => &[Family::Wgmma, Family::Mma, Family::Gemv],
+        _ => &[Family::Mma, Family::Gemv],
     };
+    let rungs = order.iter().flat_map(|family| ladder(*family, problem, spec, arch));
+    first_legal(rungs, problem, spec, arch)
+}
+
+/// The default schedule of one family.
+///
+/// # Errors
+/// [`Rejected`] with the reason of the first rung if no rung is legal.
+pub fn default_of_family(
+    family: Family,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Result<Schedule, Rejected> {
+    let mut rungs = ladder(family, problem, spec, arch);
+    if family == Family::Wgmma {
+        // Asked for, it also serves grids that do not fill the GPU.
+        rungs.extend(wgmma_rungs(problem, arch));
+    }
+    first_legal(rungs.into_iter(), problem, spec, arch)
+}
+
+fn ladder(family: Family, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
+    match family {
+        Family::Gemv => gemv_ladder(problem, spec),
+        Family::Mma => mma_ladder(problem, arch),
+        Family::Wgmma => wgmma_ladder(problem, arch),
+    }
+}
+
+fn first_legal(
+    ladder: impl Iterator<Item = Schedule>,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Result<Schedule, Rejected> {
     let mut first: Option<Rejected> = None;
     for rung in ladder {
         let legal = rung.check(problem, spec, arch);
-        match legal.and_then(|()| with_term(rung, problem, spec, arch)) {
+        let complete = legal.and_then(|()| with_term(rung, problem, spec, arch));
+        // The term decides whether accumulators fit registers.
+        match complete.and_then(|s| s.check(problem, spec, arch).map(|()| s)) {
             Ok(schedule) => return Ok(schedule),
             Err(reason) => first = first.or(Some(reason)),
         }
@@ -121,6 +162,42 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
         }
     }
     ladder.into_iter().map(Schedule::Mma).collect()
+}
+
+/// The shapes of [`wgmma_rungs`] that give most SMs a block: one block fills an SM.
+fn wgmma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+    let busy = |s: &Schedule| {
+        let (block_n, block_m) = s.tile();
+        let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m) * s.split_k();
+        blocks * 4 >= arch.sm_count * 3
+    };
+    wgmma_rungs(problem, arch).into_iter().filter(busy).collect()
+}
+
+/// One `wgmma` as wide as the tokens, more rows where the accumulators leave registers for them;
+/// deep rings first.
+fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+    let block_m = problem.m.next_multiple_of(8).min(256);
+    let mut ladder = Vec::new();
+    for block_n in [256, 128] {
+        for (stages, block_k) in [(6, 128), (4, 128), (3, 128), (2, 128)] {
+            let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
+            let steps = problem.k.div_ceil(block_k);
+            let split_k = (arch.sm_count / blocks.max(1)).min(steps / 4).clamp(1, 8);
+            ladder.push(Schedule::Wgmma(WgmmaSchedule {
+                block_m,
+                block_n,
+                block_k,
+                groups: 2,
+                stages,
+                split_k,
+                producer: Producer::Warp,
+                raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+                dequant: String::new(),
+            }));
+        }
+    }
+    ladder
 }
 
 /// Splits of K that bring the grid to [`BLOCKS_PER_SM`], as long as each has a ring to fill.

@@ -4,12 +4,13 @@
 //! its code: an `mma` loop has a known number of tensor instructions per stage, a `gemv` loop a
 //! known number of 16-byte loads per step. A loop that covers several steps (because the compiler
 //! unrolled it) shows as a multiple, and what remains is covered by the loops with fewer. Loops
-//! that only load weights (the filling of the ring) run once per stage ahead. Epilogues and the
+//! that only load weights (the filling of the ring) run once per stage ahead; a producer warp's loop
+//! runs once per stage for all consumer warps together. Epilogues and the
 //! staging of activations touch no weights and are left out.
 
 use crate::codes::Meaning;
 use qtune_device::KernelImage;
-use qtune_ir::{Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec};
+use qtune_ir::{Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec, WgmmaSchedule};
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Program};
 
@@ -43,6 +44,8 @@ struct Walk {
     ahead: f64,
     /// Turns of an inner loop that copies pieces.
     copy_turns: f64,
+    /// Producer warps per consumer warp.
+    producer_share: f64,
 }
 
 /// Lane-instructions per weight: all instructions of all loops that touch weights, times their trip
@@ -58,17 +61,27 @@ pub fn instructions_per_weight(image: &KernelImage, spec: &WeightSpec) -> Option
     Some(executed / (walk.steps * walk.weights))
 }
 
+/// Sums over weights and sums over activations alone of an image's dequantization term.
+fn sums(image: &KernelImage, spec: &WeightSpec) -> Option<(u32, u32)> {
+    let kernel = &image.kernel;
+    let meaning = Meaning::new(&kernel.problem, spec, &kernel.schedule).ok()?;
+    let lowered = meaning.lowered().ok()?;
+    let weighted = lowered.sums.iter().filter(|sum| sum.weight.is_some()).count();
+    Some((weighted as u32, (lowered.sums.len() - weighted) as u32))
+}
+
 impl Walk {
     fn of(image: &KernelImage, spec: &WeightSpec) -> Option<Walk> {
         let kernel = &image.kernel;
         match &kernel.schedule {
             Schedule::Gemv(s) => Some(Walk::gemv(s, image)),
             Schedule::Mma(s) => {
-                let meaning = Meaning::new(&kernel.problem, spec, &kernel.schedule).ok()?;
-                let lowered = meaning.lowered().ok()?;
-                let weighted = lowered.sums.iter().filter(|sum| sum.weight.is_some()).count();
-                let plain = lowered.sums.len() - weighted;
-                Some(Walk::mma(s, image, weighted as u32, plain as u32))
+                let (weighted, plain) = sums(image, spec)?;
+                Some(Walk::mma(s, image, weighted, plain))
+            }
+            Schedule::Wgmma(s) => {
+                let (weighted, plain) = sums(image, spec)?;
+                Some(Walk::wgmma(s, image, weighted, plain))
             }
         }
     }
@@ -93,6 +106,22 @@ impl Walk {
             products: WEIGHTS_PER_LOAD * f64::from(s.rows * s.tokens) / products_at_once,
             ahead: 0.0,
             copy_turns: 1.0,
+            producer_share: 0.0,
+        }
+    }
+
+    /// As [`Walk::mma`]; the copies are a producer's, one of whose warps serves all consumers.
+    fn wgmma(s: &WgmmaSchedule, image: &KernelImage, weighted: u32, plain: u32) -> Walk {
+        let fragments = s.block_k / 16;
+        Walk {
+            steps: f64::from(image.kernel.layout.steps()) / f64::from(s.split_k),
+            weights: 8.0 * f64::from(fragments * s.row_tiles()),
+            marks: fragments * (weighted * s.row_tiles() + plain),
+            tensor: true,
+            products: 0.0,
+            ahead: 0.0,
+            copy_turns: 1.0,
+            producer_share: 32.0 / f64::from(s.consumer_threads()),
         }
     }
 
@@ -110,6 +139,7 @@ impl Walk {
             products: 0.0,
             ahead: f64::from(s.stages - 1),
             copy_turns: f64::from(pieces.div_ceil(s.threads())),
+            producer_share: 0.0,
         }
     }
 
@@ -144,6 +174,16 @@ impl Walk {
                 trips[index] = if copies { self.copy_turns } else { 1.0 };
             } else if copies && trips[index] == 0.0 {
                 trips[index] = self.ahead;
+            } else if body.own.get(Class::BulkCopy) > 0 {
+                trips[index] = self.steps * self.producer_share;
+            }
+        }
+        // A producer's waits are inside of its loop.
+        for (index, body) in program.loops.iter().enumerate() {
+            let outer =
+                body.parent.filter(|outer| program.loops[*outer].own.get(Class::BulkCopy) > 0);
+            if outer.is_some() {
+                trips[index] = 1.0;
             }
         }
         Some(trips)
@@ -153,7 +193,7 @@ impl Walk {
     fn marks_in(&self, program: &Program, index: usize) -> u32 {
         let body = &program.loops[index];
         if self.tensor {
-            return body.own.get(Class::Tensor);
+            return body.own.sum(&[Class::Tensor, Class::TensorGroup]);
         }
         let inner = |pc: u32| {
             let loops = program.loops.iter().enumerate();

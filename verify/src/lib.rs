@@ -30,7 +30,7 @@ mod verify;
 mod weights;
 
 pub use counts::Counts;
-pub use defaults::default_schedule;
+pub use defaults::{default_of_family, default_schedule};
 pub use error::VerifyError;
 pub use instructions::{instructions_per_weight, InstructionSource};
 pub use verify::{verify, CaseResult, Effort, Verdict, VerifyRequest};

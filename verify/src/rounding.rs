@@ -53,6 +53,13 @@ impl Rounding {
                 let segments = warp.div_ceil(chain) * sums;
                 (chain, segments + s.warps_k + s.split_k)
             }
+            Schedule::Wgmma(s) => {
+                let row = s.padded_k(k);
+                // Sums that nothing scales before the end of K run from its start.
+                let whole = direct || spec.group.size(k) >= k;
+                let chain = if whole { row } else { s.segment_k(spec, k) };
+                (chain, row.div_ceil(chain) * sums + s.split_k)
+            }
             Schedule::Gemv(s) => {
                 let steps = s.padded_k(k) / s.step_k();
                 let chain = if engine == Engine::Half2 { HALF2_CHAIN } else { LANE_K };

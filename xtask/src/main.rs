@@ -34,6 +34,19 @@ fn docs(check: bool) -> Result<()> {
     std::fs::write(&path, fresh).context("README.md")
 }
 
+/// The kernel families, with the GPUs of those that not every GPU has.
+fn families() -> String {
+    let family = |family: qtune_ir::Family| match family {
+        qtune_ir::Family::Gemv | qtune_ir::Family::Mma => format!("`{}`", family.name()),
+        qtune_ir::Family::Wgmma => {
+            let has = |name: &&str| qtune_ir::Arch::named(name).is_ok_and(|arch| arch.has_wgmma());
+            let gpus: Vec<&str> = qtune_ir::Arch::names().filter(has).collect();
+            format!("`{}` ({})", family.name(), gpus.join(", "))
+        }
+    };
+    qtune_ir::Family::ALL.map(family).join(", ")
+}
+
 /// Formats by GPU: which kernel families exist.
 fn formats_table() -> String {
     let mut table =
@@ -43,9 +56,10 @@ fn formats_table() -> String {
         let names: Vec<String> = row.examples.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(
             table,
-            "| {} | {} | `gemv`, `mma` | {} |",
+            "| {} | {} | {} | {} |",
             names.join(", "),
             row.packing.lines().next().unwrap_or_default(),
+            families(),
             gpus.join(", ")
         );
     }

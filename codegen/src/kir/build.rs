@@ -78,7 +78,27 @@ impl Body {
         self.push(Stmt::Store { buffer: buffer.into(), index, value });
     }
 
-    /// A barrier of the whole block.
+    /// Parts the block: the `consumer_threads` threads where `is_consumer` holds run the second
+    /// body, the others the first.
+    pub fn roles(
+        &mut self,
+        consumer_threads: u32,
+        is_consumer: Expr,
+        producer: impl FnOnce(&mut Body),
+        consumers: impl FnOnce(&mut Body),
+    ) {
+        let (mut first, mut second) = (Body::new(), Body::new());
+        producer(&mut first);
+        consumers(&mut second);
+        self.push(Stmt::Roles {
+            consumer_threads,
+            is_consumer,
+            producer: first.finish(),
+            consumers: second.finish(),
+        });
+    }
+
+    /// A barrier of the role, or of the whole block.
     pub fn barrier(&mut self) {
         self.push(Stmt::Barrier);
     }

@@ -6,7 +6,8 @@
 //! - register arrays are indexed by constants or unrolled loop variables, within their extents:
 //!   anything else would put them into local memory;
 //! - only declared mutable variables and arrays are assigned;
-//! - barriers stand where all threads of the block come by;
+//! - barriers stand where all threads of the block, or of the consumers, come by;
+//! - a warpgroup's multiplies run in order with what surrounds them: see [`super::flow`];
 //! - intrinsics exist, get what they take, and exist on the target.
 
 use super::{BinaryOp, Buffer, Expr, Parameter, Program, Space, Stmt, Type};
@@ -27,7 +28,8 @@ pub struct KirError {
 /// The first broken rule.
 pub fn verify(program: &Program, capability: (u8, u8)) -> Result<(), KirError> {
     let mut checker = Checker { program, capability, scopes: vec![HashMap::new()], divergent: 0 };
-    checker.program().map_err(|what| KirError { kernel: program.name.clone(), what })
+    let checked = checker.program().and_then(|()| super::flow::check(&program.body));
+    checked.map_err(|what| KirError { kernel: program.name.clone(), what })
 }
 
 #[derive(Clone)]
@@ -37,6 +39,7 @@ enum Name {
     Array(Type, Vec<u32>),
     /// Loop variable of an unrolled loop with this many values.
     Unrolled(i64),
+    TensorMap,
 }
 
 const BUILTINS: [&str; 4] = ["threadIdx.x", "blockIdx.x", "blockIdx.y", "blockIdx.z"];
@@ -69,6 +72,7 @@ impl<'a> Checker<'a> {
         for parameter in &self.program.parameters {
             match parameter {
                 Parameter::Scalar(name, ty) => self.declare(name, Name::Value(*ty))?,
+                Parameter::TensorMap(name) => self.declare(name, Name::TensorMap)?,
                 Parameter::Buffer(buffer) => self.declare(&buffer.name, Name::Value(Type::U32))?,
             }
         }
@@ -142,6 +146,9 @@ impl<'a> Checker<'a> {
                 self.divergent -= usize::from(!uniform);
                 result
             }
+            Stmt::Roles { consumer_threads, is_consumer, producer, consumers } => {
+                self.roles(*consumer_threads, is_consumer, producer, consumers)
+            }
             Stmt::Barrier => {
                 ensure(self.divergent == 0, || "a barrier in a divergent branch".into())
             }
@@ -151,6 +158,26 @@ impl<'a> Checker<'a> {
             }
             Stmt::Comment(_) | Stmt::Blank => Ok(()),
         }
+    }
+
+    /// A producer may not wait at a barrier: in roles, barriers are the consumers'.
+    fn roles(
+        &mut self,
+        consumer_threads: u32,
+        is_consumer: &Expr,
+        producer: &[Stmt],
+        consumers: &[Stmt],
+    ) -> Check<()> {
+        self.expect(is_consumer, Type::Bool)?;
+        let whole = consumer_threads % 128 == 0 && consumer_threads < self.program.threads;
+        ensure(self.divergent == 0 && whole, || {
+            format!("{consumer_threads} consumers of {} threads", self.program.threads)
+        })?;
+        self.divergent += 1;
+        let checked = self.scoped(|c| c.body(producer));
+        self.divergent -= 1;
+        checked?;
+        self.scoped(|c| c.body(consumers))
     }
 
     fn unpack(&mut self, places: &[Expr], value: &Expr, ty: Type) -> Check<()> {
@@ -223,6 +250,7 @@ impl<'a> Checker<'a> {
                 Some(Name::Value(ty) | Name::Mutable(ty)) => Ok(*ty),
                 Some(Name::Unrolled(_)) => Ok(Type::I32),
                 Some(Name::Array(..)) => Err(format!("array `{name}` without indices")),
+                Some(Name::TensorMap) => Err(format!("tensor map `{name}` as a value")),
                 None => Err(format!("`{name}` is not declared")),
             },
             Expr::Element(name, indices) => self.element(name, indices),
@@ -255,12 +283,28 @@ impl<'a> Checker<'a> {
             return Err(format!("`{name}` is not an array"));
         };
         ensure(dims.len() == indices.len(), || format!("`{name}` has {} extents", dims.len()))?;
+        self.indices(name, indices, dims)?;
+        Ok(*ty)
+    }
+
+    fn indices(&self, name: &str, indices: &[Expr], dims: &[u32]) -> Check<()> {
         for (index, extent) in indices.iter().zip(dims) {
             let largest = self.largest(index);
             let inside = largest.is_some_and(|largest| largest < i64::from(*extent));
             ensure(inside, || format!("index {index:?} of `{name}` (extent {extent})"))?;
         }
-        Ok(*ty)
+        Ok(())
+    }
+
+    /// A row of an array of f32: every extent but the last is indexed.
+    fn accumulators(&self, name: &str, indices: &[Expr], count: u32) -> Check<()> {
+        match self.lookup(name) {
+            Some(Name::Array(Type::F32, dims)) if dims.last() == Some(&count) => {
+                ensure(dims.len() == indices.len() + 1, || format!("`{name}` is not a row"))?;
+                self.indices(name, indices, dims)
+            }
+            _ => Err(format!("`{name}` is no array of {count} f32")),
+        }
     }
 
     /// The largest value of an index made of constants and unrolled loop variables; `None` for
@@ -289,14 +333,14 @@ impl<'a> Checker<'a> {
         let shift = matches!(op, Shl | Shr) && right == Type::I32;
         ensure(left == right || shift, || format!("{left:?} {op:?} {right:?}"))?;
         let allowed = match op {
-            And => left == Type::Bool,
+            And | Or => left == Type::Bool,
             Add | Sub | Mul | Div | Less | Equal => {
                 matches!(left, Type::I32 | Type::U32 | Type::F32)
             }
             Rem | Shl | Shr | BitAnd | BitOr | BitXor => matches!(left, Type::I32 | Type::U32),
         };
         ensure(allowed, || format!("{op:?} on {left:?}"))?;
-        Ok(if matches!(op, Less | Equal | And) { Type::Bool } else { left })
+        Ok(if matches!(op, Less | Equal | And | Or) { Type::Bool } else { left })
     }
 
     fn intrinsic(&self, name: &str, args: &[Expr]) -> Check<&'static Intrinsic> {
@@ -319,6 +363,13 @@ impl<'a> Checker<'a> {
                 ensure(found == ty, || format!("`{name}` writes {ty:?} to {found:?}"))
             }
             (Arg::Constant, Expr::Int(_)) => Ok(()),
+            (Arg::Accumulators(count), Expr::Element(array, indices)) => {
+                self.accumulators(array, indices, count)
+            }
+            (Arg::TensorMap, Expr::Var(map)) => {
+                let found = matches!(self.lookup(map), Some(Name::TensorMap));
+                ensure(found, || format!("`{map}` is no tensor map"))
+            }
             (Arg::Global | Arg::Shared, Expr::Address(buffer, index)) => {
                 self.expect(index, Type::I32)?;
                 let shared = matches!(self.buffer(buffer)?.space, Space::Shared { .. });
@@ -342,10 +393,12 @@ mod tests {
             header: vec![],
             name: "test".into(),
             threads: 32,
+            alone: false,
             parameters: vec![Parameter::Buffer(x)],
             constants: vec![],
             shared: vec![],
             shared_bytes: 0,
+            shared_align: 16,
             body: body.finish(),
         }
     }
@@ -386,6 +439,47 @@ mod tests {
             b.bind("a", Type::U32, call("no_such", []));
         })
         .contains("no intrinsic"));
+    }
+
+    fn roles(
+        threads: u32,
+        producer: impl FnOnce(&mut Body),
+        consumers: impl FnOnce(&mut Body),
+    ) -> Result<(), KirError> {
+        let build = |b: &mut Body| {
+            let is_consumer = var("threadIdx.x").less(threads);
+            b.roles(threads, is_consumer, producer, consumers);
+        };
+        verify(&Program { threads: 160, ..program(build) }, (9, 0))
+    }
+
+    #[test]
+    fn consumers_may_meet_at_a_barrier_and_a_producer_may_not() {
+        assert_eq!(roles(128, |_| {}, Body::barrier), Ok(()));
+        let error = roles(128, Body::barrier, |_| {}).unwrap_err().to_string();
+        assert!(error.contains("divergent"), "{error}");
+        let error = roles(96, |_| {}, |_| {}).unwrap_err().to_string();
+        assert!(error.contains("96 consumers of 160 threads"), "{error}");
+    }
+
+    #[test]
+    fn a_multiply_takes_as_many_accumulators_as_its_columns_need() {
+        let multiply = |dims: [u32; 2]| {
+            move |b: &mut Body| {
+                b.array("sums", Type::F32, &dims);
+                let keep = int(0).less(int(1));
+                let mut args = vec![Expr::at("sums", [int(0)])];
+                args.extend(vec![hex(0); 4]);
+                args.extend([int(0), keep]);
+                b.call(crate::intrinsics::FENCE, []);
+                b.call(crate::intrinsics::multiply_name("bf16", 16), args);
+                b.call(crate::intrinsics::COMMIT, []);
+                b.call(crate::intrinsics::WAIT, [int(0)]);
+            }
+        };
+        assert_eq!(roles(128, |_| {}, multiply([1, 8])), Ok(()));
+        let error = roles(128, |_| {}, multiply([1, 4])).unwrap_err().to_string();
+        assert!(error.contains("no array of 8 f32"), "{error}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub enum BinaryOp {
     Less,
     Equal,
     And,
+    Or,
 }
 
 /// A pure expression.
@@ -108,6 +109,11 @@ impl Expr {
     /// `self == other`.
     pub fn equals(self, other: impl Into<Expr>) -> Expr {
         binary(BinaryOp::Equal, self, other.into())
+    }
+
+    /// Logical or.
+    pub fn or(self, other: Expr) -> Expr {
+        binary(BinaryOp::Or, self, other)
     }
 
     /// Logical and.

@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod expr;
+mod flow;
 mod write;
 
 pub use build::Body;
@@ -27,6 +28,8 @@ pub enum Type {
     U16,
     /// Truth value.
     Bool,
+    /// A barrier in shared memory (PTX ISA, "mbarrier"): only ever passed by address.
+    Barrier,
     /// Two 32-bit words.
     U32x2,
     /// Four 32-bit words: one 16-byte access.
@@ -40,7 +43,7 @@ impl Type {
             Type::Bool => 1,
             Type::U16 => 2,
             Type::I32 | Type::U32 | Type::F32 => 4,
-            Type::U32x2 => 8,
+            Type::U32x2 | Type::Barrier => 8,
             Type::U32x4 => 16,
         }
     }
@@ -161,7 +164,18 @@ pub enum Stmt {
         /// Whether all threads of the block take the same way.
         uniform: bool,
     },
-    /// A barrier of the whole block.
+    /// The warps of a block part: consumers compute, the others feed them.
+    Roles {
+        /// Threads of the consumers: the first of the block, whole warpgroups.
+        consumer_threads: u32,
+        /// Whether a thread is a consumer.
+        is_consumer: Expr,
+        /// Body of the producer.
+        producer: Vec<Stmt>,
+        /// Body of the consumers.
+        consumers: Vec<Stmt>,
+    },
+    /// A barrier of all threads of the role, or of the whole block where roles have not parted.
     Barrier,
     /// A statement intrinsic.
     Do {
@@ -183,6 +197,8 @@ pub enum Parameter {
     Buffer(Buffer),
     /// A scalar by value.
     Scalar(String, Type),
+    /// A tensor map by value (CUDA driver API, `CUtensorMap`).
+    TensorMap(String),
 }
 
 /// A whole kernel.
@@ -194,6 +210,9 @@ pub struct Program {
     pub name: String,
     /// Threads per block.
     pub threads: u32,
+    /// Whether a block has an SM's registers to itself: `setmaxnreg` needs a fixed count to start
+    /// from.
+    pub alone: bool,
     /// Parameters.
     pub parameters: Vec<Parameter>,
     /// Named compile-time sizes, for the reader.
@@ -202,6 +221,8 @@ pub struct Program {
     pub shared: Vec<Buffer>,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
+    /// Alignment of dynamic shared memory in bytes.
+    pub shared_align: u32,
     /// Body.
     pub body: Vec<Stmt>,
 }
@@ -211,7 +232,7 @@ impl Program {
     pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
         let parameters = self.parameters.iter().filter_map(|p| match p {
             Parameter::Buffer(buffer) => Some(buffer),
-            Parameter::Scalar(..) => None,
+            Parameter::Scalar(..) | Parameter::TensorMap(_) => None,
         });
         parameters.chain(&self.shared)
     }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 /// CUDA C++ text of a verified program.
 pub fn write(program: &Program) -> String {
-    let mut writer = Writer { text: String::new(), indent: 0 };
+    let mut writer = Writer { text: String::new(), indent: 0, role_threads: None };
     writer.program(program);
     writer.text
 }
@@ -20,6 +20,7 @@ fn type_name(ty: Type) -> &'static str {
         Type::F32 => "float",
         Type::U16 => "unsigned short",
         Type::Bool => "bool",
+        Type::Barrier => "unsigned long long",
         Type::U32x2 => "uint2",
         Type::U32x4 => "uint4",
     }
@@ -38,6 +39,7 @@ fn precedence(op: BinaryOp) -> u8 {
         BitXor => 4,
         BitOr => 3,
         And => 2,
+        Or => 1,
     }
 }
 
@@ -57,12 +59,18 @@ fn symbol(op: BinaryOp) -> &'static str {
         Less => "<",
         Equal => "==",
         And => "&&",
+        Or => "||",
     }
 }
+
+/// Hardware barrier of a role; number 0 is the whole block's.
+const ROLE_BARRIER: u32 = 1;
 
 struct Writer {
     text: String,
     indent: usize,
+    /// Threads that meet at a barrier, where that is not the whole block.
+    role_threads: Option<u32>,
 }
 
 impl Writer {
@@ -88,12 +96,20 @@ impl Writer {
             self.line(format!("// {line}"));
         }
         self.line("");
+        if program.parameters.iter().any(|p| matches!(p, Parameter::TensorMap(_))) {
+            self.line("struct alignas(64) TensorMap { unsigned long long opaque[16]; };");
+            self.line("");
+        }
         self.helpers(program);
         for (name, value) in &program.constants {
             self.line(format!("constexpr int {name} = {value};"));
         }
         self.line("");
-        self.line(format!("extern \"C\" __global__ void __launch_bounds__({})", program.threads));
+        let bounds = match program.alone {
+            true => format!("{}, 1", program.threads),
+            false => program.threads.to_string(),
+        };
+        self.line(format!("extern \"C\" __global__ void __launch_bounds__({bounds})"));
         let parameters: Vec<String> = program.parameters.iter().map(parameter).collect();
         let head = format!("{}({})", program.name, parameters.join(",\n    "));
         self.block(head, |w| {
@@ -105,10 +121,12 @@ impl Writer {
     fn helpers(&mut self, program: &Program) {
         let mut used = BTreeSet::new();
         calls(&program.body, &mut used);
-        for row in intrinsics::TABLE.iter().filter(|row| used.contains(row.name)) {
+        for row in intrinsics::all().filter(|row| used.contains(row.name)) {
             let qualified = "static __device__ __forceinline__";
-            match row.text.strip_prefix("template <int pending> ") {
-                Some(rest) => self.line(format!("template <int pending> {qualified} {rest}")),
+            match row.text.strip_prefix("template ").and_then(|rest| rest.split_once("> ")) {
+                Some((parameter, rest)) => {
+                    self.line(format!("template {parameter}> {qualified} {rest}"))
+                }
                 None => self.line(format!("{qualified} {}", row.text)),
             }
             self.line("");
@@ -119,7 +137,8 @@ impl Writer {
         if program.shared.is_empty() {
             return;
         }
-        self.line("extern __shared__ __align__(16) unsigned char shared[];");
+        let align = program.shared_align;
+        self.line(format!("extern __shared__ __align__({align}) unsigned char shared[];"));
         for Buffer { name, space, element } in &program.shared {
             let ty = type_name(*element);
             if let Space::Shared { offset } = space {
@@ -167,11 +186,31 @@ impl Writer {
             Stmt::If { condition, then, .. } => {
                 self.block(format!("if ({})", print(condition)), |w| w.statements(then))
             }
-            Stmt::Barrier => self.line("__syncthreads();"),
+            Stmt::Roles { consumer_threads, is_consumer, producer, consumers } => {
+                self.line(format!("if ({}) {{", print(is_consumer)));
+                self.role(Some(*consumer_threads), consumers);
+                self.line("} else {");
+                self.role(None, producer);
+                self.line("}");
+            }
+            Stmt::Barrier => match self.role_threads {
+                None => self.line("__syncthreads();"),
+                Some(threads) => self.line(format!(
+                    "asm volatile(\"bar.sync {ROLE_BARRIER}, {threads};\" ::: \"memory\");"
+                )),
+            },
             Stmt::Do { intrinsic, args } => self.line(format!("{};", print_call(intrinsic, args))),
             Stmt::Comment(text) => self.line(format!("// {text}")),
             Stmt::Blank => self.line(""),
         }
+    }
+
+    fn role(&mut self, threads: Option<u32>, body: &[Stmt]) {
+        self.indent += 1;
+        let outside = std::mem::replace(&mut self.role_threads, threads);
+        self.statements(body);
+        self.role_threads = outside;
+        self.indent -= 1;
     }
 
     fn array(&mut self, name: &str, ty: Type, dims: &[u32], init: Option<&Expr>) {
@@ -202,6 +241,7 @@ impl Writer {
 fn parameter(parameter: &Parameter) -> String {
     match parameter {
         Parameter::Scalar(name, ty) => format!("const {} {name}", type_name(*ty)),
+        Parameter::TensorMap(name) => format!("const __grid_constant__ TensorMap {name}"),
         Parameter::Buffer(Buffer { name, space, element }) => {
             let constness = if *space == Space::GlobalRead { "const " } else { "" };
             format!("{constness}{}* __restrict__ {name}", type_name(*element))
@@ -229,7 +269,7 @@ fn print_within(expr: &Expr, outer: u8) -> String {
             let own = precedence(*op);
             let (a, b) = (print_within(a, own), print_within(b, own + 1));
             let text = format!("{a} {} {b}", symbol(*op));
-            if outer > own || (outer > 0 && own < 9 && own != 2) {
+            if outer > own || (outer > 0 && own < 9 && own > 2) {
                 format!("({text})")
             } else {
                 text
@@ -296,6 +336,11 @@ fn calls(body: &[Stmt], used: &mut BTreeSet<&'static str>) {
             Stmt::Do { intrinsic, args } => {
                 used.insert(intrinsic);
                 args.iter().for_each(|e| expr_calls(e, used));
+            }
+            Stmt::Roles { is_consumer, producer, consumers, .. } => {
+                expr_calls(is_consumer, used);
+                calls(producer, used);
+                calls(consumers, used);
             }
             Stmt::Array { .. } | Stmt::Barrier | Stmt::Comment(_) | Stmt::Blank => {}
         }

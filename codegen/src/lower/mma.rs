@@ -6,9 +6,10 @@
 //! transpose and no barrier; the barrier per stage is for the activations, which all warps share.
 
 use super::output::{self, Tile};
+use super::rows::{self, Rows};
 use super::table::SharedTable;
-use super::term::{Plan, Prepared, Row};
-use super::{entry_type, CodegenError, Lowered, Lowering};
+use super::term::Plan;
+use super::{CodegenError, Lowered, Lowering};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
 use qtune_ir::{DType, MmaSchedule, Raster};
@@ -51,6 +52,10 @@ struct Mma<'a> {
 }
 
 impl Mma<'_> {
+    fn rows(&self) -> Rows<'_> {
+        Rows { cx: self.cx, plan: &self.plan, count: self.s.row_tiles() }
+    }
+
     fn steps(&self) -> u32 {
         self.cx.layout.steps()
     }
@@ -91,18 +96,13 @@ impl Mma<'_> {
         ];
         if !self.cx.spec.params.is_empty() {
             views.push(view("ring_params", params, Type::U32x4));
-            views.push(view("row_pairs", params, self.pair_type()));
+            views.push(view("row_pairs", params, rows::pair_type(self.cx)));
         }
         if self.s.split_k > 1 {
             views.push(view("arrived", 0, Type::U32));
         }
         views.extend(self.table.iter().flat_map(SharedTable::views));
         views
-    }
-
-    /// Loads the parameters of rows g and g+8, which lie side by side.
-    fn pair_type(&self) -> Type {
-        entry_type(2 * self.cx.layout.entry_bytes())
     }
 
     fn prologue(&self, body: &mut Body) {
@@ -191,7 +191,7 @@ impl Mma<'_> {
     fn load_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         self.load_weights(body, step, slot);
         self.load_activations(body, step, slot);
-        if self.needs_params() {
+        if self.rows().needed() {
             self.load_params(body, step, slot);
         }
     }
@@ -399,7 +399,7 @@ impl Mma<'_> {
     }
 
     fn multiply_row_tile(&self, body: &mut Body, word: &Expr, row_part: &Expr, k16: &Expr) {
-        let prepared = self.prepared(row_part);
+        let prepared = self.rows().prepared(row_part);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
@@ -448,11 +448,6 @@ impl Mma<'_> {
         }
     }
 
-    /// Whether the rows' parameters are needed at all.
-    fn needs_params(&self) -> bool {
-        !self.cx.spec.params.is_empty()
-    }
-
     /// Zeroes the group's sums and prepares what its rows need.
     fn begin_segment(&self, body: &mut Body, slot: &Expr, segment: &Expr, segment_k: u32) {
         let (rows, tiles) = (self.s.row_tiles(), self.s.token_tiles());
@@ -464,9 +459,9 @@ impl Mma<'_> {
                 }
             }
         }
-        if self.needs_params() {
+        if self.rows().needed() {
             self.load_row_params(body, slot, segment, segment_k);
-            self.prepare_invariants(body);
+            self.rows().prepare(body);
         }
     }
 
@@ -480,50 +475,12 @@ impl Mma<'_> {
                 k / self.cx.spec.group.size(self.cx.problem.k)
             }
         };
-        let ty = self.pair_type();
-        let words = ty.words() as u32;
-        body.array("row_words", Type::U32, &[s.row_tiles(), words]);
-        body.unrolled("row_part", s.row_tiles(), |body, row_part| {
+        self.rows().declare(body);
+        self.rows().load(body, |row_part| {
             let row = var("warp_n") * s.row_tiles() + row_part.clone();
-            let pair = (slot.clone() * groups + group) * (s.block_n / 2) + row * 8u32;
-            let value = load("row_pairs", pair + var("lane") / 4u32);
-            let places = (0..words).map(|w| Expr::at("row_words", [row_part.clone(), int(w)]));
-            body.unpack(places.collect(), ty, value);
+            let pair = (slot.clone() * groups + group.clone()) * (s.block_n / 2) + row * 8u32;
+            pair + var("lane") / 4u32
         });
-    }
-
-    fn row_params(&self, row_part: &Expr, half: usize) -> Vec<(String, Expr)> {
-        let words: Vec<Expr> = (0..self.pair_type().words() as u32)
-            .map(|w| Expr::at("row_words", [row_part.clone(), int(w)]))
-            .collect();
-        self.cx.param_values(&words, half)
-    }
-
-    /// `invariant{i}[row tile][half]`: operands of weights that are fixed within the group.
-    fn prepare_invariants(&self, body: &mut Body) {
-        for (index, id) in self.plan.invariants().into_iter().enumerate() {
-            let name = format!("invariant{index}");
-            body.array(&*name, Type::U32, &[self.s.row_tiles(), 2]);
-            body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
-                for half in 0..2 {
-                    let params = self.row_params(&row_part, half);
-                    let row = Row { params: &params, position: half };
-                    let place = Expr::at(&*name, [row_part.clone(), int(half as u32)]);
-                    body.assign(place, self.plan.broadcast(id, &row));
-                }
-            });
-        }
-    }
-
-    fn prepared(&self, row_part: &Expr) -> Prepared {
-        let mut values = Vec::new();
-        for (index, id) in self.plan.invariants().into_iter().enumerate() {
-            for half in 0..2 {
-                let place = [row_part.clone(), int(half as u32)];
-                values.push((id, half, Expr::at(format!("invariant{index}"), place)));
-            }
-        }
-        Prepared::new(values)
     }
 
     /// Adds the group's sums to the totals, with the rows' coefficients, in f32.
@@ -533,16 +490,8 @@ impl Mma<'_> {
         }
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
             for half in 0..2usize {
-                let params = match self.needs_params() {
-                    true => self.row_params(&row_part, half),
-                    false => Vec::new(),
-                };
-                let row = Row { params: &params, position: half };
-                for (nth, (sum, coefficient)) in
-                    self.plan.coefficients(&row).into_iter().enumerate()
-                {
-                    let name = format!("coefficient{nth}_{half}");
-                    let coefficient = body.bind(name, Type::F32, coefficient);
+                for (name, sum, value) in self.rows().coefficients(&row_part, half) {
+                    let coefficient = body.bind(name, Type::F32, value);
                     self.accumulate(body, &row_part, half, sum, coefficient);
                 }
             }

@@ -1,18 +1,20 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
-//! the dequantization term ([`term`]) with its codebooks ([`table`]), the reduction and output
-//! ([`output`]).
+//! the dequantization term ([`term`]) with its codebooks ([`table`]), the parameters of fragment
+//! rows ([`rows`]), the reduction and output ([`output`]).
 
 mod gemv;
 mod mma;
 mod output;
+mod rows;
 mod table;
 mod term;
+mod wgmma;
 
 use crate::kernel::{Argument, Kernel};
 use crate::kir::{self, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError};
-use qtune_ir::{Arch, DType, Problem, Rejected, Schedule, WeightSpec};
+use qtune_ir::{Arch, DType, Problem, Producer, Rejected, Schedule, WeightSpec};
 use table::SharedTable;
 
 /// Why no kernel was generated.
@@ -52,6 +54,7 @@ pub fn generate(
     let (body, shared, mut constants) = match schedule {
         Schedule::Gemv(s) => gemv::lower(&cx, s)?,
         Schedule::Mma(s) => mma::lower(&cx, s)?,
+        Schedule::Wgmma(s) => wgmma::lower(&cx, s)?,
     };
     constants.splice(0..0, [("N".into(), problem.n.into()), ("K".into(), problem.k.into())]);
     let arguments = arguments(problem, spec, schedule);
@@ -60,10 +63,16 @@ pub fn generate(
         header: header(problem, schedule, arch),
         name: entry.clone(),
         threads: schedule.threads(),
+        alone: matches!(schedule, Schedule::Wgmma(s) if s.producer == Producer::Group),
         parameters: arguments.iter().map(|a| cx.parameter(*a)).collect(),
         constants,
         shared,
         shared_bytes: schedule.shared_bytes(problem, spec),
+        shared_align: match schedule {
+            // 128-byte swizzle repeats every 1024 bytes.
+            Schedule::Wgmma(_) => 1024,
+            Schedule::Gemv(_) | Schedule::Mma(_) => 16,
+        },
         body,
     };
     kir::verify(&program, arch.capability)?;
@@ -107,20 +116,19 @@ fn header(problem: &Problem, schedule: &Schedule, arch: &Arch) -> Vec<String> {
 
 /// A C identifier that tells a profile reader what ran.
 fn entry_name(problem: &Problem, schedule: &Schedule) -> String {
-    let family = match schedule {
-        Schedule::Gemv(_) => "gemv",
-        Schedule::Mma(_) => "mma",
-    };
+    let family = schedule.family().name();
     let text = format!("qtune_{family}_{problem}");
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
 fn arguments(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Vec<Argument> {
     let split = schedule.split_k() > 1;
+    let mapped = matches!(schedule, Schedule::Wgmma(_));
     let all = [
         (Argument::Weights, true),
         (Argument::Params, !spec.params.is_empty()),
-        (Argument::Activations, true),
+        (Argument::Activations, !mapped),
+        (Argument::ActivationMap, mapped),
         (Argument::Bias, problem.bias),
         (Argument::Output, true),
         (Argument::Partials, split),
@@ -154,6 +162,7 @@ impl Lowering<'_> {
             Argument::Output => ("out", Space::GlobalWrite, out),
             Argument::Partials => ("partials", Space::GlobalWrite, Type::F32),
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
+            Argument::ActivationMap => return Parameter::TensorMap("x".into()),
             Argument::Tokens => return Parameter::Scalar("tokens".into(), Type::I32),
         };
         Parameter::Buffer(Buffer { name: name.into(), space, element })
@@ -165,7 +174,7 @@ impl Lowering<'_> {
         Some(SharedTable { table, offset: self.table_offset, entries })
     }
 
-    /// `gemv` reads one entry at a time, `mma` copies 16 bytes at a time.
+    /// `gemv` reads one entry at a time, rings copy 16 bytes at a time.
     fn params_element(&self) -> Type {
         match &self.layout.is_gemv() {
             true => entry_type(self.layout.entry_bytes()),

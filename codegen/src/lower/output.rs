@@ -1,4 +1,4 @@
-//! The epilogue that both families share: partial sums meet in shared memory, split-K blocks meet
+//! The epilogue that all families share: partial sums meet in shared memory, split-K blocks meet
 //! in global memory, and the result gets its bias and its output type.
 //!
 //! Split K is deterministic: every block stores its partial tile, the last one to arrive adds all

@@ -3,6 +3,7 @@
 use super::api::{Api, Program, Status, ERROR_COMPILATION};
 use super::error::NvrtcError;
 use super::open::Nvrtc;
+use super::ptxas_log::performance_loss;
 use std::ffi::{c_char, c_int, CString};
 use std::ptr;
 
@@ -29,8 +30,8 @@ impl Nvrtc {
     /// example `-lineinfo`.
     ///
     /// # Errors
-    /// [`NvrtcError::Compile`] with the log if the source does not compile, ptxas refuses it, or
-    /// an option is wrong; [`NvrtcError::Nul`] if a text holds a NUL byte.
+    /// [`NvrtcError::Compile`] with the log if the source does not compile, ptxas refuses it or
+    /// gives up what it asks for (serializes `wgmma`, ignores `setmaxnreg`), or an option is wrong; [`NvrtcError::Nul`] if a text holds a NUL byte.
     pub fn compile(
         &self,
         source: &str,
@@ -52,10 +53,15 @@ impl Nvrtc {
             let log = log.trim_end().to_owned();
             return Err(NvrtcError::Compile { name: name.to_owned(), arch: arch.to_owned(), log });
         }
+        let log = without_timings(&log?);
+        if performance_loss(&log).is_some() {
+            // It would run, but not as fast as anything that ranked it believes.
+            return Err(NvrtcError::Compile { name: name.to_owned(), arch: arch.to_owned(), log });
+        }
         Ok(Compiled {
             ptx: program.text(api.ptx_size, api.ptx, "nvrtcGetPTX")?,
             cubin: program.bytes(api.cubin_size, api.cubin, "nvrtcGetCUBIN")?,
-            log: without_timings(&log?),
+            log,
         })
     }
 }

@@ -49,6 +49,13 @@ pub fn parse_ptxas_log(log: &str) -> Vec<PtxasUsage> {
     kernels
 }
 
+/// The line that says that ptxas gave up what the text asks for, if it did: multiplies of a
+/// warpgroup that wait for each other, registers that are not handed over. The code is correct, but
+/// not the code that was ranked.
+pub fn performance_loss(log: &str) -> Option<&str> {
+    log.lines().find(|line| line.contains("Potential Performance Loss"))
+}
+
 /// The whole number right before `unit` in `line`, 0 if the unit is not there.
 fn number_before(line: &str, unit: &str) -> u32 {
     let before = line.split_once(unit).map_or("", |(before, _)| before);
@@ -58,6 +65,16 @@ fn number_before(line: &str, unit: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ptxas_gives_up_is_found() {
+        let log = "ptxas info    : (C7515) Potential Performance Loss: wgmma.mma_async \
+            instructions are serialized due to non wgmma instructions defining accumulator \
+            registers of a wgmma between start and end of the pipeline stage\n\
+            ptxas info    : Used 62 registers, used 2 barriers\n";
+        assert!(performance_loss(log).is_some_and(|line| line.contains("C7515")));
+        assert_eq!(performance_loss("ptxas info    : Used 62 registers\n"), None);
+    }
 
     #[test]
     fn every_kernel_of_a_log_is_read_and_other_lines_are_passed_over() {

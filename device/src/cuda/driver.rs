@@ -43,7 +43,7 @@ pub enum CudaError {
 
 /// Every driver function that this module calls. The binding looks functions up on first use and
 /// panics where one is missing, so all are looked up here before.
-const REQUIRED: [&str; 36] = [
+const REQUIRED: [&str; 37] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuDeviceGetCount",
@@ -79,6 +79,7 @@ const REQUIRED: [&str; 36] = [
     "cuGraphLaunch",
     "cuGraphExecDestroy",
     "cuGraphDestroy",
+    "cuTensorMapEncodeTiled",
     "cuGetErrorString",
 ];
 

@@ -4,6 +4,7 @@ use super::driver::{check, CudaError};
 use super::gpu::Gpu;
 use super::kernel::Kernel;
 use super::memory::Memory;
+use super::tensor_map::TensorMap;
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::ptr;
@@ -28,7 +29,9 @@ pub enum Argument<'a> {
     U64(u64),
     /// A 32-bit float.
     F32(f32),
-    /// A structure passed by value, such as a tensor map, in its memory layout. At most 4 KB.
+    /// A tensor map by value.
+    TensorMap(TensorMap),
+    /// A structure passed by value, in its memory layout. At most 4 KB.
     Bytes(&'a [u8]),
 }
 
@@ -221,6 +224,7 @@ impl Values {
                 Argument::U32(value) => values.push(&value.to_ne_bytes()),
                 Argument::U64(value) => values.push(&value.to_ne_bytes()),
                 Argument::F32(value) => values.push(&value.to_ne_bytes()),
+                Argument::TensorMap(map) => values.push(&map.0),
                 Argument::Bytes(bytes) if bytes.len() > MAX_ARGUMENT_BYTES => {
                     return Err(format!("argument {i} has {} bytes, 4096 at most", bytes.len()));
                 }

@@ -104,7 +104,7 @@ impl Memory {
         check(status, "cuMemsetD8Async")
     }
 
-    fn check_range(&self, offset: usize, len: usize) -> Result<(), CudaError> {
+    pub(super) fn check_range(&self, offset: usize, len: usize) -> Result<(), CudaError> {
         check_range(self.bytes, offset, len)
     }
 }

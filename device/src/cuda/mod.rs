@@ -19,6 +19,7 @@ mod kernel;
 mod launch;
 mod memory;
 mod nvml;
+mod tensor_map;
 mod timing;
 
 pub use driver::{is_available, CudaError};
@@ -26,4 +27,5 @@ pub use gpu::{Attributes, Gpu};
 pub use kernel::Kernel;
 pub use launch::{Argument, Launch};
 pub use memory::Memory;
+pub use tensor_map::{TensorMap, TENSOR_MAP_BYTES};
 pub use timing::{Samples, TimingPlan};

@@ -9,7 +9,7 @@
 //! | `dram` | overlaps | compulsory and repeated bytes over the reachable DRAM bandwidth |
 //! | `l2` | overlaps | bytes that the busiest SM takes from L2 |
 //! | `issue` | overlaps | all instructions of the busiest SM over its issue slots |
-//! | `tensor` | overlaps | multiply-accumulates of the busiest SM over the `mma.sync` rate |
+//! | `tensor` | overlaps | multiply-accumulates of the busiest SM over the rate of `mma.sync` or `wgmma` |
 //! | `fma` | overlaps | half2 or f32 FMAs of the busiest SM |
 //! | `shared` | overlaps | wavefronts of shared memory and L1 of the busiest SM |
 //! | `latency` | overlaps | waves times the time of a block alone (Little's law, per block) |
@@ -21,7 +21,10 @@
 //!
 //! Expect 30 % absolute error at best; a schedule that a device times is never ranked by this.
 
-use super::occupancy::{bytes_in_flight_per_sm, grid_blocks, registers, resident_blocks};
+use super::occupancy::{
+    allocated_registers, bytes_in_flight_per_sm, grid_blocks, register_limit, registers,
+    resident_blocks,
+};
 use super::work::{count, Work};
 use crate::{Arch, Problem, Raster, Schedule, WeightSpec};
 
@@ -125,10 +128,7 @@ pub fn compulsory_bytes(p: &Problem, spec: &WeightSpec) -> u64 {
 /// Bytes that this schedule moves from and to DRAM.
 fn dram_bytes(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f64 {
     let (block_n, block_m) = schedule.tile();
-    let k = match schedule {
-        Schedule::Gemv(s) => s.padded_k(p.k),
-        Schedule::Mma(s) => s.padded_k(p.k),
-    };
+    let k = schedule.padded_k(p.k);
     let n = p.n.next_multiple_of(block_n);
     let groups = spec.group.count(p.k) as f64;
     let codes = n as f64 * k as f64 * spec.bits as f64 / 8.0;
@@ -145,10 +145,9 @@ fn dram_bytes(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) 
 /// blocks that share them run one after the other.
 fn weight_reads(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f64 {
     let kept = spec.compulsory_bytes(p.n, p.k) as f64 <= L2_KEEPS * arch.l2_bytes as f64;
-    match schedule {
-        Schedule::Mma(s) if s.raster == Raster::Tokens => 1.0,
-        _ if kept => 1.0,
-        _ => p.m.div_ceil(schedule.tile().1) as f64,
+    match kept || schedule.raster() == Raster::Tokens {
+        true => 1.0,
+        false => p.m.div_ceil(schedule.tile().1) as f64,
     }
 }
 
@@ -184,7 +183,7 @@ fn overlapping(
         dram_bytes / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY),
         per_sm * work.l2_bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY),
         per_sm * instructions / arch.rates.issue,
-        per_sm * work.tensor_macs / arch.mma_macs_per_clock,
+        per_sm * work.tensor_macs / work.tensor_macs_per_clock,
         per_sm * warp_weights * work.fma.0 / work.fma.1,
         per_sm * work.wavefronts,
         waves as f64 * block_alone_us(work, clocks_per_us),
@@ -201,7 +200,11 @@ pub(super) fn times(
 ) -> Times {
     let registers = registers(p, spec, schedule);
     let shared_bytes = schedule.shared_bytes(p, spec);
-    let resident = resident_blocks(arch, schedule.threads(), registers, shared_bytes);
+    let allocated = allocated_registers(schedule, registers);
+    let resident = match registers <= register_limit(schedule) {
+        true => resident_blocks(arch, schedule.threads(), allocated, shared_bytes),
+        false => 0,
+    };
     let work = count(p, spec, arch, schedule, dequant);
     let blocks = grid_blocks(p, schedule);
     let waves = blocks.div_ceil(arch.sm_count as u64 * resident.max(1) as u64);
@@ -264,7 +267,13 @@ pub fn estimate(
         shared_bytes: t.shared_bytes,
         resident_blocks: t.resident,
         waves: t.waves,
-        bytes_in_flight_per_sm: bytes_in_flight_per_sm(problem, spec, arch, schedule, t.registers),
+        bytes_in_flight_per_sm: bytes_in_flight_per_sm(
+            problem,
+            spec,
+            arch,
+            schedule,
+            allocated_registers(schedule, t.registers),
+        ),
         lane_instructions_per_weight: t.work.lane_instructions_per_weight,
     }
 }
@@ -309,13 +318,15 @@ mod tests {
     use super::*;
     use crate::Group;
 
-    const SCHEDULES: [&str; 6] = [
+    const SCHEDULES: [&str; 8] = [
         "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal dequant=(sum x)",
         "gemv tokens=4 rows=2 lanes=8 warps=2x4 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(sum x)",
         "gemv tokens=1 rows=4 lanes=32 warps=4x1 unroll=4 split=4 x=global acc=half2 cache=stream dequant=(sum x)",
         "mma tile=16x128x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(sum x)",
         "mma tile=32x64x64 warps=1x1 stages=1 split=3 swizzle=none raster=tokens dequant=(* s (sum x))",
         "mma tile=8x32x512 warps=1x4 stages=6 split=2 swizzle=xor raster=rows dequant=(sum x)",
+        "wgmma tile=64x128x128 groups=2 stages=4 split=1 producer=warp raster=tokens dequant=(sum x)",
+        "wgmma tile=16x64x256 groups=1 stages=3 split=2 producer=warp raster=rows dequant=(* s (sum x))",
     ];
 
     fn schedules() -> Vec<Schedule> {

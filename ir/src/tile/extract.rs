@@ -10,7 +10,6 @@ use super::cost::{times, Times};
 use super::language::{link, EGraph, Link};
 use super::lower::schedule_of;
 use super::nest::{Layer, Leaf, Nest};
-use super::occupancy::REGISTERS_PER_THREAD;
 use super::{Dequant, DequantChoice};
 use crate::{Arch, Family, Problem, Schedule, WeightSpec};
 use egg::Id;
@@ -59,6 +58,14 @@ impl DequantKey {
                 tokens: s.block_m,
                 rows: s.row_tiles(),
                 lane_k: s.warp_k(),
+                tile_k: s.block_k,
+            },
+            Schedule::Wgmma(s) => DequantKey {
+                family,
+                half2: false,
+                tokens: s.block_m,
+                rows: s.row_tiles(),
+                lane_k: s.block_k,
                 tile_k: s.block_k,
             },
         }
@@ -180,7 +187,7 @@ fn complete(
     let complete = schedule.with_dequant(&choice.term);
     complete.check(problem, spec, arch).map_err(|r| without_numbers(&r.reason))?;
     let t = times(problem, spec, arch, &complete, choice.instructions_per_weight);
-    if t.registers > REGISTERS_PER_THREAD || t.resident == 0 {
+    if t.resident == 0 {
         return Err("more registers than there are".into());
     }
     Ok(t)
@@ -219,13 +226,19 @@ pub(super) fn best(mut candidates: Vec<Candidate>, k: usize, slack: f64) -> Vec<
         chosen.extend(front);
         candidates = rest;
     }
-    // There are two families: if one is missing, all that are chosen are of the other.
     candidates.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
     let family = |c: &Candidate| c.schedule.family();
-    let missing = candidates.iter().position(|c| chosen.iter().all(|o| family(o) != family(c)));
-    if let (Some(at), true) = (missing, chosen.len() > 1) {
-        chosen.pop();
-        chosen.push(candidates.swap_remove(at));
+    for wanted in Family::ALL {
+        let of = |all: &[Candidate]| all.iter().position(|c| family(c) == wanted);
+        let (None, Some(missing)) = (of(&chosen), of(&candidates)) else { continue };
+        // The slowest of a family that has others makes room.
+        let spare = chosen
+            .iter()
+            .rposition(|c| chosen.iter().filter(|other| family(other) == family(c)).count() > 1);
+        if let Some(spare) = spare {
+            chosen[spare] = candidates.swap_remove(missing);
+            candidates.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
+        }
     }
     chosen.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
     chosen

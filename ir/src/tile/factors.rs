@@ -1,7 +1,7 @@
 //! The factors that rules may choose from: what keeps the e-graph small.
 
 use super::lower::{CHUNK_K, FRAGMENT_M, PIECE_K};
-use crate::{Accumulate, Arch, DType, Problem, Schedule};
+use crate::{Accumulate, Arch, DType, Problem, Schedule, GROUP_ROWS};
 
 /// Factor lists of one problem, each without 1 (a loop of one step is left out).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,14 +10,20 @@ pub struct Factors {
     pub tokens: Vec<u32>,
     /// 8-token tiles per `mma` block.
     pub token_tiles: Vec<u32>,
+    /// 8-token columns per `wgmma` block.
+    pub token_columns: Vec<u32>,
     /// Rows per `gemv` lane.
     pub rows: Vec<u32>,
     /// 16-row tiles per `mma` warp.
     pub row_tiles: Vec<u32>,
+    /// 64-row tiles per warpgroup.
+    pub group_row_tiles: Vec<u32>,
     /// Lanes that share a row.
     pub lanes: Vec<u32>,
     /// Warps along N.
     pub warps_n: Vec<u32>,
+    /// Consumer warpgroups along N.
+    pub groups: Vec<u32>,
     /// Warps along K.
     pub warps_k: Vec<u32>,
     /// Steps loaded ahead by a `gemv` lane.
@@ -32,6 +38,8 @@ pub struct Factors {
     pub half2: bool,
     /// Whether the arch has `mma.sync.m16n8k16`.
     pub mma: bool,
+    /// Whether the arch has `wgmma` and there are tokens for more than its narrowest form.
+    pub wgmma: bool,
 }
 
 /// Rows that a block has at least when a grid is judged too small for the GPU.
@@ -46,27 +54,36 @@ fn powers(first: u32, last: u32) -> Vec<u32> {
     std::iter::successors(Some(first), |f| f.checked_mul(2)).take_while(|f| *f <= last).collect()
 }
 
+/// The powers of two up to `most`, and the number of tiles that just fits.
+fn with_fitting(fitting: u32, most: u32) -> Vec<u32> {
+    let mut tiles = powers(2, fitting.min(most));
+    tiles.extend((2..=most).contains(&fitting).then_some(fitting));
+    tiles.sort_unstable();
+    tiles.dedup();
+    tiles
+}
+
 impl Factors {
     /// Powers of two that the problem has room for, and the number of token tiles that just fits:
     /// even, as one `ldmatrix.x4` brings two.
     pub fn new(p: &Problem, arch: &Arch) -> Factors {
         let tokens = p.m.next_power_of_two();
         let tiles = p.m.div_ceil(FRAGMENT_M);
-        let mut token_tiles = powers(2, tiles.min(8));
-        let fitting = tiles.next_multiple_of(2);
-        token_tiles.extend((2..=8).contains(&tiles).then_some(fitting));
-        token_tiles.sort_unstable();
-        token_tiles.dedup();
+        let token_tiles = with_fitting(if tiles == 1 { 1 } else { tiles.next_multiple_of(2) }, 8);
+        let token_columns = with_fitting(tiles, 32);
         let pieces = p.k.div_ceil(PIECE_K).next_power_of_two();
         let chunks = p.k.div_ceil(CHUNK_K).next_power_of_two();
         let room = SPLIT_BLOCKS_PER_SM * arch.sm_count / p.n.div_ceil(SPLIT_ROWS);
         Factors {
             tokens: powers(2, tokens.min(4)),
             token_tiles,
+            token_columns,
             rows: powers(2, p.n.min(4)),
             row_tiles: powers(2, (p.n / 16).min(4)),
+            group_row_tiles: powers(2, (p.n / GROUP_ROWS).min(2)),
             lanes: powers(4, pieces.min(32)),
             warps_n: powers(2, p.n.min(8)),
+            groups: powers(2, (p.n / GROUP_ROWS).min(2)),
             warps_k: powers(2, chunks.min(8)),
             unroll: powers(2, pieces.min(4)),
             k_tiles: powers(2, chunks.min(4)),
@@ -74,6 +91,7 @@ impl Factors {
             splits: powers(2, chunks.min(2 * room).min(8)),
             half2: p.act == DType::F16,
             mma: arch.capability >= MMA_CAPABILITY,
+            wgmma: arch.has_wgmma() && tiles > 1,
         }
     }
 
@@ -83,10 +101,13 @@ impl Factors {
         let mut f = Factors {
             tokens: vec![],
             token_tiles: vec![],
+            token_columns: vec![],
             rows: vec![],
             row_tiles: vec![],
+            group_row_tiles: vec![],
             lanes: vec![],
             warps_n: vec![],
+            groups: vec![],
             warps_k: vec![],
             unroll: vec![],
             k_tiles: vec![],
@@ -94,6 +115,7 @@ impl Factors {
             splits: one(schedule.split_k()),
             half2: false,
             mma: false,
+            wgmma: false,
         };
         match schedule {
             Schedule::Gemv(s) => {
@@ -111,6 +133,14 @@ impl Factors {
                 f.k_tiles = one(s.warp_k() / CHUNK_K);
                 f.stages = one(s.stages);
                 f.mma = true;
+            }
+            Schedule::Wgmma(s) => {
+                f.token_columns = one(s.block_m / FRAGMENT_M);
+                f.group_row_tiles = one(s.row_tiles());
+                f.groups = one(s.groups);
+                f.k_tiles = one(s.block_k / CHUNK_K);
+                f.stages = one(s.stages);
+                f.wgmma = true;
             }
         }
         f

@@ -12,6 +12,7 @@ define_language! {
         "serial" = Serial,
         "block" = Block,
         "warp" = Warp,
+        "group" = Group,
         "lane" = Lane,
         "reg" = Reg,
         "unroll" = Unroll,
@@ -25,6 +26,7 @@ define_language! {
         "fma32" = Fma32,
         "fma2" = Fma2,
         "mma16816" = Mma16816,
+        "wgmma64" = Wgmma64,
         Num(u32),
     }
 }
@@ -45,6 +47,7 @@ fn leaf_node(leaf: Leaf) -> Tile {
         Leaf::Fma32 => Tile::Fma32,
         Leaf::Fma2 => Tile::Fma2,
         Leaf::Mma16816 => Tile::Mma16816,
+        Leaf::Wgmma64 => Tile::Wgmma64,
     }
 }
 
@@ -61,6 +64,7 @@ pub(super) fn to_expr(nest: &Nest) -> RecExpr<Tile> {
                     Binding::Serial => Tile::Serial,
                     Binding::Block => Tile::Block,
                     Binding::Warp => Tile::Warp,
+                    Binding::Group => Tile::Group,
                     Binding::Lane => Tile::Lane,
                     Binding::Reg => Tile::Reg,
                     Binding::Unroll => Tile::Unroll,

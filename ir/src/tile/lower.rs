@@ -18,16 +18,23 @@
 //! | `fma32`, `fma2` | `acc = f32, half2` | `k 64 reg` | a lane's 16-byte chunk |
 //! | | | `mma16816` | |
 //!
+//! A `wgmma` nest is an `mma` nest with its own leaf, whose rows are 64: `n BN group` is `groups` =
+//! steps, `n 64R reg` is `block_n / groups = 64R`, `m BM reg` is one `wgmma` as wide as `BM`, and no
+//! loop deals k to warps.
+//!
 //! The naive nest is the `gemv` schedule whose every number is 1, with default caching: each lane
 //! takes one row, in a grid of one-warp blocks.
 //!
 //! What no nest says takes its usual value: vector loads of weights bypass L1 (they are read once),
 //! the activation tile of `mma` is swizzled (without it `ldmatrix` has eight-way conflicts), blocks
-//! that share weights run one after the other when there are several token tiles. The
-//! dequantization term is empty until the caller sets it.
+//! that share weights run one after the other when there are several token tiles, one extra warp
+//! feeds a `wgmma` ring. The dequantization term is empty until the caller sets it.
 
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
-use crate::{Accumulate, GemvSchedule, MmaSchedule, Problem, Raster, Schedule, WeightCache};
+use crate::{
+    Accumulate, GemvSchedule, MmaSchedule, Problem, Producer, Raster, Schedule, WeightCache,
+    WgmmaSchedule, GROUP_ROWS,
+};
 
 /// k of one 16-byte load of 4-bit codes: a `gemv` leaf.
 pub(super) const PIECE_K: u32 = 32;
@@ -88,6 +95,18 @@ const MMA: [Slot; SLOTS - 1] = [
     Slot::Steps,
     Slot::Ring,
     Slot::For(Axis::K, Binding::Warp),
+    Slot::For(Axis::K, Binding::Unroll),
+    Slot::For(Axis::K, Binding::Reg),
+];
+
+const WGMMA: [Slot; SLOTS - 2] = [
+    Slot::For(Axis::M, Binding::Block),
+    Slot::For(Axis::M, Binding::Reg),
+    Slot::For(Axis::N, Binding::Block),
+    Slot::For(Axis::N, Binding::Group),
+    Slot::For(Axis::N, Binding::Reg),
+    Slot::Steps,
+    Slot::Ring,
     Slot::For(Axis::K, Binding::Unroll),
     Slot::For(Axis::K, Binding::Reg),
 ];
@@ -160,6 +179,7 @@ pub(super) fn schedule_of(layers: &[Layer], leaf: Leaf, problem: &Problem) -> Op
         Leaf::Fma32 => gemv(layers, leaf, Accumulate::F32),
         Leaf::Fma2 => gemv(layers, leaf, Accumulate::Half2),
         Leaf::Mma16816 => mma(layers, problem),
+        Leaf::Wgmma64 => wgmma(layers, problem),
     }
 }
 
@@ -215,10 +235,38 @@ fn mma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             stages: filled.slot(Slot::Ring).unwrap_or(1),
             split_k: filled.slot(Slot::Steps).unwrap_or(1),
             swizzle: true,
-            raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+            raster: usual_raster(problem, block_m),
             dequant: String::new(),
         })
     })
+}
+
+fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
+    let filled = Filled::fit(&WGMMA, layers, Leaf::Wgmma64)?;
+    let chunk_k = filled.steps(Axis::K, Binding::Reg) * Leaf::Wgmma64.extents()[2];
+    let groups = filled.steps(Axis::N, Binding::Group);
+    let block_m = FRAGMENT_M * filled.steps(Axis::M, Binding::Reg);
+    (chunk_k == CHUNK_K).then(|| {
+        Schedule::Wgmma(WgmmaSchedule {
+            block_m,
+            block_n: GROUP_ROWS * filled.steps(Axis::N, Binding::Reg) * groups,
+            block_k: CHUNK_K * filled.steps(Axis::K, Binding::Unroll),
+            groups,
+            stages: filled.slot(Slot::Ring).unwrap_or(1),
+            split_k: filled.slot(Slot::Steps).unwrap_or(1),
+            producer: Producer::Warp,
+            raster: usual_raster(problem, block_m),
+            dequant: String::new(),
+        })
+    })
+}
+
+/// Several token tiles share their weights: they run one after the other.
+fn usual_raster(problem: &Problem, block_m: u32) -> Raster {
+    match problem.m > block_m {
+        true => Raster::Tokens,
+        false => Raster::Rows,
+    }
 }
 
 /// The nest that a schedule refines: the inverse of [`schedule`], but for what nests do not say
@@ -234,14 +282,22 @@ pub fn nest(schedule: &Schedule, problem: &Problem) -> Result<Nest, NestError> {
         }
         Schedule::Gemv(s) => gemv_nest(s, problem),
         Schedule::Mma(s) => mma_nest(s, problem),
+        Schedule::Wgmma(s) => wgmma_nest(s, problem),
     };
     super::verify(&nest, extents(problem))?;
     match schedule_of(&nest.layers, nest.leaf, problem) {
-        Some(meant) if meant.tile() == schedule.tile() && meant.threads() == schedule.threads() => {
-            Ok(nest)
-        }
+        Some(meant) if shape(&meant) == shape(schedule) => Ok(nest),
         _ => Err(NestError::new("a tile that is no multiple of its fragments", schedule)),
     }
+}
+
+/// Tile and computing threads of a schedule; who feeds them is not the nest's matter.
+fn shape(schedule: &Schedule) -> ((u32, u32), u32) {
+    let threads = match schedule {
+        Schedule::Wgmma(s) => s.consumer_threads(),
+        Schedule::Gemv(_) | Schedule::Mma(_) => schedule.threads(),
+    };
+    (schedule.tile(), threads)
 }
 
 /// Layers under construction, from the inside to the outside.
@@ -323,6 +379,20 @@ fn mma_nest(s: &MmaSchedule, p: &Problem) -> Nest {
         .build()
 }
 
+fn wgmma_nest(s: &WgmmaSchedule, p: &Problem) -> Nest {
+    Chain::new(Leaf::Wgmma64)
+        .steps(Axis::K, CHUNK_K / Leaf::Wgmma64.extents()[2], Binding::Reg)
+        .steps(Axis::K, s.block_k / CHUNK_K, Binding::Unroll)
+        .wrap((s.stages > 1).then_some(Layer::Ring(s.stages)))
+        .whole(Axis::K, p.k, walk(s.split_k))
+        .steps(Axis::N, s.row_tiles(), Binding::Reg)
+        .steps(Axis::N, s.groups, Binding::Group)
+        .whole(Axis::N, p.n, Binding::Block)
+        .steps(Axis::M, s.block_m / FRAGMENT_M, Binding::Reg)
+        .whole(Axis::M, p.m, Binding::Block)
+        .build()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,6 +422,8 @@ mod tests {
             "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
             "mma tile=16x128x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens dequant=",
             "mma tile=64x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=",
+            "wgmma tile=48x256x128 groups=2 stages=4 split=3 producer=warp raster=rows dequant=",
+            "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=tokens dequant=",
         ] {
             let wanted: Schedule = text.parse().unwrap();
             let nest = nest(&wanted, &p).unwrap();

@@ -45,4 +45,4 @@ pub use search::{
 pub use verify::{verify, Facts};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

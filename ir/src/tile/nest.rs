@@ -36,6 +36,8 @@ pub enum Binding {
     Block,
     /// A warp of the block each.
     Warp,
+    /// A warpgroup of the block each: four warps that multiply together.
+    Group,
     /// A lane of the warp each.
     Lane,
     /// Side by side in the registers of one lane (unroll and jam).
@@ -58,6 +60,9 @@ pub enum Leaf {
     /// `mma.sync.m16n8k16` with the weights on the 16-row side (PTX ISA, "Matrix multiply-
     /// accumulate operation using mma instruction").
     Mma16816,
+    /// `wgmma.m64n8k16` with the weights on the 64-row side; its columns are as many as the tokens
+    /// side by side (PTX ISA, "Asynchronous warpgroup level matrix instructions").
+    Wgmma64,
 }
 
 /// One loop of a nest.
@@ -78,8 +83,8 @@ pub enum Layer {
     For(Loop),
     /// `(stage x shared BODY)`: the activations that the body reads are copied to shared memory.
     StageX,
-    /// `(ring STAGES BODY)`: the operands of the body arrive in shared memory through a `cp.async`
-    /// ring of this many stages.
+    /// `(ring STAGES BODY)`: the operands of the body arrive in shared memory through a ring of
+    /// this many stages.
     Ring(u32),
 }
 
@@ -112,21 +117,23 @@ impl NestError {
 pub(super) const AXES: [(Axis, &str); 3] = [(Axis::M, "m"), (Axis::N, "n"), (Axis::K, "k")];
 
 /// Bindings without a number, with their names.
-pub(super) const BINDINGS: [(Binding, &str); 6] = [
+pub(super) const BINDINGS: [(Binding, &str); 7] = [
     (Binding::Serial, "serial"),
     (Binding::Block, "block"),
     (Binding::Warp, "warp"),
+    (Binding::Group, "group"),
     (Binding::Lane, "lane"),
     (Binding::Reg, "reg"),
     (Binding::Unroll, "unroll"),
 ];
 
 /// Leaves with their names and what one of them covers.
-pub(super) const LEAVES: [(Leaf, &str, Extents); 4] = [
+pub(super) const LEAVES: [(Leaf, &str, Extents); 5] = [
     (Leaf::Mac, "mac", [1, 1, 1]),
     (Leaf::Fma32, "fma32", [1, 1, 32]),
     (Leaf::Fma2, "fma2", [1, 1, 32]),
     (Leaf::Mma16816, "mma16816", [8, 16, 16]),
+    (Leaf::Wgmma64, "wgmma64", [8, 64, 16]),
 ];
 
 impl Axis {

@@ -1,7 +1,7 @@
 //! Registers, resident blocks and bytes in flight of a schedule, before it is compiled.
 
 use crate::arch::SHARED_RESERVE;
-use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
+use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Producer, Schedule, WeightSpec};
 
 /// Registers that one thread can have (CUDA C++ Programming Guide, "Compute Capabilities").
 pub const REGISTERS_PER_THREAD: u32 = 255;
@@ -37,6 +37,23 @@ pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u
             let apart = sums_groups_apart(&s.dequant, problem, spec);
             mma_registers(s, 1 + u32::from(apart))
         }
+        Schedule::Wgmma(s) => s.registers(problem, spec),
+    }
+}
+
+/// Registers that a thread of this schedule can have.
+pub fn register_limit(schedule: &Schedule) -> u32 {
+    match schedule {
+        Schedule::Gemv(_) | Schedule::Mma(_) => REGISTERS_PER_THREAD,
+        Schedule::Wgmma(s) => s.consumer_registers(),
+    }
+}
+
+/// Registers per thread that a block takes of its SM where its hungriest thread needs `needed`.
+pub fn allocated_registers(schedule: &Schedule, needed: u32) -> u32 {
+    match schedule {
+        Schedule::Wgmma(s) if s.producer == Producer::Group => s.launch_registers(),
+        _ => needed,
     }
 }
 
@@ -91,13 +108,14 @@ pub fn block_bytes_in_flight(problem: &Problem, spec: &WeightSpec, schedule: &Sc
                 + s.stage_param_bytes(spec, problem.k);
             (s.stages - 1).max(1) as u64 * stage as u64
         }
+        Schedule::Wgmma(s) => u64::from(s.stages - 1) * u64::from(s.stage_bytes(spec, problem.k)),
     }
 }
 
 /// Bytes of loads in flight per SM at the main loop's steady-state wait: resident blocks times
 /// bytes outstanding. A grid that does not fill the GPU has fewer blocks per SM.
 ///
-/// `registers` is per thread, from [`registers`] or from the cubin.
+/// `registers` is per thread, from [`allocated_registers`] or from the cubin.
 pub fn bytes_in_flight_per_sm(
     problem: &Problem,
     spec: &WeightSpec,

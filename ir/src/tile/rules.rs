@@ -2,9 +2,10 @@
 
 use super::factors::Factors;
 use super::language::{link, Cover, EGraph, Fact, Link, Tile};
-use super::lower::{CHUNK_K, FRAGMENT_N, PIECE_K};
+use super::lower::{CHUNK_K, FRAGMENT_M, FRAGMENT_N, PIECE_K};
 use super::nest::{Axis, Binding, Layer, Leaf};
 use super::TileError;
+use crate::GROUP_ROWS;
 use egg::{Applier, Id, Pattern, PatternAst, Rewrite, Subst, Symbol, Var};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ type Choices = Vec<(u32, u32)>;
 
 const NAIVE: &str = "(for m ?M serial (for n ?N serial (for k ?K serial mac)))";
 
+/// The loop that deals rows to warpgroups.
+const GROUPS: (Axis, Binding) = (Axis::N, Binding::Group);
+
 const ROWS: &[Row] = &[
     Row {
         name: "bind-rows-to-lanes",
@@ -41,6 +45,13 @@ const ROWS: &[Row] = &[
         choose: |site| once(site.factors.mma),
     },
     Row {
+        name: "tensorize-wgmma",
+        case: "",
+        from: NAIVE,
+        to: "(for m ?M block (for n ?N block (for k ?K serial (for k 64 reg wgmma64))))",
+        choose: |site| once(site.factors.wgmma),
+    },
+    Row {
         name: "tensorize-fma2",
         case: "",
         from: "fma32",
@@ -52,9 +63,10 @@ const ROWS: &[Row] = &[
         case: "",
         from: "(for m ?M block (for n ?N block ?x))",
         to: "(for m ?M block (for m ?a reg (for n ?N block ?x)))",
-        choose: |site| match site.covers(Axis::M) {
-            1 => site.times(&site.factors.tokens, 1),
-            fragment => site.times(&site.factors.token_tiles, fragment),
+        choose: |site| match site.leaf() {
+            Leaf::Mac | Leaf::Fma32 | Leaf::Fma2 => site.times(&site.factors.tokens, 1),
+            Leaf::Mma16816 => site.times(&site.factors.token_tiles, FRAGMENT_M),
+            Leaf::Wgmma64 => site.times(&site.factors.token_columns, FRAGMENT_M),
         },
     },
     Row {
@@ -71,11 +83,16 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "rows-in-registers",
-        case: "mma",
+        case: "fragments",
         from: "(for n ?N block ?x)",
         to: "(for n ?N block (for n ?a reg ?x))",
-        choose: |site| match site.body() {
-            Body::For(Axis::K, _) => site.times(&site.factors.row_tiles, FRAGMENT_N),
+        choose: |site| match (site.body(), site.leaf()) {
+            (Body::For(Axis::K, _), Leaf::Mma16816) => {
+                site.times(&site.factors.row_tiles, FRAGMENT_N)
+            }
+            (Body::For(Axis::K, _), Leaf::Wgmma64) => {
+                site.times(&site.factors.group_row_tiles, GROUP_ROWS)
+            }
             _ => vec![],
         },
     },
@@ -91,9 +108,21 @@ const ROWS: &[Row] = &[
         case: "",
         from: "(for n ?N block ?x)",
         to: "(for n ?N block (for n ?a warp ?x))",
-        choose: |site| match site.body() {
-            Body::For(Axis::N, Binding::Warp) => vec![],
+        choose: |site| match (site.leaf(), site.body()) {
+            (Leaf::Wgmma64, _) | (_, Body::For(Axis::N, Binding::Warp)) => vec![],
             _ => site.times(&site.factors.warps_n, site.covers(Axis::N)),
+        },
+    },
+    Row {
+        name: "warpgroups-along-n",
+        case: "",
+        from: "(for n ?N block ?x)",
+        to: "(for n ?N block (for n ?a group ?x))",
+        choose: |site| match (site.leaf(), site.body()) {
+            (Leaf::Wgmma64, Body::For(axis, binding)) if (axis, binding) != GROUPS => {
+                site.times(&site.factors.groups, site.covers(Axis::N))
+            }
+            _ => vec![],
         },
     },
     Row {
@@ -108,9 +137,9 @@ const ROWS: &[Row] = &[
         case: "",
         from: "(for k ?K serial ?x)",
         to: "(for k ?K serial (for k ?a warp ?x))",
-        choose: |site| match (site.is_mma(), site.body()) {
-            (false, Body::Fma | Body::For(Axis::K, Binding::Lane))
-            | (true, Body::For(Axis::K, Binding::Reg | Binding::Unroll)) => {
+        choose: |site| match (site.leaf(), site.body()) {
+            (Leaf::Fma32 | Leaf::Fma2, Body::Fma | Body::For(Axis::K, Binding::Lane))
+            | (Leaf::Mma16816, Body::For(Axis::K, Binding::Reg | Binding::Unroll)) => {
                 site.times(&site.factors.warps_k, site.covers(Axis::K))
             }
             _ => vec![],
@@ -121,7 +150,7 @@ const ROWS: &[Row] = &[
         case: "",
         from: "(for k ?K serial ?x)",
         to: "(for k ?K serial (for k ?a unroll ?x))",
-        choose: |site| match (site.is_mma(), site.body()) {
+        choose: |site| match (site.multiplies_fragments(), site.body()) {
             (false, Body::Fma | Body::For(Axis::K, Binding::Lane | Binding::Warp)) => {
                 site.times(&site.factors.unroll, site.covers(Axis::K))
             }
@@ -140,7 +169,7 @@ const ROWS: &[Row] = &[
         case: "",
         from: "(for k ?K serial ?x)",
         to: "(for k ?K serial (ring ?a ?x))",
-        choose: |site| match (site.is_mma(), site.body()) {
+        choose: |site| match (site.multiplies_fragments(), site.body()) {
             (true, Body::For(..)) => site.times(&site.factors.stages, 1),
             _ => vec![],
         },
@@ -174,7 +203,7 @@ enum Body {
     Ring,
     Mac,
     Fma,
-    Mma,
+    Fragment,
 }
 
 /// A match of a rule.
@@ -205,9 +234,22 @@ impl Site<'_> {
         }
     }
 
-    /// Whether `?x` multiplies fragments of `mma`.
-    fn is_mma(&self) -> bool {
-        self.covers(Axis::N) % FRAGMENT_N == 0
+    /// The leaf inside `?x`. All terms of a class that some rule binds to `?x` have the same leaf,
+    /// but for the two kinds of FMA.
+    fn leaf(&self) -> Leaf {
+        let mut class = self.class("?x");
+        loop {
+            match link(&self.egraph[class].nodes[0], &|id| &self.egraph[id].nodes[0]) {
+                Some(Link::Layer(_, body)) => class = body,
+                Some(Link::Leaf(leaf)) => return leaf,
+                None => unreachable!("?x stands for a body"),
+            }
+        }
+    }
+
+    /// Whether `?x` multiplies fragments on tensor cores.
+    fn multiplies_fragments(&self) -> bool {
+        matches!(self.leaf(), Leaf::Mma16816 | Leaf::Wgmma64)
     }
 
     /// The outermost operator of `?x`.
@@ -219,7 +261,7 @@ impl Site<'_> {
             Some(Link::Layer(Layer::Ring(_), _)) => Body::Ring,
             Some(Link::Leaf(Leaf::Mac)) => Body::Mac,
             Some(Link::Leaf(Leaf::Fma32 | Leaf::Fma2)) => Body::Fma,
-            Some(Link::Leaf(Leaf::Mma16816)) => Body::Mma,
+            Some(Link::Leaf(Leaf::Mma16816 | Leaf::Wgmma64)) => Body::Fragment,
             None => unreachable!("?x stands for a body"),
         }
     }

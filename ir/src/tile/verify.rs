@@ -6,8 +6,8 @@
 //! 3. every inner loop has at least two steps; a `lane` loop may have one, it then only says that
 //!    the lanes of a warp stand on the other axis;
 //! 4. an axis has each binding at most once, and grid bindings (`block`, split) only outermost;
-//! 5. the steps of all `lane` loops together are the 32 lanes of a warp; scalar leaves and `mma`,
-//!    whose lanes the instruction itself binds, have no `lane` loop;
+//! 5. the steps of all `lane` loops together are the 32 lanes of a warp; scalar leaves, `mma` and
+//!    `wgmma`, whose lanes the instruction itself binds, have no `lane` loop;
 //! 6. activations are staged at most once, there is at most one ring, and a ring stands inside a
 //!    loop over k and around what that loop's steps cover.
 
@@ -94,7 +94,7 @@ fn check_lanes(nest: &Nest, facts: &Facts) -> Result<(), NestError> {
     let bound = loops(nest).filter(|(_, l)| l.binding == Binding::Lane);
     let lanes: u32 = bound.map(|(index, _)| facts.steps[index]).product();
     let wanted = match nest.leaf {
-        Leaf::Mac | Leaf::Mma16816 => 1,
+        Leaf::Mac | Leaf::Mma16816 | Leaf::Wgmma64 => 1,
         Leaf::Fma32 | Leaf::Fma2 => LANES,
     };
     if lanes != wanted {

@@ -7,8 +7,12 @@
 //! kernels for `sm_90a`; a test keeps some of them.
 
 use super::lower::{FRAGMENT_N, PIECE_K};
+use crate::arch::WGMMA_MACS_PER_CLOCK;
 use crate::dequant::PairTable;
-use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec};
+use crate::{
+    Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec, WgmmaSchedule,
+    GROUP_ROWS,
+};
 
 /// Bytes of one wavefront: what the L1 and shared memory move per clock (CUDA C++ Programming
 /// Guide, "Shared Memory": 32 banks of 4 bytes).
@@ -48,6 +52,17 @@ const SEGMENT_PARAMS: f64 = 4.0;
 const TABLE_FILL: f64 = 18.0;
 /// Cycles until the first values of a table are computed and the last are seen by all warps.
 const TABLE_CYCLES: f64 = 150.0;
+/// Per stage of a `wgmma` main loop and consumer warp: wait, ring index and phase, addresses,
+/// release of the stage, compare, branch.
+const GROUP_STAGE_LOOP: f64 = 31.0;
+/// Per `wgmma`: the instruction, and its shared-memory descriptor in uniform registers.
+const GROUP_MULTIPLY: f64 = 1.0 + 2.1;
+/// Per unit of four `wgmma`: the load of the codes and its address, fence and wait.
+const GROUP_UNIT: f64 = 4.0;
+/// Per row tile of a warpgroup and quant group: parameters loaded and spread.
+const GROUP_SEGMENT_PARAMS: f64 = 12.0;
+/// Instructions of the producer per stage.
+const PRODUCER_STAGE: f64 = 40.0;
 /// Share of the activations that a second warp of a block finds evicted from L1 when they are
 /// not staged. Not measured: warps drift apart while weights stream past L1.
 const L1_MISS: f64 = 0.25;
@@ -70,6 +85,8 @@ pub(super) struct Work {
     pub setup_instructions: f64,
     /// Multiply-accumulates of tensor cores.
     pub tensor_macs: f64,
+    /// Their rate per clock and SM.
+    pub tensor_macs_per_clock: f64,
     /// Lane-instructions per weight on the FMA pipe, and that pipe's rate.
     pub fma: (f64, f64),
     /// Bytes from L2.
@@ -106,6 +123,7 @@ pub(super) fn count(
     match schedule {
         Schedule::Gemv(s) => gemv(p, spec, arch, s, dequant),
         Schedule::Mma(s) => mma(p, spec, arch, s, dequant),
+        Schedule::Wgmma(s) => wgmma(p, spec, arch, s, dequant),
     }
 }
 
@@ -176,6 +194,7 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
         lane_instructions_per_weight,
         setup_instructions: x_setup + table.instructions,
         tensor_macs: 0.0,
+        tensor_macs_per_clock: arch.mma_macs_per_clock,
         fma: (math, rate),
         l2_bytes: packed + x_bytes * (1.0 + rereads),
         wavefronts: packed / WAVEFRONT_BYTES
@@ -218,6 +237,7 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
         lane_instructions_per_weight,
         setup_instructions: table.instructions,
         tensor_macs: weights * s.block_m as f64,
+        tensor_macs_per_clock: arch.mma_macs_per_clock,
         fma: (0.0, arch.rates.fp32),
         l2_bytes: stage_bytes * stages,
         wavefronts: (stage_bytes + read_bytes) * stages / WAVEFRONT_BYTES + table.wavefronts(),
@@ -247,4 +267,49 @@ fn mma_overhead(p: &Problem, spec: &WeightSpec, s: &MmaSchedule) -> f64 {
     let params = SEGMENT_PARAMS * 32.0 / (FRAGMENT_N as f64 * segment);
     let stage = STAGE_LOOP * 32.0 / (FRAGMENT_N as f64 * row_tiles * s.warp_k() as f64);
     multiply + load_x + pieces + copy_x + params + stage
+}
+
+fn wgmma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &WgmmaSchedule, dequant: f64) -> Work {
+    let stages = (s.padded_k(p.k) / s.block_k).div_ceil(s.split_k) as f64;
+    let stage_weights = (s.block_n * s.block_k) as f64;
+    let weights = stage_weights * stages;
+    let lane_instructions_per_weight = dequant + wgmma_overhead(p, spec, s);
+    let stage_bytes = s.stage_bytes(spec, p.k) as f64;
+    // Every row tile of every warpgroup reads the activations again.
+    let row_tiles = (s.block_n / GROUP_ROWS) as f64;
+    let read_bytes = stage_bytes + (row_tiles - 1.0) * s.stage_act_bytes() as f64;
+    let results = (s.block_n * s.block_m) as f64 * 4.0;
+    let lane_weights = stage_weights / s.consumer_threads() as f64;
+    let table = Table::of(&s.dequant, weights);
+    Work {
+        weights,
+        lane_instructions_per_weight,
+        setup_instructions: table.instructions,
+        tensor_macs: weights * s.block_m as f64,
+        tensor_macs_per_clock: WGMMA_MACS_PER_CLOCK,
+        fma: (0.0, arch.rates.fp32),
+        l2_bytes: stage_bytes * stages,
+        wavefronts: (stage_bytes + read_bytes) * stages / WAVEFRONT_BYTES + table.wavefronts(),
+        batches: stages,
+        batch_instructions: lane_weights * lane_instructions_per_weight,
+        batch_tensor_cycles: stage_weights * s.block_m as f64 / WGMMA_MACS_PER_CLOCK,
+        ahead: s.stages - 1,
+        waits_for_x: 0,
+        staged_bytes: 0.0,
+        // The producer copies meanwhile.
+        fill_cycles: 0.0,
+        reduction_cycles: warp_reduction(1, results),
+    }
+}
+
+/// Lane-instructions per weight of a `wgmma` block beside dequantization, all roles.
+fn wgmma_overhead(p: &Problem, spec: &WeightSpec, s: &WgmmaSchedule) -> f64 {
+    let row_tiles = s.row_tiles() as f64;
+    // A lane has 8 weights of each fragment; its row tiles share the descriptor.
+    let multiply = (1.0 + (GROUP_MULTIPLY - 1.0) / row_tiles) / 8.0;
+    let unit = GROUP_UNIT / PIECE_K as f64;
+    let params = GROUP_SEGMENT_PARAMS * 2.0 / s.segment_k(spec, p.k) as f64;
+    let stage = GROUP_STAGE_LOOP * 2.0 / (row_tiles * s.block_k as f64);
+    let producer = PRODUCER_STAGE * 32.0 / (s.block_n * s.block_k) as f64;
+    multiply + unit + params + stage + producer
 }

@@ -145,6 +145,10 @@ impl IsolatedDevice {
                 let id = self.id(link, buffer.inner(), buffer.name())?;
                 Ok(ArgMessage::Buffer(id, *offset))
             }
+            ArgValue::TensorMap(buffer, offset, spec) => {
+                let id = self.id(link, buffer.inner(), buffer.name())?;
+                Ok(ArgMessage::TensorMap(id, *offset, *spec))
+            }
         };
         let args = launch.args.iter().map(argument).collect::<Result<_, DeviceError>>()?;
         Ok(LaunchMessage::new(launch, args))

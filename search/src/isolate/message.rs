@@ -1,5 +1,6 @@
 //! What a worker is asked and what it answers. Buffers and kernels go by number.
 
+use qtune_codegen::TensorMapSpec;
 use qtune_device::{
     AsyncSchedule, Blocks, DeviceError, Evidence, LaunchArgs, LaunchOutcome, Timing, TimingPlan,
     WarpOrder,
@@ -65,6 +66,8 @@ pub(super) struct LaunchMessage {
 pub(super) enum ArgMessage {
     /// Number and offset of a buffer.
     Buffer(Id, usize),
+    /// Number and offset of a buffer, and the view of it.
+    TensorMap(Id, usize, TensorMapSpec),
     /// An integer.
     U32(u32),
 }

@@ -179,6 +179,9 @@ impl Serving<'_> {
         let argument = |argument: &ArgMessage| match *argument {
             ArgMessage::U32(value) => Ok(ArgValue::U32(value)),
             ArgMessage::Buffer(id, offset) => Ok(ArgValue::Buffer(self.buffer(id)?, offset)),
+            ArgMessage::TensorMap(id, offset, spec) => {
+                Ok(ArgValue::TensorMap(self.buffer(id)?, offset, spec))
+            }
         };
         let args = message.args().iter().map(argument).collect::<Result<_, Failure>>()?;
         Ok(message.with_args(args))

@@ -96,7 +96,7 @@ pub fn table(cases: &[Case]) -> Table {
         let counts = &case.counts;
         table.row([
             case.m.to_string(),
-            crate::problem::family_name(case.family).into(),
+            case.family.name().into(),
             if case.passed { "yes" } else { "NO" }.into(),
             format!("{:.3}", case.error_over_bound),
             format!("{:.2}", counts.lane_instructions_per_weight),

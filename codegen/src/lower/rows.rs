@@ -1,0 +1,95 @@
+//! Group parameters of the rows that a lane of a fragment holds: rows g and g+8 of each 16-row tile
+//! lie side by side in shared memory, one load serves both.
+
+use super::term::{Plan, Prepared, Row};
+use super::{entry_type, Lowering};
+use crate::kir::{int, load, Body, Expr, Type};
+
+/// The parameters of `count` row tiles of one lane, in `row_words`.
+pub(super) struct Rows<'a> {
+    pub cx: &'a Lowering<'a>,
+    pub plan: &'a Plan<'a>,
+    /// Row tiles per lane.
+    pub count: u32,
+}
+
+/// The type that loads the parameters of rows g and g+8.
+pub(super) fn pair_type(cx: &Lowering) -> Type {
+    entry_type(2 * cx.layout.entry_bytes())
+}
+
+impl Rows<'_> {
+    fn words(&self) -> u32 {
+        pair_type(self.cx).words() as u32
+    }
+
+    /// Whether the rows' parameters are needed at all.
+    pub fn needed(&self) -> bool {
+        !self.cx.spec.params.is_empty()
+    }
+
+    /// Declares `row_words`.
+    pub fn declare(&self, body: &mut Body) {
+        body.array("row_words", Type::U32, &[self.count, self.words()]);
+    }
+
+    /// Loads `row_words`; `pair(row_part)` is the index of a row tile's pair in `row_pairs`.
+    pub fn load(&self, body: &mut Body, pair: impl Fn(&Expr) -> Expr) {
+        let ty = pair_type(self.cx);
+        body.unrolled("row_part", self.count, |body, row_part| {
+            let value = load("row_pairs", pair(&row_part));
+            let places =
+                (0..self.words()).map(|w| Expr::at("row_words", [row_part.clone(), int(w)]));
+            body.unpack(places.collect(), ty, value);
+        });
+    }
+
+    /// The named parameters of row g (`half` 0) or g+8 (`half` 1) of a row tile.
+    pub fn params(&self, row_part: &Expr, half: usize) -> Vec<(String, Expr)> {
+        let words: Vec<Expr> =
+            (0..self.words()).map(|w| Expr::at("row_words", [row_part.clone(), int(w)])).collect();
+        self.cx.param_values(&words, half)
+    }
+
+    /// `invariant{i}[row tile][half]`: operands of weights that are fixed within the group.
+    pub fn prepare(&self, body: &mut Body) {
+        for (index, id) in self.plan.invariants().into_iter().enumerate() {
+            let name = format!("invariant{index}");
+            body.array(&*name, Type::U32, &[self.count, 2]);
+            body.unrolled("row_part", self.count, |body, row_part| {
+                for half in 0..2 {
+                    let params = self.params(&row_part, half);
+                    let row = Row { params: &params, position: half };
+                    let place = Expr::at(&*name, [row_part.clone(), int(half as u32)]);
+                    body.assign(place, self.plan.broadcast(id, &row));
+                }
+            });
+        }
+    }
+
+    /// Where [`Rows::prepare`] put the operands of a row tile.
+    pub fn prepared(&self, row_part: &Expr) -> Prepared {
+        let mut values = Vec::new();
+        for (index, id) in self.plan.invariants().into_iter().enumerate() {
+            for half in 0..2 {
+                let place = [row_part.clone(), int(half as u32)];
+                values.push((id, half, Expr::at(format!("invariant{index}"), place)));
+            }
+        }
+        Prepared::new(values)
+    }
+
+    /// The coefficients of the term's sums in the rows of `half`: name, sum, value.
+    pub fn coefficients(&self, row_part: &Expr, half: usize) -> Vec<(String, usize, Expr)> {
+        let params = match self.needed() {
+            true => self.params(row_part, half),
+            false => Vec::new(),
+        };
+        let row = Row { params: &params, position: half };
+        let found = self.plan.coefficients(&row).into_iter().enumerate();
+        let named = found.map(|(nth, (sum, coefficient))| {
+            (format!("coefficient{nth}_{half}"), sum, coefficient)
+        });
+        named.collect()
+    }
+}

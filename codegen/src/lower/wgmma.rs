@@ -1,0 +1,487 @@
+//! The `wgmma` family: `C^T = W A^T`. Dequantized weights are the register operand of
+//! `wgmma.m64nNk16`, 64 rows for a warpgroup, tokens the columns; activations stay in shared memory.
+//!
+//! The producer fills a ring: one bulk copy each for the weights and parameters of a stage, which
+//! lie contiguous, and one tensor copy for every 64 of k of the activations, which the hardware
+//! swizzles. A stage has two barriers: `full` counts the bytes of its copies, `empty` the consumer
+//! warps that are done with it.
+//!
+//! A consumer walks a stage in units, one 64-row tile by 64 of k: a lane loads the 16 bytes that
+//! are its part of four fragments, converts them, and four multiplies go off as one batch. Waiting
+//! for all batches but the newest leaves that one running while the next unit is converted; two
+//! fragment buffers take turns.
+
+use super::output::{self, Tile};
+use super::rows::{self, Rows};
+use super::table::SharedTable;
+use super::term::Plan;
+use super::{CodegenError, Lowered, Lowering};
+use crate::intrinsics::{self, multiply_name};
+use crate::kir::{call, hex, int, load, select, var, Body, Buffer, Expr, Space, Type};
+use qtune_ir::dequant::Term;
+use qtune_ir::{DType, Producer, Raster, WgmmaSchedule, PRODUCER_REGISTERS};
+
+/// Bytes of one 16-byte piece, the unit of addresses here.
+const PIECE: u32 = 16;
+/// Multiplies of a unit: 64 of k.
+const UNIT_K16: u32 = 4;
+/// Pieces in a row of 64 activations.
+const ROW_PIECES: u32 = 8;
+
+pub(super) fn lower(cx: &Lowering, s: &WgmmaSchedule) -> Result<Lowered, CodegenError> {
+    let term: Term = s.dequant.parse()?;
+    let plan = Plan::new(&term, &cx.context)?;
+    if plan.activation_scale() != 1.0 {
+        let reason = "wgmma stages activations unscaled".to_string();
+        return Err(qtune_ir::Rejected { reason }.into());
+    }
+    let table = cx.shared_table(&plan);
+    let wgmma = Wgmma { cx, s, plan, table };
+    let mut body = Body::new();
+    wgmma.prologue(&mut body);
+    body.roles(
+        s.consumer_threads(),
+        var("warp").less(s.consumer_threads() / 32),
+        |body| wgmma.produce(body),
+        |body| wgmma.consume(body),
+    );
+    let constants = vec![("STEPS".into(), cx.layout.steps().into())];
+    Ok((body.finish(), wgmma.shared(), constants))
+}
+
+struct Wgmma<'a> {
+    cx: &'a Lowering<'a>,
+    s: &'a WgmmaSchedule,
+    plan: Plan<'a>,
+    /// The codebook's table in shared memory.
+    table: Option<SharedTable>,
+}
+
+impl Wgmma<'_> {
+    fn rows(&self) -> Rows<'_> {
+        Rows { cx: self.cx, plan: &self.plan, count: self.s.row_tiles() }
+    }
+
+    fn weight_bytes(&self) -> u32 {
+        self.s.stage_weight_bytes(self.cx.spec)
+    }
+
+    fn param_bytes(&self) -> u32 {
+        self.s.stage_param_bytes(self.cx.spec, self.cx.problem.k)
+    }
+
+    /// Pieces of one panel of activations: all tokens by 64 of k.
+    fn panel_pieces(&self) -> u32 {
+        self.s.block_m * ROW_PIECES
+    }
+
+    /// 64-wide panels of k in a stage.
+    fn panels(&self) -> u32 {
+        self.s.block_k / 64
+    }
+
+    fn act_pieces(&self) -> u32 {
+        self.s.stage_act_bytes() / PIECE
+    }
+
+    /// k over which sums run before coefficients apply, and how many such segments a stage has.
+    fn segments(&self) -> u32 {
+        self.s.block_k / self.s.segment_k(self.cx.spec, self.cx.problem.k)
+    }
+
+    /// Whether coefficients wait for the end of K: one quant group spans it.
+    fn scales_once(&self) -> bool {
+        self.cx.layout.groups() == 1
+    }
+
+    /// Whether sums run from the first multiply of a block to its last, across quant groups.
+    fn starts_once(&self) -> bool {
+        self.plan.is_direct() || self.scales_once()
+    }
+
+    fn split(&self) -> bool {
+        self.s.split_k > 1
+    }
+
+    /// Activations first, where the swizzle wants addresses of 1024 bytes; then weights,
+    /// parameters, barriers. The output tile takes the ring's place once it is drained.
+    fn shared(&self) -> Vec<Buffer> {
+        let stages = self.s.stages;
+        let weights = stages * self.s.stage_act_bytes();
+        let params = weights + stages * self.weight_bytes();
+        let barriers = self.s.barrier_offset(self.cx.problem, self.cx.spec);
+        let view = |name: &str, offset: u32, element: Type| Buffer {
+            name: name.into(),
+            space: Space::Shared { offset },
+            element,
+        };
+        let mut views = vec![
+            view("ring_x", 0, Type::U32x4),
+            view("ring_weights", weights, Type::U32x4),
+            view("red", 0, Type::F32),
+            view("full", barriers, Type::Barrier),
+            view("empty", barriers + 8 * stages, Type::Barrier),
+        ];
+        if self.rows().needed() {
+            views.push(view("ring_params", params, Type::U32x4));
+            views.push(view("row_pairs", params, rows::pair_type(self.cx)));
+        }
+        if self.split() {
+            views.push(view("arrived", 0, Type::U32));
+        }
+        views.extend(self.table.iter().flat_map(SharedTable::views));
+        views
+    }
+
+    fn prologue(&self, body: &mut Body) {
+        let s = self.s;
+        body.comment("prologue: this block's tile, the barriers of the ring");
+        let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
+        body.bind("lane", Type::I32, thread.clone() % 32u32);
+        body.bind("warp", Type::I32, thread.clone() / 32u32);
+        let (row, token) = match s.raster {
+            Raster::Rows => ("blockIdx.x", "blockIdx.y"),
+            Raster::Tokens => ("blockIdx.y", "blockIdx.x"),
+        };
+        body.bind("row_tile", Type::I32, var(row));
+        body.bind("token_tile", Type::I32, var(token));
+        if self.split() {
+            body.bind("split", Type::I32, var("blockIdx.z"));
+        }
+        output::split_range(body, s.split_k);
+        body.when(thread.equals(0u32), |body| {
+            body.range("stage", 0u32, s.stages, 1u32, |body, stage| {
+                body.call("barrier_init", [Expr::address("full", stage.clone()), int(1)]);
+                let warps = int(s.consumer_threads() / 32);
+                body.call("barrier_init", [Expr::address("empty", stage), warps]);
+            });
+            body.call("barrier_init_fence", []);
+        });
+        body.barrier();
+    }
+
+    /// One lane issues all copies.
+    fn produce(&self, body: &mut Body) {
+        body.comment("producer: refill each stage once all consumer warps are done with it");
+        let mut elected = var("lane").equals(0u32);
+        if self.s.producer == Producer::Group {
+            body.call("give_registers", [int(PRODUCER_REGISTERS)]);
+            elected = var("warp").equals(self.s.consumer_threads() / 32).and(elected);
+        }
+        body.when(elected, |body| {
+            let slot = body.variable("slot", Type::I32, int(0));
+            // A new barrier passes for one whose phase of parity 1 is complete: all stages are free.
+            let phase = body.variable("phase", Type::U32, hex(1));
+            body.range("step", var("first"), var("last"), 1u32, |body, step| {
+                body.call("barrier_wait", [Expr::address("empty", slot.clone()), phase.clone()]);
+                self.fill_stage(body, &step, &slot);
+                self.advance(body, &slot, &phase);
+            });
+        });
+    }
+
+    fn fill_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+        let s = self.s;
+        let full = Expr::address("full", slot.clone());
+        let bytes = s.stage_bytes(self.cx.spec, self.cx.problem.k);
+        body.call("barrier_expect", [full.clone(), int(bytes)]);
+        let stage = var("row_tile") * var("STEPS") + step.clone();
+        let stage = body.bind("stage", Type::I32, stage);
+        let mut parts = vec![("ring_weights", "weights", self.weight_bytes())];
+        if self.rows().needed() {
+            parts.push(("ring_params", "params", self.param_bytes()));
+        }
+        for (ring, global, bytes) in parts {
+            let to = Expr::address(ring, slot.clone() * (bytes / PIECE));
+            let from = Expr::address(global, stage.clone() * (bytes / PIECE));
+            body.call("bulk_copy", [to, from, int(bytes), full.clone()]);
+        }
+        body.unrolled("panel", self.panels(), |body, panel| {
+            let to = slot.clone() * self.act_pieces() + panel.clone() * self.panel_pieces();
+            let column = step.clone() * s.block_k + panel * 64u32;
+            let row = var("token_tile") * s.block_m;
+            body.call("tensor_copy", [Expr::address("ring_x", to), var("x"), column, row, full]);
+        });
+    }
+
+    /// The next stage; the parity of its phase turns with every lap.
+    fn advance(&self, body: &mut Body, slot: &Expr, phase: &Expr) {
+        let after = slot.clone() + 1u32;
+        let wraps = after.clone().equals(self.s.stages);
+        body.assign(slot.clone(), select(wraps, int(0), after));
+        let turned = phase.clone() ^ hex(1);
+        body.assign(phase.clone(), select(slot.clone().equals(0u32), turned, phase.clone()));
+    }
+
+    fn consume(&self, body: &mut Body) {
+        let s = self.s;
+        body.comment("consumers: convert a unit while the one before it is multiplied");
+        if s.producer == Producer::Group {
+            body.call("take_registers", [int(s.consumer_registers())]);
+        }
+        let tile = body.bind("warp_tile", Type::I32, self.warp_tile());
+        body.bind("lane_piece", Type::I32, tile * (self.panels() * 32) + var("lane"));
+        let tokens = call("tile_128b", [Expr::address("ring_x", int(0))]);
+        body.bind("ring_tile", Type::I32, tokens);
+        self.declare_sums(body);
+        for (index, sum) in self.plan.sums().iter().enumerate() {
+            if sum.weight.is_some() {
+                body.array(format!("frag{index}"), Type::U32, &[2, UNIT_K16, 4]);
+            }
+        }
+        if self.plan.sums().iter().any(|sum| sum.weight.is_none()) {
+            body.bind("ones", Type::U32, call("settled", [self.plan.both(1.0)]));
+        }
+        if self.rows().needed() {
+            self.rows().declare(body);
+        }
+        if let Some(table) = &self.table {
+            table.fill(body, s.consumer_threads());
+            body.barrier();
+        }
+        body.section("mainloop");
+        let slot = body.variable("slot", Type::I32, int(0));
+        let phase = body.variable("phase", Type::U32, hex(0));
+        let drained = body.variable("drained", Type::I32, int(0));
+        body.range("step", var("first"), var("last"), 1u32, |body, step| {
+            body.call("barrier_wait", [Expr::address("full", slot.clone()), phase.clone()]);
+            self.compute_stage(body, &step, &slot);
+            body.assign(drained, slot.clone());
+            self.advance(body, &slot, &phase);
+        });
+        body.call(intrinsics::WAIT, [int(0)]);
+        if self.scales_once() {
+            self.apply_coefficients(body);
+        }
+        self.reduce(body);
+        let tile = Tile {
+            tokens: s.block_m,
+            rows: s.block_n,
+            pitch: s.reduction_pitch(),
+            parts: 1,
+            split_k: s.split_k,
+            threads: s.consumer_threads(),
+        };
+        output::emit(self.cx, &tile, body);
+    }
+
+    /// The first 16-row tile of this warp: a warpgroup's row tiles lie one after the other, each
+    /// of them four tiles of 16, one for each warp.
+    fn warp_tile(&self) -> Expr {
+        var("warp") / 4u32 * (4 * self.s.row_tiles()) + var("warp") % 4u32
+    }
+
+    fn sum_name(&self, index: usize) -> String {
+        match self.plan.is_direct() {
+            true => "total".into(),
+            false => format!("group_sum{index}"),
+        }
+    }
+
+    /// Accumulators of the sums, which the first multiply overwrites, and the totals, which start
+    /// at zero.
+    fn declare_sums(&self, body: &mut Body) {
+        let (rows, count) = (self.s.row_tiles(), self.s.accumulators());
+        if self.plan.is_direct() {
+            return body.array("total", Type::F32, &[rows, count]);
+        }
+        for (index, sum) in self.plan.sums().iter().enumerate() {
+            match sum.weight {
+                Some(_) => body.array(self.sum_name(index), Type::F32, &[rows, count]),
+                None => body.array(self.sum_name(index), Type::F32, &[1, count]),
+            }
+        }
+        body.zeros("total", Type::F32, &[rows, count]);
+    }
+
+    fn compute_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+        let weights = slot.clone() * (self.weight_bytes() / PIECE) + var("lane_piece");
+        body.bind("weights_at", Type::I32, weights);
+        let tokens = var("ring_tile") + slot.clone() * self.act_pieces();
+        // Descriptors live in uniform registers; told so, the compiler keeps their sums there.
+        body.bind("tokens_at", Type::I32, call("warp_uniform", [tokens]));
+        let segments = self.segments();
+        let units = self.s.units() / segments;
+        body.unrolled("segment", segments, |body, segment| {
+            if self.rows().needed() {
+                self.load_params(body, slot, &segment);
+                self.rows().prepare(body);
+            }
+            body.unrolled("unit", units, |body, unit| {
+                let whole = segment.clone() * units + unit.clone();
+                self.compute_unit(body, step, &unit, &whole);
+            });
+            if !self.starts_once() {
+                body.call(intrinsics::WAIT, [int(0)]);
+                self.apply_coefficients(body);
+            }
+        });
+    }
+
+    fn load_params(&self, body: &mut Body, slot: &Expr, segment: &Expr) {
+        let groups = self.cx.layout.groups_per_step();
+        let group = match groups {
+            1 => slot.clone(),
+            _ => slot.clone() * groups + segment.clone(),
+        };
+        let first = group * (self.s.block_n / 2) + var("warp_tile") * 8u32 + var("lane") / 4u32;
+        self.rows().load(body, |row_part| first.clone() + row_part.clone() * 32u32);
+    }
+
+    /// Converts and multiplies one row tile by 64 of k.
+    fn compute_unit(&self, body: &mut Body, step: &Expr, unit: &Expr, whole: &Expr) {
+        let rows = self.s.row_tiles();
+        let row_part = unit.clone() % rows;
+        let panel = whole.clone() / rows;
+        let turn = match rows {
+            2 => row_part.clone(),
+            even if even % 2 == 0 => row_part.clone() % 2u32,
+            _ => whole.clone() % 2u32,
+        };
+        let at = row_part.clone() * (4 * self.panels() * 32) + panel.clone() * 32u32;
+        body.array("words", Type::U32, &[UNIT_K16]);
+        let words = (0..UNIT_K16).map(|k16| Expr::at("words", [int(k16)])).collect();
+        body.unpack(words, Type::U32x4, load("ring_weights", var("weights_at") + at));
+        body.unrolled("k16", UNIT_K16, |body, k16| self.convert(body, &row_part, &turn, &k16));
+        body.call(intrinsics::FENCE, []);
+        let column = match self.starts_once() {
+            true => panel.clone(),
+            false => unit.clone() / rows,
+        };
+        body.unrolled("k16", UNIT_K16, |body, k16| {
+            let tokens = var("tokens_at") + panel.clone() * self.panel_pieces();
+            let tokens = tokens + k16.clone() * 2u32;
+            let inner = int(0).less(column.clone() + k16.clone());
+            let keep = match self.starts_once() {
+                true => var("first").less(step.clone()).or(inner),
+                false => inner,
+            };
+            self.multiply(body, [&row_part, &turn, &k16], tokens, keep);
+        });
+        body.call(intrinsics::COMMIT, []);
+        body.call(intrinsics::WAIT, [int(1)]);
+        self.release_previous(body, step, whole);
+    }
+
+    /// The first unit of a stage has waited for every multiply of the stage before it.
+    fn release_previous(&self, body: &mut Body, step: &Expr, whole: &Expr) {
+        body.when_uniform(whole.clone().equals(0u32), |body| {
+            body.call("warp_sync", []);
+            let later = var("first").less(step.clone());
+            body.when(later.and(var("lane").equals(0u32)), |body| {
+                body.call("barrier_arrive", [Expr::address("empty", var("drained"))]);
+            });
+        });
+    }
+
+    fn convert(&self, body: &mut Body, row_part: &Expr, turn: &Expr, k16: &Expr) {
+        let word = body.bind("word", Type::U32, Expr::at("words", [k16.clone()]));
+        let prepared = self.rows().prepared(row_part);
+        for (index, sum) in self.plan.sums().iter().enumerate() {
+            let Some(weight) = sum.weight else { continue };
+            let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
+            for (pair, value) in pairs.into_iter().enumerate() {
+                let place = [turn.clone(), k16.clone(), int(pair as u32)];
+                body.assign(Expr::at(format!("frag{index}"), place), call("settled", [value]));
+            }
+        }
+    }
+
+    /// All sums of one k16. A fragment of ones adds up the activations of every token, in the very
+    /// registers where the corrections are needed; the first row tile does so for all.
+    fn multiply(
+        &self,
+        body: &mut Body,
+        [row_part, turn, k16]: [&Expr; 3],
+        tokens: Expr,
+        keep: Expr,
+    ) {
+        let operands = match self.cx.problem.act {
+            DType::Bf16 => "bf16",
+            _ => "f16",
+        };
+        let name = multiply_name(operands, self.s.block_m);
+        for (index, sum) in self.plan.sums().iter().enumerate() {
+            let sums = self.sum_name(index);
+            let args = |row: Expr, a: Vec<Expr>| {
+                let mut args = vec![Expr::at(sums, [row])];
+                args.extend(a);
+                args.extend([tokens.clone(), keep.clone()]);
+                args
+            };
+            match sum.weight {
+                Some(_) => {
+                    let place = |pair: u32| [turn.clone(), k16.clone(), int(pair)];
+                    let frag = |pair| Expr::at(format!("frag{index}"), place(pair));
+                    body.call(name, args(row_part.clone(), (0..4).map(frag).collect()));
+                }
+                None => {
+                    let ones = args(int(0), vec![var("ones"); 4]);
+                    match self.s.row_tiles() {
+                        1 => body.call(name, ones),
+                        _ => body.when_uniform(row_part.clone().equals(0u32), |body| {
+                            body.call(name, ones);
+                        }),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the sums to the totals with the rows' coefficients, in f32.
+    fn apply_coefficients(&self, body: &mut Body) {
+        if self.plan.is_direct() {
+            return;
+        }
+        body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
+            for half in 0..2u32 {
+                for (name, sum, value) in self.rows().coefficients(&row_part, half as usize) {
+                    let coefficient = body.bind(name, Type::F32, value);
+                    self.accumulate(body, &row_part, half, sum, coefficient);
+                }
+            }
+        });
+    }
+
+    fn accumulate(
+        &self,
+        body: &mut Body,
+        row_part: &Expr,
+        half: u32,
+        sum: usize,
+        coefficient: Expr,
+    ) {
+        let name = self.sum_name(sum);
+        let row = match self.plan.sums()[sum].weight {
+            Some(_) => row_part.clone(),
+            None => int(0),
+        };
+        body.unrolled("token_part", self.s.block_m / 8, |body, tile| {
+            for c in [2 * half, 2 * half + 1] {
+                let at = tile.clone() * 4u32 + c;
+                let total = Expr::at("total", [row_part.clone(), at.clone()]);
+                let value = Expr::at(&*name, [row.clone(), at]);
+                let fma = call("fma_f32", [coefficient.clone(), value, total.clone()]);
+                body.assign(total, fma);
+            }
+        });
+    }
+
+    /// Every warp's totals to `red[token][row]`.
+    fn reduce(&self, body: &mut Body) {
+        let s = self.s;
+        body.section("the output tile meets in shared memory");
+        body.barrier();
+        body.unrolled("row_part", s.row_tiles(), |body, row_part| {
+            body.unrolled("token_part", s.block_m / 8, |body, tile| {
+                for c in 0..4u32 {
+                    let token = tile.clone() * 8u32 + var("lane") % 4u32 * 2u32 + (c % 2);
+                    let row = (var("warp_tile") + row_part.clone() * 4u32) * 16u32;
+                    let row = row + var("lane") / 4u32 + 8 * (c / 2);
+                    let total = Expr::at("total", [row_part.clone(), tile.clone() * 4u32 + c]);
+                    body.store("red", token * s.reduction_pitch() + row, total);
+                }
+            });
+        });
+    }
+}

@@ -1,0 +1,296 @@
+//! Schedules of the `wgmma` family: tiles, roles and the registers that they leave.
+
+use super::{check_block, groups_in, require, with_table, Raster, Rejected};
+use crate::{Arch, DType, Problem, WeightSpec};
+
+/// Rows of one `wgmma`: 16 for each warp of a warpgroup (PTX ISA, "wgmma.mma_async").
+pub const GROUP_ROWS: u32 = 64;
+/// Threads of a warpgroup.
+const GROUP_THREADS: u32 = 128;
+/// k of one unit of work: what a lane's 16-byte load of codes covers, and the width of a row of
+/// activations in 128-byte swizzled shared memory.
+const UNIT_K: u32 = 64;
+/// Most columns of one `wgmma`.
+const MAX_TOKENS: u32 = 256;
+/// 32-bit registers of an SM of sm_90a.
+const REGISTER_FILE: u32 = 65536;
+/// The register file gives out registers per thread in steps of this many (PTX ISA, `setmaxnreg`).
+const REGISTER_STEP: u32 = 8;
+/// What a producer that gives its registers away keeps: the least that `setmaxnreg` takes.
+pub const PRODUCER_REGISTERS: u32 = 24;
+/// The most that a thread can have when registers are handed out by `setmaxnreg`, which counts in
+/// steps of eight.
+const MOST_REGISTERS: u32 = 248;
+/// Addresses, ring state and two units of codes before and after conversion.
+/// Fitted to what the compiler takes on `sm_90a`.
+const OPERAND_REGISTERS: u32 = 64;
+/// Group parameters of a row tile, as loaded and as operands.
+const ROW_REGISTERS: u32 = 12;
+
+/// Who copies the operands to shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Producer {
+    /// One extra warp; every thread has the same number of registers.
+    Warp,
+    /// A warpgroup that gives its registers to the consumers (`setmaxnreg`).
+    Group,
+}
+
+/// A `wgmma` schedule: the transposed problem `C^T = W A^T`. Weights are the register operand with
+/// 64 rows per warpgroup, tokens the columns. A block covers `block_n` rows by `block_m` tokens;
+/// the producer brings `block_k` of k per stage.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WgmmaSchedule {
+    /// Tokens per block, the columns of one `wgmma`: a multiple of 8 up to 256.
+    pub block_m: u32,
+    /// Output rows per block: a multiple of `64 * groups`.
+    pub block_n: u32,
+    /// k per stage: a multiple of 64.
+    pub block_k: u32,
+    /// Consumer warpgroups, which share the stage's activations.
+    pub groups: u32,
+    /// Stages of the ring between producer and consumers.
+    pub stages: u32,
+    /// Thread blocks that share one output tile along K.
+    pub split_k: u32,
+    /// Who copies.
+    pub producer: Producer,
+    /// Order of thread blocks.
+    pub raster: Raster,
+    /// The dequantization term (see [`crate::dequant`]).
+    pub dequant: String,
+}
+
+impl WgmmaSchedule {
+    /// Threads of the consumer warpgroups.
+    pub fn consumer_threads(&self) -> u32 {
+        self.groups * GROUP_THREADS
+    }
+
+    /// Threads of one block.
+    pub fn threads(&self) -> u32 {
+        self.consumer_threads()
+            + match self.producer {
+                Producer::Warp => 32,
+                Producer::Group => GROUP_THREADS,
+            }
+    }
+
+    /// 64-row tiles per warpgroup.
+    pub fn row_tiles(&self) -> u32 {
+        self.block_n / (GROUP_ROWS * self.groups)
+    }
+
+    /// Units of work of a warpgroup and stage: one row tile by 64 of k, four `wgmma`.
+    pub fn units(&self) -> u32 {
+        self.row_tiles() * (self.block_k / UNIT_K)
+    }
+
+    /// f32 accumulators of one lane for one row tile.
+    pub fn accumulators(&self) -> u32 {
+        self.block_m / 2
+    }
+
+    /// k rounded up to whole stages: the extent of the packed weights.
+    pub fn padded_k(&self, k: u32) -> u32 {
+        k.next_multiple_of(self.block_k)
+    }
+
+    /// Quant groups that a stage touches, as far as they are stored apart.
+    pub fn groups_per_stage(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(self.block_k, spec, k)
+    }
+
+    /// k over which a warpgroup accumulates before the group parameters apply.
+    pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
+        match spec.group.size(k) {
+            group if group >= k => self.block_k,
+            group => group.min(self.block_k),
+        }
+    }
+
+    /// Bytes of weights per stage.
+    pub fn stage_weight_bytes(&self, spec: &WeightSpec) -> u32 {
+        self.block_n * self.block_k * spec.bits as u32 / 8
+    }
+
+    /// Bytes of activations per stage.
+    pub fn stage_act_bytes(&self) -> u32 {
+        self.block_m * self.block_k * 2
+    }
+
+    /// Bytes of group parameters per stage.
+    pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        self.block_n * spec.packed_param_bytes() * self.groups_per_stage(spec, k)
+    }
+
+    /// Bytes that one stage brings.
+    pub fn stage_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        self.stage_weight_bytes(spec) + self.stage_act_bytes() + self.stage_param_bytes(spec, k)
+    }
+
+    /// f32 elements between tokens in the reduction buffer: 4 more than the rows, so that the
+    /// eight rows by four tokens that a warp writes at once fall into 32 banks.
+    pub fn reduction_pitch(&self) -> u32 {
+        self.block_n + 4
+    }
+
+    /// Where the barriers lie in dynamic shared memory: behind the ring and the output tile that
+    /// takes its place.
+    pub fn barrier_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        let ring = self.stages * self.stage_bytes(spec, problem.k);
+        ring.max(self.block_m * self.reduction_pitch() * 4).next_multiple_of(16)
+    }
+
+    /// Bytes of ring or output tile, and two barriers per stage.
+    pub(super) fn working_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        self.barrier_offset(problem, spec) + self.stages * 16
+    }
+
+    /// Bytes of dynamic shared memory: those, and the term's table.
+    pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        with_table(self.working_bytes(problem, spec), &self.dequant)
+    }
+
+    /// Registers that every thread of the block starts with, at most.
+    pub fn launch_registers(&self) -> u32 {
+        let even = REGISTER_FILE / self.threads().max(1);
+        (even / REGISTER_STEP * REGISTER_STEP).min(MOST_REGISTERS)
+    }
+
+    /// Registers of a consumer thread, at most: what the producer gives away is dealt evenly.
+    pub fn consumer_registers(&self) -> u32 {
+        let launch = self.launch_registers();
+        match self.producer {
+            Producer::Warp => launch,
+            Producer::Group => {
+                let given = (launch - PRODUCER_REGISTERS.min(launch)) * GROUP_THREADS;
+                let each = launch + given / self.consumer_threads().max(1);
+                (each / REGISTER_STEP * REGISTER_STEP).min(MOST_REGISTERS - REGISTER_STEP)
+            }
+        }
+    }
+
+    /// Whether the sums of quant groups are kept apart from the totals, which takes a second set
+    /// of accumulators: the term scales them and there are several groups.
+    pub fn sums_apart(&self, problem: &Problem, spec: &WeightSpec) -> bool {
+        !self.dequant.is_empty()
+            && !self.dequant.trim_start().starts_with("(sum")
+            && spec.group.size(problem.k) < problem.k
+    }
+
+    /// Registers of a consumer thread, estimated.
+    pub fn registers(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        let copies = 1 + u32::from(self.sums_apart(problem, spec));
+        OPERAND_REGISTERS + self.row_tiles() * (self.accumulators() * copies + ROW_REGISTERS)
+    }
+
+    pub(super) fn check(
+        &self,
+        p: &Problem,
+        spec: &WeightSpec,
+        arch: &Arch,
+    ) -> Result<(), Rejected> {
+        require(arch.has_wgmma(), || format!("wgmma needs sm_90a, {} is not", arch.target()))?;
+        require(spec.bits == 4, || {
+            format!("wgmma reads 4-bit codes, the format has {}", spec.bits)
+        })?;
+        require(p.act != DType::F32, || "wgmma multiplies 16-bit floats, not f32".into())?;
+        self.check_tile()?;
+        let group = spec.group.size(p.k);
+        let nested = group == p.k || group % self.block_k == 0 || self.block_k % group == 0;
+        require(nested, || format!("quant group {group} and k tile {}", self.block_k))?;
+        require(group % UNIT_K == 0 || group == p.k, || {
+            format!("quant group {group} is not a multiple of a unit's {UNIT_K} of k")
+        })?;
+        require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
+        require((2..=8).contains(&self.stages), || {
+            format!("{} stages: the producer needs 2 to 8", self.stages)
+        })?;
+        let steps = self.padded_k(p.k) / self.block_k;
+        require((1..=steps.min(16)).contains(&self.split_k), || {
+            format!("{} splits of {steps} k tiles", self.split_k)
+        })?;
+        let has = self.consumer_registers();
+        let needs = self.registers(p, spec);
+        require(needs <= has, || format!("{needs} registers of a consumer's {has}"))?;
+        check_block(self.threads(), self.shared_bytes(p, spec), arch)
+    }
+
+    fn check_tile(&self) -> Result<(), Rejected> {
+        require(self.block_m % 8 == 0 && (8..=MAX_TOKENS).contains(&self.block_m), || {
+            format!("{} tokens are no multiple of 8 up to {MAX_TOKENS}", self.block_m)
+        })?;
+        require((1..=3).contains(&self.groups), || {
+            format!("{} consumer warpgroups, not 1 to 3", self.groups)
+        })?;
+        require(self.producer == Producer::Warp || self.groups > 1, || {
+            "one consumer warpgroup has all the registers it can use without a producer's".into()
+        })?;
+        require(self.block_n > 0 && self.block_n % (GROUP_ROWS * self.groups) == 0, || {
+            format!("{} rows over {} warpgroups of {GROUP_ROWS}", self.block_n, self.groups)
+        })?;
+        require(self.block_k > 0 && self.block_k % UNIT_K == 0, || {
+            format!("k tile {} is no multiple of {UNIT_K}", self.block_k)
+        })?;
+        require(self.units() % 2 == 0, || {
+            format!("{} units of work: one is converted while another is multiplied", self.units())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tile::tests::{awq, h200, problem};
+    use crate::{Arch, Schedule};
+
+    const WIDE: &str =
+        "wgmma tile=128x128x128 groups=2 stages=4 split=1 producer=warp raster=rows \
+                        dequant=(sum x)";
+
+    fn refusal(from: &str, to: &str) -> String {
+        let text = WIDE.replace(from, to);
+        assert_ne!(text, WIDE);
+        let schedule: Schedule = text.parse().unwrap();
+        schedule.check(&problem(5120, 5120, 128), &awq(), &h200()).unwrap_err().reason
+    }
+
+    #[test]
+    fn what_the_instruction_or_the_block_cannot_do_is_refused_with_its_numbers() {
+        assert!(refusal("128x128x128", "12x128x128").contains("12 tokens"));
+        assert!(refusal("128x128x128", "264x128x128").contains("264 tokens"));
+        assert!(refusal("128x128x128", "128x192x128").contains("192 rows over 2"));
+        assert!(refusal("128x128x128", "128x128x96").contains("k tile 96"));
+        assert!(refusal("128x128x128", "128x128x64").contains("1 units"));
+        assert!(refusal("128x128x128", "256x512x64").contains("registers"));
+        assert!(refusal("groups=2", "groups=4").contains("4 consumer"));
+        assert!(refusal("stages=4", "stages=1").contains("1 stages"));
+        assert!(refusal("stages=4", "stages=8").contains("bytes of shared memory"));
+        assert!(refusal(
+            "groups=2 stages=4 split=1 producer=warp",
+            "groups=1 stages=2 split=1 producer=group"
+        )
+        .contains("one consumer"));
+    }
+
+    #[test]
+    fn other_gpus_are_refused_by_name() {
+        let schedule: Schedule = WIDE.parse().unwrap();
+        for gpu in ["a100", "l40s", "b200", "rtx5090"] {
+            let arch = Arch::named(gpu).unwrap();
+            let refused = schedule.check(&problem(5120, 5120, 128), &awq(), &arch).unwrap_err();
+            assert!(refused.reason.contains(&arch.target()), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_producer_group_gives_its_registers_to_the_consumers() {
+        let shared = |producer: &str| match WIDE.replace("producer=warp", producer).parse().unwrap()
+        {
+            Schedule::Wgmma(s) => (s.launch_registers(), s.consumer_registers()),
+            other => panic!("{other}"),
+        };
+        assert_eq!(shared("producer=warp"), (224, 224));
+        assert_eq!(shared("producer=group"), (168, 240));
+    }
+}
