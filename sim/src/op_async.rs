@@ -159,6 +159,48 @@ pub(crate) struct AsyncStore {
     pub reduction: Option<Reduction>,
 }
 
+/// Fields of a tensor map that kernels may replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MapField {
+    Address,
+    Rank,
+    Box,
+    Dim,
+    Stride,
+    ElementStride,
+    Type,
+    Interleave,
+    Swizzle,
+    Fill,
+}
+
+impl MapField {
+    /// The new value is in the 64-bit file.
+    pub(crate) fn wide(self) -> bool {
+        matches!(self, MapField::Address | MapField::Stride)
+    }
+
+    /// Number of entries of the field.
+    pub(crate) fn entries(self) -> u32 {
+        match self {
+            MapField::Box | MapField::Dim | MapField::ElementStride => 5,
+            MapField::Stride => 4,
+            _ => 1,
+        }
+    }
+}
+
+/// A `tensormap.replace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplaceField {
+    pub space: Space,
+    pub map: ShortAddress,
+    pub field: MapField,
+    /// Dimension, for fields that have one value for each.
+    pub ordinal: u8,
+    pub value: Slot,
+}
+
 /// Bulk copies and their groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BulkOp {
@@ -171,6 +213,12 @@ pub(crate) enum BulkOp {
     /// `prefetch.tensormap`, `fence.proxy.tensormap` of one map.
     CheckMap {
         map: ShortAddress,
+    },
+    ReplaceField(ReplaceField),
+    /// `tensormap.cp_fenceproxy`: copies a map from shared to global memory.
+    PublishMap {
+        destination: ShortAddress,
+        source: ShortAddress,
     },
     Commit,
     /// Waits until at most `newest` groups of the thread are pending.

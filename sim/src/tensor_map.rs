@@ -7,7 +7,7 @@
 use thiserror::Error;
 
 use crate::memory::BufferId;
-use crate::program::AtomicType;
+use crate::program::{AtomicType, MapField};
 
 /// Bytes of an encoded map.
 pub(crate) const MAP_BYTES: usize = 128;
@@ -295,6 +295,22 @@ impl TensorMap {
         map
     }
 
+    /// The encoded map with the code of its type, swizzle or fill replaced.
+    pub(crate) fn with_code(
+        &self,
+        field: MapField,
+        code: u16,
+    ) -> Result<[u8; MAP_BYTES], TensorMapError> {
+        let mut map = self.encode();
+        let at = match field {
+            MapField::Type => 4,
+            MapField::Swizzle => 6,
+            _ => 7,
+        };
+        map[at] = u8::try_from(code).unwrap_or(u8::MAX);
+        TensorMap::decode(&map).map(|_| map)
+    }
+
     /// Reads an encoded map. All zeros are a map of which nothing is set yet.
     pub(crate) fn decode(map: &[u8; MAP_BYTES]) -> Result<TensorMap, TensorMapError> {
         let blank = map.iter().all(|&byte| byte == 0);
@@ -327,7 +343,11 @@ impl TensorMap {
             }),
             steps: std::array::from_fn(|i| u32::from(map[98 + i])),
             swizzle,
-            fill: if map[7] == 0 { OutOfBoundsFill::Zero } else { OutOfBoundsFill::Nan },
+            fill: match map[7] {
+                0 => OutOfBoundsFill::Zero,
+                1 => OutOfBoundsFill::Nan,
+                other => return Err(TensorMapError(format!("fill {other}"))),
+            },
         })
     }
 

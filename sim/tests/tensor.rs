@@ -391,3 +391,123 @@ fn maps_that_the_driver_refuses_refuse_the_launch() {
     let error = execute(&text, &case, &[0], &[0; 1024], &RunOptions::default()).err().unwrap();
     assert!(error.to_string().contains("argument 1: tensor map: stride 1 is 100 bytes"), "{error}");
 }
+
+/// Thread 0 makes a map of the tensor `t` in shared memory, the warp publishes it in `s`, and a tile
+/// is loaded with it.
+fn making_a_map(edit: impl Fn(&str) -> String) -> Result<(Vec<u8>, Report), SimError> {
+    let replace = |field: &str, operands: &str| {
+        let bits = if field == "global_address" || field == "global_stride" { 64 } else { 32 };
+        format!("tensormap.replace.tile.{field}.shared::cta.b1024.b{bits} [%r5], {operands};\n")
+    };
+    let fields = [
+        replace("global_address", "%rd2"),
+        replace("rank", "1"),
+        replace("box_dim", "0, 64"),
+        replace("box_dim", "1, 8"),
+        replace("global_dim", "0, %r6"),
+        replace("global_dim", "1, 40"),
+        replace("global_stride", "0, %rd4"),
+        replace("element_stride", "0, 1"),
+        replace("element_stride", "1, 1"),
+        replace("elemtype", "6"),
+        replace("interleave_layout", "0"),
+        replace("swizzle_mode", "3"),
+        replace("fill_mode", "1"),
+    ];
+    let text = format!(
+        ".version 8.7 .target sm_90a .address_size 64
+        .visible .entry k(.param .u64 p, .param .u64 t, .param .u64 s) {{
+        .reg .pred %p<16>; .reg .b32 %r<32>; .reg .b64 %rd<32>;
+        .shared .align 1024 .b8 front[1024]; .shared .align 1024 .b8 tile[1024];
+        .shared .align 8 .b8 bar[8];
+        ld.param.u64 %rd1, [p]; ld.param.u64 %rd2, [t]; ld.param.u64 %rd3, [s];
+        mov.u32 %r1, %tid.x; setp.eq.u32 %p1, %r1, 0; mov.u32 %r2, tile; mov.u32 %r5, front;
+        shl.b32 %r3, %r1, 2; add.u32 %r4, %r5, %r3; mov.u32 %r7, 0; st.shared.u32 [%r4], %r7;
+        mov.u32 %r6, 100; mov.u64 %rd4, 208;
+        bar.warp.sync -1; @!%p1 bra I;
+        mbarrier.init.shared::cta.b64 [bar], 1; fence.proxy.async;
+        {} I: bar.warp.sync -1;
+        tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%rd3], [front], 128;
+        fence.proxy.tensormap::generic.acquire.gpu [%rd3], 128;
+        bar.sync 0; @!%p1 bra C;
+        mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 1024;
+        cp.async.bulk.tensor.2d.shared::cta.global.mbarrier::complete_tx::bytes [tile], [%rd3, {{-2, 36}}], [bar];
+        C: W: mbarrier.try_wait.parity.shared::cta.b64 %p9, [bar], 0; @!%p9 bra W;
+        {} ret; }}",
+        fields.concat(),
+        copy_words(1024, "ld.shared.u32 %r12, [%r11]; st.global.u32 [%rd11], %r12;")
+    );
+    let tensor = pattern(208 * 40, 1);
+    let mut memory = Memory::new();
+    let p = memory.alloc("p", 1024, Access::ReadWrite)?;
+    let t = memory.alloc("t", tensor.len(), Access::ReadOnly)?;
+    memory.write(t, 0, &tensor)?;
+    let s = memory.alloc("s", 128, Access::ReadWrite)?;
+    let launch = Launch {
+        grid: [1; 3],
+        block: [32, 1, 1],
+        cluster: [1; 3],
+        dynamic_shared_bytes: 0,
+        args: vec![at(p), at(t), at(s)],
+    };
+    let module = Module::parse(&edit(&text))?;
+    let report = run(&module, "k", &launch, &mut memory, &RunOptions::default())?;
+    Ok((memory.read(p, 0, 1024)?, report))
+}
+
+#[test]
+fn kernels_make_tensor_maps_of_their_own() {
+    let case = Case {
+        swizzle: Swizzle::B128,
+        fill: OutOfBoundsFill::Nan,
+        ..Case::new(&[100, 40], &[64, 8], &[-2, 36])
+    };
+    let tensor = pattern(208 * 40, 1);
+    let mut expected = vec![0; 1024];
+    for (offset, place) in case.elements(1024) {
+        let value = offset.map_or([0xFF, 0x7F], |o| [tensor[o], tensor[o + 1]]);
+        expected[place..place + 2].copy_from_slice(&value);
+    }
+    let (tile, report) = making_a_map(str::to_owned).unwrap();
+    assert_eq!(kinds(&report), [], "{:?}", report.findings);
+    assert_eq!(tile, expected);
+}
+
+#[test]
+fn maps_with_a_wrong_or_missing_field_are_found_when_they_are_used() {
+    let found = |from: &str, to: &str| {
+        let (_, report) = making_a_map(|text| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        })
+        .unwrap();
+        kinds(&report)
+    };
+    let invalid = FindingKind::InvalidOperand;
+    assert!(found("mov.u64 %rd4, 208", "mov.u64 %rd4, 200").contains(&invalid));
+    assert!(found(
+        "box_dim.shared::cta.b1024.b32 [%r5], 1, 8",
+        "box_dim.shared::cta.b1024.b32 [%r5], 1, 0"
+    )
+    .contains(&invalid));
+    assert!(found(
+        "interleave_layout.shared::cta.b1024.b32 [%r5], 0",
+        "interleave_layout.shared::cta.b1024.b32 [%r5], 1"
+    )
+    .contains(&invalid));
+    assert!(found(
+        "elemtype.shared::cta.b1024.b32 [%r5], 6",
+        "elemtype.shared::cta.b1024.b32 [%r5], 8"
+    )
+    .contains(&invalid));
+    assert!(found("mov.u32 %r5, front;", "mov.u32 %r5, front; add.u32 %r5, %r5, 64;")
+        .contains(&FindingKind::Misaligned));
+    assert!(found("st.shared.u32 [%r4], %r7;", "").contains(&FindingKind::UninitialisedShared));
+    let error = making_a_map(|text| {
+        text.replace(
+            "global_dim.shared::cta.b1024.b32 [%r5], 1",
+            "global_dim.shared::cta.b1024.b32 [%r5], 5",
+        )
+    });
+    assert!(error.err().unwrap().to_string().contains("literal 5"));
+}

@@ -5,7 +5,7 @@ use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;
 use crate::error::SimError;
 use crate::program::{AsyncStore, AtomicOp, AtomicType, BulkExchange, BulkLoad, BulkOp, BulkStore};
-use crate::program::{GlobalSide, Op, Reduction, Space};
+use crate::program::{GlobalSide, MapField, Op, Reduction, ReplaceField, Space};
 
 const fn row(form: &'static str, section: &'static str, build: Builder) -> Row {
     Row { form, class: Class::BulkCopy, section, build }
@@ -25,6 +25,13 @@ pub(super) const ROWS: &[Row] = &[
     row("cp <reduce> <async> <bulk> <tensor> <1d|2d|3d|4d|5d> <global> <shared::cta> <add|min|max|inc|dec|and|or|xor> [tile] <bulk_group> [L2::cache_hint]", "9.7.9.27.1.2", store_tile),
     row("cp <async> <bulk> <prefetch> <tensor> <1d|2d|3d|4d|5d> <L2> <global> [tile] [L2::cache_hint]", "9.7.9.27.1.3", prefetch_tile),
     row("prefetch [const|param] <tensormap>", "9.7.9.15", prefetch_map),
+    row("tensormap <replace> <tile> <global_address|rank|box_dim|global_dim|global_stride|element_stride|elemtype|interleave_layout|swizzle_mode|fill_mode> [global|shared::cta] <b1024> <b32|b64>", "9.7.9.28", replace_field),
+    row("tensormap <cp_fenceproxy> <global> <shared::cta> <tensormap::generic> <release> <cta|cluster|gpu|sys> <sync> <aligned>", "9.7.13.16", publish_map),
+    row("fence <proxy> <tensormap::generic> <release> <cta|cluster|gpu|sys>", "9.7.13.4", |o, _| {
+        o.expect(0..=0)?;
+        Ok(Op::Nothing)
+    }),
+    row("fence <proxy> <tensormap::generic> <acquire> <cta|cluster|gpu|sys>", "9.7.13.4", acquire_map),
     row("st <async> [weak] [shared::cluster] <mbarrier::complete_tx::bytes> [shared::cluster] [v2|v4] <b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.12", async_store),
     row("red <async> [relaxed] [cluster] [shared::cluster] <mbarrier::complete_tx::bytes> [shared::cluster] <inc|dec|min|max|add|and|or|xor> <u32|s32|u64|b32>", "9.7.13.8", async_store),
 ];
@@ -183,6 +190,49 @@ fn prefetch_map(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError>
     if !m.get(0).is_empty() {
         return o.fail("prefetch of a tensor map is simulated for generic addresses");
     }
+    Ok(Op::Bulk(BulkOp::CheckMap { map: o.short_address(0)? }))
+}
+
+fn replace_field(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    let field = match m.get(2) {
+        "global_address" => MapField::Address,
+        "rank" => MapField::Rank,
+        "box_dim" => MapField::Box,
+        "global_dim" => MapField::Dim,
+        "global_stride" => MapField::Stride,
+        "element_stride" => MapField::ElementStride,
+        "elemtype" => MapField::Type,
+        "interleave_layout" => MapField::Interleave,
+        "swizzle_mode" => MapField::Swizzle,
+        _ => MapField::Fill,
+    };
+    let listed = field.entries() > 1;
+    o.expect(2 + usize::from(listed)..=2 + usize::from(listed))?;
+    let bits = if field.wide() { 64 } else { 32 };
+    if m.last() != format!("b{bits}") {
+        return o.fail(format!("this field has {bits} bits"));
+    }
+    let space = match m.get(3) {
+        "global" => Space::Global,
+        "shared::cta" => Space::Shared,
+        _ => Space::Generic,
+    };
+    let ordinal = if listed { o.literal(1, 0..=field.entries() - 1)? as u8 } else { 0 };
+    let map = o.short_address(0)?;
+    let value = o.source(1 + usize::from(listed), bits)?;
+    Ok(Op::Bulk(BulkOp::ReplaceField(ReplaceField { space, map, field, ordinal, value })))
+}
+
+fn publish_map(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(3..=3)?;
+    o.literal(2, 128..=128)?;
+    let (destination, source) = (o.short_address(0)?, o.short_address(1)?);
+    Ok(Op::Bulk(BulkOp::PublishMap { destination, source }))
+}
+
+fn acquire_map(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(2..=2)?;
+    o.literal(1, 128..=128)?;
     Ok(Op::Bulk(BulkOp::CheckMap { map: o.short_address(0)? }))
 }
 

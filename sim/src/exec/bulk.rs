@@ -11,6 +11,7 @@ use super::in_flight::{self, InFlight, Signal, Write};
 use super::mbarrier::{locate, usable, Location};
 use super::memory::addresses;
 use super::tensor::{read_map, Tile};
+use super::tensor_edit;
 use crate::address;
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, Ticket};
@@ -35,6 +36,10 @@ pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, op: &BulkOp, mask: u3
             lanes(mask).for_each(|lane| {
                 read_map(block, lane, at[lane]);
             });
+        }
+        BulkOp::ReplaceField(field) => tensor_edit::replace(block, w, field, mask),
+        BulkOp::PublishMap { destination, source } => {
+            tensor_edit::publish(block, w, (*destination, *source), mask);
         }
         BulkOp::Commit => w.bulk.commit(mask),
         BulkOp::Wait { newest } => bulk_store::wait(block, w, *newest, mask),

@@ -32,6 +32,7 @@ pub(crate) mod shared;
 mod shuffle;
 mod simd;
 mod tensor;
+mod tensor_edit;
 pub(crate) mod traffic;
 pub(crate) mod undefined;
 pub(crate) mod warpgroup;
