@@ -120,6 +120,9 @@ pub(crate) enum Float1 {
     Neg,
     Abs,
     Rcp,
+    /// On the upper 32 bits of an f64 alone, as [`Float1::RsqrtGross`].
+    RcpGross,
+    RsqrtGross,
     Sqrt,
     Rsqrt,
     Ex2,

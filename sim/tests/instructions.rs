@@ -111,6 +111,27 @@ fn f32_sums_take_half_precision_operands_exactly() {
 }
 
 #[test]
+fn gross_approximations_use_the_upper_half_of_a_double_only() {
+    let high: Lanes = std::array::from_fn(|l| ((l as f64 + 0.3).to_bits() >> 32) as u32);
+    let value = |high: u32| f64::from_bits(u64::from(high) << 32);
+    for (opcode, exact) in
+        [("rcp", (|x| 1.0 / x) as fn(f64) -> f64), ("rsqrt", |x: f64| 1.0 / x.sqrt())]
+    {
+        let body = format!(
+            "mov.b64 %rd4, {{%r3, %r2}}; mov.b64 %fd1, %rd4; {opcode}.approx.ftz.f64 %fd2, %fd1;\n\
+             mov.b64 {{%r6, %r5}}, %fd2;"
+        );
+        // Whatever the lower half holds.
+        let [found, low] = run(&body, [&high, &integers(9), &high]);
+        assert_eq!(low, [0; 32]);
+        for l in 0..32 {
+            let (found, exact) = (value(found[l]), exact(value(high[l])));
+            assert!((found / exact - 1.0).abs() < 2f64.powi(-20), "{opcode} {found} {exact}");
+        }
+    }
+}
+
+#[test]
 fn carries_pass_through_the_flag_of_each_lane() {
     let (a, b, c) = (integers(1), integers(2), integers(3));
     let whole = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);

@@ -44,6 +44,8 @@ pub(super) const ROWS: &[Row] = &[
     single("min <f64>", "9.7.3.11", min),
     single("max <f64>", "9.7.3.12", max),
     single("rcp <rn> <f64>", "9.7.3.13", |o, m| float1(o, m, Float1::Rcp)),
+    single("rcp <approx> <ftz> <f64>", "9.7.3.14", |o, m| float1(o, m, Float1::RcpGross)),
+    single("rsqrt <approx> <ftz> <f64>", "9.7.3.17", |o, m| float1(o, m, Float1::RsqrtGross)),
     single("sqrt <rn> <f64>", "9.7.3.15", |o, m| float1(o, m, Float1::Sqrt)),
     single("add [rn] [ftz] <f32x2>", "9.7.3.3", |o, m| float2(o, m, Float2::Add)),
     single("sub [rn] [ftz] <f32x2>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),

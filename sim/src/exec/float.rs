@@ -185,6 +185,14 @@ fn on_pair(a: u64, b: u64, c: u64, f: impl Fn(u32, u32, u32) -> u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
+/// The gross approximations in f64: only the upper 32 bits of the operand count, and the lower 32
+/// of the result are 0 (PTX ISA 9.7.3.14, 9.7.3.17). Subnormals are 0.
+fn gross(x: f64, f: impl Fn(f64) -> f64) -> f64 {
+    let upper = |x: f64| f64::from_bits(x.to_bits() & 0xFFFF_FFFF_0000_0000);
+    let flushed = |x: f64| if x.is_subnormal() { 0f64.copysign(x) } else { x };
+    upper(flushed(f(flushed(upper(x)))))
+}
+
 #[inline(always)]
 pub(crate) fn float2<M: Machine>(
     m: M,
@@ -321,9 +329,9 @@ fn single1(op: Float1, x: f32) -> f32 {
     match op {
         Float1::Neg => -x,
         Float1::Abs => x.abs(),
-        Float1::Rcp => 1.0 / x,
+        Float1::Rcp | Float1::RcpGross => 1.0 / x,
         Float1::Sqrt => x.sqrt(),
-        Float1::Rsqrt => (1.0 / wide.sqrt()) as f32,
+        Float1::Rsqrt | Float1::RsqrtGross => (1.0 / wide.sqrt()) as f32,
         Float1::Ex2 => wide.exp2() as f32,
         Float1::Lg2 => wide.log2() as f32,
         Float1::Sin => wide.sin() as f32,
@@ -348,6 +356,8 @@ pub(crate) fn float1(
                 Float1::Neg => -x,
                 Float1::Abs => x.abs(),
                 Float1::Sqrt => x.sqrt(),
+                Float1::RcpGross => gross(x, |x| 1.0 / x),
+                Float1::RsqrtGross => gross(x, |x| 1.0 / x.sqrt()),
                 _ => 1.0 / x,
             };
             result.to_bits()
