@@ -39,7 +39,7 @@ fn this_machine() -> Result<Arch, DeviceError> {
 /// Where kernels run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Where kernels run: auto, cuda:INDEX or sim
+    /// Where kernels run: auto, cuda:INDEX or sim; `tune` also replays a trial log, replay:LOG
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
 }

@@ -18,6 +18,14 @@ pub enum SearchError {
     /// The format's expression or a term cannot be handled.
     #[error(transparent)]
     Dequant(#[from] DequantError),
+    /// A log that is replayed is of another GPU.
+    #[error("the log was written for {found}, not for {wanted}; name its GPU with --gpu")]
+    OtherArch {
+        /// Fingerprint of the log's arch.
+        found: String,
+        /// The arch that was asked for.
+        wanted: String,
+    },
     /// The cache or the trial log cannot be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -1,5 +1,6 @@
 //! Compiling candidates, and ranking them again by what the compiler made of them.
 
+use crate::bed::TestBed;
 use crate::candidate::Candidate;
 use crate::compiler::Compiler;
 use crate::request::Task;
@@ -37,7 +38,7 @@ pub(crate) enum Compiled {
 pub(crate) fn compile_all(
     task: &Task,
     arch: &Arch,
-    compiler: &dyn Compiler,
+    bed: &dyn TestBed,
     candidates: Vec<Candidate>,
     go_on: &(dyn Fn() -> bool + Sync),
     done: &(dyn Fn(&Compiled) + Sync),
@@ -46,14 +47,20 @@ pub(crate) fn compile_all(
         if !go_on() {
             return Compiled::Skipped;
         }
-        let compiled = compile(task, arch, compiler, candidate);
+        let compiled = bed.compile(task, arch, candidate);
         done(&compiled);
         compiled
     };
     candidates.into_par_iter().map(one).collect()
 }
 
-fn compile(task: &Task, arch: &Arch, compiler: &dyn Compiler, candidate: Candidate) -> Compiled {
+/// Generates a candidate and compiles it.
+pub(crate) fn compile(
+    task: &Task,
+    arch: &Arch,
+    compiler: &dyn Compiler,
+    candidate: Candidate,
+) -> Compiled {
     let Task { problem, spec, .. } = task;
     let kernel = match qtune_codegen::generate(problem, spec, &candidate.schedule, arch) {
         Ok(kernel) => kernel,

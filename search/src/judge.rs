@@ -1,6 +1,8 @@
 //! The court of last resort: candidates that compiled are verified, and the best right one wins.
 
+use crate::bed::{Checks, TestBed, WRONG};
 use crate::candidate::{Candidate, Preference};
+use crate::fault::Fault;
 use crate::finalist::{Compiled, Finalist};
 use crate::ladder::without_numbers;
 use crate::log::Log;
@@ -10,21 +12,22 @@ use crate::request::{Limits, Task};
 use crate::{timed, SearchError};
 use qtune_cache::trial_log::Outcome;
 use qtune_cache::{Evidence, Poisoned, Store};
-use qtune_device::{Device, DeviceError};
-use qtune_verify::{verify, Effort, Verdict, VerifyError, VerifyRequest};
+use qtune_ir::Arch;
+use qtune_verify::{Effort, Verdict};
 
 /// What judging a problem's finalists needs.
 pub(crate) struct Judge<'a> {
     pub index: usize,
     pub task: &'a Task,
-    pub device: &'a dyn Device,
+    pub arch: &'a Arch,
+    pub bed: &'a dyn TestBed,
     /// Where schedules that take a process down are remembered.
     pub store: &'a dyn Store,
     pub limits: Limits,
     pub seed: u64,
     pub progress: &'a dyn Progress,
     /// Asked between candidates.
-    pub go_on: &'a dyn Fn() -> bool,
+    pub go_on: &'a (dyn Fn() -> bool + Sync),
     /// The default schedule's text, if the problem has one.
     pub default: Option<&'a str>,
 }
@@ -61,78 +64,60 @@ pub(crate) struct Judgement {
     pub default_us: Option<f64>,
 }
 
-/// The name of a cause under which wrong kernels are counted.
-const WRONG: &str = "failed verification";
 /// The name of a cause under which kernels are counted that hang or crash.
 const LOST: &str = "took its process down";
 
-/// Why a candidate that compiled is out.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// It is wrong, or cannot be measured.
-    Wrong(String),
-    /// It took the device's process down and must never be launched again.
-    Lost(String),
-}
-
-impl From<DeviceError> for Fault {
-    fn from(error: DeviceError) -> Fault {
-        match error {
-            lost @ DeviceError::Lost { .. } => Fault::Lost(lost.to_string()),
-            other => Fault::Wrong(other.to_string()),
-        }
-    }
-}
-
-impl From<VerifyError> for Fault {
-    fn from(error: VerifyError) -> Fault {
-        match error {
-            VerifyError::Device(error) => error.into(),
-            other => Fault::Wrong(other.to_string()),
-        }
-    }
-}
-
 impl Judge<'_> {
-    /// Judges what was compiled.
+    /// Judges what was compiled of `pool`, all that the ladder ranked.
     ///
     /// # Errors
     /// [`SearchError::Cache`] if the trial log cannot be written.
     pub fn judge(
         &self,
         compiled: Vec<Compiled>,
+        pool: &[Candidate],
         tally: Tally,
         log: &mut Log<'_>,
     ) -> Result<Judgement, SearchError> {
         let mut judgement = Judgement { tally, ..Judgement::default() };
+        let mut fit = self.admit(compiled, &mut judgement, log)?;
+        let Task { problem, spec, .. } = self.task;
+        let preference = Preference::among(problem, spec, fit.iter().map(|f| &f.candidate));
+        fit.sort_by(|a, b| preference.order(&a.candidate, &b.candidate));
+        match self.bed.measures() {
+            false => self.by_model(fit, &mut judgement, log)?,
+            true => timed::by_time(self, fit, pool, &mut judgement, log)?,
+        }
+        judgement.lost.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
+        Ok(judgement)
+    }
+
+    /// What of the compiled is fit to be verified; the rest is counted and logged.
+    pub fn admit(
+        &self,
+        compiled: Vec<Compiled>,
+        judgement: &mut Judgement,
+        log: &mut Log<'_>,
+    ) -> Result<Vec<Finalist>, SearchError> {
         let mut fit = Vec::new();
         for compiled in compiled {
             match compiled {
                 Compiled::Fit(finalist) => fit.push(*finalist),
                 Compiled::Rejected(candidate, reason) => {
                     let outcome = Outcome::Rejected { reason: reason.clone() };
-                    self.lose(&mut judgement, log, &candidate, reason, outcome)?;
+                    self.lose(judgement, log, &candidate, reason, outcome)?;
                 }
                 Compiled::Failed(candidate, reason) => {
                     let outcome = Outcome::Failed { reason: reason.clone() };
-                    self.lose(&mut judgement, log, &candidate, reason, outcome)?;
+                    self.lose(judgement, log, &candidate, reason, outcome)?;
                 }
                 Compiled::Lost(candidate, reason) => {
-                    let fault = Fault::Lost(reason);
-                    self.condemn(&mut judgement, log, &candidate, fault)?;
+                    self.condemn(judgement, log, &candidate, Fault::Lost(reason))?;
                 }
                 Compiled::Skipped => {}
             }
         }
-        let Task { problem, spec, .. } = self.task;
-        let preference = Preference::among(problem, spec, fit.iter().map(|f| &f.candidate));
-        fit.sort_by(|a, b| preference.order(&a.candidate, &b.candidate));
-        match self.device.evidence() {
-            qtune_device::Evidence::Modelled => self.by_model(fit, &mut judgement, log)?,
-            qtune_device::Evidence::Timed => timed::by_time(self, fit, &mut judgement, log)?,
-        }
-        judgement.lost.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
-        Ok(judgement)
+        Ok(fit)
     }
 
     /// The first in order of preference that passes the full check wins.
@@ -163,7 +148,7 @@ impl Judge<'_> {
                 Ok(verdict) => {
                     log.result(self.task, text, Outcome::Ok, Some(time_us))?;
                     judgement.tally.verified += 1;
-                    let evidence = Evidence::Modelled;
+                    let evidence = self.bed.evidence();
                     let samples_us = Vec::new();
                     judgement.won = Some(Won { finalist, verdict, time_us, samples_us, evidence });
                 }
@@ -176,19 +161,8 @@ impl Judge<'_> {
 
     /// Verifies a finalist; the error says what is wrong with it.
     pub fn check(&self, finalist: &Finalist, effort: Effort) -> Result<Verdict, Fault> {
-        let request = VerifyRequest {
-            effort,
-            sample_tiles: Some(self.limits.verified_row_tiles),
-            ..VerifyRequest::new(&finalist.image, &self.task.spec, self.seed)
-        };
-        let verdict = verify(&request, self.device)?;
-        if verdict.passed {
-            return Ok(verdict);
-        }
-        let detail = verdict.cases.iter().find_map(|case| case.detail.as_ref());
-        let detail = detail.or(verdict.findings.first());
-        let detail = detail.map_or_else(|| format!("{WRONG} without a detail"), Clone::clone);
-        Err(Fault::Wrong(detail))
+        let checks = Checks { effort, limits: self.limits, seed: self.seed };
+        self.bed.check(self.task, finalist, &checks)
     }
 
     /// A kernel that is wrong, hangs or crashes: it can never win, however fast it is.
@@ -216,7 +190,7 @@ impl Judge<'_> {
     fn poison(&self, candidate: &Candidate, reason: &str) -> Result<(), SearchError> {
         Ok(self.store.put_poison(&Poisoned {
             problem: self.task.problem.to_string(),
-            arch: self.device.arch().fingerprint(),
+            arch: self.arch.fingerprint(),
             schedule: candidate.text.clone(),
             reason: reason.into(),
         })?)

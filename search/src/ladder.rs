@@ -24,8 +24,8 @@ pub(crate) struct Climb {
     pub kept: Vec<Candidate>,
     /// Nests that the tiling e-graph offered.
     pub sketches_considered: usize,
-    /// Legal schedules that were ranked.
-    pub ranked: usize,
+    /// Everything legal that was ranked, each once.
+    pub ranked: Vec<Candidate>,
     /// Neighbours that were left out, by cause.
     pub rejected: Failures,
 }
@@ -52,7 +52,7 @@ impl Ladder<'_> {
         for _ in 0..self.limits.passes {
             for rung in RUNGS {
                 let fresh = self.rung(rung, &pool, &mut seen, &mut climb.rejected);
-                climb.ranked += fresh.len();
+                climb.ranked.extend(fresh.iter().cloned());
                 pool.extend(fresh);
                 pool = self.keep_of_each_family(&pool);
                 // A later pass may keep again what an earlier rung kept.
@@ -81,7 +81,7 @@ impl Ladder<'_> {
             .collect();
         Ok(Climb {
             finalists: Vec::new(),
-            ranked: kept.len(),
+            ranked: kept.clone(),
             kept,
             sketches_considered: search.considered,
             rejected: Failures::new(),

@@ -48,7 +48,7 @@ pub fn plan(request: &TuneRequest) -> Result<Vec<PlannedProblem>, SearchError> {
             shape: task.name.clone(),
             problem: task.problem.to_string(),
             sketches_considered: climb.sketches_considered,
-            candidates: climb.ranked,
+            candidates: climb.ranked.len(),
             finalists: finalists.collect(),
             seconds: seconds(limits),
         })

@@ -51,7 +51,7 @@ pub struct WinnerReport {
 }
 
 /// The name under which the default schedule is listed among the beaten.
-pub(crate) const DEFAULT_LOST: &str = "the default schedule";
+pub const DEFAULT_LOST: &str = "the default schedule";
 
 impl WinnerReport {
     /// The report of a winner for `problem`; `kept_default` says whether it is the default schedule.

@@ -28,6 +28,8 @@ pub struct Limits {
     pub passes: usize,
     /// Candidates that are compiled, the default schedule not counted.
     pub finalists: usize,
+    /// Candidates that are compiled and measured in all, where times are measured.
+    pub measured: usize,
     /// Row tiles of a large matrix that a winner is verified on.
     pub verified_row_tiles: usize,
 }
@@ -36,20 +38,41 @@ impl Effort {
     /// The limits of this effort.
     pub fn limits(self) -> Limits {
         match self {
-            Effort::Quick => {
-                Limits { sketches: 24, kept: 3, passes: 1, finalists: 3, verified_row_tiles: 2 }
-            }
-            Effort::Normal => {
-                Limits { sketches: 96, kept: 12, passes: 1, finalists: 20, verified_row_tiles: 4 }
-            }
-            Effort::Full => {
-                Limits { sketches: 128, kept: 32, passes: 2, finalists: 64, verified_row_tiles: 8 }
-            }
+            Effort::Quick => Limits {
+                sketches: 24,
+                kept: 3,
+                passes: 1,
+                finalists: 3,
+                measured: 8,
+                verified_row_tiles: 2,
+            },
+            Effort::Normal => Limits {
+                sketches: 96,
+                kept: 12,
+                passes: 1,
+                finalists: 20,
+                measured: 40,
+                verified_row_tiles: 4,
+            },
+            Effort::Full => Limits {
+                sketches: 128,
+                kept: 32,
+                passes: 2,
+                finalists: 64,
+                measured: 160,
+                verified_row_tiles: 8,
+            },
         }
     }
 }
 
 impl Limits {
+    /// The limits of the ladder where times are measured: it compiles a third of what may be
+    /// measured, and what those tell leads to the rest.
+    pub(crate) fn before_measuring(self) -> Limits {
+        Limits { finalists: (self.measured / 3).clamp(1, self.finalists), ..self }
+    }
+
     /// The limits by name, for the header of a trial log.
     pub fn named(&self) -> Vec<(String, String)> {
         let rows = [
@@ -57,6 +80,7 @@ impl Limits {
             ("kept", self.kept),
             ("passes", self.passes),
             ("finalists", self.finalists),
+            ("measured", self.measured),
             ("verified_row_tiles", self.verified_row_tiles),
         ];
         rows.into_iter().map(|(name, value)| (name.into(), value.to_string())).collect()
@@ -87,6 +111,8 @@ pub struct TuneRequest {
     pub seed: u64,
     /// Tune even what the cache has.
     pub fresh: bool,
+    /// Tune nothing: what the cache does not have is without a winner.
+    pub cache_only: bool,
     /// Only dequantization terms that round weights exactly as the checkpoint's reference does.
     pub exact: bool,
 }
@@ -109,6 +135,7 @@ impl TuneRequest {
             budget: None,
             seed: 1,
             fresh: false,
+            cache_only: false,
             exact: false,
         }
     }
@@ -148,8 +175,9 @@ mod tests {
         let [quick, normal, full] =
             [Effort::Quick, Effort::Normal, Effort::Full].map(Effort::limits);
         for (less, more) in [(quick, normal), (normal, full)] {
-            let numbers =
-                |l: Limits| [l.sketches, l.kept, l.passes, l.finalists, l.verified_row_tiles];
+            let numbers = |l: Limits| {
+                [l.sketches, l.kept, l.passes, l.finalists, l.measured, l.verified_row_tiles]
+            };
             assert!(numbers(less).iter().zip(numbers(more)).all(|(a, b)| *a <= b));
         }
     }

@@ -1,205 +1,350 @@
-//! Judging on a device that measures: check, time, check in full, run off.
+//! Judging where times are measured: rounds of check and time, the finals, the run-off.
+//!
+//! First the finalists of the ladder are measured. Then the measurements correct the model
+//! (`surrogate`), and what the corrected model likes best of everything the ladder ranked is
+//! compiled and measured, a few at a time, until the limit is reached or nothing promises to beat
+//! the best. In the finals the best undergo the full check, and those that pass run side by side.
 
-use crate::finalist::Finalist;
-use crate::judge::{Fault, Judge, Judgement, Lost, Won};
+use crate::bed::Watch;
+use crate::candidate::Candidate;
+use crate::fault::Fault;
+use crate::finalist::{compile_all, Finalist};
+use crate::judge::{Judge, Judgement, Lost, Won};
 use crate::log::Log;
-use crate::timing::Stopwatch;
+use crate::run_off::{run_off, Ranking};
+use crate::statistics::{median, standard_error};
+use crate::surrogate::{Encoder, Point, Surrogate};
 use crate::SearchError;
 use qtune_cache::trial_log::Outcome;
-use qtune_cache::Evidence;
 use qtune_device::{Timing, TimingPlan};
 use qtune_ir::Schedule;
 use qtune_verify::{Effort, Verdict};
-use std::cmp::Ordering;
+use std::collections::HashMap;
 
+/// Candidates that are compiled and measured between two looks at the surrogate.
+const BATCH: usize = 8;
+/// One in so many of the ranked schedules is measured, at most.
+const SPACE_SHARE: usize = 10;
+/// Standard deviations of luck that an unmeasured candidate is given.
+const HOPE: f64 = 1.5;
 /// Finalists this much slower than the best are still compared with it, side by side.
-const NOISE: f64 = 1.02;
+const NEAR: f64 = 0.02;
+/// Standard deviations that are added to it.
+const DOUBT: f64 = 2.0;
 /// Finalists that are compared side by side, at most.
-const CONTENDERS: usize = 3;
-/// Interleaved rounds of a run-off.
-const ROUNDS: u32 = 7;
-/// Ratios of times nearer to one than this are a tie.
-const TIE: f64 = 0.005;
-
-/// A finalist with its measured time.
-struct Measured {
-    finalist: Finalist,
-    time_us: f64,
-    samples_us: Vec<f64>,
-}
+const CONTENDERS: usize = 8;
+/// The error of a median is taken for no less than this share: clocks and counters are not finer.
+const ERROR_MIN: f64 = 0.003;
+/// The error of a median that cannot be known for lack of samples.
+const ERROR_UNKNOWN: f64 = 0.02;
+/// Finalists by which the clock is read.
+const ANCHORS: usize = 5;
+/// A clock that moved by less than this share is left alone.
+const DRIFT_MIN: f64 = 0.02;
 
 /// The fastest finalist that passes the full check wins; inside the noise the simpler one does.
 pub(crate) fn by_time(
     judge: &Judge<'_>,
     fit: Vec<Finalist>,
+    pool: &[Candidate],
     judgement: &mut Judgement,
     log: &mut Log<'_>,
 ) -> Result<(), SearchError> {
-    let mut measured = measure_all(judge, fit, judgement, log)?;
-    measured.sort_by(|a, b| {
-        a.time_us.total_cmp(&b.time_us).then_with(|| simpler(&a.finalist, &b.finalist))
-    });
-    let mut champion: Option<(Measured, Verdict)> = None;
-    let mut contenders = 0;
-    for contender in measured {
-        let near = |best: &Measured| contender.time_us <= best.time_us * NOISE;
-        let enters = match &champion {
-            None => true,
-            Some((best, _)) => near(best) && contenders < CONTENDERS && (judge.go_on)(),
-        };
-        if !enters {
-            retire(judge, judgement, contender, "slower when timed");
-            continue;
-        }
-        let text = contender.finalist.candidate.text.clone();
-        log.launch(judge.task, &text)?;
-        match judge.check(&contender.finalist, Effort::Full) {
-            Err(fault) => judge.condemn(judgement, log, &contender.finalist.candidate, fault)?,
-            Ok(verdict) => {
-                log.result(judge.task, &text, Outcome::Ok, Some(contender.time_us))?;
-                judgement.tally.verified += 1;
-                contenders += 1;
-                champion = Some(match champion {
-                    None => (contender, verdict),
-                    Some(old) => duel(judge, judgement, log, old, (contender, verdict))?,
-                });
-            }
-        }
-    }
-    judgement.won = champion.map(|(measured, verdict)| Won {
-        finalist: measured.finalist,
-        verdict,
-        time_us: measured.time_us,
-        samples_us: measured.samples_us,
-        evidence: Evidence::Timed,
-    });
-    Ok(())
+    let mut field = Field::new(judge, pool, judgement, log);
+    fit.into_iter().try_for_each(|finalist| field.measure(finalist))?;
+    field.explore()?;
+    field.finals()
 }
 
-/// Checks every finalist quickly and times those that pass.
-fn measure_all(
-    judge: &Judge<'_>,
-    fit: Vec<Finalist>,
-    judgement: &mut Judgement,
-    log: &mut Log<'_>,
-) -> Result<Vec<Measured>, SearchError> {
-    let mut measured: Vec<Measured> = Vec::new();
-    for finalist in fit {
-        if !(judge.go_on)() {
-            break;
+/// A finalist with its measured time.
+struct Measured {
+    finalist: Finalist,
+    timing: Timing,
+    /// Logarithm of its time, less what the clock has drifted, over the model's.
+    point: Point,
+}
+
+/// One problem's measurements.
+struct Field<'a, 'j, 'l> {
+    judge: &'a Judge<'j>,
+    judgement: &'a mut Judgement,
+    log: &'a mut Log<'l>,
+    encoder: Encoder,
+    /// Schedules that the ladder ranked.
+    ranked: usize,
+    /// What may still be measured, with the model's time.
+    open: Vec<(Candidate, f64)>,
+    /// The model's time of everything that was ranked, before it was compiled.
+    modelled: HashMap<String, f64>,
+    measured: Vec<Measured>,
+    /// Candidates launched. One that does not compile costs far less, and tells nothing.
+    launched: usize,
+    /// Candidates compiled after the ladder's.
+    compiled: usize,
+    /// Now over the first time of the first that was measured.
+    drift: f64,
+}
+
+impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
+    fn new(
+        judge: &'a Judge<'j>,
+        pool: &[Candidate],
+        judgement: &'a mut Judgement,
+        log: &'a mut Log<'l>,
+    ) -> Field<'a, 'j, 'l> {
+        let known = |text: &String| judgement.lost.iter().any(|lost| lost.text == *text);
+        let open: Vec<(Candidate, f64)> = pool
+            .iter()
+            .filter(|candidate| !known(&candidate.text))
+            .map(|candidate| (candidate.clone(), candidate.estimate.time_us))
+            .collect();
+        let modelled = open.iter().map(|(c, us)| (c.text.clone(), *us)).collect();
+        let encoder = Encoder::of(pool.iter().map(|candidate| candidate.text.as_str()));
+        Field {
+            judge,
+            judgement,
+            log,
+            encoder,
+            ranked: pool.len(),
+            open,
+            modelled,
+            measured: Vec::new(),
+            launched: 0,
+            compiled: 0,
+            drift: 1.0,
         }
+    }
+
+    /// The quick check, and the time if it passes.
+    fn measure(&mut self, finalist: Finalist) -> Result<(), SearchError> {
+        let Field { judge, judgement, log, .. } = self;
         let text = finalist.candidate.text.clone();
+        self.open.retain(|(candidate, _)| candidate.text != text);
+        if !(judge.go_on)() {
+            return Ok(());
+        }
+        self.launched += 1;
         log.launch(judge.task, &text)?;
         let timing = judge.check(&finalist, Effort::Quick).and_then(|_| time(judge, &finalist));
         match timing {
             Err(fault) => judge.condemn(judgement, log, &finalist.candidate, fault)?,
-            Ok(Timing { median_us: time_us, samples_us, .. }) => {
+            Ok(timing) => {
+                let time_us = timing.median_us;
                 log.result(judge.task, &text, Outcome::Ok, Some(time_us))?;
                 judgement.tally.timed += 1;
                 if judge.default == Some(text.as_str()) {
                     judgement.default_us = Some(time_us);
                 }
-                if measured.iter().all(|m| time_us < m.time_us) {
+                if self.measured.iter().all(|m| time_us < m.timing.median_us) {
                     judge.best(judgement, &finalist, time_us);
                 }
-                measured.push(Measured { finalist, time_us, samples_us });
+                self.enter(finalist, timing);
             }
         }
-        judge.progress.candidate(judge.index, &judgement.tally);
+        self.judge.progress.candidate(self.judge.index, &self.judgement.tally);
+        Ok(())
     }
-    Ok(measured)
-}
 
-fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, Fault> {
-    let stopwatch = Stopwatch::new(judge.device, &finalist.image)?;
-    sound_timing(&stopwatch, &TimingPlan::default())
-}
+    fn enter(&mut self, finalist: Finalist, timing: Timing) {
+        let candidate = &finalist.candidate;
+        let modelled = self.modelled.get(&candidate.text);
+        let modelled = *modelled.unwrap_or(&candidate.estimate.time_us);
+        let value = (timing.median_us / self.drift / modelled).ln();
+        let error = standard_error(&timing.samples_us) / timing.median_us;
+        let error = if error.is_finite() { error.max(ERROR_MIN) } else { ERROR_UNKNOWN };
+        let point = Point { at: self.encoder.features(&candidate.text), value, error };
+        self.measured.push(Measured { finalist, timing, point });
+    }
 
-/// A timing that is a time at all.
-fn sound_timing(stopwatch: &Stopwatch<'_>, plan: &TimingPlan) -> Result<Timing, Fault> {
-    let wrong = |reason: String| Fault::Wrong(reason);
-    let timing = stopwatch.time(plan)?.ok_or_else(|| wrong("the device gave no time".into()))?;
-    match timing.median_us.is_finite() && timing.median_us > 0.0 {
-        true => Ok(timing),
-        false => Err(wrong(format!("the device timed it as {} us", timing.median_us))),
+    /// Logarithm of the modelled time of what was measured.
+    fn model(&self, measured: &Measured) -> f64 {
+        let candidate = &measured.finalist.candidate;
+        self.modelled.get(&candidate.text).unwrap_or(&candidate.estimate.time_us).ln()
+    }
+
+    /// Compiles and measures what the corrected model likes, a batch at a time.
+    fn explore(&mut self) -> Result<(), SearchError> {
+        let limits = self.judge.limits;
+        let most = limits.measured.min((self.ranked / SPACE_SHARE).max(limits.finalists));
+        while self.launched < most && self.compiled < 2 * most && (self.judge.go_on)() {
+            let batch = self.choose(BATCH.min(most - self.launched));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.open.retain(|(candidate, _)| batch.iter().all(|b| b.text != candidate.text));
+            let done = |_: &_| ();
+            let Judge { task, arch, bed, go_on, .. } = self.judge;
+            let compiled = compile_all(task, arch, *bed, batch, *go_on, &done);
+            self.judgement.tally.compiled += compiled.len();
+            self.compiled += compiled.len();
+            let fit = self.judge.admit(compiled, self.judgement, self.log)?;
+            self.look_at_the_clock();
+            fit.into_iter().try_for_each(|finalist| self.measure(finalist))?;
+        }
+        Ok(())
+    }
+
+    /// The candidates that promise most. Each one chosen counts as measured with what is expected
+    /// of it, so that the next one tells something else.
+    fn choose(&self, count: usize) -> Vec<Candidate> {
+        let mut points: Vec<Point> = self.measured.iter().map(|m| m.point.clone()).collect();
+        let best = self.measured.iter().map(|m| self.model(m) + m.point.value);
+        let best = best.fold(f64::INFINITY, f64::min);
+        let mut open: Vec<(&Candidate, f64, Vec<f64>)> =
+            self.open.iter().map(|(c, us)| (c, us.ln(), self.encoder.features(&c.text))).collect();
+        let mut chosen = Vec::new();
+        while chosen.len() < count && !open.is_empty() {
+            let surrogate = Surrogate::of(&points);
+            let promise = |(_, modelled, at): &(&Candidate, f64, Vec<f64>)| {
+                let (mean, deviation) = surrogate.predict(at);
+                modelled + mean - HOPE * deviation
+            };
+            let promises: Vec<f64> = open.iter().map(promise).collect();
+            let least = |a: &usize, b: &usize| promises[*a].total_cmp(&promises[*b]);
+            let Some(first) = (0..open.len()).min_by(least) else { break };
+            if promises[first] >= best {
+                break;
+            }
+            let (candidate, _, at) = open.remove(first);
+            let value = surrogate.predict(&at).0;
+            points.push(Point { at, value, error: ERROR_UNKNOWN });
+            chosen.push(candidate.clone());
+        }
+        chosen
+    }
+
+    /// Times the first finalists again: what most of them take more or less than before, the clock
+    /// does. One alone could be in another of its moods.
+    fn look_at_the_clock(&mut self) {
+        let ratio = |m: &Measured| {
+            let now = time(self.judge, &m.finalist).ok()?;
+            Some(now.median_us / m.timing.median_us)
+        };
+        let ratios: Vec<f64> = self.measured.iter().take(ANCHORS).filter_map(ratio).collect();
+        let ratio = median(&ratios);
+        let moved = ratios.len() == ANCHORS && (ratio - 1.0).abs() > DRIFT_MIN;
+        self.drift = if moved { ratio } else { 1.0 };
+    }
+
+    /// The full check for the best, then the run-off.
+    fn finals(self) -> Result<(), SearchError> {
+        let points: Vec<Point> = self.measured.iter().map(|m| m.point.clone()).collect();
+        let surrogate = Surrogate::of(&points);
+        let level = |m: &Measured| {
+            let (mean, deviation) = surrogate.predict(&m.point.at);
+            (self.model(m) + mean, deviation)
+        };
+        let levels: Vec<(f64, f64)> = self.measured.iter().map(level).collect();
+        let Field { judge, judgement, log, measured, .. } = self;
+        let mut ranked: Vec<(Measured, (f64, f64))> = measured.into_iter().zip(levels).collect();
+        ranked.sort_by(|(a, x), (b, y)| {
+            x.0.total_cmp(&y.0).then_with(|| simplicity(a).cmp(&simplicity(b)))
+        });
+        let mut contenders: Vec<(Measured, Verdict)> = Vec::new();
+        let mut best: Option<(f64, f64)> = None;
+        for (measured, level) in ranked {
+            let near = |best: (f64, f64)| level.0 <= best.0 + NEAR + DOUBT * level.1.hypot(best.1);
+            let enters = best.is_none_or(near) && contenders.len() < CONTENDERS;
+            if !enters || (best.is_some() && !(judge.go_on)()) {
+                retire(judge, judgement, &measured, "slower when timed");
+                continue;
+            }
+            let candidate = &measured.finalist.candidate;
+            log.launch(judge.task, &candidate.text)?;
+            match judge.check(&measured.finalist, Effort::Full) {
+                Err(fault) => judge.condemn(judgement, log, candidate, fault)?,
+                Ok(verdict) => {
+                    let time_us = Some(measured.timing.median_us);
+                    log.result(judge.task, &candidate.text, Outcome::Ok, time_us)?;
+                    judgement.tally.verified += 1;
+                    best = best.or(Some(level));
+                    contenders.push((measured, verdict));
+                }
+            }
+        }
+        decide(judge, judgement, log, contenders)
     }
 }
 
-/// Two verified finalists side by side; the loser is recorded.
-fn duel(
+/// Runs the contenders side by side; the simplest of the fastest wins.
+fn decide(
     judge: &Judge<'_>,
     judgement: &mut Judgement,
     log: &mut Log<'_>,
-    old: (Measured, Verdict),
-    new: (Measured, Verdict),
-) -> Result<(Measured, Verdict), SearchError> {
-    let order = match run_off(judge, &old.0.finalist, &new.0.finalist) {
-        Ok(order) => order,
-        Err(Broken { old: true, fault }) => {
-            judge.condemn(judgement, log, &old.0.finalist.candidate, fault)?;
-            return Ok(new);
-        }
-        Err(Broken { old: false, fault }) => {
-            judge.condemn(judgement, log, &new.0.finalist.candidate, fault)?;
-            return Ok(old);
-        }
-    };
-    let tie = order == Ordering::Equal;
-    let order = order.then_with(|| simpler(&old.0.finalist, &new.0.finalist));
-    let (winner, loser) = if order == Ordering::Greater { (new, old) } else { (old, new) };
-    let reason = if tie { "as fast, but less simple" } else { "slower side by side" };
-    retire(judge, judgement, loser.0, reason);
-    Ok(winner)
-}
-
-/// A run-off that one side could not finish.
-struct Broken {
-    /// Whether it was the one that held the title.
-    old: bool,
-    fault: Fault,
-}
-
-/// `Less` if `old` is faster: the median of ratios of interleaved measurements.
-fn run_off(judge: &Judge<'_>, old: &Finalist, new: &Finalist) -> Result<Ordering, Broken> {
-    let broken = |old| move |fault| Broken { old, fault };
-    let watch = |f: &Finalist| Stopwatch::new(judge.device, &f.image).map_err(Fault::from);
-    let watches = [watch(old).map_err(broken(true))?, watch(new).map_err(broken(false))?];
-    let plan = TimingPlan { samples: 3, warmup: 1, ..TimingPlan::default() };
-    let mut ratios = Vec::new();
-    for round in 0..ROUNDS {
-        // Whoever comes second finds the GPU warmer, so they take turns.
-        let turns = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-        let mut times = [0.0; 2];
-        for side in turns {
-            let timing = sound_timing(&watches[side], &plan).map_err(broken(side == 0))?;
-            times[side] = timing.median_us;
-        }
-        ratios.push(times[0] / times[1]);
+    contenders: Vec<(Measured, Verdict)>,
+) -> Result<(), SearchError> {
+    let (ranking, faults) = side_by_side(judge, &contenders);
+    for (at, fault) in faults {
+        let candidate = &contenders[at].0.finalist.candidate;
+        judge.condemn(judgement, log, candidate, fault)?;
     }
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios[ratios.len() / 2];
-    Ok(match (ratio - 1.0).abs() <= TIE {
-        true => Ordering::Equal,
-        false => ratio.total_cmp(&1.0),
-    })
+    let simplest = |a: &&usize, b: &&usize| {
+        simplicity(&contenders[**a].0).cmp(&simplicity(&contenders[**b].0))
+    };
+    let winner = ranking.tied.iter().min_by(simplest).copied();
+    let mut won = None;
+    for (at, (measured, verdict)) in contenders.into_iter().enumerate() {
+        if Some(at) == winner {
+            won = Some((measured, verdict));
+        } else if !ranking.broken.contains(&at) {
+            let tied = ranking.tied.contains(&at);
+            let reason = if tied { "as fast, but less simple" } else { "slower side by side" };
+            retire(judge, judgement, &measured, reason);
+        }
+    }
+    judgement.won = won.map(|(measured, verdict)| {
+        let at = winner.unwrap_or_default();
+        let samples_us = ranking.samples_us.get(at).filter(|s| !s.is_empty());
+        let samples_us = samples_us.unwrap_or(&measured.timing.samples_us).clone();
+        Won {
+            time_us: median(&samples_us),
+            samples_us,
+            finalist: measured.finalist,
+            verdict,
+            evidence: judge.bed.evidence(),
+        }
+    });
+    Ok(())
+}
+
+/// The run-off, unless there is nobody to run against.
+fn side_by_side(
+    judge: &Judge<'_>,
+    contenders: &[(Measured, Verdict)],
+) -> (Ranking, Vec<(usize, Fault)>) {
+    if contenders.len() < 2 {
+        return (Ranking::unopposed(contenders.len()), Vec::new());
+    }
+    let mut watches: Vec<Box<dyn Watch + '_>> = Vec::new();
+    for (at, (measured, _)) in contenders.iter().enumerate() {
+        match judge.bed.watch(judge.task, &measured.finalist) {
+            Ok(watch) => watches.push(watch),
+            // The others' operands went with the process, or there is no room for all: the
+            // measurements so far decide.
+            Err(fault) => return (Ranking::without(contenders.len(), at), vec![(at, fault)]),
+        }
+    }
+    run_off(&watches)
+}
+
+fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, Fault> {
+    judge.bed.watch(judge.task, finalist)?.time(&TimingPlan::default())
 }
 
 /// Fewer splits, then threads, then loads ahead; the text decides the rest.
-fn simpler(a: &Finalist, b: &Finalist) -> Ordering {
-    let key = |f: &Finalist| {
-        let schedule = &f.candidate.schedule;
-        let depth = match schedule {
-            Schedule::Gemv(s) => s.unroll,
-            Schedule::Mma(s) => s.stages,
-            Schedule::Wgmma(s) => s.stages,
-        };
-        (schedule.split_k(), schedule.threads(), depth, f.candidate.text.clone())
+fn simplicity(measured: &Measured) -> (u32, u32, u32, &str) {
+    let candidate = &measured.finalist.candidate;
+    let schedule = &candidate.schedule;
+    let depth = match schedule {
+        Schedule::Gemv(s) => s.unroll,
+        Schedule::Mma(s) => s.stages,
+        Schedule::Wgmma(s) => s.stages,
     };
-    key(a).cmp(&key(b))
+    (schedule.split_k(), schedule.threads(), depth, &candidate.text)
 }
 
-fn retire(judge: &Judge<'_>, judgement: &mut Judgement, loser: Measured, reason: &str) {
-    let text = loser.finalist.candidate.text;
+fn retire(judge: &Judge<'_>, judgement: &mut Judgement, loser: &Measured, reason: &str) {
+    let text = loser.finalist.candidate.text.clone();
     let reason = judge.named(&text, reason);
-    judgement.lost.push(Lost { text, time_us: loser.time_us, reason });
+    judgement.lost.push(Lost { text, time_us: loser.timing.median_us, reason });
 }

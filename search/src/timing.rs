@@ -84,7 +84,7 @@ impl<'a> Stopwatch<'a> {
     ///
     /// # Errors
     /// As [`Device::time`].
-    pub fn time(&self, plan: &TimingPlan) -> Result<Option<Timing>, DeviceError> {
+    pub fn time_launches(&self, plan: &TimingPlan) -> Result<Option<Timing>, DeviceError> {
         let kernel = self.kernel();
         let tokens = kernel.problem.m;
         let launch = |(weights, params)| {

@@ -1,22 +1,26 @@
 //! The whole: cached problems answered, the others proposed and compiled on some threads while
 //! the calling thread verifies, stores and logs.
 
+use crate::bed::{DeviceBed, TestBed};
 use crate::candidate::Candidate;
 use crate::compiler::Compiler;
 use crate::finalist::{compile_all, Compiled};
+use crate::gain::by_gain;
 use crate::judge::{Judge, Judgement};
 use crate::ladder::{Climb, Ladder};
 use crate::log::{Log, Poison};
 use crate::progress::{Progress, Tally};
 use crate::record::record;
+use crate::replay::Replay;
 use crate::report::{Failures, Stopped, TuneReport, WinnerReport};
 use crate::request::{Task, TuneRequest};
 use crate::terms::{dequant_cost, is_exact, Terms};
+use crate::warm::{self, Known};
 use crate::SearchError;
 use qtune_cache::trial_log::TrialLog;
 use qtune_cache::{Evidence, Store, Winner, WinnerKey};
 use qtune_device::Device;
-use qtune_ir::tile::DequantChoice;
+use qtune_ir::{Arch, Schedule};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
@@ -47,21 +51,47 @@ pub fn tune(
     progress: &dyn Progress,
     cancel: &AtomicBool,
 ) -> Result<TuneReport, SearchError> {
+    run(request, &DeviceBed { device, compiler }, store, trials, progress, cancel)
+}
+
+/// As [`tune`], on a trial log instead of a device.
+///
+/// # Errors
+/// As [`tune`]; [`SearchError::OtherArch`] if the log is of another arch than the request.
+pub fn tune_on_log(
+    request: &TuneRequest,
+    log: &Replay,
+    store: &dyn Store,
+    trials: &mut TrialLog,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<TuneReport, SearchError> {
+    if log.arch() != request.arch.fingerprint() {
+        let (found, wanted) = (log.arch().to_owned(), request.arch.to_string());
+        return Err(SearchError::OtherArch { found, wanted });
+    }
+    run(request, log, store, trials, progress, cancel)
+}
+
+fn run(
+    request: &TuneRequest,
+    bed: &dyn TestBed,
+    store: &dyn Store,
+    trials: &mut TrialLog,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<TuneReport, SearchError> {
     let tasks = request.tasks()?;
     let trial_log = trials.path().to_path_buf();
-    let fingerprint = compiler.fingerprint();
+    let fingerprint = bed.fingerprint();
     let header = tasks.first().map(|t| qtune_codegen::fingerprint(&t.spec, &fingerprint));
-    let evidence = match device.evidence() {
-        qtune_device::Evidence::Modelled => Evidence::Modelled,
-        qtune_device::Evidence::Timed => Evidence::Timed,
-    };
+    let evidence = bed.evidence();
     let header = header.unwrap_or_default();
     let (log, poison) = Log::begin(trials, store, request, &tasks, &header, evidence)?;
     progress.begin(tasks.len());
     let mut search = Search {
         request,
-        device,
-        compiler,
+        bed,
         store,
         progress,
         clock: Clock::start(request, cancel),
@@ -69,6 +99,7 @@ pub fn tune(
         fingerprint,
         evidence,
         poison,
+        known: Known::of(store)?,
         winners: vec![None; tasks.len()],
         without: Vec::new(),
         failures: Failures::new(),
@@ -115,8 +146,7 @@ impl<'a> Clock<'a> {
 /// A search under way.
 struct Search<'a> {
     request: &'a TuneRequest,
-    device: &'a dyn Device,
-    compiler: &'a dyn Compiler,
+    bed: &'a dyn TestBed,
     store: &'a dyn Store,
     progress: &'a dyn Progress,
     clock: Clock<'a>,
@@ -125,6 +155,7 @@ struct Search<'a> {
     fingerprint: String,
     evidence: Evidence,
     poison: Poison,
+    known: Known,
     /// In the order of `tasks`.
     winners: Vec<Option<WinnerReport>>,
     without: Vec<(String, String)>,
@@ -145,13 +176,16 @@ struct Prepared {
 /// What a thread that prepares problems needs; shared by all of them.
 struct Preparer<'a> {
     request: &'a TuneRequest,
-    compiler: &'a dyn Compiler,
+    bed: &'a dyn TestBed,
     progress: &'a dyn Progress,
     clock: Clock<'a>,
     terms: &'a Terms,
     poison: &'a Poison,
+    known: &'a Known,
+    /// The bed's.
+    fingerprint: &'a str,
     tasks: &'a [Task],
-    /// Indices of the problems to prepare.
+    /// Indices of the problems to prepare, in this order.
     pending: &'a [usize],
     next: AtomicUsize,
     /// Set when nobody takes what is prepared any more.
@@ -160,8 +194,7 @@ struct Preparer<'a> {
 
 impl Search<'_> {
     fn key(&self, task: &Task) -> WinnerKey {
-        let fingerprint = qtune_codegen::fingerprint(&task.spec, &self.fingerprint);
-        WinnerKey::of(&task.problem, &self.request.arch, fingerprint)
+        key(task, &self.request.arch, &self.fingerprint)
     }
 
     fn answer_from_cache(&mut self) -> Result<(), SearchError> {
@@ -202,15 +235,28 @@ impl Search<'_> {
         if pending.is_empty() {
             return Ok(Stopped::Complete);
         }
+        if self.request.cache_only {
+            pending.into_iter().for_each(|index| self.give_up(index, "not in the cache".into()));
+            return Ok(Stopped::Complete);
+        }
         let terms = std::mem::replace(&mut self.terms, Terms::new(&self.request.arch, false));
         let poison = std::mem::take(&mut self.poison);
+        let known = std::mem::take(&mut self.known);
+        let fingerprint = self.fingerprint.clone();
+        let pending = match self.request.budget {
+            // Where the time may not suffice, it goes to what promises the most.
+            Some(_) => by_gain(&pending, self.tasks, &self.request.arch),
+            None => pending,
+        };
         let preparer = Preparer {
             request: self.request,
-            compiler: self.compiler,
+            bed: self.bed,
             progress: self.progress,
             clock: self.clock,
             terms: &terms,
             poison: &poison,
+            known: &known,
+            fingerprint: &fingerprint,
             tasks: self.tasks,
             pending: &pending,
             next: AtomicUsize::new(0),
@@ -262,14 +308,15 @@ impl Search<'_> {
         let Prepared { index, climb, compiled, default, tally } = prepared;
         let task = &self.tasks[index];
         self.log.proposed(task, &climb)?;
-        for (cause, count) in climb.rejected {
-            *self.failures.entry(cause).or_default() += count;
+        for (cause, count) in &climb.rejected {
+            *self.failures.entry(cause.clone()).or_default() += count;
         }
         let clock = self.clock;
         let judge = Judge {
             index,
             task,
-            device: self.device,
+            arch: &self.request.arch,
+            bed: self.bed,
             store: self.store,
             limits: self.request.effort.limits(),
             seed: self.request.seed,
@@ -277,7 +324,7 @@ impl Search<'_> {
             go_on: &|| clock.stopped().is_none(),
             default: default.as_deref(),
         };
-        let judgement = judge.judge(compiled, tally, &mut self.log)?;
+        let judgement = judge.judge(compiled, &climb.ranked, tally, &mut self.log)?;
         for (cause, count) in &judgement.failures {
             *self.failures.entry(cause.clone()).or_default() += count;
         }
@@ -299,7 +346,7 @@ impl Search<'_> {
             }
             return Ok(());
         };
-        let device = self.device.describe();
+        let device = self.bed.describe();
         let made_by = (self.fingerprint.as_str(), device.as_str());
         let (winner, kernel) = record(task, won, judgement, self.request.seed, made_by);
         let key = self.key(task);
@@ -338,16 +385,20 @@ impl Preparer<'_> {
         let nothing = HashSet::new();
         let poisoned = self.poison.get(&task.problem.to_string()).unwrap_or(&nothing);
         let limits = self.request.effort.limits();
+        let limits = if self.bed.measures() { limits.before_measuring() } else { limits };
         let ladder = Ladder { task, arch, terms: self.terms, limits, poisoned };
         let mut climb = ladder.climb()?;
         let default = self.default_candidate(task).filter(|d| !poisoned.contains(&d.text));
+        let own = key(task, arch, self.fingerprint);
+        let neighbours = self.known.candidates(task, arch, &own).into_iter();
+        let neighbours = neighbours.filter(|c| self.allowed(task, &c.schedule));
         let mut candidates = std::mem::take(&mut climb.finalists);
-        if let Some(default) = &default {
-            if candidates.iter().all(|c| c.text != default.text) {
-                candidates.push(default.clone());
+        for extra in neighbours.chain(default.clone()) {
+            if !poisoned.contains(&extra.text) && candidates.iter().all(|c| c.text != extra.text) {
+                candidates.push(extra);
             }
         }
-        let tally = Mutex::new(Tally { proposed: climb.ranked, ..Tally::default() });
+        let tally = Mutex::new(Tally { proposed: climb.ranked.len(), ..Tally::default() });
         let lock = || tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let done = |_: &Compiled| {
             let mut tally = lock();
@@ -355,7 +406,7 @@ impl Preparer<'_> {
             self.progress.candidate(index, &tally);
         };
         let go_on = || self.go_on();
-        let compiled = compile_all(task, arch, self.compiler, candidates, &go_on, &done);
+        let compiled = compile_all(task, arch, self.bed, candidates, &go_on, &done);
         let tally = *lock();
         Ok(Prepared { index, climb, compiled, default: default.map(|d| d.text), tally })
     }
@@ -364,22 +415,26 @@ impl Preparer<'_> {
     /// request wants exact weights.
     fn default_candidate(&self, task: &Task) -> Option<Candidate> {
         let arch = &self.request.arch;
-        let Task { problem, spec, .. } = task;
-        let schedule = qtune_verify::default_schedule(problem, spec, arch).ok()?;
-        let allowed = self.terms.all(problem, spec, &schedule);
-        if self.request.exact && allowed.iter().all(|c| c.term != schedule.dequant()) {
+        let schedule = qtune_verify::default_schedule(&task.problem, &task.spec, arch).ok()?;
+        if !self.allowed(task, &schedule) {
             return None;
         }
-        let variant = dequant_cost(problem, spec, arch, &schedule).ok()?;
-        let choice = DequantChoice {
-            term: schedule.dequant().into(),
-            instructions_per_weight: variant.cost,
-        };
-        Some(Candidate::new((problem, spec, arch), &schedule, &choice, 0))
+        warm::candidate(task, arch, &schedule)
+    }
+
+    /// Whether a schedule that the ladder did not propose rounds as the request wants it.
+    fn allowed(&self, task: &Task, schedule: &Schedule) -> bool {
+        let terms = || self.terms.all(&task.problem, &task.spec, schedule);
+        !self.request.exact || terms().iter().any(|c| c.term == schedule.dequant())
     }
 }
 
-fn default_text(task: &Task, arch: &qtune_ir::Arch) -> Option<String> {
+/// The key of a task's winner.
+fn key(task: &Task, arch: &Arch, compiler: &str) -> WinnerKey {
+    WinnerKey::of(&task.problem, arch, qtune_codegen::fingerprint(&task.spec, compiler))
+}
+
+fn default_text(task: &Task, arch: &Arch) -> Option<String> {
     let schedule = qtune_verify::default_schedule(&task.problem, &task.spec, arch).ok()?;
     Some(schedule.to_string())
 }

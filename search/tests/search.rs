@@ -7,11 +7,12 @@ mod support;
 use qtune_cache::trial_log::{self, TrialEvent, TrialLog};
 use qtune_cache::{Evidence, Store};
 use qtune_search::{
-    plan, rule_usage, Effort, Progress, Shape, Stopped, Tally, TuneRequest, WinnerReport,
+    plan, rule_usage, Effort, NoProgress, Progress, Shape, Stopped, Tally, TuneRequest,
+    WinnerReport,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{request, Lab, Scripted};
+use support::{request, Lab, Mutating, Scripted};
 
 /// The schedules that were proposed for the first problem, in the log's order.
 fn proposed(lab: &Lab) -> Vec<String> {
@@ -73,6 +74,36 @@ fn a_fast_but_wrong_kernel_never_wins() {
     assert!(stored.beat.iter().any(|b| b.reason.contains("failed verification")), "{stored:?}");
     let events = trial_log::read(&lab.log_path()).unwrap();
     assert!(trial_log::poison(&events).is_empty(), "every launch has its result");
+}
+
+/// Defects that can be planted in the text of any kernel. The verifier's own tests have more.
+const PLANTS: [(&str, &str); 3] = [
+    ("out[m * N + n]", "out[m * N + (n ^ 1)]"),
+    ("to_f16(", "to_f16(1.25f * "),
+    ("step < last", "step < last - 1"),
+];
+
+#[test]
+fn no_kernel_of_a_generator_with_a_defect_is_ever_stored() {
+    let Some(lab) = Lab::new() else { return };
+    for (at, plant) in PLANTS.into_iter().enumerate() {
+        let all = Mutating { compiler: &lab.compiler, plant, chosen: |_| true };
+        let device = Scripted::timed(|_| 5.0);
+        let report = lab.run_on(&request(&[1]), &device, &all, &NoProgress);
+        assert!(report.winners.is_empty(), "plant {at}: {report:#?}");
+        assert!(lab.store.winners().unwrap().is_empty(), "plant {at}");
+    }
+    for (at, plant) in PLANTS.into_iter().enumerate() {
+        let chosen = |schedule: &str| schedule.starts_with("gemv");
+        let some = Mutating { compiler: &lab.compiler, plant, chosen };
+        let device = Scripted::timed(|text| if text.starts_with("gemv") { 1.0 } else { 9.0 });
+        let fresh = TuneRequest { fresh: true, ..request(&[1]) };
+        let report = lab.run_on(&fresh, &device, &some, &NoProgress);
+        assert_eq!(report.winners[0].family, "mma", "plant {at}");
+        let stored = lab.store.winners().unwrap().remove(0);
+        let source = lab.store.kernel(&stored).unwrap().unwrap().source;
+        assert!(!source.contains(plant.1), "plant {at} was stored");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod emit;
 mod explain;
 mod inspect;
 mod ir;
+mod report;
 mod sim;
 mod tune;
 mod verify;
@@ -37,6 +38,8 @@ pub enum Command {
     Ir(ir::Args),
     /// List, show, check, merge and clean what the cache holds
     Cache(cache::Args),
+    /// Write a page that shows what a search tried and what came of it
+    Report(report::Args),
     /// Check what this machine has and what is missing
     Doctor(doctor::Args),
     /// Print shell completions
@@ -58,6 +61,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Ir(args) => ir::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Cache(args) => cache::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Worker(args) => worker::run(&args),

@@ -5,7 +5,11 @@ mod cache;
 mod checkpoints;
 mod doctor;
 mod emit;
+#[cfg(unix)]
+mod gpu_script;
 mod killed;
+mod replay;
+mod report;
 mod sim_run;
 mod streams;
 mod support;

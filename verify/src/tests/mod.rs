@@ -2,6 +2,7 @@
 
 mod fake;
 mod generated;
+mod mutants;
 
 use crate::{verify, Effort, Verdict, VerifyRequest};
 use fake::{Defect, FakeDevice};

@@ -1,10 +1,15 @@
 //! `qtune tune`: for each weight shape and token count the fastest kernel that is proven right.
 
+mod bed;
 mod budget;
 mod interrupt;
 mod plan;
 mod report;
 mod shapes;
+mod shard;
+
+use bed::Bed;
+use shard::Shard;
 
 use crate::cache_dir::CacheArgs;
 use crate::exit::Exit;
@@ -13,11 +18,10 @@ use crate::output;
 use crate::problem::{self, ActArgs};
 use crate::progress::Reporter;
 use crate::toolchain::FetchArgs;
-use crate::workers;
 use clap::ValueEnum;
 use qtune_cache::trial_log::TrialLog;
 use qtune_cache::trials_dir;
-use qtune_device::Device;
+use qtune_ir::Arch;
 use qtune_runtime::BUCKETS;
 use qtune_search::{Stopped, TuneReport, TuneRequest};
 use std::path::PathBuf;
@@ -69,6 +73,16 @@ pub struct Args {
     dry_run: bool,
     #[command(flatten)]
     fetch: FetchArgs,
+    /// Where a trial log is replayed: standard deviation of the noise that its times get
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    noise: f64,
+    /// Tune only problems i, i + n, i + 2n, ... of the request; the winners of all n shards, merged,
+    /// are those of one run
+    #[arg(long, value_name = "i/n", value_parser = shard::parse)]
+    shard: Option<Shard>,
+    /// Tune nothing: answer from the cache, and fail where it has no answer
+    #[arg(long, conflicts_with_all = ["fresh", "dry_run"])]
+    in_cache_only: bool,
     /// Seed of all verification inputs
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -110,55 +124,44 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let arch = args.gpu.arch()?;
     // Before anything is opened: what is wrong with the command line is the cheapest to find.
     let shapes = shapes::of(args)?;
+    let shapes = args.shard.map_or(shapes.clone(), |shard| shard.of(shapes));
     let request = TuneRequest {
         effort: args.effort.of_search(),
         budget: args.budget,
         seed: args.seed,
         fresh: args.fresh,
         exact: args.exact,
+        cache_only: args.in_cache_only,
         ..TuneRequest::new(arch, shapes)
     };
     if args.dry_run {
         return plan::run(&request, args.json);
     }
-    let choice = args.device.choice()?;
     let store = args.cache.open()?;
-    let device = workers::device(choice, &request.arch)?;
-    let request = TuneRequest { arch: device.arch().clone(), ..request };
-    let compiler = workers::compilers(&args.fetch.open()?)?;
-    let mut trials = TrialLog::append_to(&trial_log(args, device.as_ref())?)?;
-    plan::tell(&request, device.as_ref());
+    let bed = Bed::open(args, &request.arch)?;
+    let request = TuneRequest { arch: bed.arch(&request.arch).clone(), ..request };
+    let mut trials = TrialLog::append_to(&trial_log(args, &bed, &request.arch)?)?;
+    plan::tell(&request, &bed.describe());
     let cancel = interrupt::flag()?;
     let reporter = Reporter::new();
-    let report = qtune_search::tune(
-        &request,
-        device.as_ref(),
-        &compiler,
-        &store,
-        &mut trials,
-        &reporter,
-        &cancel,
-    );
+    let report = bed.tune(&request, &store, &mut trials, &reporter, &cancel);
     reporter.finish();
     let report = report?;
-    print(args, &report, device.as_ref(), start.elapsed())?;
+    print(args, &report, (&request.arch, &bed.describe()), start.elapsed())?;
     Ok(end(&report))
 }
 
-/// One log for each kind of GPU, so that a schedule that took the process down is known in the
-/// next run.
-fn trial_log(args: &Args, device: &dyn Device) -> anyhow::Result<PathBuf> {
-    let in_cache = |dir: PathBuf| trials_dir(&dir).join(format!("{}.jsonl", device.arch().key()));
+fn trial_log(args: &Args, bed: &Bed, arch: &Arch) -> anyhow::Result<PathBuf> {
     match &args.log {
         Some(path) => Ok(path.clone()),
-        None => Ok(in_cache(args.cache.dir()?)),
+        None => Ok(trials_dir(&args.cache.dir()?).join(bed.log_name(arch))),
     }
 }
 
 fn print(
     args: &Args,
     report: &TuneReport,
-    device: &dyn Device,
+    device: (&Arch, &str),
     took: Duration,
 ) -> anyhow::Result<()> {
     let table = report::table(&report.winners);

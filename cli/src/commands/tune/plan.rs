@@ -3,12 +3,11 @@
 use crate::exit::Exit;
 use crate::output;
 use crate::table::{Align, Table};
-use qtune_device::Device;
 use qtune_search::{PlannedProblem, TuneRequest};
 use serde_json::json;
 
 /// Says on stderr what is tuned, on what, and how hard.
-pub fn tell(request: &TuneRequest, device: &dyn Device) {
+pub fn tell(request: &TuneRequest, device: &str) {
     let limits = request.effort.limits().named();
     let limits: Vec<String> =
         limits.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
@@ -16,7 +15,7 @@ pub fn tell(request: &TuneRequest, device: &dyn Device) {
         "{} problem(s) for {} on {}; {}",
         request.shapes.len(),
         request.arch,
-        device.describe(),
+        device,
         limits.join(", ")
     ));
 }

@@ -4,7 +4,7 @@ use crate::cache_dir::evidence;
 use crate::exit::flatten;
 use crate::output;
 use crate::table::{Align, Table};
-use qtune_device::Device;
+use qtune_ir::Arch;
 use qtune_search::{Failures, TuneReport, WinnerReport};
 use serde_json::{json, Value};
 use std::time::Duration;
@@ -65,11 +65,11 @@ fn default_time(winner: &WinnerReport) -> String {
 }
 
 /// The report as one object: `winners` first, see `docs/cli.md`.
-pub fn json(report: &TuneReport, device: &dyn Device, took: Duration) -> Value {
+pub fn json(report: &TuneReport, (arch, device): (&Arch, &str), took: Duration) -> Value {
     let mut value = json!(report);
     if let Value::Object(fields) = &mut value {
-        fields.insert("gpu".into(), json!(device.arch()));
-        fields.insert("device".into(), json!(device.describe()));
+        fields.insert("gpu".into(), json!(arch));
+        fields.insert("device".into(), json!(device));
         fields.insert("seconds".into(), json!(took.as_secs_f64()));
     }
     value

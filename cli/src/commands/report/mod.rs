@@ -1,0 +1,54 @@
+//! `qtune report`: one page that shows what a search tried and what came of it.
+//!
+//! - `data`: what a cache or a trial log says, by problem.
+//! - `page`: the sections of the page. `roofline`: its figure. `html`: escaping and tables.
+//!
+//! The page is one file without scripts and without anything from a network, so that it can be
+//! mailed, committed and opened years later.
+
+mod data;
+mod html;
+mod page;
+mod roofline;
+
+use crate::exit::Exit;
+use crate::output;
+use data::Report;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Options of `report`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Cache folder or trial log
+    #[arg(value_name = "CACHE|LOG")]
+    source: PathBuf,
+    /// The page
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Writes the page.
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    let report = Report::read(&args.source)?;
+    output::file(&args.out, page::page(&report).as_bytes())?;
+    let trials: usize = report.problems.iter().map(|problem| problem.trials.len()).sum();
+    let winners = report.problems.iter().filter(|problem| problem.winner.is_some()).count();
+    match args.json {
+        true => output::json(&json!({
+            "path": args.out.display().to_string(),
+            "problems": report.problems.len(),
+            "winners": winners,
+            "trials": trials,
+        }))?,
+        false => output::result(format_args!(
+            "{}: {} problem(s), {winners} winner(s), {trials} trial(s)",
+            args.out.display(),
+            report.problems.len()
+        ))?,
+    }
+    Ok(Exit::Success)
+}

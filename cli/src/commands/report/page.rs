@@ -1,0 +1,196 @@
+//! The page: what it says, in order.
+
+use super::data::{family, Report, Tried, Winner};
+use super::html::{Table, Text};
+use super::roofline;
+use crate::cache_dir::evidence;
+use std::collections::BTreeMap;
+
+/// Colours by role, for light and dark; a layout of one column that fits any width.
+const STYLE: &str = include_str!("style.css");
+
+/// The whole page.
+pub fn page(report: &Report) -> String {
+    let sections = [
+        ("Every trial", roofline::figure(report)),
+        ("Winners", winners(report)),
+        ("Against the untuned kernel", baselines(report)),
+        ("Failures by cause", failures(report)),
+        ("Made with", environment(report)),
+        ("To reproduce", reproduce(report)),
+    ];
+    let mut body = head(report);
+    for (title, section) in sections {
+        body.push_str(&format!("<section>\n<h2>{title}</h2>\n{section}</section>\n"));
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>qtune report</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\
+         </main>\n</body>\n</html>\n"
+    )
+}
+
+fn head(report: &Report) -> String {
+    let trials: usize = report.problems.iter().map(|tried| tried.trials.len()).sum();
+    let winners = report.problems.iter().filter(|tried| tried.winner.is_some()).count();
+    let failures: usize = report.failures.values().sum();
+    let tile = |count: usize, what: &str| format!("<div><b>{count}</b>{what}</div>");
+    format!(
+        "<h1>qtune report</h1>\n<p>Read from <code>{}</code>.</p>\n<div class=\"tiles\">{}{}{}{}</div>\n",
+        Text(&report.source),
+        tile(report.problems.len(), "problems"),
+        tile(winners, "winners"),
+        tile(trials, "right kernels"),
+        tile(failures, "left out"),
+    )
+}
+
+/// Problems that have a winner, with it.
+fn won(report: &Report) -> impl Iterator<Item = (&Tried, &Winner)> {
+    report.problems.iter().filter_map(|tried| Some((tried, tried.winner.as_ref()?)))
+}
+
+fn code(text: impl std::fmt::Display) -> String {
+    format!("<code>{}</code>", Text(text))
+}
+
+/// What a problem is called: its matrix, and its token bucket.
+fn shape(tried: &Tried) -> (String, String) {
+    match &tried.parsed {
+        Some((problem, _)) => {
+            let bias = if problem.bias { " + bias" } else { "" };
+            let name = format!("{} {} x {}{bias}", problem.format, problem.n, problem.k);
+            (Text(name).to_string(), problem.m.to_string())
+        }
+        None => (code(&tried.key), "?".into()),
+    }
+}
+
+fn winners(report: &Report) -> String {
+    let mut table = Table::new(&[
+        ("matrix", false),
+        ("M up to", true),
+        ("us", true),
+        ("evidence", false),
+        ("GB/s", true),
+        ("roof", true),
+        ("error / bound", true),
+        ("machines", true),
+        ("schedule", false),
+    ]);
+    for (tried, winner) in won(report) {
+        let (matrix, m) = shape(tried);
+        let speed = tried.bytes().map(|bytes| format!("{:.0}", bytes / winner.us / 1e3));
+        let roof = winner.roof_share.map(|share| format!("{:.0} %", 100.0 * share));
+        table.row([
+            matrix,
+            m,
+            format!("{:.2}", winner.us),
+            evidence(winner.evidence).into(),
+            speed.unwrap_or_default(),
+            roof.unwrap_or_default(),
+            format!("{:.3}", winner.error_over_bound),
+            winner.machines.to_string(),
+            code(&winner.schedule),
+        ]);
+    }
+    table.to_string()
+}
+
+fn baselines(report: &Report) -> String {
+    let mut table =
+        Table::new(&[("matrix", false), ("M up to", true), ("untuned us", true), ("gain", false)]);
+    let mut known = false;
+    for (tried, winner) in won(report) {
+        let Some(default_us) = winner.default_us else { continue };
+        known = true;
+        let (matrix, m) = shape(tried);
+        let gain = default_us / winner.us;
+        // A bar of the whole width is four times as fast.
+        let width = (25.0 * gain).clamp(0.0, 100.0);
+        let bar = format!(
+            "<div class=\"bar\"><i style=\"width:{width:.0}%\"></i></div> {gain:.2} times as fast"
+        );
+        table.row([matrix, m, format!("{default_us:.2}"), bar]);
+    }
+    match known {
+        true => table.to_string(),
+        false => {
+            "<p>No other kernel than the untuned one won, or its time is not known here.</p>\n"
+                .into()
+        }
+    }
+}
+
+fn failures(report: &Report) -> String {
+    if report.failures.is_empty() {
+        return "<p>Nothing was left out.</p>\n".into();
+    }
+    let mut causes: Vec<(&String, &usize)> = report.failures.iter().collect();
+    causes.sort_by_key(|(cause, count)| (std::cmp::Reverse(**count), *cause));
+    let mut table = Table::new(&[("kernels", true), ("cause", false)]);
+    for (cause, count) in causes {
+        table.row([count.to_string(), Text(cause).to_string()]);
+    }
+    table.to_string()
+}
+
+fn environment(report: &Report) -> String {
+    let mut table =
+        Table::new(&[("machine", false), ("device", false), ("qtune", false), ("NVRTC", false)]);
+    for maker in &report.makers {
+        table.row(maker.iter().map(|part| Text(part).to_string()));
+    }
+    let mut archs: BTreeMap<&str, usize> = BTreeMap::new();
+    for tried in &report.problems {
+        *archs.entry(&tried.arch).or_default() += 1;
+    }
+    let gpus: Vec<String> = archs
+        .into_iter()
+        .map(|(arch, count)| {
+            let name = report.archs.get(arch).map_or("a GPU without a name here", |a| &a.name);
+            format!("<li>{} ({}): {count} problem(s)</li>", code(arch), Text(name))
+        })
+        .collect();
+    let makers = if report.makers.is_empty() { String::new() } else { table.to_string() };
+    format!("{makers}<ul>\n{}\n</ul>\n", gpus.join("\n"))
+}
+
+fn reproduce(report: &Report) -> String {
+    let mut text = String::from("<p>The searches:</p>\n<ul>\n");
+    for run in &report.runs {
+        let limits: Vec<String> =
+            run.limits.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        text.push_str(&format!(
+            "<li>{} problem(s) on {}, seed {}, qtune {}, {}; fingerprint {}</li>\n",
+            run.problems.len(),
+            code(&run.arch),
+            run.seed,
+            Text(&run.qtune_version),
+            Text(limits.join(", ")),
+            code(&run.fingerprint)
+        ));
+    }
+    text.push_str("</ul>\n<p>To check a winner again:</p>\n<pre>");
+    for (tried, winner) in won(report) {
+        let Some((problem, _)) = &tried.parsed else { continue };
+        let gpu = report.archs.get(&tried.arch).map_or("auto", |arch| arch.name.as_str());
+        let bias = if problem.bias { " --bias" } else { "" };
+        let command = format!(
+            "qtune verify --gpu {gpu} --format {} --n {} --k {} --m {} --act {}{bias} --schedule '{}'\n",
+            problem.format, problem.n, problem.k, problem.m, problem.act, winner.schedule
+        );
+        text.push_str(&Text(command).to_string());
+    }
+    text.push_str("</pre>\n");
+    let families: BTreeMap<&str, usize> =
+        won(report).fold(BTreeMap::new(), |mut counts, (_, winner)| {
+            *counts.entry(family(&winner.schedule)).or_default() += 1;
+            counts
+        });
+    let families: Vec<String> =
+        families.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
+    format!("{text}<p>Winners by family: {}.</p>\n", Text(families.join(", ")))
+}

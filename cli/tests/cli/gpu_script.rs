@@ -1,0 +1,102 @@
+//! `bench/gpu.sh`, with a stand-in for `qtune` that needs no GPU.
+
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// What the stand-in does, by subcommand. It also writes down how it was called.
+const STAND_IN: &str = r#"#!/bin/sh
+echo "$@" >>"$(dirname "$0")/calls"
+case $1 in
+  verify) echo '{"passed":true,"cases":[]}' ;;
+  tune) sleep 600 ;;
+  *) echo '{}' ;;
+esac
+"#;
+
+struct Script {
+    folder: tempfile::TempDir,
+}
+
+impl Script {
+    fn new(stand_in: &str) -> Script {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("qtune");
+        fs::write(&program, stand_in).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Script { folder }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+
+    fn run(&self, sections: &[&str]) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/gpu.sh");
+        Command::new("bash")
+            .arg(script)
+            .arg(self.out())
+            .args(sections)
+            .env("QTUNE", self.folder.path().join("qtune"))
+            .output()
+            .unwrap()
+    }
+
+    fn summary(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.out().join("summary.json")).unwrap()).unwrap()
+    }
+
+    fn calls(&self) -> String {
+        fs::read_to_string(self.folder.path().join("calls")).unwrap()
+    }
+}
+
+#[test]
+fn without_a_gpu_it_says_so_and_ends_with_3() {
+    let script = Script::new("#!/bin/sh\necho 'error: no suitable device' >&2\nexit 3\n");
+    let ended = script.run(&[]);
+    assert_eq!(ended.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("no GPU: error: no suitable device"));
+}
+
+#[test]
+fn chosen_sections_run_in_order_and_leave_their_files() {
+    let script = Script::new(STAND_IN);
+    let ended = script.run(&["compare", "verify", "report"]);
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{stderr}");
+    let summary = script.summary();
+    let sections = summary["sections"].as_array().unwrap();
+    let names: Vec<&str> = sections.iter().map(|s| s["section"].as_str().unwrap()).collect();
+    assert_eq!(names, ["verify", "compare", "report"]);
+    assert!(sections.iter().all(|section| section["exit"] == 0), "{summary}");
+    for file in ["verify.jsonl", "verify-sim.jsonl", "report.json"] {
+        let text = fs::read_to_string(script.out().join(file)).unwrap();
+        assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{text}");
+    }
+    let calls = script.calls();
+    assert!(calls.contains("--device cuda:0 --format awq-g128"), "{calls}");
+    assert!(calls.contains("--device sim") && !calls.contains("tune"), "{calls}");
+}
+
+#[test]
+fn a_section_that_does_not_end_is_stopped_and_the_next_one_runs() {
+    let script = Script::new(STAND_IN);
+    let ended = script.run(&["tune=1", "report"]);
+    assert_eq!(ended.status.code(), Some(1));
+    let summary = script.summary();
+    assert_eq!(summary["sections"][0]["timed_out"], true);
+    assert_eq!(summary["sections"][1]["exit"], 0);
+}
+
+#[test]
+fn unknown_sections_and_limits_are_usage_errors() {
+    let script = Script::new(STAND_IN);
+    for sections in [&["benchmark"][..], &["tune=soon"], &["tune="]] {
+        let ended = script.run(sections);
+        assert_eq!(ended.status.code(), Some(2), "{sections:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).starts_with("error: "), "{sections:?}");
+    }
+}

@@ -1,0 +1,89 @@
+//! `report`: the page of a log and of a cache.
+
+use crate::support::Qtune;
+use qtune_cache::trial_log::{Outcome, RunHeader, TrialEvent, TrialLog};
+use qtune_cache::Evidence;
+use std::fs;
+use std::path::Path;
+
+const PROBLEM: &str = "w4a16.awq-g128.f16-f16.n5120.k5120.m16";
+
+/// A log of a search in which one schedule has markup for a name.
+fn log(path: &Path) {
+    let arch = qtune_ir::Arch::named("h200").unwrap().fingerprint();
+    let result = |schedule: &str, outcome, us| TrialEvent::Result {
+        problem: PROBLEM.into(),
+        schedule: schedule.into(),
+        outcome,
+        time_us: Some(us),
+        evidence: Evidence::Timed,
+    };
+    let failed = |reason: &str| Outcome::Failed { reason: reason.into() };
+    let mut log = TrialLog::append_to(path).unwrap();
+    log.append_all(&[
+        TrialEvent::Start(RunHeader {
+            problems: vec![PROBLEM.into()],
+            arch,
+            seed: 7,
+            ..RunHeader::default()
+        }),
+        result("mma tile=16x128", Outcome::Ok, 9.0),
+        result("gemv rows=1", Outcome::Ok, 12.5),
+        result("wgmma <b>bold</b>", Outcome::Ok, 10.0),
+        result("mma tile=8x8", failed("output 17 is wrong"), 1.0),
+        result("mma tile=8x16", failed("output 4711 is wrong"), 1.0),
+        TrialEvent::Winner {
+            problem: PROBLEM.into(),
+            schedule: "mma tile=16x128".into(),
+            time_us: 9.0,
+            evidence: Evidence::Timed,
+            error_over_bound: 0.25,
+        },
+        TrialEvent::End { winners: 1, interrupted: false },
+    ])
+    .unwrap();
+}
+
+/// What must hold of any page: it stands alone, and every element that is opened is closed.
+fn stands_alone(page: &str) {
+    for outside in ["http://", "https://", "<script", "<link", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    for element in ["section", "table", "tr", "td", "svg", "div", "span", "code", "p", "ul", "li"] {
+        let open = page.matches(&format!("<{element}>")).count()
+            + page.matches(&format!("<{element} ")).count();
+        assert_eq!(open, page.matches(&format!("</{element}>")).count(), "{element}");
+    }
+    assert!(page.contains("prefers-color-scheme: dark") && page.contains("width=device-width"));
+}
+
+#[test]
+fn a_log_becomes_one_page_that_stands_alone() {
+    let qtune = Qtune::new();
+    let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
+    log(Path::new(&at("trials.jsonl")));
+    let told = qtune.json(&["report", &at("trials.jsonl"), "--out", &at("page.html"), "--json"]);
+    assert_eq!(
+        (&told["problems"], &told["winners"], &told["trials"]),
+        (&1.into(), &1.into(), &3.into())
+    );
+    let page = fs::read_to_string(at("page.html")).unwrap();
+    stands_alone(&page);
+    assert_eq!(page.matches("<circle class=\"mma won\"").count(), 1);
+    assert!(page.contains("wgmma &lt;b&gt;bold&lt;/b&gt;") && !page.contains("<b>bold"));
+    assert!(page.contains("output # is wrong") && page.contains(">2<"));
+    assert!(page.contains("class=\"roof\"") && page.contains("seed 7"));
+    assert!(page.contains("qtune verify --gpu h200 --format awq-g128 --n 5120 --k 5120 --m 16"));
+}
+
+#[test]
+fn what_is_neither_cache_nor_log_is_said_to_be_so() {
+    let qtune = Qtune::new();
+    let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(at("empty")).unwrap();
+    fs::write(at("text"), "not a log\n").unwrap();
+    qtune.fails(&["report", &at("empty"), "--out", &at("p")], 2, &["holds no cache"]);
+    qtune.fails(&["report", &at("text"), "--out", &at("p")], 1, &["text:1", "not a trial event"]);
+    qtune.fails(&["report", &at("nowhere"), "--out", &at("p")], 1, &["nowhere"]);
+    assert!(!Path::new(&at("p")).exists());
+}

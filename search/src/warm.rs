@@ -1,0 +1,102 @@
+//! Warm starts: what won for a neighbour is worth a try here.
+//!
+//! A neighbour is the same kind of problem in another shape or for another token bucket, the same
+//! problem on another GPU, or the same problem as an earlier generator or compiler solved it. Only
+//! winners that were stored before the search began count: with those that it finds itself, the
+//! outcome would depend on which problem happens to be done first, and on how problems are shared
+//! out over machines.
+
+use crate::candidate::Candidate;
+use crate::request::Task;
+use crate::terms::dequant_cost;
+use qtune_cache::{CacheError, Store, WinnerKey};
+use qtune_ir::tile::DequantChoice;
+use qtune_ir::{Arch, Problem, Schedule};
+
+/// Neighbours that are tried for one problem, at most.
+const NEIGHBOURS: usize = 3;
+/// Distance beyond which nothing is expected of a neighbour: doublings of M, N and K together.
+const FAR: f64 = 6.0;
+/// What another GPU counts as.
+const OTHER_GPU: f64 = 1.0;
+
+/// Winners that were stored before the search.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    winners: Vec<(WinnerKey, Problem, Schedule)>,
+}
+
+impl Known {
+    /// Reads the winners whose problems and schedules this qtune knows.
+    pub fn of(store: &dyn Store) -> Result<Known, CacheError> {
+        let known = store.winners()?.into_iter().filter_map(|record| {
+            let problem = record.key.problem.parse().ok()?;
+            let schedule = record.winner.schedule.parse().ok()?;
+            Some((record.key, problem, schedule))
+        });
+        Ok(Known { winners: known.collect() })
+    }
+
+    /// The nearest winners' schedules that are legal for `task`, modelled. `own` is the key under
+    /// which the search stores its winner: what lies there is no neighbour.
+    pub fn candidates(&self, task: &Task, arch: &Arch, own: &WinnerKey) -> Vec<Candidate> {
+        let mut near: Vec<(f64, &Schedule)> = self
+            .winners
+            .iter()
+            .filter(|(key, ..)| key != own)
+            .filter_map(|(key, problem, schedule)| {
+                let there = if key.arch == own.arch { 0.0 } else { OTHER_GPU };
+                Some((distance(&task.problem, problem)? + there, schedule))
+            })
+            .filter(|(distance, _)| *distance <= FAR)
+            .collect();
+        near.sort_by(|a, b| {
+            a.0.total_cmp(&b.0).then_with(|| a.1.to_string().cmp(&b.1.to_string()))
+        });
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for candidate in near.into_iter().filter_map(|(_, s)| candidate(task, arch, s)) {
+            let new = candidates.iter().all(|other| other.text != candidate.text);
+            if new && candidates.len() < NEIGHBOURS {
+                candidates.push(candidate);
+            }
+        }
+        candidates
+    }
+}
+
+/// Doublings between two problems of one kind; `None` for problems of different kinds.
+fn distance(a: &Problem, b: &Problem) -> Option<f64> {
+    let kind = |p: &Problem| (p.bits, p.format.clone(), p.act, p.out);
+    let doublings = |a: u32, b: u32| (f64::from(a) / f64::from(b)).log2().abs();
+    (kind(a) == kind(b)).then(|| doublings(a.m, b.m) + doublings(a.n, b.n) + doublings(a.k, b.k))
+}
+
+/// A neighbour's schedule as a candidate here, if it is legal.
+pub(crate) fn candidate(task: &Task, arch: &Arch, schedule: &Schedule) -> Option<Candidate> {
+    let Task { problem, spec, .. } = task;
+    schedule.check(problem, spec, arch).ok()?;
+    let variant = dequant_cost(problem, spec, arch, schedule).ok()?;
+    let choice =
+        DequantChoice { term: schedule.dequant().into(), instructions_per_weight: variant.cost };
+    let candidate = Candidate::new((problem, spec, arch), schedule, &choice, 0);
+    (candidate.estimate.resident_blocks > 0).then_some(candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> Problem {
+        format!("w4a16.{text}").parse().unwrap()
+    }
+
+    #[test]
+    fn neighbours_are_the_same_kind_of_problem_and_nearer_shapes_come_first() {
+        let own = problem("awq-g128.f16-f16.n4096.k4096.m16");
+        let far = |text: &str| distance(&own, &problem(text));
+        assert_eq!(far("awq-g128.f16-f16.n4096.k4096.m16+bias"), Some(0.0));
+        assert_eq!(far("awq-g128.f16-f16.n8192.k4096.m8"), Some(2.0));
+        assert_eq!(far("awq-g64.f16-f16.n4096.k4096.m16"), None);
+        assert_eq!(far("awq-g128.bf16-bf16.n4096.k4096.m16"), None);
+    }
+}

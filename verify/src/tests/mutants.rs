@@ -1,0 +1,129 @@
+//! Kernels that the generator would write if it had a certain defect. Each is the right kernel's text
+//! with one replacement, so that no switch for it exists outside of this file; each must be caught.
+
+use super::generated::{judge, kernel, nvrtc};
+use qtune_codegen::Kernel;
+
+const MMA_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m9+bias";
+/// Long enough for each split to refill its ring.
+const MMA_LONG: &str = "w4a16.awq-g64.f16-f16.n80.k1024.m9+bias";
+const MMA: &str = "mma tile=16x32x128 warps=1x2 stages=3 split=2 swizzle=xor raster=rows \
+                   dequant=(* s (- (sum (* (magic q) x)) (* (+ 1024 z) (sum x))))";
+const GEMV_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m2+bias";
+const GEMV: &str = "gemv tokens=2 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=f32 \
+                    cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
+
+/// A defect: what it is, the text it replaces and by what.
+type Plant = (&'static str, &'static str, &'static str);
+
+/// Codes, groups, scales and zero-points.
+const MMA_DEQUANTIZATION: [Plant; 9] = [
+    ("group off by one", "row_pairs[(slot * 2 + ", "row_pairs[(slot * 2 + 1 - "),
+    ("swapped nibbles", "and_or(word >> 4,", "and_or(word >> 8,"),
+    ("nibble twice", "and_or(word >> 12,", "and_or(word >> 4,"),
+    ("three bits of a code", "and_or(word, 0x000f000fu", "and_or(word, 0x00070007u"),
+    ("missing zero-point", "(1024.0f + h2_high(", "(1032.0f + 0.0f * h2_high("),
+    ("zero-point off by one", "(1024.0f + h2_high(", "(1025.0f + h2_high("),
+    ("offset not corrected", "-1.0f * h2_low(row_words", "0.0f * h2_low(row_words"),
+    (
+        "scale of another row",
+        "coefficient0_1 = h2_low(row_words[row_part][1])",
+        "coefficient0_1 = h2_low(row_words[row_part][0])",
+    ),
+    (
+        "scale and zero-point exchanged",
+        "coefficient0_0 = h2_low(row_words[row_part][0])",
+        "coefficient0_0 = h2_high(row_words[row_part][0])",
+    ),
+];
+
+/// The walk over K and the ring of stages.
+const MMA_MAINLOOP: [Plant; 8] = [
+    ("dropped K tail", "step < last; ++step", "step < last - 1; ++step"),
+    ("split starts late", "first = split * STEPS / 2", "first = split * STEPS / 2 + split"),
+    ("step in two splits", "(split + 1) * STEPS / 2", "(split + 1) * STEPS / 2 + 1 - split"),
+    ("lost barrier", "copy_wait<1>();\n    __syncthreads();", "copy_wait<1>();"),
+    ("wait too lax", "copy_wait<1>()", "copy_wait<2>()"),
+    ("stage refilled while it is read", "(slot == 0) ? 2 : slot - 1", "slot"),
+    ("lost swizzle", "(x_chunk ^ x_token % 8)", "x_chunk"),
+    ("activations of the wrong step", "x_k8 = next * 16", "x_k8 = step * 16"),
+];
+
+/// Partial sums, bias and edges.
+const MMA_EPILOGUE: [Plant; 10] = [
+    ("bias twice", "h2_low(static_cast<unsigned>(bias", "2.0f * h2_low(static_cast<unsigned>(bias"),
+    ("bias of another row", "bias[n]", "bias[n ^ 1]"),
+    ("M edge written", "(m < tokens)", "(m <= tokens)"),
+    ("N edge written", "(n < N)", "(n <= N)"),
+    ("tokens exchanged", "token_tile * 16 + token;", "token_tile * 16 + (token ^ 1);"),
+    ("lost warp", "sum = sum + red[(16 + token)", "sum = sum + 0.0f * red[(16 + token)"),
+    ("lost split", "sum = sum + load_l2_f32(", "sum = 0.0f * sum + load_l2_f32("),
+    ("stale workspace", "split) * 512 + i] = sum;", "split) * 512 + i] += sum;"),
+    ("first to arrive adds up", "arrived[0] == 0x00000001u", "arrived[0] == 0x00000000u"),
+    ("counter left", "counters[tile_id] = 0x00000000u;", ";"),
+];
+
+const GEMV_PLANTS: [Plant; 11] = [
+    ("dropped K tail", "step < last; step += 2", "step < last - 1; step += 2"),
+    ("warp starts late", "step = first + warp_k;", "step = first + 2 * warp_k;"),
+    ("group off by one", "lane_k * 32 / 64]", "(3 - lane_k) * 32 / 64]"),
+    ("swapped nibbles", "(word >> 4) & 0x0000000fu), static", "(word >> 8) & 0x0000000fu), static"),
+    ("scale and zero-point exchanged", "h2_high(entry[0][0][0])", "h2_low(entry[0][0][0])"),
+    ("lost lane", "shfl_xor(total[token][0], 1)", "0.0f * shfl_xor(total[token][0], 1)"),
+    ("lost warp", "sum = sum + red[", "sum = sum + 0.0f * red["),
+    ("lost barrier", "  __syncthreads();\n\n  // mainloop", "\n  // mainloop"),
+    ("one token for all", "token_tile * 2 + token) * (K / 8)", "token_tile * 2) * (K / 8)"),
+    ("lost bias", "h2_low(static_cast<unsigned>(bias", "0.0f * h2_low(static_cast<unsigned>(bias"),
+    ("M edge written", "(m < tokens)", "(m <= tokens)"),
+];
+
+const TABLE_PROBLEM: &str = "w4a16.nf4-b64.f16-f16.n80.k512.m9";
+const TABLE: &str = "mma tile=16x32x128 warps=1x2 stages=3 split=1 swizzle=xor raster=rows \
+                     dequant=(* s (sum (* (page q) x)))";
+
+const TABLE_PLANTS: [Plant; 5] = [
+    ("one value off", "0x3c393837u", "0x3b393837u"),
+    ("one half twice", "and_or(codes >> 1, 0x44444444u", "and_or(codes >> 1, 0x00000000u"),
+    ("another byte", "0x00005514u", "0x00005504u"),
+    ("another entry", "piece / 8 * 16", "(piece / 8 ^ 1) * 16"),
+    ("half filled", "piece < 2048", "piece < 1024"),
+];
+
+fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
+    let Some(nvrtc) = nvrtc() else { return };
+    let (right, spec) = kernel(problem, schedule);
+    let verdict = judge(&nvrtc, right.clone(), &spec);
+    assert!(verdict.passed, "{verdict:#?}");
+    for (name, from, to) in plants {
+        assert!(right.source.contains(from), "`{from}` is not in the text:\n{}", right.source);
+        let wrong = Kernel { source: right.source.replace(from, to), ..right.clone() };
+        let verdict = judge(&nvrtc, wrong, &spec);
+        assert!(!verdict.passed, "{name} passed: {verdict:#?}");
+        assert!(verdict.cases.iter().any(|case| case.detail.is_some()), "{name}: no detail");
+    }
+}
+
+#[test]
+fn every_defect_of_dequantization_in_an_mma_kernel_is_caught() {
+    every_plant_is_caught(MMA_PROBLEM, MMA, &MMA_DEQUANTIZATION);
+}
+
+#[test]
+fn every_defect_of_the_main_loop_of_an_mma_kernel_is_caught() {
+    every_plant_is_caught(MMA_LONG, MMA, &MMA_MAINLOOP);
+}
+
+#[test]
+fn every_defect_of_the_epilogue_of_an_mma_kernel_is_caught() {
+    every_plant_is_caught(MMA_PROBLEM, MMA, &MMA_EPILOGUE);
+}
+
+#[test]
+fn every_defect_planted_in_a_gemv_kernel_is_caught() {
+    every_plant_is_caught(GEMV_PROBLEM, GEMV, &GEMV_PLANTS);
+}
+
+#[test]
+fn every_defect_planted_in_a_table_is_caught() {
+    every_plant_is_caught(TABLE_PROBLEM, TABLE, &TABLE_PLANTS);
+}
