@@ -26,7 +26,7 @@ set -uo pipefail
 QTUNE=${QTUNE:-qtune}
 DEVICE=${DEVICE:-cuda:0}
 PRESET=${PRESET:-qwen2.5-32b}
-FORMATS=${FORMATS:-awq-g128 awq-g64 awq-g32 gptq-g128 gptq-g64-asym}
+FORMATS=${FORMATS:-awq-g128 awq-g64 awq-g32 gptq-g128 gptq-g128-asym}
 TOKENS=${TOKENS:-1,2,4,8,16,32,64}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ALL="doctor=60 verify=180 compare=180 peers=180 tune=300 report=60"
