@@ -117,7 +117,7 @@ impl Surrogate {
     }
 
     /// Mean and standard deviation at a point.
-    pub fn predict(&self, x: &Features) -> (f64, f64) {
+    pub fn predict(&self, x: &[f64]) -> (f64, f64) {
         let covariance: Vec<f64> = self.points.iter().map(|other| kernel(x, other)).collect();
         let mean = covariance.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
         let known = forward(&self.factor, covariance);
@@ -127,7 +127,7 @@ impl Surrogate {
 }
 
 /// Covariance of the process at two points.
-fn kernel(a: &Features, b: &Features) -> f64 {
+fn kernel(a: &[f64], b: &[f64]) -> f64 {
     let product: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
     let distance: f64 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
     let smooth = (-distance / (2.0 * LENGTH * LENGTH)).exp();
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn without_measurements_the_model_is_believed() {
-        let (mean, deviation) = Surrogate::of(&[]).predict(&vec![1.0]);
+        let (mean, deviation) = Surrogate::of(&[]).predict(&[1.0]);
         assert_eq!(mean, 0.0);
         assert!(deviation > COMMON);
     }

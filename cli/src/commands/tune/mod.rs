@@ -124,7 +124,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let arch = args.gpu.arch()?;
     // Before anything is opened: what is wrong with the command line is the cheapest to find.
     let shapes = shapes::of(args)?;
-    let shapes = args.shard.map_or(shapes.clone(), |shard| shard.of(shapes));
+    let shapes = match args.shard {
+        Some(shard) => shard.of(shapes),
+        None => shapes,
+    };
     let request = TuneRequest {
         effort: args.effort.of_search(),
         budget: args.budget,
