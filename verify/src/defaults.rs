@@ -16,6 +16,10 @@ const GEMV_TOKENS: u32 = 2;
 /// Thread blocks per SM that a grid should have before K is split.
 const BLOCKS_PER_SM: u32 = 2;
 
+/// A lower rung is taken rather than a term that costs more than this many times the cheapest, for
+/// which the shape may lack shared memory.
+const TERM_COST: f64 = 1.5;
+
 /// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens in f16, `wgmma` for many
 /// where the GPU has it and the grid fills it, else `mma`; another family where the preferred one
 /// is not legal.
@@ -70,13 +74,16 @@ fn first_legal(
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
     let mut first: Option<Rejected> = None;
-    for rung in ladder {
-        let legal = rung.check(problem, spec, arch);
-        let complete = legal.and_then(|()| with_term(rung, problem, spec, arch));
-        // The term decides whether accumulators fit registers.
-        match complete.and_then(|s| s.check(problem, spec, arch).map(|()| s)) {
-            Ok(schedule) => return Ok(schedule),
-            Err(reason) => first = first.or(Some(reason)),
+    let ladder: Vec<Schedule> = ladder.collect();
+    for most in [TERM_COST, f64::INFINITY] {
+        for rung in &ladder {
+            let legal = rung.check(problem, spec, arch);
+            let complete = legal.and_then(|()| with_term(rung, problem, spec, arch, most));
+            // The term decides whether accumulators fit registers.
+            match complete.and_then(|s| s.check(problem, spec, arch).map(|()| s)) {
+                Ok(schedule) => return Ok(schedule),
+                Err(reason) => first = first.or(Some(reason)),
+            }
         }
     }
     Err(first.unwrap_or(Rejected { reason: "the ladder of default schedules is empty".into() }))
@@ -208,12 +215,14 @@ fn split_k(problem: &Problem, arch: &Arch, block_n: u32, block_k: u32, block_m: 
     wanted.min(steps / 4).clamp(1, 8)
 }
 
-/// The schedule with the cheapest dequantization term that its family can lower.
+/// The schedule with the cheapest dequantization term that its family can lower and that fits it,
+/// if that costs at most `most` times the cheapest of all.
 fn with_term(
-    schedule: Schedule,
+    schedule: &Schedule,
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
+    most: f64,
 ) -> Result<Schedule, Rejected> {
     let engine = schedule.engine();
     let ctx = schedule.context(problem, spec);
@@ -228,8 +237,11 @@ fn with_term(
             engine != Engine::Mma || l.sums.iter().all(|sum| sum.activation_scale == 1.0)
         })
     });
+    let usable: Vec<_> = usable.collect();
+    let limit = usable.first().map_or(0.0, |cheapest| most * cheapest.cost);
+    let affordable = usable.iter().filter(|variant| variant.cost <= limit);
     // A term may need shared memory that the shape leaves no room for.
-    let mut complete = usable.map(|variant| schedule.with_dequant(&variant.term.to_string()));
+    let mut complete = affordable.map(|variant| schedule.with_dequant(&variant.term.to_string()));
     complete
         .find(|schedule| schedule.check(problem, spec, arch).is_ok())
         .ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))

@@ -211,7 +211,8 @@ pub struct Program {
     /// Threads per block.
     pub threads: u32,
     /// Whether a block has an SM's registers to itself: `setmaxnreg` needs a fixed count to start
-    /// from.
+    /// from, and a block with much shared memory, which the compiler does not see, has few beside
+    /// it. Otherwise the compiler guesses how many there are and may spill for their sake.
     pub alone: bool,
     /// Parameters.
     pub parameters: Vec<Parameter>,

@@ -13,7 +13,7 @@ mod wgmma;
 use crate::kernel::{Argument, Kernel};
 use crate::kir::{self, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
-use qtune_ir::dequant::{Context, DequantError};
+use qtune_ir::dequant::{Context, DequantError, PairTable};
 use qtune_ir::{Arch, DType, Problem, Producer, Rejected, Schedule, WeightSpec};
 use table::SharedTable;
 
@@ -63,7 +63,8 @@ pub fn generate(
         header: header(problem, schedule, arch),
         name: entry.clone(),
         threads: schedule.threads(),
-        alone: matches!(schedule, Schedule::Wgmma(s) if s.producer == Producer::Group),
+        alone: matches!(schedule, Schedule::Wgmma(s) if s.producer == Producer::Group)
+            || PairTable::of_term(schedule.dequant()).is_some(),
         parameters: arguments.iter().map(|a| cx.parameter(*a)).collect(),
         constants,
         shared,
