@@ -4,7 +4,8 @@
 //! - [`commands`]: one file per subcommand.
 //! - [`exit`]: exit codes, and the one line that every error prints.
 //! - [`output`]: the two streams. [`table`], [`progress`]: what goes to them.
-//! - [`gpu`], [`problem`], [`cache_dir`], [`toolchain`]: what the subcommands' options mean.
+//! - [`gpu`], [`problem`], [`cache_dir`], [`toolchain`], [`quantize`]: what the subcommands' options
+//!   mean.
 //! - [`workers`]: processes for work that may crash or hang.
 
 mod cache_dir;
@@ -15,6 +16,7 @@ mod logging;
 mod output;
 mod problem;
 mod progress;
+mod quantize;
 mod table;
 mod toolchain;
 mod usage;

@@ -7,6 +7,7 @@ use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::linear::QuantizedLinear;
 use crate::name::{FormatName, Grouping, Modifier};
+use crate::plain::PlainWeight;
 use crate::suggest::did_you_mean;
 use crate::tensors::Module;
 use qtune_ir::{Codebook, Group, Param, ParamType, WeightSpec};
@@ -52,7 +53,17 @@ pub struct FormatRow {
     pub inspect: fn(&Module<'_>, Option<&QuantConfig>) -> Result<LayerHeader, FormatError>,
     /// Decodes a module that `inspect` accepted, checking the values.
     pub load: fn(&Module<'_>, &LayerHeader) -> Result<QuantizedLinear, FormatError>,
+    /// Quantizes a plain layer as the format's library does on load, for formats that need no
+    /// calibration.
+    pub quantize: Option<Quantize>,
 }
+
+/// Makes a layer of the named format; told the rows that are done, and how many there are.
+pub type Quantize = fn(
+    &PlainWeight<'_>,
+    &FormatName,
+    &(dyn Fn(usize, usize) + Sync),
+) -> Result<QuantizedLinear, FormatError>;
 
 /// What one weight is worth in one variation of a format.
 #[derive(Debug)]
@@ -148,20 +159,29 @@ impl FormatRow {
 /// that exist and suggests the nearest.
 pub fn resolve(name: &str) -> Result<WeightSpec, FormatError> {
     let parsed: FormatName = name.parse()?;
-    let row = FORMATS.iter().find(|row| row.family == parsed.family);
-    let Some(row) = row else {
+    row_of(&parsed)?.spec(&parsed)
+}
+
+/// The row of the family of `parsed`.
+pub(crate) fn row_of(parsed: &FormatName) -> Result<&'static FormatRow, FormatError> {
+    FORMATS.iter().copied().find(|row| row.family == parsed.family).ok_or_else(|| {
         let examples = FORMATS.iter().flat_map(|row| row.examples.iter().copied());
-        return Err(FormatError::UnknownFormat {
-            name: name.into(),
+        FormatError::UnknownFormat {
+            name: parsed.to_string(),
             problem: format!(
                 "there is no family `{}`{}",
                 crate::error::shown(&parsed.family),
                 did_you_mean(&parsed.to_string(), examples)
             ),
             known: known_names(),
-        });
-    };
-    row.spec(&parsed)
+        }
+    })
+}
+
+/// The spellings of the formats that layers are made in on load, for messages.
+pub(crate) fn made_on_load() -> String {
+    let made = FORMATS.iter().filter(|row| row.quantize.is_some());
+    made.map(|row| row.names).collect::<Vec<_>>().join(", ")
 }
 
 /// The spellings of all formats, for messages.

@@ -136,7 +136,7 @@ impl TensorRef<'_> {
 
 /// The remedy for tensors that contradict each other.
 pub(crate) const EXPORT_AGAIN: &str = "the checkpoint is damaged: download or export it again";
-const VALUE_REMEDY: &str = "quantize the layer again, or download the checkpoint again";
+pub(crate) const VALUE_REMEDY: &str = "quantize the layer again, or download the checkpoint again";
 
 /// The tensors of one checkpoint.
 #[derive(Debug)]

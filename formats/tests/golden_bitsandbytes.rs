@@ -67,3 +67,52 @@ fn blocks_that_cross_rows_become_smaller_ones_with_the_same_maxima() {
     assert_eq!(weights[64], of(-0.394_917_5, 2.0));
     assert_eq!(weights[3 * 96 + 95], of(0.246_112_3, 6.0));
 }
+
+#[test]
+fn quantizing_what_the_library_dequantized_gives_its_codes_and_maxima_again() {
+    for case in BNB_CASES {
+        let checkpoint = Checkpoint::open(golden_bnb(case)).unwrap();
+        let expected = read(&golden_bnb(case).join("expected.safetensors"));
+        for layer in checkpoint.layers() {
+            let stored = checkpoint.load_layer(&layer.path).unwrap();
+            // Before the cast to the layer's type, which would move values off the codebook.
+            let weight = expected[&format!("{}.weight_f32", layer.path)].clone();
+            let plain = support::checkpoint(&[("l.weight".to_string(), weight)].into(), "");
+            let plain = Checkpoint::open(plain.path()).unwrap();
+            let format = layer.format.replace("-dq", "");
+            let rows = std::sync::Mutex::new(Vec::new());
+            let made = plain
+                .quantize_layer("l", &format, &|done, of| rows.lock().unwrap().push((done, of)))
+                .unwrap();
+            assert_eq!(made.params, stored.params, "{case}");
+            assert_eq!(made.spec.name, format);
+            assert!(rows.lock().unwrap().contains(&(made.n, made.n)), "progress ends");
+            let stored: Vec<f32> = (0..made.n * made.k).map(|i| value(&stored, i)).collect();
+            let made: Vec<f32> = (0..made.n * made.k).map(|i| value(&made, i)).collect();
+            assert!(made == stored, "{case}: codes");
+        }
+    }
+}
+
+/// The codebook's value of weight `index`: FP4 has two codes for zero.
+fn value(layer: &qtune_formats::QuantizedLinear, index: usize) -> f32 {
+    let code = layer.codes.get(index / layer.k, index % layer.k);
+    layer.spec.codebook.values()[usize::from(code)]
+}
+
+#[test]
+fn only_plain_layers_are_quantized_and_only_to_formats_without_calibration() {
+    let checkpoint = Checkpoint::open(golden_bnb("nf4_bf16")).unwrap();
+    let path = checkpoint.layers()[0].path.clone();
+    let message = |format| checkpoint.quantize_layer(&path, format, &|_, _| {}).unwrap_err();
+    assert!(message("nf4-b64").to_string().contains("is already quantized (nf4-b64)"));
+    assert!(message("awq-g128").to_string().contains("it needs calibration"));
+    let weight = support::filled(safetensors::Dtype::F16, &[4, 96], 0);
+    let plain = support::checkpoint(&[("l.weight".to_string(), weight)].into(), "");
+    let plain = Checkpoint::open(plain.path()).unwrap();
+    let made = plain.quantize_layer("l", "nf4-b64", &|_, _| {}).unwrap();
+    assert_eq!(made.spec.name, "nf4-b32", "blocks cross rows");
+    assert!(made.dequantize().iter().all(|weight| *weight == 0.0));
+    let error = plain.quantize_layer("l", "nf4-b64-dq", &|_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("`l.weight`") && error.contains("double quantization"), "{error}");
+}

@@ -93,14 +93,26 @@ impl<'r> LinearLayer<'r> {
         path: &str,
         options: &LoadOptions<'_>,
     ) -> Result<LinearLayer<'r>, RuntimeError> {
-        let weights = checkpoint.load_layer(path)?;
+        LinearLayer::of(runtime, &checkpoint.load_layer(path)?, path, options)
+    }
+
+    /// As [`LinearLayer::load`], for weights that are decoded, or were quantized on load.
+    ///
+    /// # Errors
+    /// As [`LinearLayer::load`].
+    pub fn of(
+        runtime: &'r Runtime,
+        weights: &QuantizedLinear,
+        path: &str,
+        options: &LoadOptions<'_>,
+    ) -> Result<LinearLayer<'r>, RuntimeError> {
         if weights.k_order.is_some() {
             return Err(RuntimeError::ActOrder { layer: path.into() });
         }
-        let problem = problem_of(&weights, path, options)?;
+        let problem = problem_of(weights, path, options)?;
         let device = runtime.device();
         let mut layer = LinearLayer {
-            bias: packing::bias(device, &weights, &problem)?,
+            bias: packing::bias(device, weights, &problem)?,
             runtime,
             path: path.into(),
             packed: Vec::new(),
@@ -112,7 +124,7 @@ impl<'r> LinearLayer<'r> {
             let bucket = bucket(*tokens);
             if !layer.kernels.contains_key(&bucket) {
                 let found = runtime.find(&layer.problem.with_m(bucket), &weights.spec)?;
-                layer.add(bucket, found, &weights, options.progress)?;
+                layer.add(bucket, found, weights, options.progress)?;
             }
         }
         Ok(layer)

@@ -57,4 +57,5 @@ pub(crate) static ROW: FormatRow = FormatRow {
     claims: layout::claims,
     inspect: layout::inspect,
     load: decode::load,
+    quantize: None,
 };

@@ -20,9 +20,7 @@ pub(super) fn load(
     let spec = row.spec(&header.name)?;
     let State { n, k, block, rounding, .. } = parts.state;
     let absmax = absmax(&parts)?;
-    let run = row_block(k, block) as usize;
-    let scales = (0..n * (k / run)).into_par_iter().map(|index| absmax[index * run / block]);
-    let values = ParamValues::F32(scales.collect());
+    let values = ParamValues::F32(row_scales(&absmax, n, k, block));
     let params =
         spec.params.iter().map(|p| ParamArray { name: p.name.clone(), values: values.clone() });
     Ok(QuantizedLinear {
@@ -35,6 +33,12 @@ pub(super) fn load(
         rounding,
         k_order: None,
     })
+}
+
+/// The maxima `[N, K / run]` of the runs of columns that lie within blocks.
+pub(super) fn row_scales(absmax: &[f32], n: usize, k: usize, block: usize) -> Vec<f32> {
+    let run = row_block(k, block) as usize;
+    (0..n * (k / run)).into_par_iter().map(|index| absmax[index * run / block]).collect()
 }
 
 /// The absolute maximum of every block, as the library computes it.

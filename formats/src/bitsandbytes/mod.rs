@@ -15,6 +15,7 @@
 
 mod decode;
 mod layout;
+mod quantize;
 mod state;
 
 use crate::name::Modifier;
@@ -88,6 +89,9 @@ pub(crate) static NF4_ROW: FormatRow = FormatRow {
     claims: |module, config| layout::claims(&NF4, module, config),
     inspect: |module, _| layout::inspect(&NF4, module),
     load: |module, header| decode::load(&NF4, &NF4_ROW, module, header),
+    quantize: Some(|weight, name, progress| {
+        quantize::quantize(&NF4, &NF4_ROW, weight, name, progress)
+    }),
 };
 
 /// The registry row of FP4.
@@ -111,6 +115,9 @@ pub(crate) static FP4_ROW: FormatRow = FormatRow {
     claims: |module, config| layout::claims(&FP4, module, config),
     inspect: |module, _| layout::inspect(&FP4, module),
     load: |module, header| decode::load(&FP4, &FP4_ROW, module, header),
+    quantize: Some(|weight, name, progress| {
+        quantize::quantize(&FP4, &FP4_ROW, weight, name, progress)
+    }),
     ..NF4_ROW
 };
 

@@ -7,7 +7,9 @@ mod natural;
 use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::linear::QuantizedLinear;
-use crate::registry::{FormatRow, LayerHeader};
+use crate::name::FormatName;
+use crate::plain::PlainWeight;
+use crate::registry::{made_on_load, row_of, FormatRow, LayerHeader};
 use crate::source;
 use crate::suggest::did_you_mean;
 use crate::tensors::TensorTable;
@@ -135,6 +137,41 @@ impl Checkpoint {
     pub fn load_layer(&self, path: &str) -> Result<QuantizedLinear, FormatError> {
         let layer = self.layer(path)?;
         (layer.row.load)(&self.table.module(&layer.path), &layer.header)
+    }
+
+    /// Quantizes the plain layer at a module path to `format`, as the format's library does when it
+    /// loads one. `progress` is told the rows that are done, and how many there are.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such plain layer, or the format is none that is made on load.
+    pub fn quantize_layer(
+        &self,
+        path: &str,
+        format: &str,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<QuantizedLinear, FormatError> {
+        let name: FormatName = format.parse()?;
+        let row = row_of(&name)?;
+        row.spec(&name)?;
+        let quantize = row.quantize.ok_or_else(|| FormatError::UnknownFormat {
+            name: format.into(),
+            problem: "it needs calibration, so layers are read in it, not made".into(),
+            known: made_on_load(),
+        })?;
+        if !self.plain.iter().any(|tensor| tensor.name == format!("{path}.weight")) {
+            return Err(self.layer(path).map_or_else(|error| error, |layer| self.quantized(layer)));
+        }
+        quantize(&PlainWeight::of(&self.table.module(path))?, &name, progress)
+    }
+
+    fn quantized(&self, layer: &Layer) -> FormatError {
+        FormatError::NoSuchLayer {
+            path: self.path.clone(),
+            layer: layer.path.clone(),
+            problem: format!("is already quantized ({})", layer.format),
+            remedy: "name a layer that is not, or leave the format out".into(),
+        }
     }
 
     /// The distinct weight shapes, in the order in which the layers first have them.

@@ -91,6 +91,7 @@ pub(crate) static ROW: FormatRow = FormatRow {
     claims: layout::claims,
     inspect: layout::inspect,
     load: decode::load,
+    quantize: None,
 };
 
 /// Code `index` of a stream of `bits`-bit codes that fills words from the lowest bit.

@@ -3,7 +3,7 @@
 
 use super::report::Case;
 use super::Args;
-use crate::output;
+use crate::{output, quantize};
 use qtune_cache::{CacheError, Store};
 use qtune_formats::{Checkpoint, QuantizedLinear};
 use qtune_runtime::{LinearLayer, LoadOptions, Origin, Runtime, ServedLayer};
@@ -15,12 +15,12 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     let tokens = args.tokens()?;
     let checkpoint = Checkpoint::open(path)?;
     // Before a device or a compiler is looked for: a wrong name is the more likely mistake.
-    let weights = checkpoint.load_layer(tensor)?;
+    let weights = quantize::layer(&checkpoint, tensor, args.format.as_deref())?;
     let arch = args.gpu.arch()?;
     let device = args.device.open(&arch)?;
     let runtime = Runtime::open(device, args.fetch.open()?, store(args)?);
     let options = LoadOptions { act: args.act(), tokens: &tokens, progress: &|_, _| {} };
-    let layer = LinearLayer::load(&runtime, &checkpoint, tensor, &options)?;
+    let layer = LinearLayer::of(&runtime, &weights, tensor, &options)?;
     let lookups = runtime.lookups();
     output::note(format_args!(
         "{}: {} {}x{}; {} kernel(s) from the cache, {} by default",

@@ -21,7 +21,8 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     gpu: GpuArgs,
-    /// Format of synthetic weights, such as awq-g128
+    /// Format of synthetic weights, such as awq-g128; with --checkpoint the format that a layer which
+    /// is not quantized is loaded in, such as nf4-b64
     #[arg(long, value_name = "NAME", required_unless_present = "checkpoint")]
     format: Option<String>,
     /// Output features of synthetic weights
@@ -32,7 +33,7 @@ pub struct Args {
     k: Option<u64>,
     /// Checkpoint whose layer is verified through the runtime
     #[arg(long, value_name = "PATH", requires = "tensor")]
-    #[arg(conflicts_with_all = ["format", "n", "k", "bias", "schedule", "family"])]
+    #[arg(conflicts_with_all = ["n", "k", "bias", "schedule", "family"])]
     checkpoint: Option<PathBuf>,
     /// Module path of the layer
     #[arg(long, value_name = "NAME", requires = "checkpoint")]
