@@ -225,6 +225,10 @@ impl<'r> Resident<'r> {
                 // A warp that did not poll was not waiting for anybody.
                 self.block.polls.changes += u64::from(self.block.polls.count == polls);
                 ran = true;
+                if self.block.barriers.full() {
+                    let warps = &mut self.warps[first..first + count];
+                    control::complete_barriers(&mut self.block, warps);
+                }
             }
         }
         let warps = &mut self.warps[first..first + count];

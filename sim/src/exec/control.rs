@@ -16,6 +16,8 @@ struct Barrier {
     arrived: u32,
     /// Warps that wait.
     waiting: u32,
+    /// Warp that did not wait, but made the barrier complete and pauses until that is done.
+    paused: u32,
     /// Warps expected, once a participant named a count.
     expected: Option<u32>,
     /// Threads with a true predicate, and whether all predicates were true, for reductions.
@@ -28,14 +30,24 @@ struct Barrier {
 
 /// The barriers of a thread block.
 #[derive(Debug, Default)]
-pub(crate) struct Barriers(Vec<Barrier>);
+pub(crate) struct Barriers {
+    all: Vec<Barrier>,
+    /// As many warps as expected arrived at one of them.
+    full: bool,
+}
 
 impl Barriers {
     fn get(&mut self, id: u32) -> &mut Barrier {
-        if self.0.is_empty() {
-            self.0.resize_with(BARRIER_COUNT as usize, Barrier::default);
+        if self.all.is_empty() {
+            self.all.resize_with(BARRIER_COUNT as usize, Barrier::default);
         }
-        &mut self.0[(id % BARRIER_COUNT) as usize]
+        &mut self.all[(id % BARRIER_COUNT) as usize]
+    }
+
+    /// Whether a barrier must complete before another warp runs: its next arrival would belong to
+    /// its next use.
+    pub(crate) fn full(&self) -> bool {
+        self.full
     }
 }
 
@@ -136,11 +148,16 @@ pub(crate) fn barrier(block: &mut Block<'_>, w: &mut Warp, b: &BarrierUse, mask:
         barrier.all_true &= truth == mask;
         barrier.any_true |= truth != 0;
     }
+    let full = barrier.arrived.count_ones() >= expected.unwrap_or(block.context.warps());
     if b.kind != BarrierKind::Arrive {
         barrier.waiting |= 1 << warp;
         block.shared.lanes.synchronise(warp, mask, w.live);
         w.status = Status::AtBarrier(id % BARRIER_COUNT);
+    } else if full {
+        barrier.paused |= 1 << warp;
+        w.status = Status::AtBarrier(id % BARRIER_COUNT);
     }
+    block.barriers.full |= full;
     if mismatch {
         let message = format!("warps disagree on the thread count of barrier {id}");
         block.report(FindingKind::BarrierMisuse, Place::default(), message);
@@ -179,6 +196,7 @@ fn reduction_input(w: &Warp, b: &BarrierUse, mask: u32) -> Option<u32> {
 ///
 /// Warps that exited no longer count, so this is also called when a warp exits.
 pub(crate) fn complete_barriers(block: &mut Block<'_>, warps: &mut [Warp]) -> bool {
+    block.barriers.full = false;
     let live = warps.iter().filter(|w| w.live != 0).fold(0u32, |m, w| m | 1 << w.index);
     let mut any = false;
     for id in 0..BARRIER_COUNT {
@@ -200,6 +218,9 @@ pub(crate) fn complete_barriers(block: &mut Block<'_>, warps: &mut [Warp]) -> bo
 }
 
 fn release(block: &mut Block<'_>, warps: &mut [Warp], done: &Barrier) {
+    for w in warps.iter_mut().filter(|w| done.paused >> w.index & 1 == 1) {
+        w.status = Status::Ready;
+    }
     for w in warps.iter_mut().filter(|w| done.waiting >> w.index & 1 == 1) {
         let first = block.rank * block.cluster.clocks.warps_per_block();
         block.cluster.clocks.resume(first + w.index, &done.joined);
@@ -233,14 +254,17 @@ fn deliver(block: &Block<'_>, w: &mut Warp, done: &Barrier) {
 pub(crate) fn report_deadlock(block: &mut Block<'_>, warps: &[Warp], room: Option<Room>) {
     let code = &block.context.program.code;
     let blocks = block.cluster.blocks() as usize;
-    let mut places = Vec::new();
+    let (mut places, mut found_poll) = (Vec::new(), false);
     for (position, w) in warps.iter().enumerate() {
         let pc = match w.status {
             Status::Ready => w.polled_at,
             _ => w.stack.last().map_or(0, |frame| frame.pc as usize).saturating_sub(1),
         };
         let Some(at) = waiting_place(block, w) else { continue };
-        if places.is_empty() {
+        // The finding stands at a warp that polls, if there is one: the others may wait for it.
+        let polls = w.status == Status::Ready;
+        if places.is_empty() || polls && !found_poll {
+            found_poll = polls;
             block.enter((position * blocks / warps.len()) as u32);
             (block.pc, block.warp) = (pc, w.index);
         }

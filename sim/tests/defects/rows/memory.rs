@@ -1,0 +1,43 @@
+//! Addresses and contents.
+
+use super::*;
+
+#[rustfmt::skip]
+pub const ROWS: &[Defect] = &[
+    found("global load past the end", Gemv, &[("setp.ge.s32 \t%p1, %r13, %r8;", 0, "setp.gt.s32 \t%p1, %r13, 11;")], &[OutOfBounds], "ld.global.nc.L1"),
+    found("global load past the end", SplitK, &[("setp.ge.s32 \t%p1, %r2, %r22;", 0, "setp.gt.s32 \t%p1, %r2, 127;")], &[OutOfBounds], "ld.global.nc.f32"),
+    found("row guard of an asynchronous copy dropped", Mma, &[("selp.b32 \t%r42, 16, 0, %p3;", 0, "mov.u32 \t%r42, 16;")], &[OutOfBounds], "cp.async.cg.shared.global"),
+    found("row guard of an asynchronous copy dropped", GeneratedMma, &[("selp.b32 \t%r146, %r145, %r97, %p4;", 0, "mov.u32 \t%r146, %r145;")], &[OutOfBounds], "cp.async.cg.shared.global"),
+    found("store guard dropped", GeneratedMma, &[("setp.ge.s32 \t%p33, %r77, %r84;", 0, "setp.gt.s32 \t%p33, %r77, 15;")], &[OutOfBounds], "st.global.u16 \t[%rd184]"),
+    found("store guard dropped", SplitK, &[("\t@%p1 bra \t$L__BB0_23;", 0, "")], &[OutOfBounds], "st.global.f32 \t[%rd59]"),
+    found("shared load past the end", GeneratedGemv, &[("[%rd77+3168]", 0, "[%rd77+4128]")], &[OutOfBounds], "[%rd77+4128]"),
+    found("shared load past the end", StreamK, &[("[_ZZ8row_sumsE5parts+4]", 0, "[_ZZ8row_sumsE5parts+32]")], &[OutOfBounds], "parts+32"),
+    found("shared store past the end", StreamK, &[("mul.wide.u32 \t%rd13, %r34, 4;", 0, "mul.wide.u32 \t%rd13, %r34, 64;")], &[OutOfBounds], "st.shared.f32 \t[%rd3]"),
+    found("shared store past the end", Exchange, &[("mul.lo.s32 \t%r4, %r2, 33;", 0, "mul.lo.s32 \t%r4, %r2, 36;")], &[OutOfBounds], "st.shared.f32 \t[%rd24]"),
+    found("local index too large", Scan, &[("and.b64  \t%rd36, %rd35, 12;", 0, "and.b64  \t%rd36, %rd35, 28;")], &[OutOfBounds], "ld.local.u32 \t%r44"),
+    found("local index too large", Exchange, &[("setp.ne.s32 \t%p3, %r8, 8;", 0, "setp.ne.s32 \t%p3, %r8, 9;")], &[OutOfBounds], "st.local.f32"),
+    found("16-bit access misaligned", GeneratedGemv, &[("st.global.u16 \t[%rd96], %rs1;", 0, "st.global.u16 \t[%rd96+1], %rs1;")], &[Misaligned], "[%rd96+1]"),
+    found("16-bit access misaligned", GeneratedMma, &[("st.global.u16 \t[%rd180], %rs2;", 0, "st.global.u16 \t[%rd180+1], %rs2;")], &[Misaligned], "[%rd180+1]"),
+    found("32-bit access misaligned", SplitK, &[("st.global.f32 \t[%rd40], %f43;", 0, "st.global.f32 \t[%rd40+2], %f43;")], &[Misaligned], "[%rd40+2]"),
+    found("32-bit access misaligned", Scan, &[("ld.global.nc.u32 \t%r4, [%rd17];", 0, "ld.global.nc.u32 \t%r4, [%rd17+2];")], &[Misaligned], "[%rd17+2]"),
+    found("64-bit access misaligned", Mma, &[("[%rd6+32]", 0, "[%rd6+36]")], &[Misaligned], "[%rd6+36]"),
+    found("64-bit access misaligned", GeneratedMma, &[("[%rd133+24576]", 0, "[%rd133+24580]")], &[Misaligned], "[%rd133+24580]"),
+    found("128-bit access misaligned", Gemv, &[("{%r31,%r32,%r33,%r34}, [%rd29]", 0, "{%r31,%r32,%r33,%r34}, [%rd29+8]")], &[Misaligned], "[%rd29+8]"),
+    found("128-bit access misaligned", GeneratedGemv, &[("[%rd77+1056]", 0, "[%rd77+1060]")], &[Misaligned], "[%rd77+1060]"),
+    found("matrix row misaligned", Mma, &[("add.s32 \t%r189, %r179, 1024;", 0, "add.s32 \t%r189, %r179, 1032;")], &[Misaligned], "[%r189]"),
+    found("matrix row misaligned", GeneratedMma, &[("{%r299, %r300, %r301, %r302}, [%r303];", 0, "{%r299, %r300, %r301, %r302}, [%r303+4];")], &[Misaligned], "[%r303+4]"),
+    found("asynchronous copy misaligned", Mma, &[("add.s64 \t%rd60, %rd69, 128;", 0, "add.s64 \t%rd60, %rd69, 120;")], &[Misaligned], "[%rd60]"),
+    found("asynchronous copy misaligned", GeneratedMma, &[("cp.async.cg.shared.global.L2::128B [%r179], [%rd61], 16;", 0, "cp.async.cg.shared.global.L2::128B [%r179+8], [%rd61], 16;")], &[Misaligned], "[%r179+8]"),
+    found("write to an input", Gemv, &[("[gemv_param_3]", 0, "[gemv_param_2]")], &[ReadOnlyWrite], "st.global"),
+    found("write to an input", Exchange, &[("[exchange_param_1]", 0, "[exchange_param_0]")], &[ReadOnlyWrite], "st.global.f32"),
+    found("register not initialised", Gemv, &[("mov.f32 \t%f21, 0f00000000;", 0, ""), ("mov.f32 \t%f21, 0f00000000;", 0, "")], &[UninitialisedRegister], "%f21"),
+    found("register not initialised", SplitK, &[("mov.f32 \t%f48, 0f00000000;", 0, ""), ("mov.f32 \t%f48, 0f00000000;", 0, "")], &[UninitialisedRegister], "%f48"),
+    found("shared word not initialised", SplitK, &[("st.shared.u32 \t[_ZZ11column_sumsE4last], %r39;", 0, "")], &[UninitialisedShared], "ld.shared.u32 \t%r40"),
+    found("shared word not initialised", GeneratedGemv, &[("st.shared.f32 \t[%rd80+4224], %f4;", 0, "")], &[UninitialisedShared], "ld.shared.f32"),
+    found("partial sum not stored", SplitK, &[("st.global.f32 \t[%rd40], %f43;", 0, "")], &[UninitialisedMemory], "ld.global.cg.f32"),
+    found("partial sum not stored", StreamK, &[("st.global.f32 \t[%rd4], %f53;", 0, "")], &[UninitialisedMemory], "ld.global.f32 \t%f44"),
+    found("local array not initialised", Scan, &[("st.local.v4.u32 \t[%rd4], {%r40, %r40, %r40, %r40};", 0, "")], &[UninitialisedMemory], "ld.local.u32"),
+    found("local array not initialised", Exchange, &[("st.local.f32 \t[%rd15], %f5;", 0, "")], &[UninitialisedMemory], "ld.local.f32"),
+    found("source size beyond the copy", Mma, &[("mov.u32 \t%r44, 16;", 0, "mov.u32 \t%r44, 17;")], &[InvalidOperand], "cp.async.cg.shared.global"),
+    found("source size beyond the copy", GeneratedMma, &[("[%r178], [%rd60], 16;", 0, "[%r178], [%rd60], 16, 32;")], &[InvalidOperand], "16, 32;"),
+];

@@ -1,0 +1,43 @@
+//! Order between thread blocks.
+
+use super::*;
+
+#[rustfmt::skip]
+pub const ROWS: &[Defect] = &[
+    found("fence of the writers dropped", SplitK, &[("membar.gl;", 0, "")], &[GlobalRace], "ld.global.cg.f32"),
+    found("fence of the writers dropped", GeneratedMma, &[("membar.gl;", 0, "")], &[GlobalRace], "ld.global.cg.f32"),
+    found("fence of the readers dropped", SplitK, &[("membar.gl;", 1, "")], &[GlobalRace], "ld.global.cg.f32"),
+    found("fence of the readers dropped", GeneratedGemv, &[("membar.gl;", 1, "")], &[GlobalRace], "ld.global.cg.f32"),
+    found("fence of the block only", SplitK, &[("membar.gl;", 0, "membar.cta;")], &[GlobalRace], "ld.global.cg.f32"),
+    found("fence of the block only", GeneratedMma, &[("membar.gl;", 0, "membar.cta;")], &[GlobalRace], "ld.global.cg.f32"),
+    found("barrier before the arrival dropped", SplitK, &[("bar.sync \t0;", 0, "")], &[GlobalRace], "ld.global.cg.f32"),
+    found("barrier before the arrival dropped", GeneratedMma, &[("bar.sync \t0;", 3, "")], &[GlobalRace], "ld.global.cg.f32"),
+    found("counter of block scope", SplitK, &[("atom.global.add.u32", 0, "atom.relaxed.cta.global.add.u32")], &[GlobalRace], "atom.relaxed.cta"),
+    found("counter of block scope", GeneratedGemv, &[("atom.global.add.u32", 0, "atom.relaxed.cta.global.add.u32")], &[GlobalRace], "atom.relaxed.cta"),
+    found("counter without atomic", SplitK, &[("atom.global.add.u32 \t%r38, [%rd43], 1;", 0, "ld.global.u32 \t%r38, [%rd43];\n\tadd.u32 \t%r39, %r38, 1;\n\tst.global.u32 \t[%rd43], %r39;")], &[GlobalRace], "ld.global.u32 \t%r38"),
+    found("counter without atomic", GeneratedGemv, &[("atom.global.add.u32 \t%r635, [%rd90], 1;", 0, "ld.global.u32 \t%r635, [%rd90];\n\tadd.u32 \t%r636, %r635, 1;\n\tst.global.u32 \t[%rd90], %r636;")], &[GlobalRace], "ld.global.u32 \t%r635"),
+    found("flag without release", StreamK, &[("st.release.gpu.global.u32", 0, "st.relaxed.gpu.global.u32")], &[GlobalRace], "ld.global.f32 \t%f44"),
+    found("flag without release", Scan, &[("st.release.gpu.global.u32", 0, "st.relaxed.gpu.global.u32")], &[GlobalRace], "ld.global.u32 \t%r70"),
+    found("flag without acquire", StreamK, &[("ld.acquire.gpu.global.u32", 0, "ld.relaxed.gpu.global.u32")], &[GlobalRace], "ld.global.f32 \t%f44"),
+    found("flag without acquire", Scan, &[("ld.acquire.gpu.global.u32", 0, "ld.relaxed.gpu.global.u32")], &[GlobalRace], "ld.global.u32 \t%r70"),
+    found("flag of block scope", StreamK, &[("st.release.gpu.global.u32", 0, "st.release.cta.global.u32")], &[GlobalRace], "ld.global.f32 \t%f44"),
+    found("flag of block scope", Scan, &[("ld.acquire.gpu.global.u32", 0, "ld.acquire.cta.global.u32")], &[GlobalRace], "ld.global.u32 \t%r70"),
+    found("flag raised by a plain store", StreamK, &[("st.release.gpu.global.u32", 0, "st.global.u32")], &[GlobalRace], "ld.acquire"),
+    found("flag raised by a plain store", Scan, &[("st.release.gpu.global.u32", 0, "st.global.u32")], &[GlobalRace], "ld.acquire"),
+    found("flag raised before the data", StreamK, &[("st.global.f32 \t[%rd4], %f53;", 0, ""), ("st.release.gpu.global.u32 [%rd5], %r73;", 0, "st.release.gpu.global.u32 [%rd5], %r73;\n\tst.global.f32 \t[%rd4], %f53;")], &[GlobalRace], "ld.global.f32 \t%f44"),
+    found("flag raised before the data", Scan, &[("st.global.u32 \t[%rd6], %r36;", 0, ""), ("st.release.gpu.global.u32 [%rd31], %r35;", 0, "st.release.gpu.global.u32 [%rd31], %r35;\n\tst.global.u32 \t[%rd6], %r36;")], &[GlobalRace], "ld.global.u32 \t%r70"),
+    found("flag never raised", StreamK, &[("st.release.gpu.global.u32 [%rd5], %r73;", 0, "")], &[Deadlock], "ld.acquire.gpu"),
+    found("flag never raised", Scan, &[("st.release.gpu.global.u32 [%rd31], %r35;", 0, "")], &[Deadlock], "ld.acquire.gpu"),
+    found("flag of another block awaited", StreamK, &[("mul.wide.s32 \t%rd30, %r82, 4;", 0, "mul.wide.s32 \t%rd30, %r1, 4;")], &[Deadlock], "ld.acquire.gpu"),
+    found("flag of another block awaited", Scan, &[("add.s32 \t%r33, %r3, -1;", 0, "mov.u32 \t%r33, %r3;")], &[Deadlock], "ld.acquire.gpu"),
+    found("lock never released", StreamK, &[("atom.release.gpu.global.exch.b32 %r76, [%rd10], 0;", 0, "")], &[Deadlock], "atom.acquire.gpu"),
+    found("lock never released", Scan, &[("atom.release.gpu.global.exch.b32 %r64, [%rd12], 0;", 0, "")], &[Deadlock], "atom.acquire.gpu"),
+    found("lock released without order", StreamK, &[("atom.release.gpu.global.exch", 0, "atom.relaxed.gpu.global.exch")], &[GlobalRace], "ld.global.f32 \t%f45"),
+    found("lock released without order", Scan, &[("atom.release.gpu.global.exch", 0, "atom.relaxed.gpu.global.exch")], &[GlobalRace], "ld.global.u32 \t%r65"),
+    found("lock taken without order", StreamK, &[("atom.acquire.gpu.global.cas", 0, "atom.relaxed.gpu.global.cas")], &[GlobalRace], "ld.global.f32 \t%f45"),
+    found("lock taken without order", Scan, &[("atom.acquire.gpu.global.cas", 0, "atom.relaxed.gpu.global.cas")], &[GlobalRace], "ld.global.u32 \t%r65"),
+    found("no lock", StreamK, &[("@%p23 bra", 0, "@!%p23 bra"), ("atom.acquire.gpu.global.cas.b32 %r75, [%rd10], 0, 1;", 0, "mov.u32 \t%r75, 1;")], &[GlobalRace], "ld.global.f32 \t%f45"),
+    found("no lock", Scan, &[("@%p15 bra", 0, "@!%p15 bra"), ("atom.acquire.gpu.global.cas.b32 %r63, [%rd12], 0, 1;", 0, "mov.u32 \t%r63, 1;")], &[GlobalRace], "ld.global.u32 \t%r65"),
+    found("blocks write the same place", Exchange, &[("mov.u32 \t%r5, %nctaid.x;", 0, "mov.u32 \t%r5, 1;"), ("mov.u32 \t%r17, %nctaid.x;", 0, "mov.u32 \t%r17, 1;")], &[GlobalRace], "st.global.f32"),
+    found("blocks write the same place", Mma, &[("shl.b32 \t%r3, %r33, 6;", 0, "mov.u32 \t%r3, 0;")], &[GlobalRace], "st.global.v2.f32"),
+];
