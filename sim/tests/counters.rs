@@ -71,6 +71,64 @@ fn shared_stores_count_bank_conflicts() {
     assert_eq!(store("v4.u32", "{%r3,%r3,%r3,%r3}", 128), (32, 4));
 }
 
+/// Wavefronts and ideal wavefronts of a shared load of `threads` lanes with a stride in bytes, of
+/// memory that an earlier loop has filled.
+fn shared_load(ty: &str, registers: &str, stride: u32, threads: u32) -> (u64, u64) {
+    let counters = count(
+        &format!(
+            "mov.u32 %r3, 0; shl.b32 %r2, %r1, 2;\n\
+             L: st.shared.u32 [%r2], %r3; add.s32 %r2, %r2, {pitch};\n\
+             setp.lt.u32 %p1, %r2, 8192;\n@%p1 bra L;\nbar.sync 0;\n\
+             mul.lo.u32 %r4, %r1, {stride}; ld.shared.{ty} {registers}, [%r4];",
+            pitch = threads * 4
+        ),
+        threads,
+    );
+    (counters.shared_loads.wavefronts, counters.shared_loads.ideal_wavefronts)
+}
+
+#[test]
+fn conflicts_of_each_width_cost_a_pass_per_address_in_a_bank() {
+    let (word, pair, four) = ("%r5", "{%r5,%r6}", "{%r5,%r6,%r7,%r8}");
+    // (stride, passes) without a conflict, then two, four and eight addresses in each bank.
+    for (stride, passes) in [(4, 1), (8, 2), (16, 4), (32, 8)] {
+        assert_eq!(shared_load("u32", word, stride, 32), (passes, 1));
+    }
+    // 64 bits: half a warp at a time.
+    for (stride, passes) in [(8, 2), (16, 4), (32, 8), (64, 16)] {
+        assert_eq!(shared_load("v2.u32", pair, stride, 32), (passes, 2));
+    }
+    // 128 bits: a quarter at a time.
+    for (stride, passes) in [(16, 4), (32, 8), (64, 16), (128, 32)] {
+        assert_eq!(shared_load("v4.u32", four, stride, 32), (passes, 4));
+    }
+    // The same address for all lanes is one pass per part.
+    assert_eq!(shared_load("u32", word, 0, 32), (1, 1));
+    assert_eq!(shared_load("v2.u32", pair, 0, 32), (2, 2));
+    assert_eq!(shared_load("v4.u32", four, 0, 32), (4, 4));
+}
+
+#[test]
+fn a_part_of_a_warp_costs_only_the_passes_it_needs() {
+    assert_eq!(shared_load("u32", "%r5", 8, 16), (1, 1));
+    assert_eq!(shared_load("u32", "%r5", 8, 20), (2, 1));
+    assert_eq!(shared_load("v2.u32", "{%r5,%r6}", 8, 16), (1, 1));
+    assert_eq!(shared_load("v2.u32", "{%r5,%r6}", 8, 20), (2, 2));
+    assert_eq!(shared_load("v4.u32", "{%r5,%r6,%r7,%r8}", 16, 12), (2, 2));
+    assert_eq!(shared_load("v4.u32", "{%r5,%r6,%r7,%r8}", 128, 12), (12, 2));
+    // Global: 20 lanes cover two and a half sectors; every second lane of a warp touches them all.
+    let body = "mul.wide.u32 %rd2, %r1, 4; add.s64 %rd2, %rd1, %rd2; ld.global.u32 %r2, [%rd2];";
+    let loads = count(body, 20).global_loads;
+    assert_eq!((loads.requests, loads.sectors, loads.ideal_sectors, loads.bytes), (1, 3, 3, 80));
+    let every_second =
+        body.replace("ld.global", "and.b32 %r3, %r1, 1; setp.eq.u32 %p1, %r3, 0;\n@%p1 ld.global");
+    let loads = count(&every_second, 32).global_loads;
+    assert_eq!((loads.requests, loads.sectors, loads.ideal_sectors, loads.bytes), (1, 4, 2, 64));
+    // Two warps are two requests, each with its own sectors.
+    let loads = count(body, 40).global_loads;
+    assert_eq!((loads.requests, loads.sectors, loads.bytes), (2, 4 + 1, 160));
+}
+
 #[test]
 fn asynchronous_copies_count_on_both_sides() {
     let counters = count(
