@@ -132,6 +132,17 @@ pub(crate) enum Float1 {
     Tanh,
 }
 
+/// What `testp` asks of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FloatProperty {
+    Finite,
+    Infinite,
+    Number,
+    NotANumber,
+    Normal,
+    Subnormal,
+}
+
 /// Modifiers of floating-point operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct FloatFlags {
@@ -141,7 +152,7 @@ pub(crate) struct FloatFlags {
     pub sat: bool,
     /// `.relu`: clamp to at least 0, NaN stays.
     pub relu: bool,
-    /// `.rz .rm .rp`, f32 only.
+    /// `.rz .rm .rp`, f32 and f64 only.
     pub rounding: Rounding,
 }
 
@@ -493,6 +504,28 @@ pub(crate) enum Op {
         pos: Slot,
         len: Slot,
     },
+    /// `bmsk`: `b` ones from bit `a` on.
+    BitMask {
+        wrap: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// `szext`: the low `b` bits of `a`, extended.
+    Extend {
+        wrap: bool,
+        signed: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// `fns`: the n-th set bit from a position.
+    FindNthSet {
+        d: Slot,
+        a: Slot,
+        base: Slot,
+        n: Slot,
+    },
     Prmt {
         mode: u8,
         d: Slot,
@@ -542,6 +575,13 @@ pub(crate) enum Op {
         a: Slot,
         b: Slot,
         combine: Option<(BoolOp, PredicateSource)>,
+    },
+    /// `testp`.
+    TestFloat {
+        property: FloatProperty,
+        wide: bool,
+        p: Slot,
+        a: Slot,
     },
     /// `set` with a 32-bit result: all ones / zero, or 1.0f / 0.0f.
     Set {
@@ -692,6 +732,15 @@ pub(crate) enum Op {
     Redux {
         op: ReduxOp,
         signed: bool,
+        d: Slot,
+        a: Slot,
+        members: Slot,
+    },
+    /// `redux.sync` on f32: minimum or maximum.
+    ReduxFloat {
+        max: bool,
+        magnitudes: bool,
+        nan: bool,
         d: Slot,
         a: Slot,
         members: Slot,

@@ -7,7 +7,7 @@
 mod support;
 
 use support::formats::*;
-use support::registers::run;
+use support::registers::{run, run_on};
 use support::{f16, Random};
 
 /// A product of `rows` x `k` by `k` x 8.
@@ -149,7 +149,8 @@ impl Shape {
             list(first_c, counts[2])
         );
         let inputs: Vec<[u32; 32]> = a.into_iter().chain(b).chain(c).collect();
-        let found = run(&body, &inputs, counts[2]);
+        let target = if self.kind.is_empty() { "sm_90a" } else { "sm_120a" };
+        let found = run_on(target, &body, &inputs, counts[2]);
         assert_eq!(found, self.accumulators(|row, column| m.expected(row, column)), "{body}");
     }
 }
@@ -282,7 +283,7 @@ fn check_scaled(
          {opcode} {{%r40, %r41, %r42, %r43}}, {{%r10, %r11, %r12, %r13}}, {{%r14, %r15}}, \
          {{%r16, %r17, %r18, %r19}}, %r20, {{%rs1, %rs2}}, %r21, {{%rs1, %rs3}};"
     );
-    let found = run(&body, &inputs, 4);
+    let found = run_on("sm_120a", &body, &inputs, 4);
     assert_eq!(found, shape.accumulators(|row, column| expected.expected(row, column)), "{body}");
 }
 

@@ -6,7 +6,7 @@ use super::operands::Operands;
 use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;
 use crate::error::SimError;
-use crate::program::{CompareType, Float1, Float2, FloatFlags, FloatType, Op};
+use crate::program::{CompareType, Float1, Float2, FloatFlags, FloatProperty, FloatType, Op};
 
 const fn single(form: &'static str, section: &'static str, build: Builder) -> Row {
     Row { form, class: Class::Fp32, section, build }
@@ -21,36 +21,39 @@ pub(super) const ROWS: &[Row] = &[
     single("sub [rn|rz|rm|rp] [ftz] [sat] <f32>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),
     single("mul [rn|rz|rm|rp] [ftz] [sat] <f32>", "9.7.3.5", |o, m| float2(o, m, Float2::Mul)),
     single("fma <rn|rz|rm|rp> [ftz] [sat] <f32>", "9.7.3.6", fma),
-    single("mad <rn> [ftz] [sat] <f32>", "9.7.3.7", fma),
-    single("div <rn|approx|full> [ftz] <f32>", "9.7.3.8", |o, m| float2(o, m, Float2::Div)),
+    single("mad <rn|rz|rm|rp> [ftz] [sat] <f32>", "9.7.3.7", fma),
+    single("div <rn|rz|rm|rp|approx|full> [ftz] <f32>", "9.7.3.8", |o, m| float2(o, m, Float2::Div)),
     single("abs [ftz] <f32>", "9.7.3.9", |o, m| float1(o, m, Float1::Abs)),
     single("neg [ftz] <f32>", "9.7.3.10", |o, m| float1(o, m, Float1::Neg)),
-    single("rcp <rn|approx> [ftz] <f32>", "9.7.3.13", |o, m| float1(o, m, Float1::Rcp)),
-    single("sqrt <rn|approx> [ftz] <f32>", "9.7.3.15", |o, m| float1(o, m, Float1::Sqrt)),
+    single("rcp <rn|rz|rm|rp|approx> [ftz] <f32>", "9.7.3.13", |o, m| float1(o, m, Float1::Rcp)),
+    single("sqrt <rn|rz|rm|rp|approx> [ftz] <f32>", "9.7.3.15", |o, m| float1(o, m, Float1::Sqrt)),
     single("rsqrt <approx> [ftz] <f32>", "9.7.3.16", |o, m| float1(o, m, Float1::Rsqrt)),
     single("sin <approx> [ftz] <f32>", "9.7.3.18", |o, m| float1(o, m, Float1::Sin)),
     single("cos <approx> [ftz] <f32>", "9.7.3.19", |o, m| float1(o, m, Float1::Cos)),
     single("lg2 <approx> [ftz] <f32>", "9.7.3.20", |o, m| float1(o, m, Float1::Lg2)),
     single("ex2 <approx> [ftz] <f32>", "9.7.3.21", |o, m| float1(o, m, Float1::Ex2)),
     single("tanh <approx> <f32>", "9.7.3.22", |o, m| float1(o, m, Float1::Tanh)),
+    single("testp <finite|infinite|number|notanumber|normal|subnormal> <f32|f64>", "9.7.3.1", testp),
     single("copysign <f32|f64>", "9.7.3.2", copysign),
-    single("add [rn] <f64>", "9.7.3.3", |o, m| float2(o, m, Float2::Add)),
-    single("sub [rn] <f64>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),
-    single("mul [rn] <f64>", "9.7.3.5", |o, m| float2(o, m, Float2::Mul)),
-    single("fma <rn> <f64>", "9.7.3.6", fma),
-    single("div <rn> <f64>", "9.7.3.8", |o, m| float2(o, m, Float2::Div)),
+    single("add [rn|rz|rm|rp] <f64>", "9.7.3.3", |o, m| float2(o, m, Float2::Add)),
+    single("sub [rn|rz|rm|rp] <f64>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),
+    single("mul [rn|rz|rm|rp] <f64>", "9.7.3.5", |o, m| float2(o, m, Float2::Mul)),
+    single("fma <rn|rz|rm|rp> <f64>", "9.7.3.6", fma),
+    single("mad <rn|rz|rm|rp> <f64>", "9.7.3.7", fma),
+    single("div <rn|rz|rm|rp> <f64>", "9.7.3.8", |o, m| float2(o, m, Float2::Div)),
     single("abs <f64>", "9.7.3.9", |o, m| float1(o, m, Float1::Abs)),
     single("neg <f64>", "9.7.3.10", |o, m| float1(o, m, Float1::Neg)),
     single("min <f64>", "9.7.3.11", min),
     single("max <f64>", "9.7.3.12", max),
-    single("rcp <rn> <f64>", "9.7.3.13", |o, m| float1(o, m, Float1::Rcp)),
+    single("rcp <rn|rz|rm|rp> <f64>", "9.7.3.13", |o, m| float1(o, m, Float1::Rcp)),
     single("rcp <approx> <ftz> <f64>", "9.7.3.14", |o, m| float1(o, m, Float1::RcpGross)),
     single("rsqrt <approx> <ftz> <f64>", "9.7.3.17", |o, m| float1(o, m, Float1::RsqrtGross)),
-    single("sqrt <rn> <f64>", "9.7.3.15", |o, m| float1(o, m, Float1::Sqrt)),
-    single("add [rn] [ftz] <f32x2>", "9.7.3.3", |o, m| float2(o, m, Float2::Add)),
-    single("sub [rn] [ftz] <f32x2>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),
-    single("mul [rn] [ftz] <f32x2>", "9.7.3.5", |o, m| float2(o, m, Float2::Mul)),
-    single("fma <rn> [ftz] <f32x2>", "9.7.3.6", fma),
+    single("rsqrt <approx> <f64>", "9.7.3.16", |o, m| float1(o, m, Float1::Rsqrt)),
+    single("sqrt <rn|rz|rm|rp> <f64>", "9.7.3.15", |o, m| float1(o, m, Float1::Sqrt)),
+    single("add [rn|rz|rm|rp] [ftz] <f32x2>", "9.7.3.3", |o, m| float2(o, m, Float2::Add)),
+    single("sub [rn|rz|rm|rp] [ftz] <f32x2>", "9.7.3.4", |o, m| float2(o, m, Float2::Sub)),
+    single("mul [rn|rz|rm|rp] [ftz] <f32x2>", "9.7.3.5", |o, m| float2(o, m, Float2::Mul)),
+    single("fma <rn|rz|rm|rp> [ftz] <f32x2>", "9.7.3.6", fma),
     half("add [rn] [ftz] [sat] <f16|f16x2>", "9.7.4.1", |o, m| float2(o, m, Float2::Add)),
     half("add [rn] <bf16|bf16x2>", "9.7.4.1", |o, m| float2(o, m, Float2::Add)),
     half("sub [rn] [ftz] [sat] <f16|f16x2>", "9.7.4.2", |o, m| float2(o, m, Float2::Sub)),
@@ -168,6 +171,21 @@ fn fma(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let bits = float_bits(ty);
     let (a, b, c) = (o.source(1, bits)?, o.source(2, bits)?, o.source(3, bits)?);
     Ok(Op::Fma { ty, flags: flags(m), d: o.destination(0, bits)?, a, b, c })
+}
+
+fn testp(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(2..=2)?;
+    let property = match m.get(0) {
+        "finite" => FloatProperty::Finite,
+        "infinite" => FloatProperty::Infinite,
+        "number" => FloatProperty::Number,
+        "notanumber" => FloatProperty::NotANumber,
+        "normal" => FloatProperty::Normal,
+        _ => FloatProperty::Subnormal,
+    };
+    let wide = m.last() == "f64";
+    let a = o.source(1, if wide { 64 } else { 32 })?;
+    Ok(Op::TestFloat { property, wide, p: o.predicate_destination(0)?, a })
 }
 
 fn setp(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {

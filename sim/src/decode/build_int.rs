@@ -32,6 +32,9 @@ pub(super) const ROWS: &[Row] = &[
     row("bfind <u32|s32|u64|s64>", "9.7.1.16", |o, m| count(o, m, Int1::Bfind)),
     row("bfind <shiftamt> <u32|s32|u64|s64>", "9.7.1.16", |o, m| count(o, m, Int1::BfindShift)),
     row("brev <b32|b64>", "9.7.1.18", |o, m| int1(o, m, Int1::Brev)),
+    row("fns <b32>", "9.7.1.18", fns),
+    row("szext <clamp|wrap> <u32|s32>", "9.7.1.23", szext),
+    row("bmsk <clamp|wrap> <b32>", "9.7.1.24", bmsk),
     row("bfe <u32|s32|u64|s64>", "9.7.1.19", bfe),
     row("bfi <b32|b64>", "9.7.1.20", bfi),
     row("dp4a <u32|s32> <u32|s32>", "9.7.1.23", dp4a),
@@ -182,6 +185,25 @@ fn count(o: &mut Operands<'_>, m: &Modifiers<'_>, op: Int1) -> Result<Op, SimErr
     let ty = int_type(m.last());
     let a = o.source(1, int_bits(ty))?;
     Ok(Op::Int1 { op, ty, d: o.destination(0, 32)?, a })
+}
+
+fn fns(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(4..=4)?;
+    let (a, base, n) = (o.source(1, 32)?, o.source(2, 32)?, o.source(3, 32)?);
+    Ok(Op::FindNthSet { d: o.destination(0, 32)?, a, base, n })
+}
+
+fn szext(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(3..=3)?;
+    let (a, b) = (o.source(1, 32)?, o.source(2, 32)?);
+    let (wrap, signed) = (m.get(0) == "wrap", m.last() == "s32");
+    Ok(Op::Extend { wrap, signed, d: o.destination(0, 32)?, a, b })
+}
+
+fn bmsk(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(3..=3)?;
+    let (a, b) = (o.source(1, 32)?, o.source(2, 32)?);
+    Ok(Op::BitMask { wrap: m.get(0) == "wrap", d: o.destination(0, 32)?, a, b })
 }
 
 fn bfe(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {

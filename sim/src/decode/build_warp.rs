@@ -17,6 +17,7 @@ pub(super) const ROWS: &[Row] = &[
     row("match <any|all> <sync> <b32|b64>", "9.7.13.10", match_sync),
     row("redux <sync> <add|min|max> <u32|s32>", "9.7.13.12", redux),
     row("redux <sync> <and|or|xor> <b32>", "9.7.13.12", redux),
+    row("redux <sync> <min|max> [abs] [NaN] <f32>", "9.7.13.12", redux_float),
     row("activemask <b32>", "9.7.13.11", activemask),
     row("elect <sync>", "9.7.13.14", elect),
 ];
@@ -75,6 +76,13 @@ fn redux(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     };
     let (a, members) = (o.source(1, 32)?, o.source(2, 32)?);
     Ok(Op::Redux { op, signed: m.last() == "s32", d: o.destination(0, 32)?, a, members })
+}
+
+fn redux_float(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(3..=3)?;
+    let (a, members) = (o.source(1, 32)?, o.source(2, 32)?);
+    let (max, magnitudes, nan) = (m.get(1) == "max", m.has("abs"), m.has("NaN"));
+    Ok(Op::ReduxFloat { max, magnitudes, nan, d: o.destination(0, 32)?, a, members })
 }
 
 fn activemask(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {

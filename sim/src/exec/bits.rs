@@ -21,6 +21,45 @@ fn extract(value: u64, bits: u32, signed: bool, pos: u32, len: u32) -> u64 {
     }
 }
 
+/// `bmsk` (PTX ISA 9.7.1.24): `b` ones from bit `a` on; `.clamp` cuts what reaches past the top,
+/// `.wrap` takes both numbers modulo 32.
+pub(crate) fn mask(wrap: bool, a: u32, b: u32) -> u32 {
+    let (start, length) = (a & 31, b & 31);
+    let from = if !wrap && a >= 32 { 0 } else { u32::MAX << start };
+    if !wrap && (a >= 32 || b >= 32) {
+        return from;
+    }
+    from & !u32::MAX.checked_shl(start + length).unwrap_or(0)
+}
+
+/// `szext` (PTX ISA 9.7.1.23): the low `b` bits, sign- or zero-extended.
+pub(crate) fn extend(wrap: bool, signed: bool, a: u32, b: u32) -> u32 {
+    let bits = b & 31;
+    if !wrap && b >= 32 {
+        return a;
+    }
+    let above = u32::MAX << bits;
+    let sign = signed && bits > 0 && a >> (bits - 1) & 1 == 1;
+    if sign {
+        a | above
+    } else {
+        a & !above
+    }
+}
+
+/// `fns` (PTX ISA 9.7.1.18): position of the n-th set bit from `base` upward, downward for a
+/// negative n, or of `base` itself for 0; all ones when there is none.
+pub(crate) fn find_nth_set(a: u32, base: u32, n: i32) -> u32 {
+    let set = |position: &u32| a >> position & 1 == 1;
+    let skipped = n.unsigned_abs().saturating_sub(1) as usize;
+    let found = match n {
+        0 => Some(base).filter(|base| *base < 32 && set(base)),
+        1.. => (base..32).filter(set).nth(skipped),
+        _ => (0..=base.min(31)).rev().filter(set).nth(skipped),
+    };
+    found.unwrap_or(u32::MAX)
+}
+
 pub(crate) fn bfe(w: &mut Warp, mask: u32, ty: IntType, [d, a, pos, len]: [Slot; 4]) {
     let signed = matches!(ty, IntType::S32 | IntType::S64);
     if matches!(ty, IntType::U64 | IntType::S64) {

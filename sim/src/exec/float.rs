@@ -3,6 +3,7 @@
 //! The common forms are compiled into the interpreter; modifiers and rare operations stand behind a
 //! call.
 
+use super::directed;
 use super::int::{map1, map1_64, map2, map2_64, map3, map3_64};
 use super::machine::Machine;
 use super::numeric::{
@@ -10,7 +11,9 @@ use super::numeric::{
     max_number, min_number, mul_bf16, saturate, sum_to_odd, to_f32,
 };
 use super::simd;
-use crate::program::{Compare, Float1, Float2, FloatFlags, FloatType, Rounding, Slot};
+use crate::program::{
+    Compare, Float1, Float2, FloatFlags, FloatProperty, FloatType, Rounding, Slot,
+};
 use crate::state::{Warp, LANES};
 
 /// f16 or bf16: how one half is widened and rounded.
@@ -116,6 +119,7 @@ fn directed2(op: Float2, rounding: Rounding, a: f32, b: f32) -> f32 {
     let exact = match op {
         Float2::Add => sum_to_odd(x, y),
         Float2::Sub => sum_to_odd(x, -y),
+        Float2::Div => directed::odd_quotient(x, y),
         _ => x * y,
     };
     to_f32(rounding, exact)
@@ -150,7 +154,7 @@ fn single2(op: Float2, a: f32, b: f32) -> f32 {
     }
 }
 
-fn double2(op: Float2, a: f64, b: f64) -> f64 {
+pub(super) fn nearest2(op: Float2, a: f64, b: f64) -> f64 {
     match op {
         Float2::Add => a + b,
         Float2::Sub => a - b,
@@ -231,11 +235,12 @@ fn rare2(w: &mut Warp, mask: u32, op: Float2, ty: FloatType, flags: FloatFlags, 
         }),
         (FloatType::F32x2, _) => map2_64(w, mask, slots, |a, b| {
             on_pair(a, b, 0, |a, b, _| {
-                modified(flags, single2(op, operand(flags, a), operand(flags, b)))
+                modified(flags, rounded2(op, flags, operand(flags, a), operand(flags, b)))
             })
         }),
         (FloatType::F64, _) => map2_64(w, mask, slots, |a, b| {
-            double2(op, f64::from_bits(a), f64::from_bits(b)).to_bits()
+            let (a, b) = (f64::from_bits(a), f64::from_bits(b));
+            directed::double2(op, flags.rounding, a, b).to_bits()
         }),
         _ => {
             let plain = flags == FloatFlags::default();
@@ -294,11 +299,12 @@ fn rare_fma(w: &mut Warp, mask: u32, ty: FloatType, flags: FloatFlags, slots: [S
         FloatType::F32x2 => map3_64(w, mask, slots, |a, b, c| {
             on_pair(a, b, c, |a, b, c| {
                 let [x, y, z] = [a, b, c].map(|bits| operand(flags, bits));
-                modified(flags, x.mul_add(y, z))
+                modified(flags, rounded_fma(flags, x, y, z))
             })
         }),
         FloatType::F64 => map3_64(w, mask, slots, |a, b, c| {
-            f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(c)).to_bits()
+            let [a, b, c] = [a, b, c].map(f64::from_bits);
+            directed::fma(flags.rounding, a, b, c).to_bits()
         }),
         _ => {
             let plain = flags == FloatFlags::default();
@@ -340,6 +346,16 @@ fn single1(op: Float1, x: f32) -> f32 {
     }
 }
 
+/// An f32 function with its rounding.
+fn rounded1(op: Float1, flags: FloatFlags, x: f32) -> f32 {
+    let wide = f64::from(x);
+    match (flags.rounding, op) {
+        (Rounding::Nearest, _) => single1(op, x),
+        (rounding, Float1::Sqrt) => to_f32(rounding, directed::odd_sqrt(wide)),
+        (rounding, _) => to_f32(rounding, directed::odd_quotient(1.0, wide)),
+    }
+}
+
 pub(crate) fn float1(
     w: &mut Warp,
     mask: u32,
@@ -349,16 +365,19 @@ pub(crate) fn float1(
     [d, a]: [Slot; 2],
 ) {
     match ty {
-        FloatType::F32 => map1(w, mask, d, a, |x| modified(flags, single1(op, operand(flags, x)))),
+        FloatType::F32 => {
+            map1(w, mask, d, a, |x| modified(flags, rounded1(op, flags, operand(flags, x))));
+        }
         FloatType::F64 | FloatType::F32x2 => map1_64(w, mask, d, a, |x| {
             let x = f64::from_bits(x);
             let result = match op {
                 Float1::Neg => -x,
                 Float1::Abs => x.abs(),
-                Float1::Sqrt => x.sqrt(),
                 Float1::RcpGross => gross(x, |x| 1.0 / x),
                 Float1::RsqrtGross => gross(x, |x| 1.0 / x.sqrt()),
-                _ => 1.0 / x,
+                Float1::Sqrt => directed::sqrt(flags.rounding, x),
+                Float1::Rsqrt => 1.0 / x.sqrt(),
+                _ => directed::double2(Float2::Div, flags.rounding, 1.0, x),
             };
             result.to_bits()
         }),
@@ -373,6 +392,26 @@ pub(crate) fn float1(
             });
         }
     }
+}
+
+/// Lanes whose number has a property.
+pub(crate) fn test(w: &Warp, property: FloatProperty, wide: bool, a: Slot) -> u32 {
+    use std::num::FpCategory::{Infinite, Nan, Normal, Subnormal};
+    let holds = |lane: usize| {
+        let category = match wide {
+            true => f64::from_bits(w.get64(a)[lane]).classify(),
+            false => f32::from_bits(w.get32(a)[lane]).classify(),
+        };
+        match property {
+            FloatProperty::Finite => !matches!(category, Infinite | Nan),
+            FloatProperty::Infinite => category == Infinite,
+            FloatProperty::Number => category != Nan,
+            FloatProperty::NotANumber => category == Nan,
+            FloatProperty::Normal => category == Normal,
+            FloatProperty::Subnormal => category == Subnormal,
+        }
+    };
+    (0..LANES).fold(0, |mask, lane| mask | u32::from(holds(lane)) << lane)
 }
 
 fn holds(compare: Compare, order: Option<std::cmp::Ordering>) -> bool {

@@ -211,7 +211,7 @@ mod tests {
                 assert_eq!(at(middle), even, "{format:?} {middle}");
                 assert_eq!(at(middle.next_down()), code, "{format:?} {middle}");
                 assert_eq!(at(middle.next_up()), code + 1);
-                assert_eq!(at(-middle.next_up()), code + 1 | 1 << (format.bits() - 1));
+                assert_eq!(at(-middle.next_up()), (code + 1) | (1 << (format.bits() - 1)));
                 assert_eq!(format.encode(Rounding::Zero, pair[1].next_down()), code);
             }
             for huge in [1e6, f32::MAX, f32::INFINITY] {

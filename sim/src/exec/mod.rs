@@ -14,6 +14,7 @@ mod compare;
 pub(crate) mod control;
 mod convert;
 mod convert_small;
+mod directed;
 mod extended;
 mod float;
 mod float_forms;
@@ -253,6 +254,15 @@ fn execute<M: Machine>(
         Op::Sad { ty, d, a, b, c } => int::sad(w, mask, ty, [d, a, b, c]),
         Op::Bfe { ty, d, a, pos, len } => bits::bfe(w, mask, ty, [d, a, pos, len]),
         Op::Bfi { wide, d, a, b, pos, len } => bits::bfi(w, mask, wide, [d, a, b, pos, len]),
+        Op::BitMask { wrap, d, a, b } => {
+            int::map2(w, mask, [d, a, b], |a, b| bits::mask(wrap, a, b))
+        }
+        Op::Extend { wrap, signed, d, a, b } => {
+            int::map2(w, mask, [d, a, b], |a, b| bits::extend(wrap, signed, a, b));
+        }
+        Op::FindNthSet { d, a, base, n } => {
+            int::map3(w, mask, [d, a, base, n], |a, base, n| bits::find_nth_set(a, base, n as i32));
+        }
         Op::Prmt { mode, d, a, b, c } => bits::prmt(w, mask, mode, [d, a, b, c]),
         Op::Lop3 { table, d, a, b, c } => bits::lop3(w, mask, table, [d, a, b, c]),
         Op::FunnelShift { left, wrap, d, a, b, c } => {
@@ -266,6 +276,10 @@ fn execute<M: Machine>(
         }
         Op::Setp { compare, ty, p, q, a, b, combine } => {
             compare::setp(w, mask, &compare::Setp { compare, ty, p, q, a, b, combine });
+        }
+        Op::TestFloat { property, wide, p, a } => {
+            let holds = float::test(w, property, wide, a);
+            w.set_predicate(p, mask, holds);
         }
         Op::Set { compare, ty, float_result, d, a, b } => {
             compare::set(w, mask, compare, ty, float_result, [d, a, b]);
@@ -360,6 +374,9 @@ fn execute_memory<M: Machine>(
         }
         Op::Redux { op, signed, d, a, members } => {
             shuffle::redux(block, w, op, signed, [d, a, members], mask);
+        }
+        Op::ReduxFloat { max, magnitudes, nan, d, a, members } => {
+            shuffle::redux_float(block, w, [max, magnitudes, nan], [d, a, members], mask);
         }
         Op::ActiveMask { d } => w.set32(d, mask, &[mask; LANES]),
         Op::Elect { d, p, members } => shuffle::elect(block, w, [d, p, members], mask),

@@ -1,5 +1,6 @@
 //! Warp collectives: shuffles, votes, matches, reductions, election.
 
+use super::numeric::{canonical, max_number, min_number};
 use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::program::{PredicateSource, ReduxOp, ShuffleMode, Slot, VoteMode};
@@ -146,6 +147,33 @@ pub(crate) fn redux(
     };
     let result = lanes(mask).map(|l| values[l]).reduce(combine).unwrap_or(0);
     w.set32(d, mask, &[result; LANES]);
+}
+
+/// `redux.sync` on f32; a number beats NaN unless `.NaN`.
+pub(crate) fn redux_float(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    [max, magnitudes, nan]: [bool; 3],
+    [d, a, members]: [Slot; 3],
+    mask: u32,
+) {
+    check_members(block, w, mask, members, "redux.sync");
+    let values = w.get32(a);
+    let value = |lane: usize| {
+        let value = f32::from_bits(values[lane]);
+        if magnitudes {
+            value.abs()
+        } else {
+            value
+        }
+    };
+    let combine = |x: f32, y: f32| match max {
+        _ if nan && (x.is_nan() || y.is_nan()) => f32::NAN,
+        true => max_number(x, y),
+        false => min_number(x, y),
+    };
+    let result = lanes(mask).map(value).reduce(combine).unwrap_or(0.0);
+    w.set32(d, mask, &[canonical(result); LANES]);
 }
 
 /// Elects the lowest executing lane.

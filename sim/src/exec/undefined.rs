@@ -131,6 +131,9 @@ fn computes(op: Op) -> bool {
             | Op::Sad { .. }
             | Op::Bfe { .. }
             | Op::Bfi { .. }
+            | Op::BitMask { .. }
+            | Op::Extend { .. }
+            | Op::FindNthSet { .. }
             | Op::Prmt { .. }
             | Op::Lop3 { .. }
             | Op::FunnelShift { .. }
@@ -138,6 +141,7 @@ fn computes(op: Op) -> bool {
             | Op::Dp4a { .. }
             | Op::Setp { .. }
             | Op::Set { .. }
+            | Op::TestFloat { .. }
             | Op::Selp { .. }
             | Op::Slct { .. }
             | Op::PredicateLogic { .. }

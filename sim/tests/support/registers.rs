@@ -7,6 +7,11 @@ use super::{at, bytes, kernel, launch};
 /// Runs one warp on `inputs` registers per lane in `%r10...` and returns `outputs` registers from
 /// `%r40...`, each as 32 lanes.
 pub fn run(body: &str, inputs: &[[u32; 32]], outputs: usize) -> Vec<[u32; 32]> {
+    run_on("sm_100a", body, inputs, outputs)
+}
+
+/// [`run`] for another target.
+pub fn run_on(target: &str, body: &str, inputs: &[[u32; 32]], outputs: usize) -> Vec<[u32; 32]> {
     let load: String = (0..inputs.len())
         .map(|i| format!("ld.global.u32 %r{}, [%rd3+{}];\n", 10 + i, 128 * i))
         .collect();
@@ -15,7 +20,8 @@ pub fn run(body: &str, inputs: &[[u32; 32]], outputs: usize) -> Vec<[u32; 32]> {
         .collect();
     let text = kernel(&format!(
         "mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, 4; add.s64 %rd3, %rd1, %rd2;\n{load}{body}\n{store}"
-    ));
+    ))
+    .replace("sm_100a", target);
     let mut memory = Memory::new();
     let p = memory.alloc("p", 8192, Access::ReadWrite).unwrap();
     for (i, values) in inputs.iter().enumerate() {
