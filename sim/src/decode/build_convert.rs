@@ -60,7 +60,7 @@ pub(super) fn rounding(modifier: &str) -> Rounding {
 
 fn cvt(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     o.expect(2..=2)?;
-    let (to, to_bits) = convert_type(m.from_end(1));
+    let (to, to_bits) = convert_type(m.nth_last(1));
     let (from, from_bits) = convert_type(m.last());
     let integral = m.get(0).ends_with('i');
     let float_involved = is_float(to) || is_float(from);
@@ -98,7 +98,7 @@ fn cvt_pair(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     o.expect(3..=3)?;
     let (a, b) = (o.source(1, 32)?, o.source(2, 32)?);
     Ok(Op::ConvertPair(ConvertPair {
-        bf16: m.from_end(1) == "bf16x2",
+        bf16: m.nth_last(1) == "bf16x2",
         truncate: m.get(0) == "rz",
         relu: m.has("relu"),
         saturate_finite: m.has("satfinite"),
@@ -132,7 +132,7 @@ fn small_format(modifier: &str) -> SmallFormat {
 }
 
 fn narrow(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
-    let format = small_format(m.from_end(1));
+    let format = small_format(m.nth_last(1));
     let source = match m.last() {
         "f32" => {
             o.expect(3..=3)?;

@@ -83,13 +83,13 @@ struct Kind {
 
 fn mma_float(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let accumulator = float_accumulator(m.last());
-    let (a_type, b_type) = (element(m.from_end(2)), element(m.from_end(1)));
+    let (a_type, b_type) = (element(m.nth_last(2)), element(m.nth_last(1)));
     mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m) })
 }
 
 fn mma_int(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let accumulator = MmaAccumulator::S32 { saturate: m.has("satfinite") };
-    let (a_type, b_type) = (element(m.from_end(2)), element(m.from_end(1)));
+    let (a_type, b_type) = (element(m.nth_last(2)), element(m.nth_last(1)));
     mma(o, 4, Kind { a_type, b_type, accumulator, shape: shape(m) })
 }
 
@@ -97,7 +97,7 @@ fn mma_int(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
 fn mma_scaled(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let packed = !m.has("kind::mxf8f6f4");
     let ty = |modifier: &str| if packed { Element::PackedE2m1 } else { element(modifier) };
-    let (a_type, b_type) = (ty(m.from_end(3)), ty(m.from_end(2)));
+    let (a_type, b_type) = (ty(m.nth_last(3)), ty(m.nth_last(2)));
     let accumulator = MmaAccumulator::F32;
     let mut op = mma(o, 8, Kind { a_type, b_type, accumulator, shape: shape(m) })?;
     let per_row = match packed {

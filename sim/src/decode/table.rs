@@ -144,7 +144,7 @@ impl Modifiers<'_> {
     }
 
     /// Modifier of the group `back` places before the last one.
-    pub(super) fn from_end(&self, back: usize) -> &str {
+    pub(super) fn nth_last(&self, back: usize) -> &str {
         let index = self.groups.len().checked_sub(back + 1);
         index.map_or("", |index| self.get(index))
     }

@@ -1,5 +1,6 @@
 //! Conversions between number formats, packing, and address casts.
 
+use super::directed::neighbour;
 use super::int::{map1, map1_64, map2};
 use super::machine::Machine;
 use super::numeric::{
@@ -72,10 +73,10 @@ fn int_to_f64(rounding: Rounding, value: i128) -> f64 {
     let near = value as f64;
     let back = near as i128;
     match rounding {
-        Rounding::Down if back > value => near.next_down(),
-        Rounding::Up if back < value => near.next_up(),
-        Rounding::Zero if back > value && value > 0 => near.next_down(),
-        Rounding::Zero if back < value && value < 0 => near.next_up(),
+        Rounding::Down if back > value => neighbour(near, false),
+        Rounding::Up if back < value => neighbour(near, true),
+        Rounding::Zero if back > value && value > 0 => neighbour(near, false),
+        Rounding::Zero if back < value && value < 0 => neighbour(near, true),
         _ => near,
     }
 }

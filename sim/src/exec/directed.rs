@@ -13,6 +13,16 @@ fn sum_error(a: f64, b: f64, sum: f64) -> f64 {
     (a - (sum - b_part)) + (b - b_part)
 }
 
+/// The next f64 up or down.
+pub(super) fn neighbour(value: f64, up: bool) -> f64 {
+    if value == 0.0 {
+        let smallest = f64::from_bits(1);
+        return if up { smallest } else { -smallest };
+    }
+    let away = (value > 0.0) == up;
+    f64::from_bits(if away { value.to_bits() + 1 } else { value.to_bits() - 1 })
+}
+
 /// `near` moved to the neighbour that the rounding asks for, given exact - near of finite operands.
 fn adjust(rounding: Rounding, near: f64, error: f64) -> f64 {
     // Beyond the largest number the exact result lies toward zero.
@@ -24,9 +34,9 @@ fn adjust(rounding: Rounding, near: f64, error: f64) -> f64 {
         Rounding::Nearest | Rounding::NearestAway => return near,
     };
     if down && error < 0.0 {
-        near.next_down()
+        neighbour(near, false)
     } else if !down && error > 0.0 {
-        near.next_up()
+        neighbour(near, true)
     } else {
         near
     }
@@ -87,9 +97,9 @@ fn to_odd(near: f64, error: f64) -> f64 {
     if error == 0.0 || error.is_nan() || near.to_bits() & 1 == 1 {
         near
     } else if error > 0.0 {
-        near.next_up()
+        neighbour(near, true)
     } else {
-        near.next_down()
+        neighbour(near, false)
     }
 }
 
