@@ -1,8 +1,9 @@
 //! Executes NVRTC's PTX on the CPU, checks it and counts what it does.
 //!
 //! A [`Module`] is decoded from PTX text, device buffers live in [`Memory`], and [`run`] executes
-//! a [`Launch`]: warps in lockstep with divergence, shared memory, barriers, `cp.async`,
-//! `ldmatrix` and `mma.sync`, thread blocks in parallel. The [`Report`] holds [`Finding`]s
+//! a [`Launch`]: warps in lockstep with divergence, shared memory, barriers, `cp.async`, matrix
+//! instructions, clusters with distributed shared memory, mbarriers, bulk and tensor copies
+//! ([`TensorMapSpec`]); thread blocks in parallel. The [`Report`] holds [`Finding`]s
 //! (out-of-bounds and uninitialised accesses, races between barriers, deadlocks, ...) and
 //! [`Counters`] (instructions by class, global sectors, shared-memory wavefronts). The crate knows
 //! PTX and nothing of what a kernel computes.

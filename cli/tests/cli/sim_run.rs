@@ -290,10 +290,13 @@ fn launches_that_make_no_sense_are_refused_with_the_field() {
     edited(&|l| l["grid"] = json!([0, 1, 1]), &["grid x is 0"]);
     edited(&|l| l["dynamic_shared_bytes"] = json!(1 << 20), &["sm_80", "per block"]);
     edited(&|l| l["entry"] = json!("other"), &["`other`", "vector_add"]);
-    edited(&|l| l["cluster"] = json!([2, 1, 1]), &["`cluster`", "not supported by this version"]);
+    edited(
+        &|l| l["cluster"] = json!([2, 1, 1]),
+        &["cluster [2, 1, 1]", "sm_80 allows 1 to 1 blocks"],
+    );
     edited(
         &|l| l["args"][0] = json!({"tensor_map": {"buffer": "a.npy"}}),
-        &["`args[0]`", "`tensor_map` is not supported by this version"],
+        &["`args[0].tensor_map`", "missing field `dtype`"],
     );
     edited(&|l| l["args"][2]["write"] = json!("no/out.npy"), &["cannot write", "no/out.npy"]);
     edited(&|l| l["args"][2]["write"] = json!("sum.npy"), &["sum.npy", "another file"]);
@@ -310,4 +313,37 @@ fn endless_loops_end_and_impossible_options_are_usage_errors() {
     case.fails(&["--gpu", "h2000"], 2, &["h2000"]);
     case.file("kernel.ptx", VECTOR_ADD.replace("sm_80", "sm_90a").as_bytes());
     case.fails(&["--gpu", "a100"], 2, &["sm_90a", "does not run on a100"]);
+}
+
+#[test]
+fn tensor_maps_of_a_launch_file_reach_the_kernel() {
+    let mut case = Case::new();
+    let kernel = "../sim/tests/fixtures/transpose.sm90a.ptx";
+    let text = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(kernel)).unwrap();
+    case.file("kernel.ptx", &text);
+    let (rows, columns) = (64, 96);
+    case.file("a.npy", &floats((0..rows * columns).map(|i| i as f32)));
+    case.file("c.npy", &floats((0..rows * columns).map(|_| 0.0)));
+    let turned = |i: usize| (i % rows * columns + i / rows) as f32;
+    case.file("sum.npy", &floats((0..rows * columns).map(turned)));
+    let map = |buffer: &str, dims: [usize; 2], swizzle: &str| {
+        json!({"buffer": buffer, "dtype": "fp32", "dims": dims, "box": [32, 32],
+               "swizzle": swizzle})
+    };
+    let output = map("c.npy", [rows, columns], "none");
+    case.launch = json!({
+        "grid": [rows / 32, 1, 1], "block": [160, 1, 1],
+        "args": [
+            {"tensor_map": map("a.npy", [columns, rows], "128B")},
+            {"tensor_map": output, "mode": "out", "expected": "sum.npy"},
+            {"i32": columns / 32},
+        ],
+    });
+    let (code, verdict) = case.verdict(&[]);
+    assert_eq!((code, &verdict["passed"]), (0, &json!(true)), "{verdict}");
+    assert_eq!(verdict["comparisons"][0]["elements"], rows * columns);
+    assert_eq!(verdict["counters"]["bulk_bytes"], 2 * 4 * rows * columns);
+    // A stride that the driver refuses is an error of the argument, before anything runs.
+    case.launch["args"][0]["tensor_map"]["strides_bytes"] = json!([100]);
+    case.fails(&[], 1, &["`args[0]`", "`tensor_map`", "stride 1 is 100 bytes"]);
 }

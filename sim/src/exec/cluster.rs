@@ -247,7 +247,8 @@ fn arrive(block: &mut Block<'_>, w: &Warp, relaxed: bool, aligned: bool, mask: u
     let barrier = &mut block.cluster.barrier;
     barrier.fit(warps);
     let arrived = &mut barrier.arrived[agent as usize];
-    let again = *arrived & mask != 0 || barrier.waits_for[agent as usize] != None && *arrived == 0;
+    let again =
+        *arrived & mask != 0 || barrier.waits_for[agent as usize].is_some() && *arrived == 0;
     *arrived |= mask;
     barrier.waits_for[agent as usize] = Some(barrier.phase);
     if !relaxed {

@@ -4,6 +4,7 @@ use super::compare::{Comparison, Difference, Elements, Errors};
 use super::launch_file::{ArgSpec, BufferSpec, LaunchFile, Mode};
 use super::npy::Array;
 use super::number::Number;
+use super::tensor_map::{MapBuffer, MapSpec};
 use crate::output;
 use anyhow::{bail, ensure, Context};
 use qtune_sim::{Access, Arg, BufferId, Memory};
@@ -21,6 +22,26 @@ pub struct Arguments {
 enum Argument {
     Value(Arg),
     Buffer(Box<Buffer>),
+    /// A tensor map, and the buffer that it brings or the argument that does.
+    TensorMap(MapSpec, Result<Box<Buffer>, usize>),
+}
+
+impl Argument {
+    /// The buffer that the argument brings.
+    fn buffer(&self) -> Option<&Buffer> {
+        match self {
+            Argument::Buffer(buffer) | Argument::TensorMap(_, Ok(buffer)) => Some(buffer.as_ref()),
+            Argument::Value(_) | Argument::TensorMap(_, Err(_)) => None,
+        }
+    }
+
+    /// Number of the argument that brings the buffer of argument `index`, which this is.
+    fn source(&self, index: usize) -> usize {
+        match self {
+            Argument::TensorMap(_, Err(other)) => *other,
+            _ => index,
+        }
+    }
 }
 
 /// A buffer argument with what its files hold.
@@ -77,34 +98,50 @@ impl Arguments {
     pub fn load(launch: &LaunchFile, folder: &Path) -> anyhow::Result<Arguments> {
         check_targets(launch, folder)?;
         let mut names = BTreeSet::new();
+        let mut load = |index: usize, spec: &BufferSpec| {
+            let mut name = spec.path.clone();
+            if !names.insert(name.clone()) {
+                name += &format!("#{index}");
+            }
+            let buffer = Buffer::load(index, name, spec, folder);
+            Ok::<_, anyhow::Error>(Box::new(buffer.with_context(|| format!("`args[{index}]`"))?))
+        };
         let args = launch.args.iter().enumerate().map(|(index, arg)| match arg {
             ArgSpec::Value(value) => Ok(Argument::Value(value.clone())),
-            ArgSpec::Buffer(spec) => {
-                let mut name = spec.path.clone();
-                if !names.insert(name.clone()) {
-                    name += &format!("#{index}");
-                }
-                let buffer = Buffer::load(index, name, spec, folder);
-                Ok(Argument::Buffer(Box::new(buffer.with_context(|| format!("`args[{index}]`"))?)))
+            ArgSpec::Buffer(spec) => Ok(Argument::Buffer(load(index, spec)?)),
+            ArgSpec::TensorMap(map, MapBuffer::Own(spec)) => {
+                Ok(Argument::TensorMap(map.clone(), Ok(load(index, spec)?)))
+            }
+            ArgSpec::TensorMap(map, MapBuffer::Argument(other)) => {
+                Ok(Argument::TensorMap(map.clone(), Err(*other)))
             }
         });
         Ok(Arguments { args: args.collect::<anyhow::Result<_>>()? })
     }
 
     fn buffers(&self) -> impl Iterator<Item = &Buffer> {
-        self.args.iter().filter_map(|arg| match arg {
-            Argument::Buffer(buffer) => Some(buffer.as_ref()),
-            Argument::Value(_) => None,
-        })
+        self.args.iter().filter_map(Argument::buffer)
     }
 
     /// Puts the buffers into fresh memory; returns it and the kernel's arguments.
     pub fn place(&self) -> anyhow::Result<(Memory, Vec<Arg>)> {
         let mut memory = Memory::new();
-        let args = self.args.iter().map(|arg| match arg {
-            Argument::Value(value) => Ok(value.clone()),
-            Argument::Buffer(buffer) => {
-                Ok(Arg::Buffer { id: buffer.place(&mut memory)?, offset: 0 })
+        let placed = self
+            .args
+            .iter()
+            .map(|arg| arg.buffer().map(|buffer| buffer.place(&mut memory)).transpose());
+        let placed: Vec<Option<BufferId>> = placed.collect::<anyhow::Result<_>>()?;
+        let args = self.args.iter().enumerate().map(|(index, arg)| {
+            let source = arg.source(index);
+            let id = placed.get(source).copied().flatten();
+            match (arg, id) {
+                (Argument::Value(value), _) => Ok(value.clone()),
+                (Argument::Buffer(_), Some(id)) => Ok(Arg::Buffer { id, offset: 0 }),
+                (Argument::TensorMap(map, _), Some(id)) => {
+                    let map = map.place(id, memory.address(id));
+                    Ok(Arg::TensorMap(map.with_context(|| format!("`args[{index}]`"))?))
+                }
+                _ => bail!("argument {source} is no buffer"),
             }
         });
         let args = args.collect::<anyhow::Result<_>>()?;
@@ -116,6 +153,7 @@ impl Arguments {
         let buffers = self.buffers().filter(|buffer| buffer.mode != Mode::In);
         let outputs = buffers.map(|buffer| match args.get(buffer.arg) {
             Some(Arg::Buffer { id, .. }) => buffer.take(memory, *id),
+            Some(Arg::TensorMap(map)) => buffer.take(memory, map.buffer),
             _ => bail!("argument {} is no buffer", buffer.arg),
         });
         Ok(Outputs { outputs: outputs.collect::<Result<_, _>>()? })
@@ -166,8 +204,8 @@ fn check_targets(launch: &LaunchFile, folder: &Path) -> anyhow::Result<()> {
     let mut taken = BTreeSet::new();
     let buffers = || {
         launch.args.iter().filter_map(|arg| match arg {
-            ArgSpec::Buffer(spec) => Some(spec),
-            ArgSpec::Value(_) => None,
+            ArgSpec::Buffer(spec) | ArgSpec::TensorMap(_, MapBuffer::Own(spec)) => Some(spec),
+            ArgSpec::Value(_) | ArgSpec::TensorMap(_, MapBuffer::Argument(_)) => None,
         })
     };
     for spec in buffers() {

@@ -1,8 +1,8 @@
 //! The launch file: which kernel runs in which shape on which arguments.
 
+use super::tensor_map::{self, MapBuffer, MapSpec};
 use anyhow::{bail, ensure, Context};
 use qtune_sim::Arg;
-use serde::de::IgnoredAny;
 use serde::Deserialize;
 
 /// A launch file as it is written. Unknown names are errors: a mistyped `expected` must not turn
@@ -41,7 +41,7 @@ struct WrittenArg {
     i64: Option<i64>,
     f32: Option<f32>,
     bytes: Option<String>,
-    tensor_map: Option<IgnoredAny>,
+    tensor_map: Option<tensor_map::Written>,
 }
 
 /// What a kernel does with a buffer.
@@ -81,6 +81,8 @@ pub struct LaunchFile {
     pub grid: [u32; 3],
     /// Threads per block along x, y, z.
     pub block: [u32; 3],
+    /// Thread blocks per cluster along x, y, z.
+    pub cluster: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub dynamic_shared_bytes: u32,
     /// The arguments, in order.
@@ -94,6 +96,8 @@ pub enum ArgSpec {
     Value(Arg),
     /// The address of a buffer.
     Buffer(BufferSpec),
+    /// A tensor map.
+    TensorMap(MapSpec, MapBuffer),
 }
 
 /// A buffer argument.
@@ -124,27 +128,68 @@ impl LaunchFile {
             }
         })?;
         json.end()?;
-        ensure!(
-            written.cluster == one_block(),
-            "`cluster` {:?}: clusters of more than one block are not supported by this version",
-            written.cluster
-        );
+        let paths: Vec<Option<String>> = written.args.iter().map(WrittenArg::owned_path).collect();
         let args = written.args.into_iter().enumerate().map(|(index, arg)| {
             // Named like the fields in errors of the JSON itself.
-            checked(arg).with_context(|| format!("`args[{index}]`"))
+            checked(arg, &paths).with_context(|| format!("`args[{index}]`"))
         });
         Ok(LaunchFile {
             entry: written.entry,
             grid: written.grid,
             block: written.block,
+            cluster: written.cluster,
             dynamic_shared_bytes: written.dynamic_shared_bytes,
             args: args.collect::<Result<_, _>>()?,
         })
     }
 }
 
-fn checked(arg: WrittenArg) -> anyhow::Result<ArgSpec> {
-    ensure!(arg.tensor_map.is_none(), "`tensor_map` is not supported by this version");
+impl WrittenArg {
+    fn has_buffer_fields(&self) -> bool {
+        self.mode.is_some()
+            || self.dtype.is_some()
+            || self.expected.is_some()
+            || self.relative_tolerance.is_some()
+            || self.write.is_some()
+    }
+
+    /// File of the buffer that this argument brings. A tensor map brings one when it says how the
+    /// kernel uses it.
+    fn owned_path(&self) -> Option<String> {
+        let map = self.tensor_map.as_ref().filter(|_| self.mode.is_some());
+        self.buffer.clone().or_else(|| map.map(|map| map.buffer.clone()))
+    }
+
+    fn into_buffer(self, path: String, mode: Mode) -> anyhow::Result<BufferSpec> {
+        let buffer = BufferSpec {
+            path,
+            mode,
+            dtype: self.dtype,
+            tolerance: self.relative_tolerance.unwrap_or(0.0),
+            expected: self.expected,
+            write: self.write,
+        };
+        check_buffer(&buffer, self.relative_tolerance.is_some())?;
+        Ok(buffer)
+    }
+}
+
+/// A tensor map of a buffer that another argument brings (`paths` by argument), or of its own.
+fn checked_map(mut arg: WrittenArg, paths: &[Option<String>]) -> anyhow::Result<ArgSpec> {
+    let Some(written) = arg.tensor_map.take() else { bail!("no tensor map") };
+    let map = MapSpec::of(&written).context("`tensor_map`")?;
+    let shared = paths.iter().position(|path| path.as_ref() == Some(&written.buffer));
+    let buffer = match (arg.mode, shared) {
+        (None, Some(_)) if arg.has_buffer_fields() => {
+            bail!("dtype, expected, relative_tolerance and write go with the argument that has `mode`")
+        }
+        (None, Some(index)) => MapBuffer::Argument(index),
+        (mode, _) => MapBuffer::Own(arg.into_buffer(written.buffer, mode.unwrap_or(Mode::In))?),
+    };
+    Ok(ArgSpec::TensorMap(map, buffer))
+}
+
+fn checked(arg: WrittenArg, paths: &[Option<String>]) -> anyhow::Result<ArgSpec> {
     let bytes = arg.bytes.as_deref().map(from_hex).transpose().context("`bytes`")?;
     if let Some(value) = arg.f32 {
         // A number beyond the range of f32 would silently become infinite.
@@ -160,30 +205,20 @@ fn checked(arg: WrittenArg) -> anyhow::Result<ArgSpec> {
     ]
     .into_iter()
     .flatten();
-    let of_buffers = arg.mode.is_some()
-        || arg.dtype.is_some()
-        || arg.expected.is_some()
-        || arg.relative_tolerance.is_some()
-        || arg.write.is_some();
-    match (arg.buffer, values.next(), values.next()) {
-        (Some(path), None, None) => {
+    match (&arg.buffer, &arg.tensor_map, values.next(), values.next()) {
+        (Some(path), None, None, None) => {
             let Some(mode) = arg.mode else { bail!("`mode` is missing; it is in, out or inout") };
-            let buffer = BufferSpec {
-                path,
-                mode,
-                dtype: arg.dtype,
-                tolerance: arg.relative_tolerance.unwrap_or(0.0),
-                expected: arg.expected,
-                write: arg.write,
-            };
-            check_buffer(&buffer, arg.relative_tolerance.is_some())?;
-            Ok(ArgSpec::Buffer(buffer))
+            let path = path.clone();
+            Ok(ArgSpec::Buffer(arg.into_buffer(path, mode)?))
         }
-        (None, Some(_), None) if of_buffers => {
+        (None, Some(_), None, None) => checked_map(arg, paths),
+        (None, None, Some(_), None) if arg.has_buffer_fields() => {
             bail!("mode, dtype, expected, relative_tolerance and write go with `buffer` only")
         }
-        (None, Some(value), None) => Ok(ArgSpec::Value(value)),
-        _ => bail!("exactly one of buffer, u32, i32, u64, i64, f32 and bytes is needed"),
+        (None, None, Some(value), None) => Ok(ArgSpec::Value(value)),
+        _ => {
+            bail!("exactly one of buffer, tensor_map, u32, i32, u64, i64, f32 and bytes is needed")
+        }
     }
 }
 
@@ -271,7 +306,11 @@ mod tests {
                 r#"{"buffer":"a","mode":"out","expected":"e","relative_tolerance":-1}"#,
                 &["`args[0]`", "from 0 up"],
             ),
-            (r#"{"tensor_map":{"buffer":"a"}}"#, &["`args[0]`", "not supported by this version"]),
+            (r#"{"tensor_map":{"buffer":"a"}}"#, &["`args[0].tensor_map`", "missing field"]),
+            (
+                r#"{"tensor_map":{"buffer":"a","dtype":"fp16","dims":[64],"box":[64],"interleave":"32B"}}"#,
+                &["`args[0]`", "`tensor_map`", "interleaved tensors are not simulated"],
+            ),
         ] {
             let error = format!("{:#}", with_args(arg).unwrap_err());
             for part in parts {
@@ -281,13 +320,29 @@ mod tests {
     }
 
     #[test]
-    fn clusters_and_text_after_the_object_are_refused() {
+    fn tensor_maps_share_the_buffers_of_other_arguments_or_bring_their_own() {
+        let map = r#"{"tensor_map":{"buffer":"a.npy","dtype":"fp16","dims":[64],"box":[64]}}"#;
+        let buffer_of = |args: &str| match with_args(args).unwrap().args.remove(0) {
+            ArgSpec::TensorMap(_, buffer) => buffer,
+            other => panic!("{other:?}"),
+        };
+        let pointer = r#"{"buffer":"a.npy","mode":"inout"}"#;
+        assert_eq!(buffer_of(&format!("{map},{pointer}")), MapBuffer::Argument(1));
+        let MapBuffer::Own(own) = buffer_of(map) else { panic!("no other argument has it") };
+        assert_eq!((own.path.as_str(), own.mode), ("a.npy", Mode::In));
+        let output = map.replace("}}", r#"},"mode":"out","expected":"e.npy"}"#);
+        let MapBuffer::Own(own) = buffer_of(&output) else { panic!("it says how it is used") };
+        assert_eq!((own.mode, own.expected.as_deref()), (Mode::Out, Some("e.npy")));
+        let doubtful = map.replace("}}", r#"},"write":"o.npy"}"#);
+        assert!(with_args(&format!("{doubtful},{pointer}")).is_err());
+    }
+
+    #[test]
+    fn clusters_are_read_and_text_after_the_object_is_refused() {
         let error = |text: &str| LaunchFile::parse(text).unwrap_err().to_string();
-        let launch = r#"{"grid":[1,1,1],"block":[32,1,1],"cluster":[2,1,1],"args":[]}"#;
-        assert!(error(launch).contains("not supported by this version"));
-        let alone = launch.replace("[2,", "[1,");
-        assert!(LaunchFile::parse(&alone).is_ok());
-        assert!(error(&(alone + "x")).contains("trailing"));
+        let launch = r#"{"grid":[2,1,1],"block":[32,1,1],"cluster":[2,1,1],"args":[]}"#;
+        assert_eq!(LaunchFile::parse(launch).unwrap().cluster, [2, 1, 1]);
+        assert!(error(&(launch.to_owned() + "x")).contains("trailing"));
         assert!(error(r#"{"grid":[1,1]}"#).contains("`grid"));
     }
 }

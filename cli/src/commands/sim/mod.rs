@@ -13,6 +13,7 @@ mod number;
 mod report;
 mod run;
 mod target;
+mod tensor_map;
 
 use crate::exit::Exit;
 use clap::Subcommand;

@@ -165,7 +165,7 @@ impl Job<'_> {
         let launch = Launch {
             grid: self.launch.grid,
             block: self.launch.block,
-            cluster: [1, 1, 1],
+            cluster: self.launch.cluster,
             dynamic_shared_bytes: self.launch.dynamic_shared_bytes,
             args,
         };
