@@ -118,7 +118,8 @@ fn interesting() -> Vec<u32> {
         let values: Vec<f64> = (0..=format.largest).map(|code| format.value(code)).collect();
         for pair in values.windows(2) {
             let middle = ((pair[0] + pair[1]) / 2.0) as f32;
-            all.extend([pair[0] as f32, middle.next_down(), middle, middle.next_up()]);
+            let beside = [middle.to_bits() - 1, middle.to_bits() + 1].map(f32::from_bits);
+            all.extend([pair[0] as f32, beside[0], middle, beside[1]]);
         }
     }
     all.extend([f32::MAX, f32::INFINITY, f32::NAN, f32::MIN_POSITIVE, 1e-45, 500.0, 60_000.0]);

@@ -129,6 +129,7 @@ mod tests {
     #[test]
     fn wide_rows_of_neighbours_continue_at_the_leading_offset() {
         let d = Descriptor::new(bits(0, 4096, 1024, 1));
+        // The second piece of the second row changes places with the first.
         assert_eq!(d.mn_major(9, 1), 4096 + 128);
         assert_eq!(d.mn_major(3, 8), 1024 + 3 * 16);
     }
