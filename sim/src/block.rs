@@ -168,6 +168,13 @@ impl<'r> Block<'r> {
         self.context.options.schedule == AsyncSchedule::Eager
     }
 
+    /// The lanes of `mask`, out of the `live` ones of the running warp, wait for each other.
+    pub(crate) fn synchronise_lanes(&mut self, warp: u32, mask: u32, live: u32) {
+        self.shared.lanes.synchronise(warp, mask, live);
+        // Where only some lanes wait, none is held to account for what it did before.
+        self.cluster.lane_logs[self.agent as usize].clear();
+    }
+
     /// Counters of the current instruction.
     #[inline(always)]
     pub(crate) fn counters(&mut self) -> &mut PcCounters {

@@ -5,7 +5,7 @@
 //! the others are parked here, where their shared memory can be reached (PTX ISA 5.1.7.1).
 
 use crate::block::{Block, RunContext};
-use crate::check::{Clocks, Knowledge};
+use crate::check::{Clocks, Knowledge, LaneLog};
 use crate::exec::cluster::ClusterBarrier;
 use crate::exec::control::Barriers;
 use crate::exec::in_flight::Queue;
@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     pub clocks: Clocks,
     /// What they know of other clusters.
     pub knowledge: Knowledge,
+    /// What the lanes of each warp did in global memory.
+    pub lane_logs: Vec<LaneLog>,
     pub barrier: ClusterBarrier,
     /// By rank: the block has a warp that did not exit.
     pub live: Vec<bool>,
@@ -55,6 +57,7 @@ impl Cluster {
             parked: (0..blocks).map(parked).collect(),
             clocks: Clocks::new(blocks, warps),
             knowledge: Knowledge::default(),
+            lane_logs: (0..blocks * warps).map(|_| LaneLog::default()).collect(),
             barrier: ClusterBarrier::default(),
             live: vec![true; blocks as usize],
             queue: Queue::default(),
@@ -83,6 +86,7 @@ impl Block<'_> {
         self.enter(0);
         self.cluster.clocks.reset();
         self.cluster.knowledge.reset(number);
+        self.cluster.lane_logs.iter_mut().for_each(LaneLog::clear);
         self.cluster.barrier = ClusterBarrier::default();
         self.cluster.live.fill(true);
         self.cluster.queue.reset();

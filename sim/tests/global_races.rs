@@ -74,6 +74,22 @@ fn warps_of_a_block_may_write_the_same_value() {
     assert_eq!(races(body, (1, 64)), ["st.global.u32 [%rd1], %r4;"]);
 }
 
+#[test]
+fn lanes_of_a_warp_need_a_warp_barrier_for_global_memory_too() {
+    let body = "st.global.u32 [%rd3], %r1;\nbar.warp.sync -1;\nxor.b32 %r4, %r1, 1;\n\
+                mul.wide.u32 %rd4, %r4, 4; add.s64 %rd4, %rd1, %rd4;\nld.global.u32 %r5, [%rd4];";
+    assert_eq!(races(body, (1, 32)), NONE);
+    let racy = body.replace("bar.warp.sync -1;", "");
+    let report = run(&racy, (1, 32), 1);
+    let [finding] = &report.findings[..] else { panic!("{report:#?}") };
+    assert_eq!((finding.kind, finding.lane), (FindingKind::LaneRace, Some(0)));
+    assert!(finding.message.contains("load of global bytes that lane 1 wrote"), "{finding}");
+    // Lanes of one store may write the same value to one place, but no two values.
+    assert_eq!(races("st.global.u32 [%rd1], %r3;", (1, 32)), NONE);
+    let report = run("st.global.u32 [%rd1], %r1;", (1, 32), 1);
+    assert_eq!(report.findings[0].kind, FindingKind::LaneRace);
+}
+
 /// Block 0 writes and raises a flag, block 1 waits for the flag and reads.
 fn handover(release: &str, acquire: &str) -> String {
     format!(

@@ -22,7 +22,7 @@ pub enum FindingKind {
     UninitialisedMemory,
     /// Two warps access the same shared bytes without a barrier between, at least one writing.
     SharedRace,
-    /// Two lanes of a warp access the same shared bytes without `bar.warp.sync` or a barrier between,
+    /// Two lanes of a warp access the same shared or global bytes without `bar.warp.sync` or a barrier between,
     /// at least one writing. Lanes of one store that write the same value are no race.
     LaneRace,
     /// Two warps, of one or of different thread blocks, access the same global bytes without an order

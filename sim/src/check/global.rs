@@ -41,11 +41,11 @@ pub(crate) enum GlobalKind {
 }
 
 impl GlobalKind {
-    fn writes(self) -> bool {
+    pub(crate) fn writes(self) -> bool {
         !matches!(self, GlobalKind::Read | GlobalKind::StrongRead(_))
     }
 
-    fn scope(self) -> Option<Scope> {
+    pub(crate) fn scope(self) -> Option<Scope> {
         match self {
             GlobalKind::Read | GlobalKind::Write => None,
             GlobalKind::StrongRead(scope)
@@ -158,6 +158,21 @@ impl Page {
         (!follows).then_some(conflict)
     }
 
+    /// Whether the same warp accessed some of the bytes before, one of the two times writing.
+    fn touched(&self, sector: usize, new: &GlobalAccess) -> bool {
+        let latest = |side: &Option<Box<[Option<GlobalAccess>; SECTORS]>>| {
+            side.as_ref().and_then(|accesses| accesses[sector])
+        };
+        let same = |earlier: &GlobalAccess| {
+            earlier.mask & new.mask != 0
+                && (earlier.writes() || new.writes())
+                && earlier.same_warp(new)
+        };
+        let older = || self.older.get(&(sector as u8)).is_some_and(|older| older.iter().any(same));
+        latest(&self.writes).iter().chain(&latest(&self.reads)).any(same)
+            || !self.older.is_empty() && older()
+    }
+
     /// Whether an update of the same bytes is ordered before the access.
     fn follows_update(
         &self,
@@ -249,7 +264,7 @@ pub(crate) struct GlobalHistory {
 impl GlobalHistory {
     /// Checks one request of naturally aligned accesses of `size` bytes per lane of a buffer of
     /// `length` bytes, and enters it. Calls `found` with the lane and the earlier access of each
-    /// race.
+    /// race; tells whether lanes of the warp may be in conflict with each other.
     pub(crate) fn request(
         &self,
         length: usize,
@@ -257,7 +272,8 @@ impl GlobalHistory {
         access: &GlobalAccess,
         known: impl Fn(&GlobalAccess) -> bool,
         mut found: impl FnMut(usize, GlobalAccess),
-    ) {
+    ) -> bool {
+        let mut touched = false;
         let pages = self.pages.get_or_init(|| {
             (0..length.div_ceil(SECTOR * SECTORS)).map(|_| Mutex::default()).collect()
         });
@@ -279,14 +295,18 @@ impl GlobalHistory {
                     if offsets[lane] as usize / SECTOR != sector {
                         break;
                     }
-                    new.mask |= bytes_of(offsets[lane], size);
+                    let bytes = bytes_of(offsets[lane], size);
+                    touched |= new.mask & bytes != 0 && new.writes();
+                    new.mask |= bytes;
                     rest &= rest - 1;
                 }
+                touched |= page.touched(sector % SECTORS, &new);
                 if let Some(earlier) = page.access(sector % SECTORS, &new, &known) {
                     found(lane, earlier);
                 }
             }
         }
+        touched
     }
 }
 

@@ -262,7 +262,7 @@ fn arrive(block: &mut Block<'_>, w: &Warp, relaxed: bool, aligned: bool, mask: u
 
 fn wait(block: &mut Block<'_>, w: &mut Warp, aligned: bool, mask: u32) {
     check_aligned(block, w, aligned, mask, "barrier.cluster.wait");
-    block.shared.lanes.synchronise(w.index, mask, w.live);
+    block.synchronise_lanes(w.index, mask, w.live);
     let agent = block.agent;
     let warps = block.cluster.clocks.warp_count() as usize;
     let barrier = &mut block.cluster.barrier;

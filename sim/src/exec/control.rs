@@ -113,7 +113,7 @@ pub(crate) fn warp_barrier(
         if named == 0 {
             return;
         }
-        block.shared.lanes.synchronise(w.index, named, w.live);
+        block.synchronise_lanes(w.index, named, w.live);
         rest &= !named;
     }
 }
@@ -151,7 +151,7 @@ pub(crate) fn barrier(block: &mut Block<'_>, w: &mut Warp, b: &BarrierUse, mask:
     let full = barrier.arrived.count_ones() >= expected.unwrap_or(block.context.warps());
     if b.kind != BarrierKind::Arrive {
         barrier.waiting |= 1 << warp;
-        block.shared.lanes.synchronise(warp, mask, w.live);
+        block.synchronise_lanes(warp, mask, w.live);
         w.status = Status::AtBarrier(id % BARRIER_COUNT);
     } else if full {
         barrier.paused |= 1 << warp;

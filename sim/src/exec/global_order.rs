@@ -2,7 +2,7 @@
 
 use super::memory::GlobalGroup;
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, GlobalAccess, GlobalKind};
+use crate::check::{FindingKind, GlobalAccess, GlobalKind, LaneRequest};
 use crate::program::{MemoryOrder, Scope};
 use crate::state::lanes;
 
@@ -10,18 +10,19 @@ use crate::state::lanes;
 #[inline(always)]
 pub(crate) fn check(block: &mut Block<'_>, group: &GlobalGroup, size: u64, kind: GlobalKind) {
     if block.context.memory.history(group.buffer).is_some() {
-        check_unless(block, group, size, kind, |_| false);
+        check_store(block, group, size, kind, (|_| false, |_, _| true));
     }
 }
 
-/// [`check`] for stores; `unchanged` says whether a lane stores what is there already. Of warps of
-/// one thread block that is no race with the earlier write.
-pub(crate) fn check_unless(
+/// [`check`] for stores. `unchanged` says whether a lane stores what is there already, which is no
+/// race with an earlier write of a warp of the same block; `equal` whether two lanes store the
+/// same.
+pub(crate) fn check_store(
     block: &mut Block<'_>,
     group: &GlobalGroup,
     size: u64,
     kind: GlobalKind,
-    unchanged: impl Fn(usize) -> bool,
+    (unchanged, equal): (impl Fn(usize) -> bool, impl Fn(usize, usize) -> bool),
 ) {
     let context = block.context;
     let Some((buffer, history)) = context.memory.history(group.buffer) else { return };
@@ -33,15 +34,67 @@ pub(crate) fn check_unless(
         |earlier: &GlobalAccess| cluster.knowledge.includes(&cluster.clocks, agent, earlier);
     let mut races = Vec::new();
     let request = (&group.offsets, group.mask, size);
-    history.request(buffer.len(), request, &access, known, |lane, earlier| {
+    let touched = history.request(buffer.len(), request, &access, known, |lane, earlier| {
         races.push((lane, earlier));
     });
+    check_lanes(block, group, (size, kind), touched, equal);
     for (lane, earlier) in races {
         if earlier.writes() && place(block, &earlier).0 == block.index && unchanged(lane) {
             continue;
         }
         report(block, group, lane, &access, &earlier);
     }
+}
+
+/// Checks the lanes of a request against each other, where they touch bytes that the warp has
+/// touched before, and enters it.
+fn check_lanes(
+    block: &mut Block<'_>,
+    group: &GlobalGroup,
+    (size, kind): (u64, GlobalKind),
+    touched: bool,
+    equal: impl Fn(usize, usize) -> bool,
+) {
+    if kind.scope().is_some() {
+        return;
+    }
+    let request = LaneRequest {
+        buffer: group.buffer,
+        offsets: group.offsets,
+        mask: group.mask,
+        size,
+        writes: kind.writes(),
+    };
+    if touched {
+        let log = &block.cluster.lane_logs[block.agent as usize];
+        let earlier = log.conflict(&request);
+        let within = request.within().filter(|&(lane, other)| !equal(lane, other));
+        if let Some((lane, other, wrote)) =
+            earlier.or(within.map(|(lane, other)| (lane, other, true)))
+        {
+            report_lanes(block, group, &request, (lane, other, wrote));
+        }
+    }
+    block.cluster.lane_logs[block.agent as usize].push(request);
+}
+
+#[cold]
+fn report_lanes(
+    block: &mut Block<'_>,
+    group: &GlobalGroup,
+    request: &LaneRequest,
+    (lane, other, wrote): (usize, usize, bool),
+) {
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+    let address = lane_address(block, group, lane);
+    let message = format!(
+        "{} of global bytes that lane {other} {} since the last bar.warp.sync",
+        if request.writes { "store" } else { "load" },
+        if wrote { "wrote" } else { "read" },
+    );
+    let place = Place { buffer: Some(&buffer.name), ..Place::at(lane, address) };
+    block.report(FindingKind::LaneRace, place, message);
 }
 
 /// Reports a race at the reading instruction, or at the later one in the text of two writes, so

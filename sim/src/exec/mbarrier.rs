@@ -303,7 +303,7 @@ fn wait(block: &mut Block<'_>, w: &mut Warp, wait: &MbarrierWait, mask: u32) {
         w.status = Status::Polling;
     }
     if together != 0 {
-        block.shared.lanes.synchronise(w.index, together, w.live);
+        block.synchronise_lanes(w.index, together, w.live);
     }
 }
 

@@ -458,7 +458,8 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
         if block.checks() {
             let kind = access.order.scope.map_or(GlobalKind::Write, GlobalKind::StrongWrite);
             let unchanged = |lane| stores_what_is_there(block.context, w, access, group, lane);
-            global_order::check_unless(block, group, size, kind, unchanged);
+            let equal = |lane, other| lanes_store_the_same(w, access, lane, other);
+            global_order::check_store(block, group, size, kind, (unchanged, equal));
             global_order::release(block, group, access.order);
         }
         let context = block.context;
@@ -473,6 +474,15 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
             buffer.define(offset, size as u32);
         }
     });
+}
+
+#[cold]
+fn lanes_store_the_same(w: &Warp, access: &Access, lane: usize, other: usize) -> bool {
+    let unused = 64 - 8 * u32::from(access.bytes);
+    (0..usize::from(access.count)).all(|element| {
+        let value = |lane| read_element(w, access, element, lane) << unused;
+        value(lane) == value(other)
+    })
 }
 
 #[cold]
