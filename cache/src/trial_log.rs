@@ -34,6 +34,15 @@ pub enum TrialEvent {
         /// Time by the cost model in microseconds.
         predicted_us: f64,
     },
+    /// A schedule compiled, and the model looked at it again with its machine code.
+    Compiled {
+        /// Problem key.
+        problem: String,
+        /// Schedule on one line.
+        schedule: String,
+        /// Time by the refined model in microseconds.
+        predicted_us: f64,
+    },
     /// A kernel is about to be launched; synced to disk before it is.
     Launch {
         /// Problem key.
@@ -121,7 +130,9 @@ impl TrialEvent {
     /// Numbers in the event; JSON has no way to write one that is not finite.
     fn numbers(&self) -> Vec<f64> {
         match self {
-            Self::Proposed { predicted_us, .. } => vec![*predicted_us],
+            Self::Proposed { predicted_us, .. } | Self::Compiled { predicted_us, .. } => {
+                vec![*predicted_us]
+            }
             Self::Result { time_us, .. } => time_us.iter().copied().collect(),
             Self::Winner { time_us, error_over_bound, .. } => vec![*time_us, *error_over_bound],
             Self::Start(_) | Self::Launch { .. } | Self::End { .. } => Vec::new(),
@@ -278,6 +289,7 @@ pub fn poison(events: &[TrialEvent]) -> BTreeSet<(String, String)> {
             }
             TrialEvent::Start(_)
             | TrialEvent::Proposed { .. }
+            | TrialEvent::Compiled { .. }
             | TrialEvent::Winner { .. }
             | TrialEvent::End { .. } => {}
         }

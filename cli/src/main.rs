@@ -17,6 +17,7 @@ mod output;
 mod problem;
 mod progress;
 mod quantize;
+mod ranking;
 mod table;
 mod toolchain;
 mod usage;

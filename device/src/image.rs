@@ -50,9 +50,31 @@ impl KernelImage {
     /// [`DeviceError::Compile`] with the compiler's log; [`DeviceError::Image`] as
     /// [`KernelImage::from_parts`].
     pub fn compile(nvrtc: &Nvrtc, kernel: Kernel, arch: &Arch) -> Result<KernelImage, DeviceError> {
+        Self::compile_with(nvrtc, kernel, arch, &[])
+    }
+
+    /// [`KernelImage::compile`] with line information in the PTX, so that a simulated launch counts
+    /// by source line.
+    ///
+    /// # Errors
+    /// As [`KernelImage::compile`].
+    pub fn compile_with_lines(
+        nvrtc: &Nvrtc,
+        kernel: Kernel,
+        arch: &Arch,
+    ) -> Result<KernelImage, DeviceError> {
+        Self::compile_with(nvrtc, kernel, arch, &["-lineinfo".to_owned()])
+    }
+
+    fn compile_with(
+        nvrtc: &Nvrtc,
+        kernel: Kernel,
+        arch: &Arch,
+        options: &[String],
+    ) -> Result<KernelImage, DeviceError> {
         let name = format!("{}.cu", kernel.entry);
         let target = arch.target();
-        match nvrtc.compile(&kernel.source, &name, &target, &[]) {
+        match nvrtc.compile(&kernel.source, &name, &target, options) {
             Ok(compiled) => {
                 KernelImage::from_parts(kernel, &target, compiled.ptx, compiled.cubin, compiled.log)
             }

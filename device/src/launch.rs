@@ -2,7 +2,7 @@
 
 use crate::KernelImage;
 use qtune_codegen::{Kernel, TensorMapSpec};
-use qtune_sim::Counters;
+use qtune_sim::{Counters, LineCounters};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -199,6 +199,8 @@ pub struct LaunchOutcome {
     pub findings: Vec<String>,
     /// What the simulator counted; a GPU counts nothing.
     pub counters: Option<Counters>,
+    /// The same by source line, where the PTX has line information.
+    pub lines: Vec<LineCounters>,
     /// Thread blocks that ran.
     pub blocks_run: u64,
     /// Thread blocks in the grid.

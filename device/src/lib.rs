@@ -35,5 +35,5 @@ pub use launch::{
     LoadedKernel, Timing, WarpOrder,
 };
 pub use open::{open, DeviceChoice, Opened};
-pub use qtune_sim::Counters;
+pub use qtune_sim::{Counters, LineCounters};
 pub use sim::SimDevice;

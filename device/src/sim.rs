@@ -230,6 +230,7 @@ impl Device for SimDevice {
             Ok(report) => Ok(LaunchOutcome {
                 findings: report.findings.iter().map(ToString::to_string).collect(),
                 counters: Some(report.counters),
+                lines: report.lines,
                 blocks_run: report.blocks_run,
                 blocks_total: report.blocks_total,
             }),

@@ -6,6 +6,7 @@
 //! - [`plan`] is a dry run: what would be tried, and nothing compiled.
 //! - [`explain`] derives a schedule with rule names and cost terms; [`rule_usage`] counts the rules
 //!   behind stored winners.
+//! - [`rankings`] says how well the cost model ranked what a device timed, by rank correlation.
 //! - [`Progress`] is told what happens while it happens; [`Compiler`] is what turns kernels into
 //!   images.
 //! - [`CompilePool`] compiles in worker processes and [`IsolatedDevice`] drives a GPU from one, so
@@ -36,6 +37,7 @@ mod log;
 mod neighbours;
 mod plan;
 mod progress;
+mod rank;
 mod record;
 mod replay;
 mod report;
@@ -56,6 +58,7 @@ pub use explain::{explain, rule_usage, Explanation, RuleUsage};
 pub use isolate::{serve, CompilePool, CompileText, IsolatedDevice, WorkerCommand};
 pub use plan::{plan, PlannedProblem};
 pub use progress::{Best, NoProgress, Progress, Tally};
+pub use rank::{rank_correlation, rankings, RankCorrelation, Ranking};
 pub use replay::Replay;
 pub use report::{Failures, Stopped, TuneReport, WinnerReport, DEFAULT_LOST};
 pub use request::{Effort, Limits, Shape, TuneRequest};

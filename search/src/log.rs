@@ -59,6 +59,15 @@ impl<'a> Log<'a> {
         self.trials.append_all(&climb.kept.iter().map(event).collect::<Vec<_>>())
     }
 
+    /// What the model says of a candidate that compiled.
+    pub fn compiled(&mut self, task: &Task, candidate: &Candidate) -> Result<(), CacheError> {
+        self.trials.append(&TrialEvent::Compiled {
+            problem: task.problem.to_string(),
+            schedule: candidate.text.clone(),
+            predicted_us: candidate.estimate.time_us,
+        })
+    }
+
     /// A launch that could take the machine down is about to happen. The simulator's cannot.
     pub fn launch(&mut self, task: &Task, schedule: &str) -> Result<(), CacheError> {
         if self.evidence == Evidence::Modelled {

@@ -124,6 +124,7 @@ impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
             return Ok(());
         }
         self.launched += 1;
+        log.compiled(judge.task, &finalist.candidate)?;
         log.launch(judge.task, &text)?;
         let timing = judge.check(&finalist, Effort::Quick).and_then(|_| time(judge, &finalist));
         match timing {

@@ -242,6 +242,8 @@ pub struct LineCounters {
     pub global: GlobalTraffic,
     /// Their shared traffic.
     pub shared: SharedTraffic,
+    /// Branches among them whose lanes went both ways.
+    pub divergent: u64,
 }
 
 /// What is counted per instruction while a block runs; everything else is summed up from it.

@@ -95,6 +95,7 @@ fn lines(context: &RunContext<'_>, per_pc: &[PcCounters]) -> Vec<LineCounters> {
             executed: ClassCount { ..pc.executed },
             global: pc.global,
             shared: pc.shared,
+            divergent: pc.divergent,
         })
         .collect()
 }

@@ -12,7 +12,7 @@ use crate::codes::Meaning;
 use qtune_device::KernelImage;
 use qtune_ir::{Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec, WgmmaSchedule};
 use qtune_sim::cubin::Cubin;
-use qtune_sim::sass::{Class, Program};
+use qtune_sim::sass::{Class, Counts, Program};
 
 /// Weights in one 16-byte load.
 const WEIGHTS_PER_LOAD: f64 = 32.0;
@@ -68,6 +68,43 @@ fn sums(image: &KernelImage, spec: &WeightSpec) -> Option<(u32, u32)> {
     let lowered = meaning.lowered().ok()?;
     let weighted = lowered.sums.iter().filter(|sum| sum.weight.is_some()).count();
     Some((weighted as u32, (lowered.sums.len() - weighted) as u32))
+}
+
+/// The body of the main loop: what one warp executes in one iteration.
+pub(crate) struct MainLoop {
+    /// Counts of the loop's own instructions and of the loops inside, with their trips.
+    parts: Vec<(Counts, f64)>,
+    /// Iterations of one thread block.
+    pub iterations: f64,
+    /// Steps of K, as the schedule counts them, in one iteration.
+    pub steps: f64,
+}
+
+impl MainLoop {
+    /// The main loop of a kernel, if its machine code has one.
+    pub(crate) fn of(image: &KernelImage, spec: &WeightSpec) -> Option<MainLoop> {
+        let cubin = Cubin::parse(&image.cubin).ok()?;
+        let code = cubin.kernel(&image.kernel.entry)?;
+        let program = Program::decode(&code.text, cubin.sm).ok()?;
+        let walk = Walk::of(image, spec)?;
+        let trips = walk.trips(&program)?;
+        let main = program.main_loop().filter(|&main| trips[main] > 0.0)?;
+        let inside = program.loops.iter().zip(&trips).filter(|(l, _)| l.parent == Some(main));
+        let mut parts: Vec<(Counts, f64)> = inside.map(|(l, &t)| (l.own.clone(), t)).collect();
+        parts.push((program.loops[main].own.clone(), 1.0));
+        let iterations = trips[main];
+        Some(MainLoop { parts, iterations, steps: walk.steps / iterations })
+    }
+
+    /// Warp instructions of these classes per iteration.
+    pub(crate) fn count(&self, classes: &[Class]) -> f64 {
+        self.parts.iter().map(|(own, trips)| f64::from(own.sum(classes)) * trips).sum()
+    }
+
+    /// All warp instructions per iteration.
+    pub(crate) fn total(&self) -> f64 {
+        self.parts.iter().map(|(own, trips)| f64::from(own.total()) * trips).sum()
+    }
 }
 
 impl Walk {

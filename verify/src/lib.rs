@@ -8,6 +8,8 @@
 //! - `codes`, `rounding`, `reference`: the expected value and the bound of every output.
 //! - `guard`, `bench`, `case`, `compare`: launching, and judging what came back.
 //! - [`Counts`]: what a kernel costs, from the simulator's counters and the machine code.
+//! - [`iteration`]: what one main-loop iteration costs, by resource. [`profile`]: one launch, for its
+//!   counters alone.
 //! - [`default_schedule`]: a legal schedule for any problem that has one.
 
 mod bench;
@@ -20,6 +22,7 @@ mod error;
 mod guard;
 mod inputs;
 mod instructions;
+mod iteration;
 mod random;
 mod reference;
 mod rounding;
@@ -33,5 +36,6 @@ pub use counts::Counts;
 pub use defaults::{default_of_family, default_schedule};
 pub use error::VerifyError;
 pub use instructions::{instructions_per_weight, InstructionSource};
-pub use verify::{verify, CaseResult, Effort, Verdict, VerifyRequest};
+pub use iteration::{iteration, Iteration, IterationTerm};
+pub use verify::{profile, verify, CaseResult, Effort, Verdict, VerifyRequest};
 pub use weights::WeightSource;

@@ -8,8 +8,8 @@ use crate::reference::Reference;
 use crate::sample;
 use crate::weights::{WeightSource, Weights};
 use crate::VerifyError;
-use qtune_device::{Device, KernelImage, SimDevice};
-use qtune_ir::WeightSpec;
+use qtune_device::{Device, KernelImage, LaunchOutcome, SimDevice};
+use qtune_ir::{Arch, WeightSpec};
 
 /// How much is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,26 +102,9 @@ pub struct Verdict {
 /// [`VerifyError`] if it cannot be verified at all; a kernel that is wrong is a [`Verdict`] that
 /// did not pass.
 pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdict, VerifyError> {
-    let kernel = &request.image.kernel;
     check_tokens(request)?;
-    let weights = Weights::new(request.weights, request.spec, &kernel.problem)?;
-    let meaning = Meaning::new(&kernel.problem, request.spec, &kernel.schedule)?;
-    let decoder = Decoder::new(&meaning)?;
-    let tiles = sample::row_tiles(kernel, request.sample_tiles, request.seed);
-    let tile_rows = kernel.layout.tile_rows();
-    let reference = |index: u32| {
-        let tile = weights.row_tile(index, tile_rows);
-        (index, Reference::new(&decoder, &weights, tile, &kernel.layout))
-    };
-    let references = tiles.into_iter().map(reference).collect();
-    let setting = Setting {
-        kernel,
-        bench: Bench::new(device, request.image, &weights, &references)?,
-        references,
-        rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
-        effort: request.effort,
-        seed: request.seed,
-    };
+    let weights = Weights::new(request.weights, request.spec, &request.image.kernel.problem)?;
+    let setting = setting(request, device, &weights)?;
     let most = request.tokens.iter().max().copied().unwrap_or(0);
     let mut runs = Vec::new();
     for &tokens in &request.tokens {
@@ -135,6 +118,45 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
         (runs[0].first, runs[0].output_tiles) = case::count(&setting, request.tokens[0])?;
     }
     Ok(verdict(request, device, runs))
+}
+
+/// Runs a sample of a launch with the request's first token count in the simulator, once, for what
+/// it counts: nothing is compared. Findings are in the outcome.
+///
+/// # Errors
+/// As [`verify`].
+pub fn profile(request: &VerifyRequest<'_>, arch: &Arch) -> Result<LaunchOutcome, VerifyError> {
+    check_tokens(request)?;
+    let weights = Weights::new(request.weights, request.spec, &request.image.kernel.problem)?;
+    let simulator = SimDevice::new(arch);
+    let setting = setting(request, &simulator, &weights)?;
+    Ok(case::count(&setting, request.tokens[0])?.0)
+}
+
+/// The kernel on a device with the row tiles of the request.
+fn setting<'a>(
+    request: &VerifyRequest<'a>,
+    device: &'a dyn Device,
+    weights: &Weights<'_>,
+) -> Result<Setting<'a>, VerifyError> {
+    let kernel = &request.image.kernel;
+    let meaning = Meaning::new(&kernel.problem, request.spec, &kernel.schedule)?;
+    let decoder = Decoder::new(&meaning)?;
+    let tiles = sample::row_tiles(kernel, request.sample_tiles, request.seed);
+    let tile_rows = kernel.layout.tile_rows();
+    let reference = |index: u32| {
+        let tile = weights.row_tile(index, tile_rows);
+        (index, Reference::new(&decoder, weights, tile, &kernel.layout))
+    };
+    let references = tiles.into_iter().map(reference).collect();
+    Ok(Setting {
+        kernel,
+        bench: Bench::new(device, request.image, weights, &references)?,
+        references,
+        rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
+        effort: request.effort,
+        seed: request.seed,
+    })
 }
 
 fn check_tokens(request: &VerifyRequest<'_>) -> Result<(), VerifyError> {

@@ -224,7 +224,7 @@ impl Device for IsolatedDevice {
         let request = Request::Launch { kernel: id, launch };
         match link.ask(entry, request, Vec::new())? {
             (Reply::Launched { findings, blocks_run, blocks_total }, _) => {
-                Ok(LaunchOutcome { findings, counters: None, blocks_run, blocks_total })
+                Ok(LaunchOutcome { findings, blocks_run, blocks_total, ..LaunchOutcome::default() })
             }
             _ => confused(entry),
         }

@@ -211,7 +211,7 @@ impl Device for FakeDevice {
             blocks_run: blocks.len() as u64,
             blocks_total: total.into(),
             counters: Some(Counters::default()),
-            findings: Vec::new(),
+            ..LaunchOutcome::default()
         })
     }
 

@@ -1,6 +1,7 @@
 //! What is in a trial log.
 
 use super::Report;
+use crate::ranking;
 use crate::table::{Align, Table};
 use qtune_cache::trial_log::{self, Outcome, TrialEvent};
 use serde_json::json;
@@ -26,6 +27,7 @@ pub fn report(path: &Path) -> anyhow::Result<Report> {
     let tallies = tally(&events);
     let poison = trial_log::poison(&events);
     let ended = matches!(events.last(), Some(TrialEvent::End { .. }));
+    let rankings = qtune_search::rankings(&events);
     let runs = events.iter().filter(|event| matches!(event, TrialEvent::Start(_))).count();
     let json = json!({
         "kind": "trial_log",
@@ -35,14 +37,16 @@ pub fn report(path: &Path) -> anyhow::Result<Report> {
         "ended": ended,
         "problems": tallies,
         "launched_without_result": poison,
+        "ranking": rankings,
     });
     let text = format!(
-        "trial log {}: {} events of {runs} run(s), {}; {} launch(es) without a result\n\n{}",
+        "trial log {}: {} events of {runs} run(s), {}; {} launch(es) without a result\n\n{}\n{}",
         path.display(),
         events.len(),
         if ended { "ended in good order" } else { "not ended" },
         poison.len(),
-        table(&tallies)
+        table(&tallies),
+        ranking::text(&rankings).trim_end()
     );
     Ok(Report { text, json })
 }
@@ -60,6 +64,7 @@ fn tally(events: &[TrialEvent]) -> Vec<Tally> {
 fn problem_of(event: &TrialEvent) -> Option<&str> {
     match event {
         TrialEvent::Proposed { problem, .. }
+        | TrialEvent::Compiled { problem, .. }
         | TrialEvent::Launch { problem, .. }
         | TrialEvent::Result { problem, .. }
         | TrialEvent::Winner { problem, .. } => Some(problem),
@@ -81,7 +86,7 @@ impl Tally {
                 self.winner = Some(schedule.clone());
                 self.winner_us = Some(*time_us);
             }
-            TrialEvent::Start(_) | TrialEvent::End { .. } => {}
+            TrialEvent::Compiled { .. } | TrialEvent::Start(_) | TrialEvent::End { .. } => {}
         }
     }
 }

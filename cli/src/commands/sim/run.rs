@@ -9,8 +9,9 @@ use crate::exit::Exit;
 use crate::output;
 use anyhow::{bail, Context};
 use clap::ValueEnum;
-use qtune_sim::{AsyncSchedule, Blocks, Launch, Module, Report, RunOptions, WarpOrder};
+use qtune_sim::{AsyncSchedule, Blocks, Launch, Module, Partners, Report, RunOptions, WarpOrder};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Options of `sim run`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,10 @@ pub struct Args {
     /// Seed of the sample
     #[arg(long, default_value_t = 1, requires = "sample_blocks")]
     seed: u64,
+    /// Blocks that differ along these grid axes alone work together (split-K): of a sampled one all
+    /// partners run [default: none]
+    #[arg(long, value_name = "AXES", requires = "sample_blocks", value_parser = axes)]
+    partners: Option<Axes>,
     /// GPU whose limits hold [default: by the .target of the PTX]
     #[arg(long, value_name = "NAME")]
     gpu: Option<String>,
@@ -60,6 +65,31 @@ impl Schedule {
     }
 }
 
+/// Grid axes by x, y, z.
+type Axes = [bool; 3];
+
+fn axes(text: &str) -> Result<Axes, String> {
+    match text.chars().all(|c| "xyz".contains(c)) && !text.is_empty() {
+        true => Ok(['x', 'y', 'z'].map(|axis| text.contains(axis))),
+        false => Err("axes are letters of xyz".into()),
+    }
+}
+
+/// The blocks of a grid that differ from one along some axes alone, itself included.
+fn partners_along(axes: Axes, grid: [u32; 3]) -> Partners {
+    Arc::new(move |block| {
+        let at = [block % grid[0], block / grid[0] % grid[1], block / grid[0] / grid[1]];
+        let along = |axis: usize| if axes[axis] { 0..grid[axis] } else { at[axis]..at[axis] + 1 };
+        let mut all = Vec::new();
+        for z in along(2) {
+            for y in along(1) {
+                all.extend(along(0).map(|x| x + grid[0] * (y + grid[1] * z)));
+            }
+        }
+        all
+    })
+}
+
 fn order(text: &str) -> Result<WarpOrder, String> {
     match text {
         "forward" => Ok(WarpOrder::Forward),
@@ -84,7 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let job = Job {
         args,
         entry: entry(&module, launch.entry.as_deref()).with_context(of_kernel)?,
-        options: options(args, &module).with_context(of_kernel)?,
+        options: options(args, &module, launch.grid).with_context(of_kernel)?,
         arguments: Arguments::load(&launch, folder).with_context(of_launch)?,
         launch,
         module: &module,
@@ -114,9 +144,10 @@ fn entry(module: &Module, named: Option<&str>) -> anyhow::Result<String> {
     }
 }
 
-fn options(args: &Args, module: &Module) -> anyhow::Result<RunOptions> {
+fn options(args: &Args, module: &Module, grid: [u32; 3]) -> anyhow::Result<RunOptions> {
+    let partners = args.partners.map(|axes| partners_along(axes, grid));
     let blocks = match args.sample_blocks {
-        Some(count) => Blocks::Sample { count, seed: args.seed, partners: None },
+        Some(count) => Blocks::Sample { count, seed: args.seed, partners },
         None => Blocks::All,
     };
     Ok(RunOptions {
@@ -203,5 +234,20 @@ impl Job<'_> {
             schedule_differences: differences,
             schedules: schedules.iter().map(|schedule| report::schedule_name(*schedule)).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partners_are_the_blocks_along_the_named_axes() {
+        let grid = [4, 3, 2];
+        let block = 1 + 4 * 2;
+        assert_eq!(partners_along(axes("z").unwrap(), grid)(block), [block, block + 12]);
+        assert_eq!(partners_along(axes("x").unwrap(), grid)(block), [8, 9, 10, 11]);
+        assert_eq!(partners_along(axes("xyz").unwrap(), grid)(block).len(), 24);
+        assert!(axes("w").is_err() && axes("").is_err());
     }
 }

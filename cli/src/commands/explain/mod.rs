@@ -1,17 +1,27 @@
 //! `qtune explain`: how a schedule follows from the mathematics, what it costs, what it beat.
+//!
+//! Two models tell what it costs: the analytic one that the search prunes with, and beside it what
+//! the compiled kernel takes ([`machine_code`]), line by line with `--counts` ([`counts`]).
+
+mod counts;
+mod machine_code;
 
 use crate::cache_dir::{evidence, CacheArgs};
 use crate::exit::Exit;
 use crate::gpu::GpuArgs;
 use crate::output;
 use crate::problem::{self, ProblemArgs};
+use crate::ranking;
 use crate::toolchain::FetchArgs;
+use machine_code::Compiled;
+use qtune_cache::trial_log;
 use qtune_cache::{Store, Winner};
 use qtune_ir::{Arch, Problem, Schedule, WeightSpec};
 use qtune_runtime::winner_key;
-use qtune_search::Explanation;
+use qtune_search::{Explanation, Ranking};
 use serde_json::{json, Value};
 use std::fmt::Write;
+use std::path::PathBuf;
 
 /// Options of `explain`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +35,16 @@ pub struct Args {
     schedule: Option<String>,
     #[command(flatten)]
     cache: CacheArgs,
+    /// Print the kernel's source with the simulator's counters beside each line instead
+    #[arg(long)]
+    counts: bool,
+    /// Row tiles of the simulated launch, edges and split-K partners included [default: as many as
+    /// cost little]
+    #[arg(long, value_name = "N")]
+    sample_blocks: Option<usize>,
+    /// Trial log of a search: print how well the cost model ranked what a device timed
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     #[command(flatten)]
     fetch: FetchArgs,
     /// Print one JSON object
@@ -44,12 +64,57 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let arch = args.gpu.arch()?;
     let (problem, spec) = args.problem.resolve()?;
     let subject = subject(args, &problem, &spec, &arch)?;
-    let explanation = qtune_search::explain(&problem, &spec, &arch, &subject.schedule)?;
+    let compiled = compiled(args, (&problem, &spec, &arch), &subject.schedule)?;
+    if let (true, false, Some(compiled)) = (args.counts, args.json, &compiled) {
+        output::result(counts::text(compiled))?;
+        return Ok(Exit::Success);
+    }
+    let explained = Explained {
+        explanation: qtune_search::explain(&problem, &spec, &arch, &subject.schedule)?,
+        compiled,
+        rankings: rankings(args, &problem)?,
+        subject,
+    };
     match args.json {
-        true => output::json(&as_json(&problem, &arch, &subject, &explanation))?,
-        false => output::result(as_text(&problem, &arch, &subject, &explanation)?.trim_end())?,
+        true => output::json(&as_json(args, &problem, &arch, &explained))?,
+        false => output::result(as_text(&problem, &arch, &explained)?.trim_end())?,
     }
     Ok(Exit::Success)
+}
+
+/// Everything there is to tell.
+struct Explained {
+    subject: Subject,
+    explanation: Explanation,
+    /// `None` where there is no compiler.
+    compiled: Option<Compiled>,
+    /// Of the trial log, if one was named.
+    rankings: Option<Vec<Ranking>>,
+}
+
+/// The compiled kernel. Without a compiler the explanation goes on without it; `--counts` cannot.
+fn compiled(
+    args: &Args,
+    (problem, spec, arch): (&Problem, &WeightSpec, &Arch),
+    schedule: &Schedule,
+) -> anyhow::Result<Option<Compiled>> {
+    let nvrtc = match args.fetch.open() {
+        Ok(nvrtc) => nvrtc,
+        Err(error) if args.counts => return Err(error.into()),
+        Err(error) => {
+            output::note(format_args!("no machine code without a compiler: {error}"));
+            return Ok(None);
+        }
+    };
+    Compiled::new(&nvrtc, (problem, spec, arch), schedule, args.sample_blocks).map(Some)
+}
+
+/// The ranking of this problem in the named trial log.
+fn rankings(args: &Args, problem: &Problem) -> anyhow::Result<Option<Vec<Ranking>>> {
+    let Some(path) = &args.log else { return Ok(None) };
+    let key = problem.to_string();
+    let all = qtune_search::rankings(&trial_log::read(path)?);
+    Ok(Some(all.into_iter().filter(|ranking| ranking.problem == key).collect()))
 }
 
 fn subject(
@@ -88,7 +153,8 @@ fn stored(
     Ok(found.map(|record| record.winner))
 }
 
-fn as_json(problem: &Problem, arch: &Arch, subject: &Subject, explanation: &Explanation) -> Value {
+fn as_json(args: &Args, problem: &Problem, arch: &Arch, explained: &Explained) -> Value {
+    let Explained { subject, explanation, compiled, rankings } = explained;
     let tiling: Vec<Value> = explanation
         .tiling
         .steps
@@ -110,6 +176,9 @@ fn as_json(problem: &Problem, arch: &Arch, subject: &Subject, explanation: &Expl
         "rounding": explanation.rounding,
         "dequant_instructions_per_weight": explanation.dequant_cost,
         "estimate": explanation.estimate,
+        "machine_code": compiled.as_ref().map(|compiled| &compiled.iteration),
+        "counts": compiled.as_ref().filter(|_| args.counts).map(counts::json),
+        "ranking": rankings,
         "winner": subject.winner,
     })
 }
@@ -117,9 +186,9 @@ fn as_json(problem: &Problem, arch: &Arch, subject: &Subject, explanation: &Expl
 fn as_text(
     problem: &Problem,
     arch: &Arch,
-    subject: &Subject,
-    explanation: &Explanation,
+    explained: &Explained,
 ) -> Result<String, std::fmt::Error> {
+    let Explained { subject, explanation, compiled, rankings } = explained;
     let mut text = String::new();
     writeln!(text, "problem   {}", problem.at(arch))?;
     writeln!(text, "schedule  {}", subject.schedule)?;
@@ -127,6 +196,12 @@ fn as_text(
     write_tiling(&mut text, explanation)?;
     write_dequant(&mut text, explanation)?;
     write_cost(&mut text, explanation)?;
+    if let Some(compiled) = compiled {
+        machine_code::write(&mut text, compiled)?;
+    }
+    if let Some(rankings) = rankings {
+        writeln!(text, "{}", ranking::text(rankings))?;
+    }
     if let Some(winner) = &subject.winner {
         write_winner(&mut text, winner)?;
     }
