@@ -2,36 +2,52 @@
 //! parts of the documentation.
 
 use anyhow::{bail, Context, Result};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-const BEGIN: &str = "<!-- generated: formats, by `cargo run -p xtask -- docs` -->";
+/// A part of a document that is generated from the code.
+struct Part {
+    /// File, from the root of the repository.
+    file: &'static str,
+    /// Name in the markers around the part.
+    name: &'static str,
+    text: fn() -> String,
+}
+
+const PARTS: [Part; 2] = [
+    Part { file: "README.md", name: "formats", text: formats_table },
+    Part { file: "docs/simulator.md", name: "instructions", text: instruction_list },
+];
 const END: &str = "<!-- end of generated part -->";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["docs"] => docs(false),
-        ["docs", "--check"] => docs(true),
+        ["docs"] => PARTS.iter().try_for_each(|part| docs(part, false)),
+        ["docs", "--check"] => PARTS.iter().try_for_each(|part| docs(part, true)),
         _ => bail!("usage: cargo run -p xtask -- docs [--check]"),
     }
 }
 
-/// Replaces the generated part of README.md, or fails where it is out of date.
-fn docs(check: bool) -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let text = std::fs::read_to_string(&path).context("README.md")?;
-    let (head, rest) = text.split_once(BEGIN).context("README.md has no generated part")?;
-    let (_, tail) = rest.split_once(END).context("README.md's generated part has no end")?;
-    let fresh = format!("{head}{BEGIN}\n{}{END}{tail}", formats_table());
-    if fresh == text {
+/// Replaces a generated part, or fails where it is out of date.
+fn docs(part: &Part, check: bool) -> Result<()> {
+    let Part { file, name, text } = part;
+    let begin = format!("<!-- generated: {name}, by `cargo run -p xtask -- docs` -->");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    let old = std::fs::read_to_string(&path).context(*file)?;
+    let none = || format!("{file} has no generated part `{name}`");
+    let (head, rest) = old.split_once(&begin).with_context(none)?;
+    let (_, tail) = rest.split_once(END).with_context(none)?;
+    let fresh = format!("{head}{begin}\n{}{END}{tail}", text());
+    if fresh == old {
         return Ok(());
     }
     if check {
-        bail!("README.md is out of date; run `cargo run -p xtask -- docs`");
+        bail!("{file} is out of date; run `cargo run -p xtask -- docs`");
     }
-    std::fs::write(&path, fresh).context("README.md")
+    std::fs::write(&path, fresh).context(*file)
 }
 
 /// The kernel families, with the GPUs of those that not every GPU has.
@@ -64,4 +80,22 @@ fn formats_table() -> String {
         );
     }
     table
+}
+
+/// Instruction forms that the simulator decodes, by counter class.
+fn instruction_list() -> String {
+    let mut classes: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for instruction in qtune_sim::covered_instructions() {
+        classes.entry(instruction.class).or_default().push(instruction);
+    }
+    let mut text = String::new();
+    for (class, mut instructions) in classes {
+        instructions.sort_by(|a, b| a.form.cmp(&b.form));
+        let _ = writeln!(text, "\n### `{}`\n\n| form | PTX ISA |\n|---|---|", class.name());
+        for instruction in instructions {
+            let form = instruction.form.replace('|', "\\|");
+            let _ = writeln!(text, "| `{form}` | {} |", instruction.section);
+        }
+    }
+    text + "\n"
 }

@@ -5,6 +5,7 @@ mod cache;
 mod checkpoints;
 mod doctor;
 mod emit;
+mod explain;
 #[cfg(unix)]
 mod gpu_script;
 mod killed;

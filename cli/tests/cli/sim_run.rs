@@ -219,6 +219,8 @@ fn a_sample_of_the_blocks_is_compared_where_it_wrote() {
         (0, &json!(2), &json!(25))
     );
     assert_eq!(verdict["comparisons"][0]["elements"], 16);
+    let (_, verdict) = case.verdict(&["--sample-blocks", "0", "--partners", "x"]);
+    assert_eq!(verdict["blocks_run"], 25);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn figures(criterion: &Path, measured: &Measured) -> std::io::Result<Value> {
     let macs = kernel.multiply_accumulates as f64;
     let seconds: Vec<f64> = ways()
         .iter()
-        .map(|(way, _)| median_seconds(criterion, kernel.name, way))
+        .map(|(way, _)| fastest_seconds(criterion, kernel.name, way))
         .collect::<std::io::Result<_>>()?;
     let rate = |way: usize| rounded(macs / seconds[way] / 1e9, 3);
     Ok(json!({
@@ -57,11 +57,16 @@ fn rounded(value: f64, digits: i32) -> f64 {
     (value * unit).round() / unit
 }
 
-/// Median time of one run, from criterion's `estimates.json` (nanoseconds).
-fn median_seconds(criterion: &Path, kernel: &str, way: &str) -> std::io::Result<f64> {
-    let path = criterion.join(kernel).join(way).join("new/estimates.json");
-    let estimates: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    let nanoseconds = estimates["median"]["point_estimate"].as_f64();
-    let missing = || std::io::Error::other(format!("{} has no median", path.display()));
-    Ok(nanoseconds.ok_or_else(missing)? * 1e-9)
+/// Time of one run in the fastest sample, from criterion's `sample.json` (nanoseconds): what the
+/// kernel takes when nothing else interferes.
+fn fastest_seconds(criterion: &Path, kernel: &str, way: &str) -> std::io::Result<f64> {
+    let path = criterion.join(kernel).join(way).join("new/sample.json");
+    let sample: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let numbers = |name: &str| -> Vec<f64> {
+        let list = sample[name].as_array().into_iter().flatten();
+        list.filter_map(Value::as_f64).collect()
+    };
+    let runs = numbers("times").into_iter().zip(numbers("iters")).map(|(time, runs)| time / runs);
+    let missing = || std::io::Error::other(format!("{} has no samples", path.display()));
+    runs.reduce(f64::min).map(|nanoseconds| nanoseconds * 1e-9).ok_or_else(missing)
 }
