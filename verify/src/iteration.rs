@@ -11,9 +11,9 @@
 
 use crate::instructions::MainLoop;
 use qtune_device::{KernelImage, LaunchOutcome};
+use qtune_ir::arch::WGMMA_MACS_PER_CLOCK;
 use qtune_ir::tile::cost::DRAM_EFFICIENCY;
 use qtune_ir::tile::{occupancy, resident_blocks};
-use qtune_ir::arch::WGMMA_MACS_PER_CLOCK;
 use qtune_ir::{Arch, DType, Schedule, WeightSpec};
 use qtune_sim::sass::Class;
 

@@ -59,6 +59,7 @@ impl Script {
                 }
                 TrialEvent::Start(_)
                 | TrialEvent::Proposed { .. }
+                | TrialEvent::Compiled { .. }
                 | TrialEvent::Winner { .. }
                 | TrialEvent::End { .. } => {}
             }

@@ -158,6 +158,7 @@ impl Reader {
                     self.trial(problem, schedule, Some(*time_us), *evidence);
                 }
                 TrialEvent::Proposed { .. }
+                | TrialEvent::Compiled { .. }
                 | TrialEvent::Launch { .. }
                 | TrialEvent::End { .. } => {}
             }
