@@ -100,6 +100,9 @@ pub fn check_schedule(
     }
 }
 
+/// Tokens of the widest tile of any family.
+const WIDEST_TILE: u32 = 256;
+
 /// The schedule that is used where nothing has been tuned, of one family if that is wanted.
 pub fn untuned(
     problem: &Problem,
@@ -108,7 +111,7 @@ pub fn untuned(
     family: Option<Family>,
 ) -> anyhow::Result<Schedule> {
     // Default schedules go by the token count; every family takes any with more token tiles.
-    let like = problem.with_m(problem.m.min(BUCKETS[BUCKETS.len() - 1]));
+    let like = problem.with_m(problem.m.min(WIDEST_TILE));
     match family {
         None => default_schedule(&like, spec, arch)
             .with_context(|| format!("no schedule for {}", problem.at(arch))),

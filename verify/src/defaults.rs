@@ -187,7 +187,11 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let block_m = problem.m.next_multiple_of(8).min(256);
     let mut ladder = Vec::new();
     for block_n in [256, 128] {
-        for (stages, block_k) in [(6, 128), (4, 128), (3, 128), (2, 128)] {
+        for (stages, block_k) in [(3, 256), (6, 128), (4, 128), (3, 128), (2, 128)] {
+            // A long stage has the fewest instructions per weight, but must not copy padding.
+            if problem.k % block_k != 0 && block_k > 128 {
+                continue;
+            }
             let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
             let steps = problem.k.div_ceil(block_k);
             let split_k = (arch.sm_count / blocks.max(1)).min(steps / 4).clamp(1, 8);
@@ -198,7 +202,7 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
                 groups: 2,
                 stages,
                 split_k,
-                producer: Producer::Warp,
+                producer: Producer::Group,
                 raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
                 dequant: String::new(),
             }));

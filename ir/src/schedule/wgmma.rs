@@ -30,7 +30,8 @@ const ROW_REGISTERS: u32 = 12;
 /// Who copies the operands to shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Producer {
-    /// One extra warp; every thread has the same number of registers.
+    /// One extra warp; every thread has the same number of registers. Several blocks may share an
+    /// SM.
     Warp,
     /// A warpgroup that gives its registers to the consumers (`setmaxnreg`).
     Group,
@@ -152,9 +153,10 @@ impl WgmmaSchedule {
         with_table(self.working_bytes(problem, spec), &self.dequant)
     }
 
-    /// Registers that every thread of the block starts with, at most.
+    /// Registers that every thread of the block starts with, at most. The compiler deals them to
+    /// whole warpgroups, also where the last one is a single warp.
     pub fn launch_registers(&self) -> u32 {
-        let even = REGISTER_FILE / self.threads().max(1);
+        let even = REGISTER_FILE / self.threads().next_multiple_of(GROUP_THREADS).max(1);
         (even / REGISTER_STEP * REGISTER_STEP).min(MOST_REGISTERS)
     }
 
@@ -290,7 +292,7 @@ mod tests {
             Schedule::Wgmma(s) => (s.launch_registers(), s.consumer_registers()),
             other => panic!("{other}"),
         };
-        assert_eq!(shared("producer=warp"), (224, 224));
+        assert_eq!(shared("producer=warp"), (168, 168));
         assert_eq!(shared("producer=group"), (168, 240));
     }
 }

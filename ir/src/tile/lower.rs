@@ -27,8 +27,8 @@
 //!
 //! What no nest says takes its usual value: vector loads of weights bypass L1 (they are read once),
 //! the activation tile of `mma` is swizzled (without it `ldmatrix` has eight-way conflicts), blocks
-//! that share weights run one after the other when there are several token tiles, one extra warp
-//! feeds a `wgmma` ring. The dequantization term is empty until the caller sets it.
+//! that share weights run one after the other when there are several token tiles; a warpgroup that gives
+//! its registers away feeds several `wgmma` consumers, an extra warp feeds one. The dequantization term is empty until the caller sets it.
 
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 use crate::{
@@ -254,7 +254,7 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             groups,
             stages: filled.slot(Slot::Ring).unwrap_or(1),
             split_k: filled.slot(Slot::Steps).unwrap_or(1),
-            producer: Producer::Warp,
+            producer: if groups > 1 { Producer::Group } else { Producer::Warp },
             raster: usual_raster(problem, block_m),
             dequant: String::new(),
         })
@@ -422,7 +422,7 @@ mod tests {
             "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
             "mma tile=16x128x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens dequant=",
             "mma tile=64x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=",
-            "wgmma tile=48x256x128 groups=2 stages=4 split=3 producer=warp raster=rows dequant=",
+            "wgmma tile=48x256x128 groups=2 stages=4 split=3 producer=group raster=rows dequant=",
             "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=tokens dequant=",
         ] {
             let wanted: Schedule = text.parse().unwrap();

@@ -91,7 +91,10 @@ fn needs() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (wgmma, WGMMA.into(), ring.clone()),
         (
             "warpgroups-along-n",
-            WGMMA.replace("x64x", "x128x").replace("groups=1", "groups=2"),
+            WGMMA
+                .replace("x64x", "x128x")
+                .replace("groups=1", "groups=2")
+                .replace("producer=warp", "producer=group"),
             ring.clone(),
         ),
         ("tile-tokens", WGMMA.replace("8x64", "16x64").replace("tokens", "rows"), ring.clone()),
