@@ -175,7 +175,7 @@ mod tests {
     fn a_deadlock_needs_all_workers_to_stall_at_the_same_moment() {
         let residents = Residents::new(4, 2);
         let (a, b) = (residents.join(), residents.join());
-        (residents.start(), residents.start());
+        assert_eq!([residents.start(), residents.start()], [Some(0), Some(1)]);
         let moment = residents.changes();
         assert_eq!(residents.stalled(a, moment), None);
         residents.changed();

@@ -121,12 +121,13 @@ impl Target {
         let mut parts = instruction.split('.');
         let opcode = parts.next().unwrap_or_default();
         let modifiers: Vec<&str> = parts.collect();
-        let unmet = RULES.iter().filter(|rule| {
+        // The narrower rules of an opcode come last.
+        let unmet = RULES.iter().rev().find(|rule| {
             let fits = rule.modifiers.is_empty()
                 || rule.modifiers.iter().any(|modifier| modifiers.contains(modifier));
             rule.opcode == opcode && fits && !self.meets(rule.needs)
         });
-        match unmet.last().map(|rule| rule.needs) {
+        match unmet.map(|rule| rule.needs) {
             None => Ok(()),
             Some(Needs::From(capability)) => Err(format!("needs .target sm_{capability} or later")),
             Some(Needs::Specific(capabilities)) => {
