@@ -227,11 +227,12 @@ fn a_format_that_nobody_has_verifies_in_every_family_with_every_term() {
     }
 }
 
-/// A codebook that nobody has, read through a mixed-up code, with an offset.
+/// A codebook that nobody has, read through a mixed-up code.
 fn nobodys_codebook() -> WeightSpec {
     let values: Vec<f32> = (0..16u16).map(|i| (f32::from(i * 7 % 16) - 6.3) / 5.1).collect();
     WeightSpec {
-        expr: "(+ (* (lookup (^ q 5)) s) t)".into(),
+        params: vec![Param { name: "s".into(), dtype: ParamType::F16 }],
+        expr: "(* (lookup (^ q 5)) s)".into(),
         codebook: Codebook::new(&values),
         ..nobodys_format(Group::Size(64))
     }

@@ -83,30 +83,36 @@ fn half_bits(value: f64) -> u32 {
 
 #[test]
 fn every_pair_of_codes_widens_to_its_values() {
-    for format in ALL {
+    let brain_bits = |value: f64| match value.is_nan() {
+        true => 0x7FFF,
+        false => u32::from(half::bf16::from_f64(value).to_bits()),
+    };
+    let kinds = [("f16x2", half_bits as fn(f64) -> u32), ("bf16x2", brain_bits)];
+    for (format, (to, bits), relu) in ALL.into_iter().flat_map(|format| {
+        let each = kinds.into_iter().flat_map(|kind| [(kind, ""), (kind, ".relu")]);
+        each.map(move |(kind, relu)| (format, kind, relu))
+    }) {
         let stride = format.stride();
         // 6-bit codes leave two bits of each byte without meaning.
         let code_mask = 2 * format.sign() - 1;
         let pairs: Vec<u32> = (0..1u32 << (2 * stride)).collect();
-        for relu in ["", ".relu"] {
-            let body = if stride == 4 {
-                format!("cvt.u8.u32 %b1, %r10; cvt.rn{relu}.f16x2.{} %r40, %b1;", format.name)
-            } else {
-                format!("cvt.u16.u32 %rs1, %r10; cvt.rn{relu}.f16x2.{} %r40, %rs1;", format.name)
-            };
-            let found = map(&body, &pairs, &[]);
-            let one = |code: u32| {
-                let value = format.value(code & code_mask);
-                half_bits(if relu.is_empty() || value.is_nan() { value } else { value.max(0.0) })
-            };
-            for (&pair, &halves) in pairs.iter().zip(&found) {
-                let mut expected = one(pair >> stride) << 16 | one(pair);
-                if !relu.is_empty() {
-                    // The sign of a clamped zero is not specified.
-                    expected &= if expected & 0x7FFF == 0 { 0xFFFF_7FFF } else { u32::MAX };
-                }
-                assert_eq!(halves, expected, "{} {pair:#x}", format.name);
+        let body = if stride == 4 {
+            format!("cvt.u8.u32 %b1, %r10; cvt.rn{relu}.{to}.{} %r40, %b1;", format.name)
+        } else {
+            format!("cvt.u16.u32 %rs1, %r10; cvt.rn{relu}.{to}.{} %r40, %rs1;", format.name)
+        };
+        let found = map(&body, &pairs, &[]);
+        let one = |code: u32| {
+            let value = format.value(code & code_mask);
+            bits(if relu.is_empty() || value.is_nan() { value } else { value.max(0.0) })
+        };
+        for (&pair, &halves) in pairs.iter().zip(&found) {
+            let mut expected = one(pair >> stride) << 16 | one(pair);
+            if !relu.is_empty() {
+                // The sign of a clamped zero is not specified.
+                expected &= if expected & 0x7FFF == 0 { 0xFFFF_7FFF } else { u32::MAX };
             }
+            assert_eq!(halves, expected, "{to} {} {pair:#x}", format.name);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `inspect` and `dequantize` on the golden checkpoints.
 
-use crate::support::{copy_of, golden, Qtune, GOLDEN};
+use crate::support::{copy_of, golden, golden_bnb, Qtune, GOLDEN};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use std::fs;
@@ -58,4 +58,52 @@ fn a_sharded_checkpoint_is_read_through_its_index() {
     fs::write(at("model.safetensors.index.json"), index).unwrap();
     let report = qtune.json(&["inspect", folder.path().to_str().unwrap(), "--json"]);
     assert_eq!(report["layers"][0]["format"], "awq-g128");
+}
+
+#[test]
+fn codebook_formats_are_named_and_dequantized_bit_for_bit() {
+    let qtune = Qtune::new();
+    let out = qtune.cache.path().join("w.safetensors");
+    let up = "model.layers.0.mlp.up_proj";
+    for (case, layer, format) in [
+        ("nf4_bf16", "model.layers.0.self_attn.q_proj", "nf4-b64"),
+        ("nf4_double_f32_storage_bf16", up, "nf4-b64-dq"),
+        ("fp4_fp16", up, "fp4-b64"),
+        ("fp4_double_bf16", up, "fp4-b64-dq"),
+    ] {
+        let folder = golden_bnb(case);
+        let path = folder.to_str().unwrap();
+        let report = qtune.json(&["inspect", path, "--json"]);
+        let layers = report["layers"].as_array().unwrap();
+        assert!(layers.iter().all(|layer| layer["format"] == format), "{case}: {layers:?}");
+        qtune.ok(&["dequantize", path, "--tensor", layer, "--out", out.to_str().unwrap()]);
+        let (written, expected) =
+            (fs::read(&out).unwrap(), fs::read(folder.join("expected.safetensors")).unwrap());
+        let written = SafeTensors::deserialize(&written).unwrap();
+        let expected = SafeTensors::deserialize(&expected).unwrap();
+        let wanted = expected.tensor(&format!("{layer}.weight")).unwrap();
+        assert!(written.tensor("weight").unwrap().data() == wanted.data(), "{case}");
+    }
+}
+
+#[test]
+fn a_plain_layer_is_quantized_on_load_by_name() {
+    let qtune = Qtune::new();
+    let [first, again] =
+        ["w.safetensors", "v.safetensors"].map(|name| qtune.cache.path().join(name));
+    let [first, again] = [&first, &again].map(|path| path.to_str().unwrap());
+    let folder = golden_bnb("nf4_double_f32_storage_bf16");
+    let layer = "model.layers.0.mlp.up_proj";
+    qtune.ok(&["dequantize", folder.to_str().unwrap(), "--tensor", layer, "--out", first]);
+    // What was written is an ordinary f32 checkpoint of a module without a name.
+    let renamed = qtune.cache.path().join("plain.safetensors");
+    let bytes = fs::read(first).unwrap();
+    let tensor = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = [("l.weight", tensor.tensor("weight").unwrap())];
+    fs::write(&renamed, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let args = ["dequantize", renamed.to_str().unwrap(), "--tensor", "l", "--out", again];
+    qtune.ok(&[&args[..], &["--format", "nf4-b64"]].concat());
+    assert!(fs::read(first).unwrap() == fs::read(again).unwrap(), "codes and maxima are kept");
+    let refused = qtune.run(&[&args[..], &["--format", "awq-g128"]].concat());
+    assert!(refused.stderr.contains("needs calibration"), "{}", refused.stderr);
 }

@@ -209,6 +209,27 @@ fn modes_decide_what_the_kernel_may_do_and_what_it_must() {
 }
 
 #[test]
+fn an_output_needs_no_file_where_shape_and_type_are_given() {
+    let mut case = Case::new();
+    fs::remove_file(case.path("c.npy")).unwrap();
+    case.launch["args"][2]["shape"] = json!([N]);
+    case.launch["args"][2]["dtype"] = json!("fp32");
+    let (code, verdict) = case.verdict(&[]);
+    assert_eq!((code, &verdict["comparisons"][0]["elements"]), (0, &json!(N)), "{verdict}");
+    assert_eq!(fs::read(case.path("out.npy")).unwrap(), fs::read(case.path("sum.npy")).unwrap());
+    fs::remove_file(case.path("out.npy")).unwrap();
+    for (shape, part) in [
+        (json!([N, 2]), "[200, 2]"),
+        (json!([0]), "no elements"),
+        (json!([1u64 << 62]), "overflows"),
+        (json!([1u64 << 40]), "the most is"),
+    ] {
+        case.launch["args"][2]["shape"] = shape;
+        case.fails(&[], 1, &["`args[2]`", part]);
+    }
+}
+
+#[test]
 fn a_sample_of_the_blocks_is_compared_where_it_wrote() {
     let mut case = Case::new();
     case.launch["grid"] = json!([25, 1, 1]);

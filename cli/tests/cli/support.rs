@@ -22,6 +22,11 @@ pub fn golden(case: &str) -> PathBuf {
     tests.join(case)
 }
 
+/// The folder of a golden checkpoint of bitsandbytes.
+pub fn golden_bnb(case: &str) -> PathBuf {
+    golden("..").join("bitsandbytes").join(case)
+}
+
 /// A copy of a golden checkpoint that a test may damage.
 pub fn copy_of(case: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Row] = &[
     row("cvt <rn> <satfinite> [relu] <e4m3x2|e5m2x2> <f32|f16x2>", narrow),
     row("cvt <rn> <satfinite> [relu] <e3m2x2|e2m3x2|e2m1x2> <f32>", narrow),
     row("cvt <rz|rp> [satfinite] <ue8m0x2> <f32|bf16x2>", narrow),
-    row("cvt <rn> [relu] <f16x2> <e4m3x2|e5m2x2|e3m2x2|e2m3x2|e2m1x2>", widen),
+    row("cvt <rn> [relu] <f16x2|bf16x2> <e4m3x2|e5m2x2|e3m2x2|e2m3x2|e2m1x2>", widen),
     row("cvt <rn> <bf16x2> <ue8m0x2>", widen),
 ];
 
@@ -162,5 +162,6 @@ fn widen(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     o.expect(2..=2)?;
     let format = small_format(m.last());
     let a = o.source(1, 2 * format.container_bits())?;
-    Ok(Op::WidenPair(WidenPair { format, relu: m.has("relu"), d: o.destination(0, 32)?, a }))
+    let (bf16, relu) = (m.has("bf16x2"), m.has("relu"));
+    Ok(Op::WidenPair(WidenPair { format, bf16, relu, d: o.destination(0, 32)?, a }))
 }

@@ -46,16 +46,21 @@ pub(crate) fn narrow(w: &mut Warp, mask: u32, c: &NarrowPair) {
     }
 }
 
-/// Two small elements to f16x2, scales to bf16x2; every value is representable.
+/// Two small elements to f16x2 or bf16x2; every value is representable.
 pub(crate) fn widen(w: &mut Warp, mask: u32, c: &WidenPair) {
     let bits = c.format.container_bits();
-    let one = |code: u32| match rules(c.format) {
-        Some((format, values)) => {
-            let value = values[(code & ((1 << format.bits()) - 1)) as usize];
-            let clamped = c.relu && value.is_sign_negative() && !value.is_nan();
-            f32_to_f16(if clamped { 0.0 } else { value })
+    let one = |code: u32| {
+        let value = match rules(c.format) {
+            Some((format, values)) => values[(code & ((1 << format.bits()) - 1)) as usize],
+            None => ue8m0_to_f32(code),
+        };
+        let clamped = c.relu && value.is_sign_negative() && !value.is_nan();
+        let value = if clamped { 0.0 } else { value };
+        if c.bf16 {
+            f32_to_bf16(value)
+        } else {
+            f32_to_f16(value)
         }
-        None => f32_to_bf16(ue8m0_to_f32(code)),
     };
     map1(w, mask, c.d, c.a, |a| one(a >> bits) << 16 | one(a));
 }

@@ -104,10 +104,12 @@ pub(crate) struct NarrowPair {
     pub d: Slot,
 }
 
-/// Two elements of a small format to f16x2, powers of two to bf16x2.
+/// Two elements of a small format to f16x2 or bf16x2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WidenPair {
     pub format: SmallFormat,
+    /// To bf16x2.
+    pub bf16: bool,
     pub relu: bool,
     pub d: Slot,
     pub a: Slot,

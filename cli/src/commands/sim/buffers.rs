@@ -2,7 +2,7 @@
 
 use super::compare::{Comparison, Difference, Elements, Errors};
 use super::launch_file::{ArgSpec, BufferSpec, LaunchFile, Mode};
-use super::npy::Array;
+use super::npy::{self, Array};
 use super::number::Number;
 use super::tensor_map::{MapBuffer, MapSpec};
 use crate::output;
@@ -209,7 +209,7 @@ fn check_targets(launch: &LaunchFile, folder: &Path) -> anyhow::Result<()> {
         })
     };
     for spec in buffers() {
-        taken.insert(folder.join(&spec.path));
+        taken.extend(spec.shape.is_none().then(|| folder.join(&spec.path)));
         taken.extend(spec.expected.as_ref().map(|path| folder.join(path)));
     }
     for path in buffers().filter_map(|spec| spec.write.as_ref()).map(|path| folder.join(path)) {
@@ -227,7 +227,7 @@ fn check_targets(launch: &LaunchFile, folder: &Path) -> anyhow::Result<()> {
 
 impl Buffer {
     fn load(arg: usize, name: String, spec: &BufferSpec, folder: &Path) -> anyhow::Result<Buffer> {
-        let mut array = read_array(&folder.join(&spec.path))?;
+        let (mut array, bytes) = declared(spec, folder)?;
         let number = Number::of(array.stored, spec.dtype).context(spec.path.clone())?;
         let expected = spec.expected.as_ref().map(|path| {
             let expected = read_array(&folder.join(path))?;
@@ -235,7 +235,6 @@ impl Buffer {
             Ok::<_, anyhow::Error>((number, expected))
         });
         let expected = expected.transpose()?;
-        let bytes = array.data.len();
         if spec.mode == Mode::Out {
             array.data = Vec::new();
         }
@@ -309,6 +308,22 @@ impl Buffer {
             passed: error <= self.tolerance && unwritten == 0 && errors.elements > 0,
         })
     }
+}
+
+/// Most bytes of an output without a file.
+const MAX_OUTPUT: u64 = 1 << 34;
+
+/// What a buffer's file holds, or the type and size that stand for it, and the bytes of the buffer.
+fn declared(spec: &BufferSpec, folder: &Path) -> anyhow::Result<(Array, usize)> {
+    let (Some(shape), Some(dtype)) = (&spec.shape, spec.dtype) else {
+        let array = read_array(&folder.join(&spec.path))?;
+        let bytes = array.data.len();
+        return Ok((array, bytes));
+    };
+    let bytes = npy::size(dtype.stored(), shape).context("`shape`")?;
+    ensure!(bytes <= MAX_OUTPUT, "`shape` {shape:?} has {bytes} bytes, the most is {MAX_OUTPUT}");
+    let array = Array { stored: dtype.stored(), shape: shape.clone(), data: Vec::new() };
+    Ok((array, usize::try_from(bytes)?))
 }
 
 /// How to read what is expected: like the buffer where it is stored alike, else as floats.

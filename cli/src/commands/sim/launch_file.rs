@@ -32,6 +32,7 @@ struct WrittenArg {
     buffer: Option<String>,
     mode: Option<Mode>,
     dtype: Option<DType>,
+    shape: Option<Vec<u64>>,
     expected: Option<String>,
     relative_tolerance: Option<f64>,
     write: Option<String>,
@@ -103,8 +104,10 @@ pub enum ArgSpec {
 /// A buffer argument.
 #[derive(Debug, PartialEq)]
 pub struct BufferSpec {
-    /// The npy file with its contents, or for an output its type and size.
+    /// The npy file with its contents, or for an output its type and size; with `shape` only a name.
     pub path: String,
+    /// Elements along each axis of an output without a file; it has a `dtype`.
+    pub shape: Option<Vec<u64>>,
     /// What the kernel does with it.
     pub mode: Mode,
     /// What its elements stand for.
@@ -148,6 +151,7 @@ impl WrittenArg {
     fn has_buffer_fields(&self) -> bool {
         self.mode.is_some()
             || self.dtype.is_some()
+            || self.shape.is_some()
             || self.expected.is_some()
             || self.relative_tolerance.is_some()
             || self.write.is_some()
@@ -163,6 +167,7 @@ impl WrittenArg {
     fn into_buffer(self, path: String, mode: Mode) -> anyhow::Result<BufferSpec> {
         let buffer = BufferSpec {
             path,
+            shape: self.shape,
             mode,
             dtype: self.dtype,
             tolerance: self.relative_tolerance.unwrap_or(0.0),
@@ -181,7 +186,7 @@ fn checked_map(mut arg: WrittenArg, paths: &[Option<String>]) -> anyhow::Result<
     let shared = paths.iter().position(|path| path.as_ref() == Some(&written.buffer));
     let buffer = match (arg.mode, shared) {
         (None, Some(_)) if arg.has_buffer_fields() => {
-            bail!("dtype, expected, relative_tolerance and write go with the argument that has `mode`")
+            bail!("fields of a buffer go with the argument that has its `mode`")
         }
         (None, Some(index)) => MapBuffer::Argument(index),
         (mode, _) => MapBuffer::Own(arg.into_buffer(written.buffer, mode.unwrap_or(Mode::In))?),
@@ -213,7 +218,9 @@ fn checked(arg: WrittenArg, paths: &[Option<String>]) -> anyhow::Result<ArgSpec>
         }
         (None, Some(_), None, None) => checked_map(arg, paths),
         (None, None, Some(_), None) if arg.has_buffer_fields() => {
-            bail!("mode, dtype, expected, relative_tolerance and write go with `buffer` only")
+            bail!(
+                "mode, dtype, shape, expected, relative_tolerance and write go with `buffer` only"
+            )
         }
         (None, None, Some(value), None) => Ok(ArgSpec::Value(value)),
         _ => {
@@ -223,7 +230,11 @@ fn checked(arg: WrittenArg, paths: &[Option<String>]) -> anyhow::Result<ArgSpec>
 }
 
 fn check_buffer(buffer: &BufferSpec, has_tolerance: bool) -> anyhow::Result<()> {
-    let BufferSpec { mode, expected, write, tolerance, .. } = buffer;
+    let BufferSpec { mode, dtype, shape, expected, write, tolerance, .. } = buffer;
+    ensure!(
+        shape.is_none() || (*mode == Mode::Out && dtype.is_some()),
+        "`shape` stands for the file of an output: it needs mode out and `dtype`"
+    );
     ensure!(
         *mode != Mode::In || (expected.is_none() && write.is_none()),
         "`expected` and `write` need mode out or inout"
@@ -273,6 +284,7 @@ mod tests {
         let mut expected: Vec<ArgSpec> = values.into_iter().map(ArgSpec::Value).collect();
         expected.push(ArgSpec::Buffer(BufferSpec {
             path: "a.npy".into(),
+            shape: None,
             mode: Mode::Inout,
             dtype: Some(DType::Bf16),
             expected: Some("e.npy".into()),
@@ -298,6 +310,8 @@ mod tests {
             (r#"{"buffer":"a"}"#, &["`args[0]`", "`mode` is missing"]),
             (r#"{"buffer":"a","mode":"read"}"#, &["`args[0].mode`", "`inout`"]),
             (r#"{"buffer":"a","mode":"in","expected":"e"}"#, &["`args[0]`", "mode out"]),
+            (r#"{"buffer":"a","mode":"in","dtype":"fp32","shape":[1]}"#, &["`args[0]`", "`shape`"]),
+            (r#"{"buffer":"a","mode":"out","shape":[1]}"#, &["`args[0]`", "`dtype`"]),
             (
                 r#"{"buffer":"a","mode":"out","relative_tolerance":1}"#,
                 &["`args[0]`", "needs `expected`"],

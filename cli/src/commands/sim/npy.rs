@@ -64,15 +64,21 @@ pub struct Array {
     pub data: Vec<u8>,
 }
 
+/// Bytes of an array, at least one element.
+pub fn size(stored: Stored, shape: &[u64]) -> anyhow::Result<u64> {
+    let elements = shape.iter().try_fold(1u64, |all, axis| all.checked_mul(*axis));
+    let bytes = elements.and_then(|all| all.checked_mul(stored.bytes as u64));
+    let Some(bytes) = bytes else { bail!("the shape {shape:?} overflows") };
+    ensure!(bytes > 0, "the array has no elements");
+    Ok(bytes)
+}
+
 impl Array {
     /// Reads a whole file; its header must account for every byte.
     pub fn parse(file: &[u8]) -> anyhow::Result<Array> {
         let (header, data) = split(file)?;
         let header = Header::parse(header)?;
-        let elements = header.shape.iter().try_fold(1u64, |all, axis| all.checked_mul(*axis));
-        let bytes = elements.and_then(|all| all.checked_mul(header.stored.bytes as u64));
-        let Some(bytes) = bytes else { bail!("the shape {:?} overflows", header.shape) };
-        ensure!(bytes > 0, "the array has no elements");
+        let bytes = size(header.stored, &header.shape)?;
         ensure!(
             bytes == data.len() as u64,
             "the header promises {bytes} bytes of data and {} follow; write the file anew",

@@ -53,6 +53,20 @@ impl Value {
     }
 }
 
+impl DType {
+    /// How NumPy stores such elements.
+    pub fn stored(self) -> Stored {
+        let (kind, bytes) = match self {
+            DType::Fp16 => ('f', 2),
+            DType::Bf16 => ('u', 2),
+            DType::Fp32 => ('f', 4),
+            DType::Fp8e4nv => ('u', 1),
+            DType::I32 => ('i', 4),
+        };
+        Stored { kind, bytes }
+    }
+}
+
 impl Number {
     /// How elements that are stored as `stored` and declared as `dtype` are to be read.
     pub fn of(stored: Stored, dtype: Option<DType>) -> anyhow::Result<Number> {
