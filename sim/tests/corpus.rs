@@ -266,20 +266,38 @@ fn products_with_four_bit_weights() {
         .check(|buffers| assert_close(&from_halves(&buffers[3]), &expected, 1e-3));
 }
 
-#[test]
-fn a_product_through_tensor_maps() {
-    let shape @ [m, n, k] = [100, 40, 72];
+/// A product of f16 matrices through tensor maps of tiles of 64 x 32 of the result.
+fn mapped_product(
+    (name, targets): (&'static str, &'static [&'static str]),
+    grid: [u32; 3],
+    shape @ [m, n, k]: [usize; 3],
+    more: impl IntoIterator<Item = Given>,
+) {
     let (a, b) = (small(7, m * k), small(8, k * n));
     let expected = product(shape, |m, i| a[m * k + i].into(), |i, j| b[i * n + j].into());
     let matrix = |given, tile, shape| Given::Matrix(Box::new(given), tile, shape);
-    let args = vec![
+    let mut args = vec![
         matrix(Given::In(halves(&a)), [64, 32], [m, k]),
         matrix(Given::In(halves(&b)), [32, 32], [k, n]),
         matrix(Given::Out(2 * m * n), [64, 32], [m, n]),
         Given::I32(k as i32),
     ];
-    Case { name: "matmul_descriptors", targets: HOPPER, grid: [2, 2, 1], args }
+    args.extend(more);
+    Case { name, targets, grid, args }
         .check(|buffers| assert_close(&from_halves(&buffers[2]), &expected, 1e-3));
+}
+
+#[test]
+fn products_through_tensor_maps() {
+    mapped_product(("matmul_descriptors", HOPPER), [2, 2, 1], [100, 40, 72], []);
+}
+
+#[test]
+fn a_product_whose_warps_have_roles() {
+    // Two tiles for each of two thread blocks, over a result of two by two tiles.
+    let targets = &["sm_90a", "sm_120a"];
+    let rows = Given::I32(2);
+    mapped_product(("matmul_specialized", targets), [2, 1, 1], [128, 64, 96], [rows]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(crate) fn read(block: &mut Block<'_>, lane: usize, address: u64, bytes: &mut
         let message = format!("bulk read of undefined bytes at offset {offset}");
         block.report(FindingKind::UninitialisedMemory, place, message);
     }
-    note(block, address, bytes.len(), GlobalKind::Read);
+    note(block, address, bytes.len(), GlobalKind::Read, None);
     buffer.read_range(offset, bytes);
     count(block, address, bytes.len() as u64, false);
 }
@@ -66,8 +66,12 @@ pub(crate) fn write(
         return block.report(FindingKind::ReadOnlyWrite, place, message);
     }
     // Each element of a reduction is relaxed at the scope of the device (PTX ISA 9.7.9.25.4.2).
-    let strong = GlobalKind::StrongWrite(Scope::Device);
-    note(block, address, bytes.len(), reduction.map_or(GlobalKind::Write, |_| strong));
+    match reduction {
+        None => note(block, address, bytes.len(), GlobalKind::Write, Some(bytes)),
+        Some(_) => {
+            note(block, address, bytes.len(), GlobalKind::StrongWrite(Scope::Device), None);
+        }
+    }
     match reduction {
         None => buffer.write_range(offset, bytes),
         Some(reduction) => {
@@ -81,12 +85,20 @@ pub(crate) fn write(
     count(block, address, bytes.len() as u64, true);
 }
 
-/// Checks a range for races and enters it, as an access of the warp that issued the copy.
-fn note(block: &mut Block<'_>, address: u64, bytes: usize, kind: GlobalKind) {
-    let buffer = block.context.memory.number(address);
-    if !block.checks() || block.context.memory.history(buffer).is_none() {
+/// Checks a range for races and enters it, as an access of the warp that issued the copy. A store
+/// of `stored` where a warp of the same block stored the same is no race.
+fn note(
+    block: &mut Block<'_>,
+    address: u64,
+    bytes: usize,
+    kind: GlobalKind,
+    stored: Option<&[u8]>,
+) {
+    let context = block.context;
+    let buffer = context.memory.number(address);
+    let Some((contents, _)) = context.memory.history(buffer).filter(|_| block.checks()) else {
         return;
-    }
+    };
     let first = device_memory::offset(address);
     let (start, end) = (first, first + bytes as u64);
     // Whole words where the range has them, as a request of up to 32 lanes each.
@@ -95,7 +107,16 @@ fn note(block: &mut Block<'_>, address: u64, bytes: usize, kind: GlobalKind) {
         let lanes = (end - from).div_ceil(size).min(LANES as u64);
         let offsets = each_lane!(|lane| from + (lane as u64).min(lanes - 1) * size);
         let mask = FULL >> (LANES as u64 - lanes);
-        global_order::check(block, &GlobalGroup { buffer, mask, offsets }, size, kind);
+        let unchanged = |lane: usize| {
+            let (at, size) = (offsets[lane], size as usize);
+            stored.is_some_and(|stored| {
+                let (new, mut old) = (&stored[(at - first) as usize..][..size], [0; 8]);
+                contents.read_range(at as usize, &mut old[..size]);
+                contents.is_range_defined(at as usize..at as usize + size) && old[..size] == *new
+            })
+        };
+        let group = GlobalGroup { buffer, mask, offsets };
+        global_order::check_store(block, &group, size, kind, (unchanged, |_, _| true));
     }
 }
 
