@@ -275,10 +275,8 @@ fn check_registers(
     launch: &Launch,
     options: &RunOptions,
 ) -> Result<(), SimError> {
+    let Some(registers) = options.registers.or(program.max_registers) else { return Ok(()) };
     let limits = &options.limits;
-    // `.maxnreg` bounds what the compiler takes, which is never more than there are.
-    let declared = program.max_registers.map(|most| most.min(limits.registers_per_thread));
-    let Some(registers) = options.registers.or(declared) else { return Ok(()) };
     if registers > limits.registers_per_thread {
         let most = limits.registers_per_thread;
         return refuse(program, format!("{registers} registers per thread, allowed are {most}"));

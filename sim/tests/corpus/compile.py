@@ -23,7 +23,7 @@ CORPUS = {
     "matmul_int4": (kernels.matmul_int4, "*fp16 *i32 *fp16 *fp16 i32 i32 i32", TILE | dict(GROUP=32), BOTH, {}),
     "matmul_cluster": (kernels.matmul, "*fp16 *fp16 *fp16 i32 i32 i32", dict(BM=128, BN=64, BK=32, TRANSPOSED=False), (90,), dict(num_ctas=2)),
     "matmul_descriptors": (kernels.matmul_descriptors, "tensordesc<fp16[64,32]> tensordesc<fp16[32,32]> tensordesc<fp16[64,32]> i32", TILE, (90,), {}),
-    "matmul_specialized": (kernels.matmul_specialized, "tensordesc<fp16[64,32]> tensordesc<fp16[32,32]> tensordesc<fp16[64,32]> i32 i32", TILE | dict(TILES=2), (90, 120), {}),
+    "matmul_specialized": (kernels.matmul_specialized, "tensordesc<fp16[64,32]> tensordesc<fp16[32,32]> tensordesc<fp16[64,32]> i32 i32", TILE | dict(TILES=2), (90,), {}),
     "split_k": (kernels.split_k, "*fp16 *fp16 *fp32 i32 i32", dict(BM=32, BN=32, BK=32), BOTH, {}),
     "ordered_split_k": (kernels.ordered_split_k, "*fp16 *fp16 *fp32 *i32 i32 i32", dict(BM=32, BN=32, BK=32), BOTH, {}),
     "attention": (kernels.attention, "*fp16 *fp16 *fp16 *fp16 i32 fp32", dict(D=32, BM=64, BN=32), BOTH, {}),
