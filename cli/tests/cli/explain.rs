@@ -43,7 +43,7 @@ fn counts_stand_beside_the_source_line_that_caused_them() {
         |path: &str| lines.iter().filter_map(|line| line.pointer(path)?.as_u64()).sum::<u64>();
     assert!(sum("/counters/executed/warp_instructions") > 1000);
     assert!(sum("/counters/global/sectors") > 0 && sum("/counters/shared/wavefronts") > 0);
-    let asynchronous = |line: &&Value| line["source"].as_str().unwrap().contains("cp_async");
+    let asynchronous = |line: &&Value| line["source"].as_str().unwrap().contains("copy_async_16(");
     assert!(lines.iter().any(|line| asynchronous(&line)), "{text}");
 }
 
