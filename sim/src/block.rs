@@ -3,7 +3,7 @@
 
 use crate::check::{Finding, FindingKind, FindingSink};
 use crate::cluster::Cluster;
-use crate::counters::{GlobalTraffic, PcCounters};
+use crate::counters::{ClassCount, GlobalTraffic, PcCounters};
 use crate::device_memory::DeviceMemory;
 use crate::exec::control::Barriers;
 #[cfg(target_arch = "x86_64")]
@@ -88,6 +88,9 @@ impl BufferTraffic {
 /// What one worker counted and found over all its blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
+    /// By instruction, while blocks run: apart from the rest, which few instructions touch, so that
+    /// it stays in the cache. [`Tally::merge`] puts it with the rest.
+    pub executed: Vec<ClassCount>,
     pub per_pc: Vec<PcCounters>,
     pub per_buffer: Vec<BufferTraffic>,
     pub findings: FindingSink,
@@ -97,6 +100,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn new(context: &RunContext<'_>) -> Tally {
         Tally {
+            executed: vec![ClassCount::default(); context.program.code.len()],
             per_pc: vec![PcCounters::default(); context.program.code.len()],
             per_buffer: vec![BufferTraffic::default(); context.memory.len()],
             findings: FindingSink::default(),
@@ -105,8 +109,9 @@ impl Tally {
     }
 
     pub(crate) fn merge(&mut self, other: Tally) {
-        for (a, b) in self.per_pc.iter_mut().zip(&other.per_pc) {
+        for ((a, b), &executed) in self.per_pc.iter_mut().zip(&other.per_pc).zip(&other.executed) {
             a.add(b);
+            a.executed.add(executed);
         }
         for (a, b) in self.per_buffer.iter_mut().zip(&other.per_buffer) {
             a.add(b);

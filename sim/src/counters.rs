@@ -210,6 +210,14 @@ impl Counters {
     }
 }
 
+impl ClassCount {
+    /// Adds another count.
+    pub fn add(&mut self, other: ClassCount) {
+        self.warp_instructions += other.warp_instructions;
+        self.lanes += other.lanes;
+    }
+}
+
 impl GlobalTraffic {
     /// Adds another count.
     pub fn add(&mut self, other: GlobalTraffic) {
@@ -259,8 +267,7 @@ pub(crate) struct PcCounters {
 
 impl PcCounters {
     pub(crate) fn add(&mut self, other: &PcCounters) {
-        self.executed.warp_instructions += other.executed.warp_instructions;
-        self.executed.lanes += other.executed.lanes;
+        self.executed.add(other.executed);
         self.global.add(other.global);
         self.shared.add(other.shared);
         self.divergent += other.divergent;

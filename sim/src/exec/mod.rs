@@ -117,7 +117,7 @@ fn step<M: Machine>(
         None => active,
     };
     block.executed += 1;
-    let counters = &mut block.tally.per_pc[block.pc].executed;
+    let counters = &mut block.tally.executed[block.pc];
     counters.warp_instructions += 1;
     counters.lanes += u64::from(mask.count_ones());
     if block.executed > block.context.options.instruction_limit {
