@@ -58,6 +58,18 @@ fn neighbouring_bytes_of_a_sector_belong_to_different_blocks() {
 }
 
 #[test]
+fn a_flag_is_reset_by_the_block_that_waited_for_it() {
+    // Block 0 raises the flag behind a fence; block 1 sees it, fences, and puts it back plainly.
+    let body = "@!%p1 bra END;\n@!%p2 bra WAIT;\n\
+                fence.acq_rel.gpu; atom.relaxed.gpu.global.add.u32 %r5, [%rd2], 1;\nbra END;\n\
+                WAIT: ld.relaxed.gpu.global.u32 %r4, [%rd2]; setp.ne.u32 %p3, %r4, 1; @%p3 bra WAIT;\n\
+                fence.acq_rel.gpu;\nst.global.u32 [%rd2], 0;\nEND:";
+    assert_eq!(races(body, (2, 32)), NONE);
+    let unfenced = body.replace("fence.acq_rel.gpu;\nst", "\nst");
+    assert_eq!(races(&unfenced, (2, 32)), ["st.global.u32 [%rd2], 0;"]);
+}
+
+#[test]
 fn warps_of_a_block_need_a_barrier_for_global_memory_too() {
     let body = "st.global.u32 [%rd3], %r3;\nbar.sync 0;\nxor.b32 %r4, %r1, 32;\n\
                 mul.wide.u32 %rd4, %r4, 4; add.s64 %rd4, %rd1, %rd4;\nld.global.u32 %r5, [%rd4];";

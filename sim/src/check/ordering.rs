@@ -6,9 +6,10 @@
 //! the others through the barriers they share: an acquisition is noted with the clock of its warp,
 //! and whoever has seen that clock knows what was acquired.
 //!
-//! In two points this is more lenient than the memory model, as hardware and much code that relies
-//! on it are: a fence also counts for the strong accesses of other warps, when a barrier lies
-//! between the two, and a location never forgets an earlier release.
+//! In three points this is more lenient than the memory model, the first two as hardware and much
+//! code that relies on it are: a fence also counts for the strong accesses of other warps, when a
+//! barrier lies between the two; a location never forgets an earlier release; and the strong writes
+//! behind a fence are seen by all who know of the fence, not only through those very writes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -208,6 +209,13 @@ impl Knowledge {
             }
         }
         fences.push(Note { agent, moment, what });
+    }
+
+    /// The moment of the warp's latest fence. A strong write after it is the last part of a release
+    /// pattern, so whoever learns of the fence through it has seen the write too (PTX ISA 8.8).
+    pub(crate) fn latest_fence(&self, agent: u32) -> Option<u32> {
+        let notes = self.fences.iter().flatten().filter(|note| note.agent == agent);
+        notes.map(|note| note.moment).max()
     }
 
     /// A strong read of the warp saw what was released at an address.

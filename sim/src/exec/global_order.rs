@@ -27,7 +27,11 @@ pub(crate) fn check_store(
     let context = block.context;
     let Some((buffer, history)) = context.memory.history(group.buffer) else { return };
     let (cluster, agent) = (&block.cluster, block.agent);
-    let clock = cluster.clocks.now(agent).own;
+    let clock = match kind.scope().filter(|_| kind.writes()) {
+        Some(_) => cluster.knowledge.latest_fence(agent),
+        None => None,
+    };
+    let clock = clock.unwrap_or_else(|| cluster.clocks.now(agent).own);
     let number = cluster.knowledge.cluster();
     let access = GlobalAccess::new((number, agent as u16), clock, block.pc as u32, kind);
     let known =
