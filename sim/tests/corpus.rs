@@ -227,7 +227,7 @@ fn products_of_eight_bit_floats() {
     let mut random = Random::new(4);
     // Below the NaN, of either sign.
     let mut codes = |count: usize| -> Vec<u8> {
-        (0..count).map(|_| (random.next() & 0x80 | random.next() % 0x60) as u8).collect()
+        (0..count).map(|_| (random.next() & 0x80 | (random.next() % 0x60)) as u8).collect()
     };
     let (a, b) = (codes(m * k), codes(n * k));
     // An e4m3 is an f16 with the exponent's bias 8 lower and 7 bits fewer.

@@ -90,8 +90,8 @@ impl MainLoop {
         let trips = walk.trips(&program)?;
         let main = program.main_loop().filter(|&main| trips[main] > 0.0)?;
         let inside = program.loops.iter().zip(&trips).filter(|(l, _)| l.parent == Some(main));
-        let mut parts: Vec<(Counts, f64)> = inside.map(|(l, &t)| (l.own.clone(), t)).collect();
-        parts.push((program.loops[main].own.clone(), 1.0));
+        let mut parts: Vec<(Counts, f64)> = inside.map(|(l, &t)| (l.own, t)).collect();
+        parts.push((program.loops[main].own, 1.0));
         let iterations = trips[main];
         Some(MainLoop { parts, iterations, steps: walk.steps / iterations })
     }

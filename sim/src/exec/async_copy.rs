@@ -40,6 +40,7 @@ pub(crate) struct AsyncCopies {
     /// mbarriers that were told to wait for copies of this warp.
     arrivals: Vec<Location>,
     /// Emptied entries, kept for their allocation.
+    #[allow(clippy::vec_box, reason = "entries move between the queues without being copied")]
     spare: Vec<Box<Copy>>,
 }
 

@@ -17,7 +17,7 @@ fn scalar(op: ExtendedOp, ty: IntType, [a, b, c]: [u64; 3], carry: bool) -> (u64
         ExtendedOp::Add => a + b + u128::from(carry),
         // The borrow out of the top bit fills all bits above the result.
         ExtendedOp::Sub => a.wrapping_sub(b).wrapping_sub(u128::from(carry)),
-        ExtendedOp::MadLo => (a * b & u128::from(keep)) + c + u128::from(carry),
+        ExtendedOp::MadLo => ((a * b) & u128::from(keep)) + c + u128::from(carry),
         ExtendedOp::MadHi => high(a, b, bits, signed) + c + u128::from(carry),
     };
     (sum as u64 & keep, sum >> bits & 1 == 1)
