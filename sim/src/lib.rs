@@ -63,7 +63,6 @@ mod mbarrier;
 mod memory;
 mod module;
 mod op;
-mod op_async;
 mod program;
 mod ptx;
 mod report;

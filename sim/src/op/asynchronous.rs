@@ -1,6 +1,6 @@
 //! Operations of clusters and of the asynchronous machinery.
 
-use crate::op::{Address, AtomicOp, AtomicType, Slot, Space};
+use super::{Address, AtomicOp, AtomicType, Slot, Space};
 
 /// Operations of a cluster of thread blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

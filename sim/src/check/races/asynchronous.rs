@@ -1,0 +1,170 @@
+//! Copies and other asynchronous operations in the history of shared memory.
+
+use std::ops::Range;
+
+use super::word::{unseen_write, Word, Writer, MBARRIER};
+use super::{Conflict, Races, Ticket};
+use crate::check::clocks::{Clocks, PENDING};
+use crate::check::histories::ROW;
+use crate::state::{lanes, Lanes64};
+
+/// Granularity of asynchronous reads.
+const UNIT: usize = 16;
+
+/// All that an agent wrote between two moments of synchronisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Write {
+    agent: u16,
+    clock: u32,
+}
+
+impl Races {
+    /// Notes the issue of a `cp.async`: a write that stays pending.
+    pub(crate) fn issue(
+        &mut self,
+        clocks: &Clocks,
+        at: usize,
+        bytes: usize,
+        warp: u32,
+    ) -> Option<Conflict> {
+        let writer = Writer { issuer: warp, agent: warp, clock: PENDING };
+        self.write_words(clocks, at, bytes, writer)
+    }
+
+    /// The `cp.async` of these lanes, `bytes` each, were waited for: from now on they are ordinary
+    /// writes of the warp.
+    pub(crate) fn complete(
+        &mut self,
+        clocks: &Clocks,
+        at: &Lanes64,
+        mask: u32,
+        bytes: usize,
+        warp: u32,
+    ) {
+        let own = clocks.now(warp).own;
+        for at in lanes(mask).map(|lane| at[lane] as usize) {
+            self.land(at..at + bytes, warp, (warp, own));
+        }
+    }
+
+    /// Notes the issue of a bulk copy that will write for an asynchronous agent; `issuer` is the
+    /// warp that issues it.
+    pub(crate) fn issue_bulk(
+        &mut self,
+        clocks: &Clocks,
+        range: Range<usize>,
+        issuer: u32,
+        agent: u32,
+    ) -> Option<Conflict> {
+        let unfenced = self.check_async(clocks, range.clone(), issuer, &mut None);
+        let writer = Writer { issuer, agent, clock: PENDING };
+        self.write_words(clocks, range.start, range.len(), writer).or(unfenced)
+    }
+
+    /// The data of a copy marked as pending for `from` landed: a write of an agent at its clock.
+    pub(crate) fn land(&mut self, range: Range<usize>, from: u32, (agent, clock): (u32, u32)) {
+        let landed = |word: &mut Word| {
+            if word.write_clock == PENDING && u32::from(word.writer) == from {
+                (word.write_clock, word.writer) = (clock, agent as u16);
+            }
+        };
+        let mut at = range.start;
+        while at < range.end {
+            let next = (at / ROW * ROW + ROW).min(range.end);
+            match self.words.row(at / ROW * ROW) {
+                Some(row) if next - at == ROW => landed(row),
+                _ => {
+                    let words = at / 4..next.div_ceil(4);
+                    self.words.split(words).iter_mut().for_each(landed);
+                }
+            }
+            at = next;
+        }
+    }
+
+    /// The 8 bytes at `at` become an mbarrier, or stop to be one.
+    pub(crate) fn set_mbarrier(&mut self, at: usize, exists: bool) {
+        let mut word = Word::default();
+        if exists {
+            (word.write_clock, word.writer, word.written) = (PENDING, MBARRIER, 0xF);
+        }
+        self.words.split(at / 4..at / 4 + 2).fill(word);
+    }
+
+    /// The last write of a word that an asynchronous operation of `warp` may not read or
+    /// overwrite: unseen, or written by stores without a proxy fence (PTX ISA 8.5, 8.9.2).
+    ///
+    /// `ordered` is the last write that was found in order: neighbouring words mostly come from the
+    /// same one, and it need not be looked up for each of them.
+    pub(crate) fn check_async(
+        &self,
+        clocks: &Clocks,
+        range: Range<usize>,
+        warp: u32,
+        ordered: &mut Option<Write>,
+    ) -> Option<Conflict> {
+        let (mut index, end) = (range.start / 4, range.end.div_ceil(4));
+        while index < end {
+            let (word, next) = self.words.run(index);
+            index = next;
+            let write = Write { agent: word.writer, clock: word.write_clock };
+            if word.write_clock == 0 || *ordered == Some(write) {
+                continue;
+            }
+            let writer = u32::from(word.writer);
+            if let Some(conflict) = unseen_write(word, clocks.of(warp), warp) {
+                return Some(conflict);
+            }
+            let ordinary = writer < clocks.warp_count();
+            if ordinary && !clocks.knows_fence(warp, writer, word.write_clock) {
+                return Some(Conflict::Unfenced(writer));
+            }
+            *ordered = Some(write);
+        }
+        None
+    }
+
+    /// An asynchronous operation starts to read these ranges: until [`Races::end_reads`] nobody
+    /// may write to them.
+    pub(crate) fn begin_reads(&mut self, ranges: Vec<Range<usize>>) -> Ticket {
+        if self.reading.is_empty() {
+            self.reading = vec![0; (self.words.len() * 4).div_ceil(UNIT)];
+        }
+        for range in &ranges {
+            for count in &mut self.reading[range.start / UNIT..range.end.div_ceil(UNIT)] {
+                *count = count.saturating_add(1);
+            }
+        }
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        let ticket = Ticket(self.next_ticket);
+        self.reads.insert(ticket, ranges);
+        ticket
+    }
+
+    /// The reads of a ticket are over: from now on they are reads of `agent` at `clock`.
+    pub(crate) fn end_reads(&mut self, clocks: &Clocks, ticket: Ticket, agent: u32, clock: u32) {
+        let Some(ranges) = self.reads.remove(&ticket) else { return };
+        let local = agent.wrapping_sub(self.first_warp) < self.warps;
+        for range in ranges {
+            for count in &mut self.reading[range.start / UNIT..range.end.div_ceil(UNIT)] {
+                *count = count.saturating_sub(1);
+            }
+            if local {
+                // The write was checked when the reads began; what came since was reported.
+                self.read(clocks, range.start, range.len(), agent);
+            } else {
+                let words = range.start / 4..range.end.div_ceil(4);
+                words.for_each(|index| self.note_older(index, agent, clock));
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn reader_in_progress(&self, at: usize, bytes: usize) -> Option<Conflict> {
+        if self.reads.is_empty() {
+            return None;
+        }
+        let units = &self.reading[at / UNIT..(at + bytes).div_ceil(UNIT)];
+        units.iter().any(|&count| count != 0).then_some(Conflict::BeingRead)
+    }
+}

@@ -1,0 +1,175 @@
+//! The history of one word of shared memory, and accesses to it that need no closer look.
+
+use super::Conflict;
+use crate::check::clocks::{Now, VectorClock, PENDING};
+use crate::check::histories::{Histories, History, ROW};
+
+/// Writer of words that belong to an mbarrier.
+pub(super) const MBARRIER: u16 = u16::MAX;
+/// Flag of [`Word::read`]: further readers are in `Races::older`.
+pub(super) const HAS_OLDER: u8 = 0x80;
+
+/// Access history of one 4-byte word. Clock 0 means never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Word {
+    pub(super) write_clock: u32,
+    /// Clock of all `readers`; earlier ones that are not ordered before them, and those that are
+    /// no warps of the block, are in `Races::older`.
+    pub(super) read_clock: u32,
+    /// Warps of the block.
+    pub(super) readers: u32,
+    pub(super) writer: u16,
+    /// Bytes of the last write, one bit each.
+    pub(super) written: u8,
+    /// Bytes of the reads, one bit each, and [`HAS_OLDER`].
+    pub(super) read: u8,
+}
+
+impl History for Word {
+    fn stands_alone(&self) -> bool {
+        self.read & HAS_OLDER == 0
+    }
+}
+
+impl Word {
+    /// Whether the last write of these bytes may be one that a warp with this floor has not seen.
+    #[inline(always)]
+    pub(super) fn written_unseen(&self, floor: u32, warp: u32, bytes: u8) -> bool {
+        self.write_clock > floor
+            && self.written & bytes != 0
+            && (u32::from(self.writer) != warp || self.write_clock == PENDING)
+    }
+
+    /// Whether one of the reads of these bytes, but for those of the warp `own`, may be one that a
+    /// warp with this floor has not seen.
+    #[inline(always)]
+    pub(super) fn read_unseen(&self, floor: u32, own: u32, bytes: u8) -> bool {
+        self.read & HAS_OLDER != 0
+            || self.read_clock > floor && self.read & bytes != 0 && self.readers != own
+    }
+
+    /// Enters a read; false when earlier readers may have to be kept as well.
+    #[inline(always)]
+    pub(super) fn note_reader(&mut self, now: Now, bit: u32, bytes: u8) -> bool {
+        if self.read_clock == now.own {
+            self.readers |= bit;
+            self.read |= bytes;
+        } else if self.read_clock <= now.floor {
+            (self.read_clock, self.readers) = (now.own, bit);
+            self.read = self.read & HAS_OLDER | bytes;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Enters a write.
+    #[inline(always)]
+    pub(super) fn note_writer(&mut self, writer: Writer, bytes: u8) {
+        if bytes == 0xF {
+            (self.readers, self.read_clock, self.read) = (0, 0, 0);
+        }
+        let continues = self.write_clock == writer.clock && u32::from(self.writer) == writer.agent;
+        self.written = if continues { self.written | bytes } else { bytes };
+        self.write_clock = writer.clock;
+        self.writer = writer.agent as u16;
+    }
+}
+
+/// Bytes of a word that an aligned access touches.
+#[inline(always)]
+pub(super) fn byte_mask(at: usize, bytes: usize) -> u8 {
+    if bytes >= 4 {
+        0xF
+    } else {
+        ((1u8 << bytes) - 1) << (at % 4)
+    }
+}
+
+/// Who writes, who vouches for the order of the write, and the clock it gets.
+#[derive(Clone, Copy)]
+pub(super) struct Writer {
+    /// Warp whose knowledge counts.
+    pub(super) issuer: u32,
+    pub(super) agent: u32,
+    pub(super) clock: u32,
+}
+
+/// The last write of a word, if the warp has not seen it.
+#[cold]
+pub(super) fn unseen_write(word: &Word, clock: &VectorClock, warp: u32) -> Option<Conflict> {
+    let writer = u32::from(word.writer);
+    if word.write_clock == PENDING {
+        Some(if word.writer == MBARRIER { Conflict::Mbarrier } else { Conflict::Pending(writer) })
+    } else if writer != warp && word.write_clock > clock.get(writer) {
+        Some(Conflict::WrittenBy(writer))
+    } else {
+        None
+    }
+}
+
+/// An access that is noted where it needs no closer look.
+pub(super) trait Plain {
+    /// Notes the access to these bytes of a word; false, and nothing done, if it is not plain.
+    fn note(&self, word: &mut Word, bytes: u8) -> bool;
+
+    /// Notes the access to an aligned range up to the first word where it is not plain, which
+    /// makes it false.
+    #[inline(always)]
+    fn note_all(&self, words: &mut Histories<Word>, at: usize, bytes: usize) -> bool {
+        if bytes >= ROW {
+            for row in 0..bytes / ROW {
+                match words.row(at + row * ROW) {
+                    Some(word) => {
+                        if !self.note(word, 0xF) {
+                            return false;
+                        }
+                    }
+                    None => return false,
+                }
+            }
+        } else {
+            let mask = byte_mask(at, bytes);
+            for word in words.split(at / 4..(at + bytes).div_ceil(4)) {
+                if !self.note(word, mask) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Reads by a warp of the block.
+pub(super) struct PlainRead {
+    pub(super) now: Now,
+    pub(super) warp: u32,
+    pub(super) bit: u32,
+}
+
+impl Plain for PlainRead {
+    #[inline(always)]
+    fn note(&self, word: &mut Word, bytes: u8) -> bool {
+        !word.written_unseen(self.now.floor, self.warp, bytes)
+            && word.note_reader(self.now, self.bit, bytes)
+    }
+}
+
+/// Writes by a warp of the block.
+pub(super) struct PlainWrite {
+    pub(super) writer: Writer,
+    pub(super) floor: u32,
+    pub(super) bit: u32,
+}
+
+impl Plain for PlainWrite {
+    #[inline(always)]
+    fn note(&self, word: &mut Word, bytes: u8) -> bool {
+        let plain = !word.read_unseen(self.floor, self.bit, bytes)
+            && !word.written_unseen(self.floor, self.writer.issuer, bytes);
+        if plain {
+            word.note_writer(self.writer, bytes);
+        }
+        plain
+    }
+}
