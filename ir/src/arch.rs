@@ -192,6 +192,13 @@ impl Arch {
         self.capability == (9, 0) && self.suffix == "a"
     }
 
+    /// Multiply-accumulates per clock and SM that the fastest 16-bit tensor instruction reaches.
+    #[must_use]
+    pub fn peak_macs_per_clock(&self) -> f64 {
+        let wgmma = if self.has_wgmma() { WGMMA_MACS_PER_CLOCK } else { 0.0 };
+        self.mma_macs_per_clock.max(wgmma)
+    }
+
     /// Whether kernels may use programmatic dependent launch (`griddepcontrol`).
     pub fn has_dependent_launch(&self) -> bool {
         self.capability.0 >= 9

@@ -1,12 +1,13 @@
 //! `tune` killed at any moment loses at most the trial in flight.
 
+use crate::replay;
 use crate::support::{has_compiler, Qtune};
 use qtune_cache::trial_log::{self, TrialEvent};
 use qtune_cache::{SledStore, Store};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const TUNE: [&str; 13] = [
     "tune",
@@ -27,16 +28,23 @@ const TUNE: [&str; 13] = [
 /// Problem and schedule of winners.
 type Winners = BTreeSet<(String, String)>;
 
-/// What the log says was stored. Reading it is a check: only its last line may be torn.
-fn logged(cache: &Path) -> Winners {
+/// The trial log. Reading it is a check: only its last line may be torn.
+fn events(cache: &Path) -> Vec<TrialEvent> {
     let log = cache.join("trials/sm90a.132.jsonl");
-    let events = if log.exists() { trial_log::read(&log).unwrap() } else { Vec::new() };
-    assert!(trial_log::poison(&events).is_empty(), "the simulator's launches are not logged");
-    let winner = |event| match event {
-        TrialEvent::Winner { problem, schedule, .. } => Some((problem, schedule)),
+    if log.exists() {
+        trial_log::read(&log).unwrap()
+    } else {
+        Vec::new()
+    }
+}
+
+/// What a log says was stored.
+fn winners(events: &[TrialEvent]) -> Winners {
+    let winner = |event: &TrialEvent| match event {
+        TrialEvent::Winner { problem, schedule, .. } => Some((problem.clone(), schedule.clone())),
         _ => None,
     };
-    events.into_iter().filter_map(winner).collect()
+    events.iter().filter_map(winner).collect()
 }
 
 /// What is stored, all of it sound.
@@ -50,9 +58,32 @@ fn stored(cache: &Path) -> Winners {
     winners.into_iter().map(|record| (record.key.problem, record.winner.schedule)).collect()
 }
 
-/// Kills `tune` so many times, at moments spread over a whole run; runs go on where the killed
-/// one ended, and start over once everything is tuned.
-fn killed(times: u32) {
+/// Runs a command and kills it at moments spread over as long as a whole run takes.
+struct Killer {
+    run: Duration,
+    state: u64,
+}
+
+impl Killer {
+    fn new(run: Duration) -> Killer {
+        Killer { run, state: 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    fn kill(&mut self, mut command: Command) {
+        // Xorshift (Marsaglia, 2003).
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(self.run.mul_f64((self.state >> 11) as f64 / (1u64 << 53) as f64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Runs go on where the killed one ended, and start over once everything is tuned.
+#[test]
+fn a_tuner_that_is_killed_loses_nothing_that_was_stored() {
     if !has_compiler() {
         return;
     }
@@ -64,22 +95,15 @@ fn killed(times: u32) {
 
     let mut qtune = Qtune::new();
     let mut before = Winners::new();
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    for kill in 0..times {
-        // Xorshift (Marsaglia, 2003).
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let mut command = qtune.command(&TUNE);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(run.mul_f64((state >> 11) as f64 / (1u64 << 53) as f64));
-        child.kill().unwrap();
-        child.wait().unwrap();
-
+    let mut killer = Killer::new(run);
+    for kill in 0..6 {
+        killer.kill(qtune.command(&TUNE));
         let cache = qtune.cache.path().join("cache");
         let found = stored(&cache);
         assert!(found.is_superset(&before), "kill {kill} lost what was stored before");
-        assert!(found.is_superset(&logged(&cache)), "kill {kill} lost what was logged as stored");
+        let events = events(&cache);
+        assert!(trial_log::poison(&events).is_empty(), "the simulator's launches are not logged");
+        assert!(found.is_superset(&winners(&events)), "kill {kill} lost what was logged as stored");
         assert!(found.is_subset(&all), "kill {kill} left another winner than a whole run's");
         before = found;
         if before.len() == all.len() {
@@ -89,13 +113,36 @@ fn killed(times: u32) {
     }
 }
 
+/// On a log's times trials are logged before their launch, so that each kill may poison the one in
+/// flight, and only that.
 #[test]
-fn a_tuner_that_is_killed_loses_nothing_that_was_stored() {
-    killed(6);
-}
+fn a_measuring_tuner_that_is_killed_two_hundred_times_loses_at_most_the_trials_in_flight() {
+    let mut qtune = Qtune::new();
+    let log_folder = tempfile::tempdir().unwrap();
+    let log = log_folder.path().join("log.jsonl");
+    replay::log(&log);
+    let device = format!("replay:{}", log.display());
+    let start = Instant::now();
+    let cache = |qtune: &Qtune| qtune.cache.path().join("cache");
+    qtune.ok(&replay::tune(&device, cache(&qtune).to_str().unwrap(), &[]));
+    let (all, run) = (stored(&cache(&qtune)).len(), start.elapsed());
+    assert_eq!(all, 3);
 
-#[test]
-#[ignore = "minutes; run with --ignored before a release"]
-fn a_tuner_that_is_killed_two_hundred_times_loses_nothing_that_was_stored() {
-    killed(200);
+    qtune = Qtune::new();
+    let mut killer = Killer::new(run);
+    let (mut before, mut kills) = (Winners::new(), 0);
+    for kill in 0..200 {
+        let folder = cache(&qtune);
+        killer.kill(qtune.command(&replay::tune(&device, folder.to_str().unwrap(), &[])));
+        kills += 1;
+        let (found, events) = (stored(&folder), events(&folder));
+        assert!(found.is_superset(&before), "kill {kill} lost what was stored before");
+        assert!(found.is_superset(&winners(&events)), "kill {kill} lost a logged winner");
+        let poisoned = trial_log::poison(&events).len();
+        assert!(poisoned <= kills, "kill {kill}: {poisoned} trials lost to {kills} kills");
+        before = found;
+        if before.len() == all {
+            (qtune, before, kills) = (Qtune::new(), Winners::new(), 0);
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod gpu_script;
 mod killed;
 mod replay;
 mod report;
+mod report_screen;
 mod sim_run;
 mod streams;
 mod support;

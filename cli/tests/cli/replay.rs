@@ -12,7 +12,7 @@ const SHAPES: [&str; 4] = ["--shape", "5120x5120", "--m", "1,8,16"];
 
 /// A log in which everything that a quick search compiles first was timed; what the model likes
 /// least is the fastest.
-fn log(path: &Path) {
+pub fn log(path: &Path) {
     let arch = Arch::named("h200").unwrap();
     let shape = |m: u32| Shape {
         name: "o".into(),
@@ -37,7 +37,8 @@ fn log(path: &Path) {
     }
 }
 
-fn tune<'a>(log: &'a str, cache: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
+/// Arguments of a search on `log`.
+pub fn tune<'a>(log: &'a str, cache: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
     let base = ["tune", "--gpu", "h200", "--format", "awq-g128", "--effort", "quick", "--json"];
     [&base[..], &SHAPES, &["--device", log, "--cache", cache], extra].concat()
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 const PROBLEM: &str = "w4a16.awq-g128.f16-f16.n5120.k5120.m16";
 
 /// A log of a search in which one schedule has markup for a name.
-fn log(path: &Path) {
+pub fn log(path: &Path) {
     let arch = qtune_ir::Arch::named("h200").unwrap().fingerprint();
     let result = |schedule: &str, outcome, us| TrialEvent::Result {
         problem: PROBLEM.into(),

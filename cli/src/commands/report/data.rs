@@ -13,7 +13,7 @@ use std::path::Path;
 pub struct Report {
     /// Where it was read from.
     pub source: String,
-    /// In order of their keys.
+    /// By matrix, the fewest tokens first.
     pub problems: Vec<Tried>,
     /// Trials that did not end with a right kernel, by cause; `#` stands for a number.
     pub failures: BTreeMap<String, usize>,
@@ -208,6 +208,7 @@ impl Reader {
             }
         }
         self.report.problems = self.problems.into_values().collect();
+        self.report.problems.sort_by_cached_key(Tried::place);
         self.report
     }
 }
@@ -226,6 +227,13 @@ fn without_numbers(reason: &str) -> String {
 }
 
 impl Tried {
+    /// Where a reader looks for it: GPU, format, matrix, tokens as a number. What this qtune does
+    /// not know comes first.
+    fn place(&self) -> (String, Option<(String, u32, u32, u32)>, String) {
+        let parsed = self.parsed.as_ref().map(|(p, _)| (p.format.to_string(), p.n, p.k, p.m));
+        (self.arch.clone(), parsed, self.key.clone())
+    }
+
     /// Multiply-adds, in floating-point operations.
     pub fn operations(&self) -> Option<f64> {
         let (problem, _) = self.parsed.as_ref()?;

@@ -9,7 +9,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
 /// Room for the axes: left, right, top, bottom.
-const MARGIN: [f64; 4] = [64.0, 16.0, 12.0, 46.0];
+const MARGIN: [f64; 4] = [66.0, 16.0, 34.0, 52.0];
 
 /// A logarithmic axis.
 struct Axis {
@@ -42,7 +42,7 @@ impl Axis {
 
 /// What a GPU can do: bytes per second and operations per second.
 fn roof(arch: &Arch) -> (f64, f64) {
-    let operations = 2.0 * arch.mma_macs_per_clock * f64::from(arch.sm_count);
+    let operations = 2.0 * arch.peak_macs_per_clock() * f64::from(arch.sm_count);
     (arch.dram_gb_per_s * 1e9, operations * arch.clock_ghz * 1e9)
 }
 
@@ -112,12 +112,14 @@ fn axes(svg: &mut String, x: &Axis, y: &Axis) {
     let [left, right, top, bottom] = MARGIN;
     for value in x.decades() {
         let at = x.at(value);
-        let (low, label) = (HEIGHT - bottom, HEIGHT - bottom + 18.0);
+        let (low, label) = (HEIGHT - bottom, HEIGHT - bottom + 20.0);
+        // The last label ends at the frame, so that nothing hangs out.
+        let anchor = if value < x.high { "middle" } else { "end" };
         put(
             svg,
             format_args!(
                 "<line class=\"grid\" x1=\"{at:.1}\" y1=\"{top}\" x2=\"{at:.1}\" y2=\"{low}\"/>\
-                 <text x=\"{at:.1}\" y=\"{label}\" text-anchor=\"middle\">{value}</text>\n"
+                 <text x=\"{at:.1}\" y=\"{label}\" text-anchor=\"{anchor}\">{value}</text>\n"
             ),
         );
     }
@@ -133,13 +135,11 @@ fn axes(svg: &mut String, x: &Axis, y: &Axis) {
         );
     }
     let (middle, under) = ((left + WIDTH - right) / 2.0, HEIGHT - 8.0);
-    let beside = (top + HEIGHT - bottom) / 2.0;
     put(
         svg,
         format_args!(
             "<text x=\"{middle}\" y=\"{under}\" text-anchor=\"middle\">operations per byte that must \
-             move</text>\n<text x=\"14\" y=\"{beside}\" text-anchor=\"middle\" \
-             transform=\"rotate(-90 14 {beside})\">TFLOP/s</text>\n"
+             move</text>\n<text x=\"0\" y=\"18\">TFLOP/s</text>\n"
         ),
     );
 }
@@ -152,7 +152,7 @@ fn roof_line(svg: &mut String, x: &Axis, y: &Axis, arch: &Arch) {
     let points: Vec<String> =
         [x.low, ridge, x.high].map(|at| format!("{:.1},{:.1}", x.at(at), y.at(speed(at)))).into();
     let told = format!(
-        "{}: {:.0} GB/s, {:.0} TFLOP/s by mma.sync",
+        "{}: {:.0} GB/s, {:.0} TFLOP/s of 16-bit operands",
         arch.name,
         bandwidth / 1e9,
         peak / 1e12
