@@ -9,7 +9,7 @@
 #   doctor=60     what the machine has
 #   verify=180    every format and family on the GPU against the stored codes in f64
 #   compare=180   the same kernels in the simulator; verdicts must agree
-#   peers=180     PyTorch's fp16 and int4 matrix multiplies, where PyTorch is installed
+#   peers=180     PyTorch's fp16 and int4 matrix multiplies and one in Triton, where installed
 #   tune=300      the preset's shapes, timed; cache and trial log stay in OUT_DIR/cache
 #   report=60     OUT_DIR/report.html of what was tuned
 #

@@ -229,7 +229,7 @@ fn without_numbers(reason: &str) -> String {
 impl Tried {
     /// Where a reader looks for it: GPU, format, matrix, tokens as a number. What this qtune does
     /// not know comes first.
-    fn place(&self) -> (String, Option<(String, u32, u32, u32)>, String) {
+    fn place(&self) -> impl Ord {
         let parsed = self.parsed.as_ref().map(|(p, _)| (p.format.to_string(), p.n, p.k, p.m));
         (self.arch.clone(), parsed, self.key.clone())
     }
