@@ -1,6 +1,6 @@
 //! How fast the simulator is: multiply-accumulates per second of kernels of our own and of the
 //! generator, on one and two threads, with and without checks, on the CPU's vector extensions and
-//! without; and how much memory it takes beside the kernel's buffers.
+//! without; how much memory it takes beside the kernel's buffers; and which targets that meets.
 //!
 //! `cargo bench -p qtune-sim` prints the figures. `bench/simulator.sh` also writes them to
 //! `bench/results/simulator.json`.
@@ -35,7 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .configure_from_args()
         .output_directory(&directory)
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(500));
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3));
     let mut figures = Vec::new();
     for mut kernel in kernels::all()? {
         let bytes_over_buffers = memory::peak_over_buffers(&mut kernel)?;
@@ -44,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         figures.push(results::Measured { kernel, bytes_over_buffers });
     }
     criterion.final_summary();
-    Ok(results::write(&directory, &figures)?)
+    Ok(results::report(&directory, &figures)?)
 }
 
 fn measure(criterion: &mut Criterion, kernel: &mut Kernel) {
