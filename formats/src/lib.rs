@@ -5,7 +5,7 @@
 //! - [`FormatName`] is the grammar of those names.
 //! - [`Checkpoint`] opens a folder or file, finds the quantized layers, checks them, and decodes
 //!   one into a [`QuantizedLinear`]: logical codes and group parameters, free of any packing.
-//! - [`safetensors`] reads the container strictly and writes matrices atomically.
+//! - [`safetensors`] and [`gguf`] read the containers strictly; the former writes matrices atomically.
 //! - [`presets`] holds the weight shapes of published models.
 //!
 //! Checkpoints are input from strangers: any bytes give a result or a [`FormatError`], and nothing
@@ -19,9 +19,12 @@
 
 mod awq;
 mod bitsandbytes;
+mod blocks;
 mod checkpoint;
 mod config;
+mod container;
 mod error;
+pub mod gguf;
 mod gptq;
 mod linear;
 mod name;
@@ -35,10 +38,11 @@ mod tensors;
 
 pub use checkpoint::{Checkpoint, Layer, PlainTensor, StoredTensor, WeightShape};
 pub use config::QuantConfig;
+pub use container::{BadHeader, Header, HeaderEntry, Part, Stored, TensorFile};
 pub use error::FormatError;
 pub use linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 pub use name::{FormatName, Grouping, Modifier};
 pub use plain::PlainWeight;
 pub use qtune_ir::{Group, Param, ParamType, WeightSpec};
-pub use registry::{resolve, FormatRow, LayerHeader, Variant, FORMATS};
+pub use registry::{resolve, FormatRow, GroupNames, LayerHeader, Variant, FORMATS};
 pub use tensors::{Module, TensorRef, TensorTable};

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 #[derive(Clone, Copy, Debug)]
 pub struct PlainWeight<'a> {
     tensor: TensorRef<'a>,
+    element: ElementType,
     bias: Option<TensorRef<'a>>,
     /// Output features.
     pub n: usize,
@@ -20,13 +21,12 @@ impl<'a> PlainWeight<'a> {
     /// The weight of a module, which must be a matrix of floats.
     pub(crate) fn of(module: &Module<'a>) -> Result<PlainWeight<'a>, FormatError> {
         let tensor = module.require("weight", "bias")?;
-        let floats = [ElementType::F16, ElementType::Bf16, ElementType::F32];
-        match tensor.shape {
-            &[n, k] if floats.contains(&tensor.element) && n > 0 && k > 0 => {
-                Ok(PlainWeight { tensor, bias: module.get("bias"), n, k })
+        match (tensor.shape, tensor.stored.float()) {
+            (&[n, k], Some(element)) if n > 0 && k > 0 => {
+                Ok(PlainWeight { tensor, element, bias: module.get("bias"), n, k })
             }
-            shape => {
-                let problem = format!("is {} {shape:?}, not a matrix of floats", tensor.element);
+            (shape, _) => {
+                let problem = format!("is {} {shape:?}, not a matrix of floats", tensor.stored);
                 Err(tensor.error(problem, "name a linear layer that is not quantized"))
             }
         }
@@ -34,7 +34,7 @@ impl<'a> PlainWeight<'a> {
 
     /// The type of the values.
     pub fn element(&self) -> ElementType {
-        self.tensor.element
+        self.element
     }
 
     /// `count` values of the flattened matrix from `first` on, all of which must be finite.

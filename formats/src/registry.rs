@@ -18,6 +18,19 @@ pub static FORMATS: &[&FormatRow] = &[
     &crate::gptq::ROW,
     &crate::bitsandbytes::NF4_ROW,
     &crate::bitsandbytes::FP4_ROW,
+    &crate::blocks::Q4_0,
+    &crate::blocks::Q4_1,
+    &crate::blocks::Q5_0,
+    &crate::blocks::Q5_1,
+    &crate::blocks::Q8_0,
+    &crate::blocks::Q2_K,
+    &crate::blocks::Q3_K,
+    &crate::blocks::Q4_K,
+    &crate::blocks::Q5_K,
+    &crate::blocks::Q6_K,
+    &crate::blocks::IQ4_NL,
+    &crate::blocks::IQ4_XS,
+    &crate::blocks::MXFP4,
 ];
 
 /// One format: what its names, its values and its bytes mean.
@@ -35,9 +48,8 @@ pub struct FormatRow {
     pub names: &'static str,
     /// Some names that resolve; the first is the usual one.
     pub examples: &'static [&'static str],
-    /// Whether scales belong to blocks of the flattened matrix: names then say `-b<SIZE>` instead
-    /// of `-g<SIZE>`.
-    pub flat_blocks: bool,
+    /// How its names say which weights share their parameters.
+    pub groups: GroupNames,
     /// The value of one weight, per width and set of modifiers; the first row's width is the
     /// one that names leave out.
     pub variants: &'static [Variant],
@@ -56,6 +68,58 @@ pub struct FormatRow {
     /// Quantizes a plain layer as the format's library does on load, for formats that need no
     /// calibration.
     pub quantize: Option<Quantize>,
+}
+
+/// How the names of a format say which weights share their parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupNames {
+    /// `-g<SIZE>`, weights of a row, or `-ch`, all of them.
+    Rows,
+    /// `-b<SIZE>`, weights of the flattened matrix.
+    Blocks,
+    /// `-b<SIZE>` with the only size that there is.
+    Block(u32),
+    /// Not at all: there is only this size, of weights of a row.
+    Implied(u32),
+}
+
+impl GroupNames {
+    /// The quant group that a name says in this way; what is wrong with another.
+    fn group(self, grouping: Option<Grouping>, row: &FormatRow) -> Result<Group, String> {
+        let family = row.family;
+        match (self, grouping) {
+            (GroupNames::Rows, Some(Grouping::Size(size)))
+            | (GroupNames::Blocks, Some(Grouping::Block(size)))
+            | (GroupNames::Implied(size), None) => Ok(Group::Size(size)),
+            (GroupNames::Block(only), Some(Grouping::Block(size))) if size == only => {
+                Ok(Group::Size(size))
+            }
+            (GroupNames::Rows, Some(Grouping::Channel)) => Ok(Group::Channel),
+            (GroupNames::Rows, Some(Grouping::Block(size))) => {
+                Err(format!("{family} groups are written -g{size}"))
+            }
+            (GroupNames::Blocks, Some(Grouping::Size(size))) => {
+                Err(format!("{family} blocks are written -b{size}"))
+            }
+            (GroupNames::Blocks, Some(Grouping::Channel)) => {
+                Err(format!("{family} has blocks, not channels"))
+            }
+            (GroupNames::Block(_) | GroupNames::Implied(_), _) => {
+                Err(format!("{family} has groups of one size, and is written {}", row.names))
+            }
+            (GroupNames::Rows | GroupNames::Blocks, None) => {
+                Err(format!("the group size is missing, as in {}", row.names))
+            }
+        }
+    }
+
+    /// What a name says where there is one size only.
+    pub(crate) fn printed(self) -> Option<Grouping> {
+        match self {
+            GroupNames::Block(size) => Some(Grouping::Block(size)),
+            GroupNames::Implied(_) | GroupNames::Rows | GroupNames::Blocks => None,
+        }
+    }
 }
 
 /// Makes a layer of the named format; told the rows that are done, and how many there are.
@@ -115,7 +179,7 @@ impl FormatRow {
         };
         let default_bits = self.variants.first().map_or(0, |variant| variant.bits);
         let bits = name.bits.unwrap_or(default_bits);
-        let group = self.group(name.grouping).map_err(bad)?;
+        let group = self.groups.group(name.grouping, self).map_err(bad)?;
         let fits = |variant: &&Variant| variant.bits == bits && variant.modifiers == name.modifiers;
         let variant = self.variants.iter().find(fits).ok_or_else(|| {
             bad(format!("{} has no such width or modifier: {}", self.family, self.names))
@@ -132,26 +196,6 @@ impl FormatRow {
             expr: variant.expr.into(),
             codebook: Codebook::new(variant.codebook),
         })
-    }
-
-    /// The quant group that a name says, in the way in which this format's names say it.
-    fn group(&self, grouping: Option<Grouping>) -> Result<Group, String> {
-        match (grouping, self.flat_blocks) {
-            (Some(Grouping::Size(size)), false) | (Some(Grouping::Block(size)), true) => {
-                Ok(Group::Size(size))
-            }
-            (Some(Grouping::Channel), false) => Ok(Group::Channel),
-            (Some(Grouping::Block(size)), false) => {
-                Err(format!("{} groups are written -g{size}", self.family))
-            }
-            (Some(Grouping::Size(size)), true) => {
-                Err(format!("{} blocks are written -b{size}", self.family))
-            }
-            (Some(Grouping::Channel), true) => {
-                Err(format!("{} has blocks, not channels", self.family))
-            }
-            (None, _) => Err(format!("the group size is missing, as in {}", self.names)),
-        }
     }
 }
 
@@ -240,5 +284,7 @@ mod tests {
         assert!(message("awq-g128-dq").contains("no such width or modifier"));
         assert!(message("awq-b64").contains("are written -g64"));
         assert!(message("awq").contains("group size is missing"));
+        assert!(message("q4_k-g64").contains("groups of one size, and is written q4_k"));
+        assert!(message("mxfp4").contains("is written mxfp4-b32"));
     }
 }

@@ -1,7 +1,9 @@
 //! From a path to the files of a checkpoint: single files, folders, sharded indexes.
 
+use crate::container::TensorFile;
 use crate::error::{shown, FormatError};
-use crate::safetensors::SafetensorsFile;
+use crate::gguf;
+use crate::safetensors::parse;
 use crate::tensors::TensorTable;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,14 +51,14 @@ pub(crate) fn open(path: &Path) -> Result<(TensorTable, PathBuf), FormatError> {
     let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let table = match kind(path) {
         Kind::Index => open_index(path)?,
-        Kind::Safetensors => TensorTable::new(vec![SafetensorsFile::open(path)?])?,
+        Kind::Safetensors => TensorTable::new(vec![TensorFile::open(path, parse)?])?,
         Kind::Pickle => return Err(pickle(path)),
-        Kind::Gguf => return Err(gguf(path)),
+        Kind::Gguf => TensorTable::new(gguf::open(path)?)?,
         Kind::Other => {
             return Err(FormatError::file(
                 path,
                 "is not a checkpoint file",
-                "name a folder, a .safetensors file or a .safetensors.index.json file",
+                "name a folder, a .safetensors, .safetensors.index.json or .gguf file",
             ));
         }
     };
@@ -71,20 +73,12 @@ fn pickle(path: &Path) -> FormatError {
     )
 }
 
-fn gguf(path: &Path) -> FormatError {
-    FormatError::file(
-        path,
-        "is a GGUF file, which this version does not read",
-        "use a safetensors checkpoint",
-    )
-}
-
 /// Looks where the Hugging Face libraries look, in their order: `model.safetensors`, its index,
-/// then any index, then any safetensors files.
+/// then any index, then any safetensors files; then for GGUF files.
 fn open_folder(folder: &Path) -> Result<TensorTable, FormatError> {
     let single = folder.join("model.safetensors");
     if single.is_file() {
-        return TensorTable::new(vec![SafetensorsFile::open(&single)?]);
+        return TensorTable::new(vec![TensorFile::open(&single, parse)?]);
     }
     let entries = fs::read_dir(folder).map_err(|e| FormatError::io(folder, "list", e))?;
     let mut files = Vec::new();
@@ -108,18 +102,19 @@ fn open_folder(folder: &Path) -> Result<TensorTable, FormatError> {
     }
     let shards: Vec<&PathBuf> = of_kind(Kind::Safetensors).collect();
     if !shards.is_empty() {
-        let open = shards.into_iter().map(|file| SafetensorsFile::open(file));
+        let open = shards.into_iter().map(|file| TensorFile::open(file, parse));
         return TensorTable::new(open.collect::<Result<_, _>>()?);
     }
-    if let Some(file) = of_kind(Kind::Gguf).next() {
-        return Err(gguf(file));
+    let blocks: Vec<&PathBuf> = of_kind(Kind::Gguf).collect();
+    if let [first, others @ ..] = &blocks[..] {
+        return TensorTable::new(gguf::open(gguf::only(folder, first, others)?)?);
     }
     if let Some(file) = of_kind(Kind::Pickle).next() {
         return Err(pickle(file));
     }
     Err(FormatError::file(
         folder,
-        "holds no checkpoint (no .safetensors file)",
+        "holds no checkpoint (no .safetensors or .gguf file)",
         "name the folder that holds model.safetensors",
     ))
 }
@@ -187,7 +182,7 @@ fn open_index(path: &Path) -> Result<TensorTable, FormatError> {
             let problem = format!("names the shard `{}`, which is missing", shown(name));
             return Err(bad(problem, "download the missing file into the same folder"));
         }
-        files.push(SafetensorsFile::open(&shard)?);
+        files.push(TensorFile::open(&shard, parse)?);
     }
     let table = TensorTable::new(files)?;
     for (tensor, shard) in &map {
@@ -300,15 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn pickles_gguf_files_and_empty_folders_have_their_own_messages() {
+    fn pickles_and_empty_folders_have_their_own_messages() {
         let folder = tempfile::tempdir().unwrap();
         assert!(message(folder.path()).contains("holds no checkpoint"));
         fs::write(folder.path().join("pytorch_model-00001-of-00002.bin"), "x").unwrap();
         assert!(message(folder.path()).contains("convert the checkpoint to safetensors"));
-        let gguf = folder.path().join("model.gguf");
-        fs::write(&gguf, "GGUF").unwrap();
-        assert!(message(&gguf).contains("GGUF"));
-        assert!(message(folder.path()).contains("GGUF"));
         assert!(message(&folder.path().join("none")).contains("check the path"));
     }
 

@@ -1,7 +1,8 @@
 //! All tensors of a checkpoint by name, whichever file they lie in.
 
+use crate::container::{Stored, TensorFile};
 use crate::error::{shown, FormatError};
-use crate::safetensors::{ElementType, SafetensorsFile};
+use crate::safetensors::ElementType;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::collections::btree_map::Entry;
@@ -15,11 +16,11 @@ pub struct TensorRef<'a> {
     pub path: &'a Path,
     /// Its full name.
     pub name: &'a str,
-    /// Element type.
-    pub element: ElementType,
+    /// How its elements are stored.
+    pub stored: Stored,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
-    /// Row-major little-endian elements, not necessarily aligned.
+    /// Row-major little-endian elements or blocks, not necessarily aligned.
     pub bytes: &'a [u8],
 }
 
@@ -41,10 +42,10 @@ impl TensorRef<'_> {
         shape: &[usize],
         because: &str,
     ) -> Result<(), FormatError> {
-        if self.element == element && self.shape == shape {
+        if self.stored == element && self.shape == shape {
             return Ok(());
         }
-        let (has, has_shape) = (self.element, self.shape);
+        let (has, has_shape) = (self.stored, self.shape);
         let problem =
             format!("is {has} {has_shape:?} where {element} {shape:?} is needed ({because})");
         Err(self.error(problem, EXPORT_AGAIN))
@@ -53,9 +54,9 @@ impl TensorRef<'_> {
     /// Checks that it is a matrix of `element`; its rows and columns.
     pub(crate) fn matrix(&self, element: ElementType) -> Result<[usize; 2], FormatError> {
         match self.shape {
-            [rows, cols] if self.element == element => Ok([*rows, *cols]),
+            [rows, cols] if self.stored == element => Ok([*rows, *cols]),
             shape => {
-                let problem = format!("is {} {shape:?}, not a matrix of {element}", self.element);
+                let problem = format!("is {} {shape:?}, not a matrix of {element}", self.stored);
                 Err(self.error(problem, EXPORT_AGAIN))
             }
         }
@@ -87,11 +88,10 @@ impl TensorRef<'_> {
 
     /// Checks that it is a bias `[N]` of a type that [`TensorRef::bias`] reads.
     pub(crate) fn check_bias(&self, n: usize) -> Result<(), FormatError> {
-        let floats = [ElementType::F16, ElementType::Bf16, ElementType::F32];
-        if floats.contains(&self.element) && self.shape == [n] {
+        if self.stored.float().is_some() && self.shape == [n] {
             return Ok(());
         }
-        let (has, shape) = (self.element, self.shape);
+        let (has, shape) = (self.stored, self.shape);
         let problem =
             format!("is {has} {shape:?} where a float per output feature [{n}] is needed");
         Err(self.error(problem, EXPORT_AGAIN))
@@ -101,9 +101,9 @@ impl TensorRef<'_> {
     pub(crate) fn bias(&self, n: usize) -> Result<Vec<f32>, FormatError> {
         self.check_bias(n)?;
         let halves = self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        let values: Vec<f32> = match self.element {
-            ElementType::F16 => halves.map(|bits| f16::from_bits(bits).to_f32()).collect(),
-            ElementType::Bf16 => halves.map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        let values: Vec<f32> = match self.stored.float() {
+            Some(ElementType::F16) => halves.map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            Some(ElementType::Bf16) => halves.map(|bits| bf16::from_bits(bits).to_f32()).collect(),
             _ => (0..n).map(|index| f32::from_bits(self.word(index))).collect(),
         };
         match values.iter().position(|value| !value.is_finite()) {
@@ -141,14 +141,14 @@ pub(crate) const VALUE_REMEDY: &str = "quantize the layer again, or download the
 /// The tensors of one checkpoint.
 #[derive(Debug)]
 pub struct TensorTable {
-    files: Vec<SafetensorsFile>,
+    files: Vec<TensorFile>,
     /// Index into `files` of each tensor, by name.
     file_of: BTreeMap<String, usize>,
 }
 
 impl TensorTable {
     /// Joins files; a name that two of them hold is an error.
-    pub fn new(files: Vec<SafetensorsFile>) -> Result<TensorTable, FormatError> {
+    pub fn new(files: Vec<TensorFile>) -> Result<TensorTable, FormatError> {
         let mut file_of: BTreeMap<String, usize> = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
             for name in file.header().tensors.keys() {
@@ -177,7 +177,7 @@ impl TensorTable {
         Some(TensorRef {
             path: file.path(),
             name,
-            element: entry.element,
+            stored: entry.stored,
             shape: &entry.shape,
             bytes: file.bytes(entry),
         })
@@ -190,7 +190,7 @@ impl TensorTable {
 
     /// The files, in the order in which they were opened.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(SafetensorsFile::path)
+        self.files.iter().map(TensorFile::path)
     }
 
     /// The tensors of the module at `path`.

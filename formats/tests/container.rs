@@ -3,13 +3,13 @@
 mod support;
 
 use proptest::prelude::*;
-use qtune_formats::safetensors::Header;
+use qtune_formats::safetensors::parse;
 use safetensors::{Dtype, SafeTensors};
 use support::{filled, read, write, Tensors};
 
 /// Checks that our reading of `bytes`, if they are accepted, is the reference's.
 fn assert_agrees(bytes: &[u8]) {
-    let Ok(header) = Header::parse(bytes) else {
+    let Ok(header) = parse(bytes) else {
         return;
     };
     let reference = SafeTensors::deserialize(bytes).expect("the reference is no stricter");
@@ -36,7 +36,7 @@ proptest! {
         let path = folder.path().join("model.safetensors");
         write(&path, &tensors);
         let bytes = std::fs::read(&path).unwrap();
-        prop_assert_eq!(Header::parse(&bytes).unwrap().tensors.len(), read(&path).len());
+        prop_assert_eq!(parse(&bytes).unwrap().tensors.len(), read(&path).len());
         assert_agrees(&bytes);
     }
 

@@ -60,7 +60,7 @@ impl<'a> Parts<'a> {
     /// The packing that types and shapes show. Where they show none, the tensors disagree, and
     /// the configured packing is the one the error is about.
     fn layout(&self, configured: Option<Layout>) -> Layout {
-        if self.qweight.element == ElementType::I16 {
+        if self.qweight.stored == ElementType::I16 {
             return Layout::GemvFast;
         }
         match (self.fits_gemm(), self.fits_gemv()) {
@@ -98,7 +98,7 @@ pub(super) fn claims(
         return Ok(false);
     }
     if let Ok(parts) = Parts::of(module) {
-        if parts.fits_gemm() || parts.fits_gemv() || parts.qweight.element == ElementType::I16 {
+        if parts.fits_gemm() || parts.fits_gemv() || parts.qweight.stored == ElementType::I16 {
             return Ok(true);
         }
         // GPTQ's tensors have the same names.

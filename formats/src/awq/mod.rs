@@ -18,7 +18,7 @@ mod group;
 mod layout;
 
 use crate::name::Modifier;
-use crate::registry::{FormatRow, Variant};
+use crate::registry::{FormatRow, GroupNames, Variant};
 use qtune_ir::ParamType;
 
 /// Codes in a 32-bit word.
@@ -35,7 +35,7 @@ pub(crate) static ROW: FormatRow = FormatRow {
               [N, K/8], natural order; gemv_fast: int16 [N/4, K], 4 rows interleaved",
     names: "awq-g<SIZE> | awq-ch, + -fast for gemv_fast files",
     examples: &["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast"],
-    flat_blocks: false,
+    groups: GroupNames::Rows,
     variants: &[
         Variant {
             bits: 4,

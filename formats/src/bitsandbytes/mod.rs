@@ -19,7 +19,7 @@ mod quantize;
 mod state;
 
 use crate::name::Modifier;
-use crate::registry::{FormatRow, Variant};
+use crate::registry::{FormatRow, GroupNames, Variant};
 use qtune_ir::ParamType;
 
 /// What distinguishes the formats of the library: names, in names and files, and codebooks.
@@ -74,7 +74,7 @@ pub(crate) static NF4_ROW: FormatRow = FormatRow {
               uint8 with -dq",
     names: "nf4-b<SIZE>, + -dq",
     examples: &["nf4-b64", "nf4-b64-dq", "nf4-b128", "nf4-b32"],
-    flat_blocks: true,
+    groups: GroupNames::Blocks,
     variants: &[variant(&NF4_CODEBOOK, &[]), variant(&NF4_CODEBOOK, &[Modifier::DoubleQuant])],
     anchors: &[NF4.state_key, "weight.absmax"],
     companions: &[

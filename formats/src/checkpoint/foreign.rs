@@ -1,6 +1,7 @@
 //! Recognising quantized layers of libraries whose formats are not in the registry, so that they
 //! are refused by name instead of being taken for plain tensors.
 
+use crate::container::Stored;
 use crate::error::FormatError;
 use crate::tensors::TensorRef;
 
@@ -20,14 +21,19 @@ const SUFFIXES: [(&str, &str); 10] = [
 
 /// An error if `tensor`, which no format of the registry claims, belongs to a quantized layer.
 pub(super) fn refuse(tensor: &TensorRef<'_>) -> Result<(), FormatError> {
+    let unread = |problem: String| {
+        let known = crate::registry::known_names();
+        Err(tensor.error(problem, format!("use a checkpoint in one of: {known}")))
+    };
+    if let Stored::Blocks(blocks) = tensor.stored {
+        return unread(format!("is {}, which this version does not read", blocks.name));
+    }
     let ends =
         |suffix: &str| tensor.name.strip_suffix(suffix).is_some_and(|module| module.ends_with('.'));
     match SUFFIXES.iter().find(|(suffix, _)| ends(suffix)) {
         None => Ok(()),
         Some((_, library)) => {
-            let known = crate::registry::known_names();
-            let problem = format!("belongs to a {library} layer, which this version does not read");
-            Err(tensor.error(problem, format!("use a checkpoint in one of: {known}")))
+            unread(format!("belongs to a {library} layer, which this version does not read"))
         }
     }
 }

@@ -74,7 +74,7 @@ fn stored(tensor: &TensorRef<'_>) -> StoredTensor {
     StoredTensor {
         name: tensor.name.into(),
         file: file.to_string_lossy().into_owned(),
-        dtype: tensor.element.to_string(),
+        dtype: tensor.stored.to_string(),
         shape: tensor.shape.to_vec(),
         bytes: tensor.bytes.len(),
     }

@@ -22,7 +22,7 @@ mod zeros;
 pub(crate) use layout::fits;
 
 use crate::name::Modifier;
-use crate::registry::{FormatRow, Variant};
+use crate::registry::{FormatRow, GroupNames, Variant};
 use qtune_ir::ParamType;
 
 /// Widths with the int32 stream packing; the first is the usual one.
@@ -67,7 +67,7 @@ pub(crate) static ROW: FormatRow = FormatRow {
     names: "gptq[-w2|-w3|-w8]-g<SIZE> | gptq-ch, + -asym with zero-points, + -actorder",
     // Those that kernels exist for.
     examples: &["gptq-g128", "gptq-g64", "gptq-g32", "gptq-ch", "gptq-g128-asym"],
-    flat_blocks: false,
+    groups: GroupNames::Rows,
     variants: &[
         symmetric(4, &[]),
         symmetric(4, ACT_ORDER),

@@ -106,7 +106,7 @@ mod tests {
 
     fn tensor<'a>(bytes: &'a [u8], shape: &'a [usize]) -> TensorRef<'a> {
         let (path, name) = (Path::new("model.safetensors"), "l.qzeros");
-        TensorRef { path, name, element: ElementType::I32, shape, bytes }
+        TensorRef { path, name, stored: ElementType::I32.into(), shape, bytes }
     }
 
     fn bytes(words: &[u32]) -> Vec<u8> {

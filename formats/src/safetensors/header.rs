@@ -1,6 +1,7 @@
 //! Parsing and checking a safetensors header.
 
 use super::ElementType;
+use crate::container::{BadHeader, Header, HeaderEntry};
 use crate::error::shown;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
@@ -9,64 +10,22 @@ use std::fmt;
 /// Longest header that is read, the limit of the reference implementation.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
 
-/// Where one tensor lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderEntry {
-    /// Element type.
-    pub element: ElementType,
-    /// Dimensions, outermost first; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// First byte, from the start of the file.
-    pub begin: usize,
-    /// One past the last byte, from the start of the file.
-    pub end: usize,
-}
-
-/// The checked content of a header.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Header {
-    /// Tensors by name.
-    pub tensors: BTreeMap<String, HeaderEntry>,
-}
-
-/// A header that cannot be believed: the tensor it is about, if any, and what is wrong.
-#[derive(Debug, PartialEq, Eq)]
-pub struct BadHeader {
-    /// The tensor whose entry is wrong.
-    pub tensor: Option<String>,
-    /// What is wrong.
-    pub problem: String,
-}
-
-impl BadHeader {
-    fn file(problem: impl Into<String>) -> BadHeader {
-        BadHeader { tensor: None, problem: problem.into() }
-    }
-
-    fn tensor(name: &str, problem: impl Into<String>) -> BadHeader {
-        BadHeader { tensor: Some(name.into()), problem: problem.into() }
-    }
-}
-
-impl Header {
-    /// Reads the header of a file given all its bytes. Every entry of the result lies inside
-    /// `bytes`, has the size its shape says, and the entries cover the data without holes.
-    pub fn parse(bytes: &[u8]) -> Result<Header, BadHeader> {
-        let json = json_of(bytes)?;
-        let data_begin = 8 + json.len();
-        let raw: RawHeader = serde_json::from_slice(json).map_err(|e| {
-            BadHeader::file(format!("header is not valid: {}", shown(&e.to_string())))
-        })?;
-        let mut tensors = BTreeMap::new();
-        for (name, entry) in raw.entries {
-            let checked = check_entry(&name, entry, data_begin, bytes.len())?;
-            if tensors.insert(name.clone(), checked).is_some() {
-                return Err(BadHeader::tensor(&name, "is listed twice in the header"));
-            }
+/// Reads the header of a file given all its bytes. Every entry of the result lies inside
+/// `bytes`, has the size its shape says, and the entries cover the data without holes.
+pub fn parse(bytes: &[u8]) -> Result<Header, BadHeader> {
+    let json = json_of(bytes)?;
+    let data_begin = 8 + json.len();
+    let raw: RawHeader = serde_json::from_slice(json)
+        .map_err(|e| BadHeader::file(format!("header is not valid: {}", shown(&e.to_string()))))?;
+    let mut tensors = BTreeMap::new();
+    for (name, entry) in raw.entries {
+        let checked = check_entry(&name, entry, data_begin, bytes.len())?;
+        if tensors.insert(name.clone(), checked).is_some() {
+            return Err(BadHeader::tensor(&name, "is listed twice in the header"));
         }
-        check_cover(&tensors, data_begin, bytes.len())?;
-        Ok(Header { tensors })
     }
+    check_cover(&tensors, data_begin, bytes.len())?;
+    Ok(Header { tensors, part: None })
 }
 
 /// The JSON part of the file, once its length is known to be possible.
@@ -195,7 +154,7 @@ fn check_entry(
     let shape = shape.map_err(|_| bad("has a dimension that is too large".into()))?;
     // Both are at most the file's size, which is a usize.
     let (begin, end) = (data_begin + begin as usize, data_begin + end as usize);
-    Ok(HeaderEntry { element, shape, begin, end })
+    Ok(HeaderEntry { stored: element.into(), shape, begin, end })
 }
 
 /// Checks that the tensors, in file order, cover the data section exactly.
@@ -236,17 +195,17 @@ mod tests {
     }
 
     fn problem(json: &str, data: usize) -> String {
-        Header::parse(&file(json, data)).unwrap_err().problem
+        parse(&file(json, data)).unwrap_err().problem
     }
 
     #[test]
     fn entries_are_placed_from_the_start_of_the_file() {
         let json = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F16","shape":[2,3],
             "data_offsets":[4,16]},"a":{"dtype":"I32","shape":[],"data_offsets":[0,4]}}  "#;
-        let header = Header::parse(&file(json, 16)).unwrap();
+        let header = parse(&file(json, 16)).unwrap();
         let data_begin = 8 + json.len();
         let b = &header.tensors["b"];
-        assert_eq!((b.element, &b.shape[..]), (ElementType::F16, &[2, 3][..]));
+        assert_eq!((b.stored, &b.shape[..]), (ElementType::F16.into(), &[2, 3][..]));
         assert_eq!((b.begin, b.end), (data_begin + 4, data_begin + 16));
         assert_eq!(header.tensors["a"].shape, Vec::<usize>::new());
     }
@@ -286,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_file_or_the_limit_is_refused() {
-        let problem = |bytes: &[u8]| Header::parse(bytes).unwrap_err().problem;
+        let problem = |bytes: &[u8]| parse(bytes).unwrap_err().problem;
         assert!(problem(&[1, 2, 3]).contains("3 bytes long"));
         assert!(problem(&file("{}", 0)[..9]).contains("only 1 bytes follow"));
         assert!(problem(&u64::MAX.to_le_bytes()).contains("more than the limit"));
@@ -295,8 +254,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_give_a_header_or_an_error(json in ".{0,200}", data in 0usize..64) {
-            let _ = Header::parse(&file(&json, data));
-            let _ = Header::parse(json.as_bytes());
+            let _ = parse(&file(&json, data));
+            let _ = parse(json.as_bytes());
         }
 
         #[test]
@@ -309,7 +268,7 @@ mod tests {
             let last = bytes.len() - 1;
             bytes[at.min(last)] = to;
             bytes.truncate(bytes.len() - cut.min(bytes.len()) / 4);
-            if let Ok(header) = Header::parse(&bytes) {
+            if let Ok(header) = parse(&bytes) {
                 for entry in header.tensors.values() {
                     prop_assert!(bytes.get(entry.begin..entry.end).is_some());
                 }

@@ -6,11 +6,9 @@
 //! used, and what is not understood is refused.
 
 mod element;
-mod file;
 mod header;
 mod write;
 
 pub use element::ElementType;
-pub use file::SafetensorsFile;
-pub use header::{BadHeader, Header, HeaderEntry, HEADER_BYTES_MAX};
+pub use header::{parse, HEADER_BYTES_MAX};
 pub use write::write_f32;

@@ -49,6 +49,28 @@ pub fn golden_bnb(case: &str) -> PathBuf {
         .join(case)
 }
 
+/// The golden cases of GGUF: written by ggml's quantizers, one format each, and how qtune calls it.
+pub const GGUF_CASES: [(&str, &str); 13] = [
+    ("q4_0", "q4_0"),
+    ("q4_1", "q4_1"),
+    ("q5_0", "q5_0"),
+    ("q5_1", "q5_1"),
+    ("q8_0", "q8_0"),
+    ("q2_k", "q2_k"),
+    ("q3_k", "q3_k"),
+    ("q4_k", "q4_k"),
+    ("q5_k", "q5_k"),
+    ("q6_k", "q6_k"),
+    ("iq4_nl", "iq4_nl"),
+    ("iq4_xs", "iq4_xs"),
+    ("mxfp4", "mxfp4-b32"),
+];
+
+/// The folder of a golden case of GGUF.
+pub fn golden_gguf(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/gguf").join(case)
+}
+
 /// Compares every layer of a checkpoint with the expected tensors of its golden case: weights,
 /// codes, zero-points and bias, bit for bit.
 pub fn assert_decodes_to(checkpoint: &Checkpoint, expected: &Tensors) {

@@ -1,0 +1,219 @@
+//! The block formats of ggml, as GGUF files hold them.
+//!
+//! A row of a weight is cut into blocks of 32 or 256 weights; a block holds its scales and its codes.
+//! Every weight is its format's expression computed in f32, which rounds at most once. The
+//! super-blocks of 256 ("K-quants") have scales of two levels: integers of few bits per 16 or 32
+//! weights, and one or two f16 for the whole block that these are multiples of. Both levels are
+//! parameters of the expression.
+//!
+//! A format is an implementation of [`Block`] and a row made of it; GGUF names the type of every
+//! tensor, so one file may hold as many formats as it has layers. Rows of attention weights stand
+//! in the order of the file: for the architecture `llama`, converters interleave the halves of each
+//! head.
+
+mod nonlinear;
+mod round_numbers;
+mod super_blocks;
+
+pub(crate) use nonlinear::{IQ4_NL, IQ4_XS, MXFP4};
+pub(crate) use round_numbers::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(crate) use super_blocks::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
+
+use crate::container::Stored;
+use crate::error::FormatError;
+use crate::gguf::BlockType;
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::name::FormatName;
+use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
+use crate::tensors::{Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
+use half::f16;
+use qtune_ir::{Group, ParamType};
+use rayon::prelude::*;
+
+/// One block format.
+trait Block {
+    /// Its name, but for a group size that the name repeats.
+    const FAMILY: &'static str;
+    /// ggml's name of it.
+    const TYPE: &'static str;
+    /// One line about it.
+    const DOC: &'static str;
+    /// One line about the bytes of a block.
+    const PACKING: &'static str;
+    /// Its whole name.
+    const NAME: &'static str = Self::FAMILY;
+    /// Weights that share their parameters, a divisor of the block's elements.
+    const GROUP: u32;
+    /// How its name says that.
+    const GROUPS: GroupNames = GroupNames::Implied(Self::GROUP);
+    /// The value of a weight.
+    const VARIANT: Variant;
+
+    /// Writes the codes of a block, in the order of its weights.
+    fn codes(block: &[u8], codes: &mut [u8]);
+
+    /// The bits of parameter `index`, in the order of the variant's, of a quant group of a block.
+    fn param(block: &[u8], index: usize, group: usize) -> u32;
+}
+
+/// The constant slices that a row of `B` refers to.
+struct Row<B>(std::marker::PhantomData<B>);
+
+impl<B: Block> Row<B> {
+    const VARIANTS: &'static [Variant] = &[B::VARIANT];
+    const EXAMPLES: &'static [&'static str] = &[B::NAME];
+}
+
+/// The registry row of a block format.
+const fn row<B: Block>() -> FormatRow {
+    FormatRow {
+        family: B::FAMILY,
+        doc: B::DOC,
+        source: "ggml-common.h and ggml-quants.c of ggml 0.13; GGUF versions 2 and 3",
+        packing: B::PACKING,
+        names: B::NAME,
+        examples: Row::<B>::EXAMPLES,
+        groups: B::GROUPS,
+        variants: Row::<B>::VARIANTS,
+        anchors: &["weight"],
+        companions: &["weight", "bias"],
+        claims: |module, _| Ok(module.get("weight").is_some_and(|weight| holds::<B>(&weight))),
+        inspect: |module, _| inspect::<B>(module),
+        load: load::<B>,
+        quantize: None,
+    }
+}
+
+/// Whether a tensor is made of blocks of `B`.
+fn holds<B: Block>(tensor: &TensorRef<'_>) -> bool {
+    matches!(tensor.stored, Stored::Blocks(blocks) if blocks.name == B::TYPE)
+}
+
+/// See [`FormatRow::inspect`]. The matrices of stacked experts count as one, rows after rows.
+fn inspect<B: Block>(module: &Module<'_>) -> Result<LayerHeader, FormatError> {
+    let weight = module.require("weight", "bias")?;
+    let (k, outer) = weight.shape.split_last().map_or((0, [].as_slice()), |(k, o)| (*k, o));
+    let n = outer.iter().product();
+    if n == 0 || k == 0 {
+        let problem = format!("is {} {:?}, which has no weights", weight.stored, weight.shape);
+        return Err(weight.error(problem, EXPORT_AGAIN));
+    }
+    module.get("bias").map_or(Ok(()), |bias| bias.check_bias(n))?;
+    let grouping = B::GROUPS.printed();
+    let name = FormatName { family: B::FAMILY.into(), bits: None, grouping, modifiers: Vec::new() };
+    let layout = if outer.len() > 1 { "experts" } else { "blocks" };
+    Ok(LayerHeader { name, layout, n, k, group: Group::Size(B::GROUP) })
+}
+
+/// The blocks of a matrix.
+struct Blocks<'a> {
+    bytes: &'a [u8],
+    of: &'static BlockType,
+    per_row: usize,
+}
+
+impl<'a> Blocks<'a> {
+    fn row(&self, n: usize) -> impl Iterator<Item = &'a [u8]> {
+        let row = self.per_row * self.of.bytes;
+        self.bytes[n * row..(n + 1) * row].chunks_exact(self.of.bytes)
+    }
+}
+
+/// See [`FormatRow::load`].
+fn load<B: Block>(
+    module: &Module<'_>,
+    header: &LayerHeader,
+) -> Result<QuantizedLinear, FormatError> {
+    let weight = module.require("weight", "bias")?;
+    let Stored::Blocks(of) = weight.stored else {
+        let problem = format!("is {}, not {}", weight.stored, B::TYPE);
+        return Err(weight.error(problem, "inspect the layer before it is loaded"));
+    };
+    let (n, k) = (header.n, header.k);
+    let blocks = Blocks { bytes: weight.bytes, of, per_row: k / of.elements };
+    let spec = row::<B>().spec(&header.name)?;
+    let params = (0..spec.params.len()).map(|index| {
+        let values = params::<B>(&blocks, n, index);
+        check_params(&weight, &values, header.groups(), B::TYPE)?;
+        Ok(ParamArray { name: spec.params[index].name.clone(), values })
+    });
+    Ok(QuantizedLinear {
+        params: params.collect::<Result<_, FormatError>>()?,
+        codes: codes::<B>(&blocks, n, k, spec.bits),
+        spec,
+        n,
+        k,
+        bias: module.get("bias").map(|bias| bias.bias(n)).transpose()?,
+        rounding: Rounding::F32,
+        k_order: None,
+    })
+}
+
+/// Codes `[N, K]`.
+fn codes<B: Block>(blocks: &Blocks<'_>, n: usize, k: usize, bits: u8) -> Codes {
+    let mut codes = Codes::zeros(n, k, bits);
+    let stride = codes.row_stride();
+    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+        let mut of_block = [0; BLOCK_MAX];
+        let of_block = &mut of_block[..blocks.of.elements];
+        for (block, row) in blocks.row(n).zip(row.chunks_mut(stride / blocks.per_row)) {
+            B::codes(block, of_block);
+            crate::linear::pack(of_block, bits, row);
+        }
+    });
+    codes
+}
+
+/// Weights of the largest blocks.
+const BLOCK_MAX: usize = 256;
+
+/// Values `[N, groups]` of one parameter.
+fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues {
+    let of_block = move |block| {
+        (0..blocks.of.elements / B::GROUP as usize).map(move |g| B::param(block, index, g))
+    };
+    let bits = (0..n).into_par_iter().flat_map_iter(|n| blocks.row(n).flat_map(of_block));
+    match B::VARIANT.params[index].1 {
+        ParamType::F16 => ParamValues::F16(bits.map(|bits| f16::from_bits(bits as u16)).collect()),
+        ParamType::F32 => ParamValues::F32(bits.map(f32::from_bits).collect()),
+        ParamType::Code(_) => ParamValues::Code(bits.map(|bits| bits as u8).collect()),
+    }
+}
+
+/// Checks that all values are finite.
+fn check_params(
+    weight: &TensorRef<'_>,
+    values: &ParamValues,
+    groups: usize,
+    name: &str,
+) -> Result<(), FormatError> {
+    let bad = match values {
+        ParamValues::F16(values) => values.par_iter().position_first(|value| !value.is_finite()),
+        ParamValues::F32(values) => values.par_iter().position_first(|value| !value.is_finite()),
+        ParamValues::Code(_) => None,
+    };
+    match bad {
+        None => Ok(()),
+        Some(at) => {
+            let (n, group, value) = (at / groups, at % groups, values.get(at));
+            let problem =
+                format!("has the {name} scale {value} for output feature {n}, quant group {group}");
+            Err(weight.error(problem, VALUE_REMEDY))
+        }
+    }
+}
+
+/// The bits of the f16 at a byte of a block.
+fn half(block: &[u8], at: usize) -> u32 {
+    u32::from(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// Unpacks runs of `run` low nibbles, each followed by the high nibbles of the same bytes.
+fn nibbles(packed: &[u8], run: usize, codes: &mut [u8]) {
+    for (codes, packed) in codes.chunks_exact_mut(2 * run).zip(packed.chunks_exact(run)) {
+        let (low, high) = codes.split_at_mut(run);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(packed) {
+            (*low, *high) = (byte & 15, byte >> 4);
+        }
+    }
+}
