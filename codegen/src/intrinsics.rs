@@ -70,7 +70,7 @@ impl std::fmt::Debug for Intrinsic {
 
 use Arg::{Constant, Global, In, InOut, Out, Shared};
 use Meaning::{Effect, Pure, Read};
-use Type::{U32x4, F32, U16, U32};
+use Type::{U32x2, U32x4, F32, U16, U32};
 
 const MMA: &[Arg] = &[
     InOut(F32),
@@ -341,6 +341,33 @@ pub const TABLE: &[Intrinsic] = &[
   uint4 d;
   asm volatile(\"ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];\"
                : \"=r\"(d.x), \"=r\"(d.y), \"=r\"(d.z), \"=r\"(d.w) : \"l\"(p));
+  return d;
+}",
+    },
+    Intrinsic {
+        name: "load_stream_8",
+        args: &[Global],
+        result: Some(U32x2),
+        capability: (8, 0),
+        source: "PTX ISA, ld.global.nc.L1::no_allocate",
+        meaning: Read("8 bytes that stay out of L1"),
+        text: "uint2 load_stream_8(const uint2* p) {
+  uint2 d;
+  asm volatile(\"ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0, %1}, [%2];\"
+               : \"=r\"(d.x), \"=r\"(d.y) : \"l\"(p));
+  return d;
+}",
+    },
+    Intrinsic {
+        name: "load_stream_4",
+        args: &[Global],
+        result: Some(U32),
+        capability: (8, 0),
+        source: "PTX ISA, ld.global.nc.L1::no_allocate",
+        meaning: Read("4 bytes that stay out of L1"),
+        text: "unsigned load_stream_4(const unsigned* p) {
+  unsigned d;
+  asm volatile(\"ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];\" : \"=r\"(d) : \"l\"(p));
   return d;
 }",
     },

@@ -1,13 +1,15 @@
 //! Offline weight layouts: where each code and group parameter lies in the packed buffers, so that
-//! one 16-byte load gives a lane exactly what its next instructions need.
+//! a load gives a lane exactly what its next instructions need.
 //!
-//! A 32-bit word holds eight codes as four pairs. Where codes are converted, pair `j` has its first
+//! A lane's *piece* is 32 codes, four octets of four pairs each; codes of 4 bits fill four 32-bit
+//! words, one load of 16 bytes. In such a word, where codes are converted, pair `j` has its first
 //! code at bit `4j` and its second at bit `16 + 4j`, so that one mask yields both halves of a packed
 //! 16-bit register. Pairs 1 and 3 sit four bits higher than 0 and 2: left in place they are worth 16
 //! times more, the *position weight* of the dequantization algebra. Where codes are looked up, pair
-//! `j` is byte `j` ([`CodeOrder`]).
+//! `j` is byte `j` ([`CodeOrder`]). Other widths fill a piece as [`CodePacking`] says. Pieces that
+//! take several loads are a *slab* for the 32 lanes of a warp: all first loads, then all second ones.
 //!
-//! | family | word | pair `j` of a word |
+//! | family | octet | pair `j` of an octet |
 //! |---|---|---|
 //! | `gemv` | eight consecutive k of one row | k `2j`, `2j+1` |
 //! | `mma`, `wgmma` | the A fragment of `m16n8k16` for one lane (PTX ISA, "Matrix Fragments for mma.m16n8k16") | row `g + 8*(j&1)`, k `2t + 8*(j>>1)` and the next |
@@ -16,22 +18,35 @@
 
 use qtune_ir::dequant::CodeOrder;
 use qtune_ir::{
-    GemvSchedule, MmaSchedule, ParamType, Problem, Schedule, WeightSpec, WgmmaSchedule,
+    CodePacking, GemvSchedule, MmaSchedule, ParamType, Problem, Rejected, Schedule, WeightSpec,
+    WgmmaSchedule, OCTET_CODES, PIECE_OCTETS,
 };
 use rayon::prelude::*;
 
-/// Codes in one 32-bit word of 4-bit weights.
-const WORD_CODES: u32 = 8;
-/// Bytes of one lane's load.
-const LANE_BYTES: usize = 16;
+/// Lanes of a warp: pieces of a slab.
+const LANES: u32 = 32;
 
-/// Where a code lies: a 32-bit word of the packed weights and a bit offset in it.
+/// Where some bits of a code lie: in a 32-bit word of the packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct Bits {
     /// Index of the 32-bit word.
     pub word: usize,
-    /// Bit offset of the code's low bit.
+    /// Bit offset in it.
     pub shift: u32,
+    /// The lowest of these bits in the code.
+    pub low: u32,
+    /// How many they are.
+    pub width: u32,
+}
+
+/// Where a code lies, whatever its width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spot {
+    slab: u32,
+    lane: u32,
+    octet: u32,
+    pair: u32,
+    half: u32,
 }
 
 /// The packed form of one weight matrix under one schedule.
@@ -47,6 +62,7 @@ pub struct Layout {
     groups_per_step: u32,
     params: Vec<ParamType>,
     order: CodeOrder,
+    packing: CodePacking,
     kind: Kind,
 }
 
@@ -66,8 +82,18 @@ struct Fragments {
 
 impl Layout {
     /// The layout that `schedule` reads.
-    pub fn new(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Layout {
-        Layout {
+    ///
+    /// # Errors
+    /// [`Rejected`] where kernels do not read codes of this width.
+    pub fn new(
+        problem: &Problem,
+        spec: &WeightSpec,
+        schedule: &Schedule,
+    ) -> Result<Layout, Rejected> {
+        let packing = CodePacking::of(spec.bits).ok_or_else(|| Rejected {
+            reason: format!("no layout holds codes of {} bits", spec.bits),
+        })?;
+        Ok(Layout {
             n: problem.n,
             k: problem.k,
             group: spec.group.size(problem.k),
@@ -79,6 +105,7 @@ impl Layout {
             },
             params: spec.params.iter().map(|p| p.dtype).collect(),
             order: CodeOrder::of_term(schedule.dequant()),
+            packing,
             kind: match schedule {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
@@ -86,7 +113,12 @@ impl Layout {
                     Kind::Fragments(Fragments { block_n: *block_n, block_k: *block_k })
                 }
             },
-        }
+        })
+    }
+
+    /// How codes fill words.
+    pub fn packing(&self) -> CodePacking {
+        self.packing
     }
 
     /// A line that identifies the layout: two schedules with the same id read the same bytes.
@@ -96,6 +128,10 @@ impl Layout {
             Kind::Fragments(s) => {
                 format!("mma.{}x{}.g{}", s.block_n, s.block_k, self.groups_per_step())
             }
+        };
+        let tiles = match self.packing.bits() {
+            4 => tiles,
+            bits => format!("{tiles}.w{bits}"),
         };
         match self.order {
             CodeOrder::Split => tiles,
@@ -166,7 +202,8 @@ impl Layout {
 
     /// Bytes of packed weights in one row tile.
     pub fn tile_weight_bytes(&self) -> usize {
-        self.tile_rows() as usize * (self.steps() * self.step_k()) as usize / 2
+        let codes = self.tile_rows() as usize * (self.steps() * self.step_k()) as usize;
+        codes * self.packing.bits() as usize / 8
     }
 
     /// Bytes of packed parameters in one row tile.
@@ -185,69 +222,98 @@ impl Layout {
         self.tiles() as usize * self.tile_param_bytes()
     }
 
-    /// Where the code of weight `(n, k)` lies. `n < N`, `k < K`.
-    pub fn slot(&self, n: u32, k: u32) -> Slot {
-        let (tile, row) = (n / self.tile_rows(), n % self.tile_rows());
+    /// Where the bits of the code of weight `(n, k)` lie, from the lowest up. `n < N`, `k < K`.
+    pub fn bits(&self, n: u32, k: u32) -> impl Iterator<Item = Bits> + '_ {
+        let (packing, spot) = (self.packing, self.spot(n, k));
+        let tile = (n / self.tile_rows()) as usize * self.tile_words();
+        packing.planes().map(move |plane| {
+            let Spot { octet, pair, half, .. } = spot;
+            let place = packing.place(plane, octet, pair, half, self.order);
+            let word = tile + self.word(spot.slab, spot.lane, place.word);
+            Bits { word, shift: place.shift, low: plane.low, width: plane.width }
+        })
+    }
+
+    /// Which of the two position weights ([`qtune_ir::dequant::POSITIONS`]) a code has where it lies.
+    pub fn position(&self, n: u32, k: u32) -> usize {
+        self.spot(n, k).pair as usize % 2
+    }
+
+    fn spot(&self, n: u32, k: u32) -> Spot {
+        let row = n % self.tile_rows();
         let (step, k) = (k / self.step_k(), k % self.step_k());
-        let (lane_word, pair, half) = match &self.kind {
-            Kind::Gemv(s) => gemv_slot(s, self.steps(), row, step, k),
-            Kind::Fragments(s) => fragment_slot(s, row, step, k),
-        };
-        let tile_words = self.tile_weight_bytes() / 4;
-        Slot { word: tile as usize * tile_words + lane_word, shift: self.order.shift(pair, half) }
-    }
-
-    /// The inverse of [`Layout::slot`]: the weight at a slot, or `None` for padding.
-    pub fn element(&self, slot: Slot) -> Option<(u32, u32)> {
-        let (n, k) = self.word_origin(slot.word);
-        let (rows, columns) = self.offset_in_word(slot.shift);
-        let (n, k) = (n + rows, k + columns);
-        (n < self.n && k < self.k).then_some((n, k))
-    }
-
-    /// The weight at bit 0 of a word, not cut at N and K.
-    fn word_origin(&self, word: usize) -> (u32, u32) {
-        let tile_words = self.tile_weight_bytes() / 4;
-        let (tile, word) = (word / tile_words, word % tile_words);
-        let (row, step, k) = match &self.kind {
-            Kind::Gemv(s) => gemv_origin(s, self.steps(), word),
-            Kind::Fragments(s) => fragment_origin(s, word),
-        };
-        (tile as u32 * self.tile_rows() + row, step * self.step_k() + k)
-    }
-
-    /// Rows and columns between the code at `shift` and the one at bit 0 of the same word.
-    fn offset_in_word(&self, shift: u32) -> (u32, u32) {
-        let (pair, half) = self.order.place(shift);
         match &self.kind {
-            Kind::Gemv(_) => (0, 2 * pair + half),
-            Kind::Fragments(_) => (8 * (pair & 1), 8 * (pair >> 1) + half),
+            Kind::Gemv(s) => gemv_spot(s, self.steps(), row, step, k),
+            Kind::Fragments(s) => fragment_spot(s, row, step, k),
+        }
+    }
+
+    /// Words of a row tile.
+    fn tile_words(&self) -> usize {
+        self.tile_weight_bytes() / 4
+    }
+
+    /// Index in the row tile of a word of a lane's piece.
+    fn word(&self, slab: u32, lane: u32, word: u32) -> usize {
+        let width = self.packing.load_words();
+        let load = slab * self.packing.loads() + word / width;
+        ((load * LANES + lane) * width + word % width) as usize
+    }
+
+    /// Row in the tile and k of the first code of a piece, not cut at N and K.
+    fn piece_origin(&self, slab: u32, lane: u32) -> (u32, u32) {
+        let (row, step, k) = match &self.kind {
+            Kind::Gemv(s) => gemv_origin(s, self.steps(), slab, lane),
+            Kind::Fragments(s) => fragment_origin(s, slab, lane),
+        };
+        (row, step * self.step_k() + k)
+    }
+
+    /// k from one octet of a piece to the next.
+    fn octet_k(&self) -> u32 {
+        match &self.kind {
+            Kind::Gemv(_) => 8,
+            Kind::Fragments(_) => 16,
+        }
+    }
+
+    /// Rows and columns between a pair of an octet and the first.
+    fn pair_offset(&self, pair: u32) -> (u32, u32) {
+        match &self.kind {
+            Kind::Gemv(_) => (0, 2 * pair),
+            Kind::Fragments(_) => (8 * (pair & 1), 8 * (pair >> 1)),
         }
     }
 
     /// Packs one row tile of codes. `code(n, k)` is asked for every weight that exists; padding
     /// is zero.
     pub fn pack_weight_tile(&self, tile: u32, code: &(impl Fn(u32, u32) -> u8 + Sync)) -> Vec<u8> {
-        let words = self.tile_weight_bytes() / 4;
-        let first = tile as usize * words;
-        // Divisions decode a word's origin once; its eight codes lie at fixed offsets from there.
-        let offsets: [(u32, (u32, u32)); WORD_CODES as usize] = std::array::from_fn(|i| {
-            let shift = self.order.shift(i as u32 >> 1, i as u32 & 1);
-            (shift, self.offset_in_word(shift))
-        });
-        let mut bytes = Vec::with_capacity(words * 4);
-        for word in first..first + words {
-            let (n, k) = self.word_origin(word);
-            let mut packed = 0;
-            for (shift, (rows, columns)) in offsets {
-                let (n, k) = (n + rows, k + columns);
-                if n < self.n && k < self.k {
-                    packed |= u32::from(code(n, k) & 15) << shift;
+        let mut words = vec![0u32; self.tile_words()];
+        let slab_words = (LANES * self.packing.words()) as usize;
+        let pairs: [(u32, u32); OCTET_CODES / 2] =
+            std::array::from_fn(|pair| self.pair_offset(pair as u32));
+        for slab in 0..(words.len() / slab_words) as u32 {
+            for lane in 0..LANES {
+                let (row, k) = self.piece_origin(slab, lane);
+                let n = tile * self.tile_rows() + row;
+                let mut octets = [[0; OCTET_CODES]; PIECE_OCTETS];
+                for (octet, codes) in (0..).zip(&mut octets) {
+                    for ((rows, columns), pair) in pairs.iter().zip(codes.chunks_mut(2)) {
+                        let (n, k) = (n + rows, k + octet * self.octet_k() + columns);
+                        for (half, place) in (0..).zip(pair) {
+                            if n < self.n && k + half < self.k {
+                                *place = code(n, k + half);
+                            }
+                        }
+                    }
+                }
+                let packed = self.packing.pack(&octets, self.order);
+                for (index, word) in (0..self.packing.words()).zip(packed) {
+                    words[self.word(slab, lane, index)] = word;
                 }
             }
-            bytes.extend_from_slice(&packed.to_le_bytes());
         }
-        bytes
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     /// Packs one row tile of group parameters. `value(n, group, param)` is asked for every entry;
@@ -313,9 +379,11 @@ impl Layout {
 
     /// The code of weight `(n, k)` in a packed buffer.
     pub fn code(&self, weights: &[u8], n: u32, k: u32) -> u8 {
-        let slot = self.slot(n, k);
-        let at = slot.word * 4 + slot.shift as usize / 8;
-        weights[at] >> (slot.shift % 8) & 15
+        let part = |bits: Bits| {
+            let byte = weights[4 * bits.word + bits.shift as usize / 8];
+            (byte >> (bits.shift % 8) & ((1u16 << bits.width) - 1) as u8) << bits.low
+        };
+        self.bits(n, k).map(part).fold(0, |code, part| code | part)
     }
 }
 
@@ -328,55 +396,58 @@ fn push_param(bytes: &mut Vec<u8>, dtype: ParamType, value: f32) {
     }
 }
 
-/// Word in the tile, pair and half of a weight: `row` in the tile, `k` in the step.
-fn gemv_slot(s: &GemvSchedule, steps: u32, row: u32, step: u32, k: u32) -> (usize, u32, u32) {
+/// Where a weight's code lies: `row` in the tile, `k` in the step.
+fn gemv_spot(s: &GemvSchedule, steps: u32, row: u32, step: u32, k: u32) -> Spot {
     let lane_rows = 32 / s.lanes;
     let (warp, row) = (row / s.warp_rows(), row % s.warp_rows());
-    let lane = row % lane_rows * s.lanes + k / 32;
-    let load = ((warp * steps + step) * s.rows + row / lane_rows) * 32 + lane;
-    (load as usize * LANE_BYTES / 4 + (k % 32 / 8) as usize, k % 8 / 2, k % 2)
+    Spot {
+        slab: (warp * steps + step) * s.rows + row / lane_rows,
+        lane: row % lane_rows * s.lanes + k / 32,
+        octet: k % 32 / 8,
+        pair: k % 8 / 2,
+        half: k % 2,
+    }
 }
 
-/// Row in the tile, step and k in the step of the weight at bit 0 of a word of the tile.
-fn gemv_origin(s: &GemvSchedule, steps: u32, word: usize) -> (u32, u32, u32) {
-    let (load, word) = ((word / 4) as u32, (word % 4) as u32);
-    let (lane, slab) = (load % 32, load / 32);
+/// Row in the tile, step and k in the step of the first weight of a piece.
+fn gemv_origin(s: &GemvSchedule, steps: u32, slab: u32, lane: u32) -> (u32, u32, u32) {
     let (r, step, warp) = (slab % s.rows, slab / s.rows % steps, slab / s.rows / steps);
     let row = warp * s.warp_rows() + r * (32 / s.lanes) + lane / s.lanes;
-    (row, step, lane % s.lanes * 32 + word * 8)
+    (row, step, lane % s.lanes * 32)
 }
 
-fn fragment_slot(s: &Fragments, row: u32, step: u32, k: u32) -> (usize, u32, u32) {
+fn fragment_spot(s: &Fragments, row: u32, step: u32, k: u32) -> Spot {
     let (row_tile, row) = (row / 16, row % 16);
     let (chunk, k) = (k / 64, k % 64);
-    let (word, k) = (k / 16, k % 16);
-    let lane = row % 8 * 4 + k % 8 / 2;
-    let chunks = s.block_k / 64;
-    let load = ((step * (s.block_n / 16) + row_tile) * chunks + chunk) * 32 + lane;
-    (load as usize * LANE_BYTES / 4 + word as usize, row / 8 + 2 * (k / 8), k % 2)
+    let (octet, k) = (k / 16, k % 16);
+    Spot {
+        slab: (step * (s.block_n / 16) + row_tile) * (s.block_k / 64) + chunk,
+        lane: row % 8 * 4 + k % 8 / 2,
+        octet,
+        pair: row / 8 + 2 * (k / 8),
+        half: k % 2,
+    }
 }
 
-fn fragment_origin(s: &Fragments, word: usize) -> (u32, u32, u32) {
-    let (load, word) = ((word / 4) as u32, (word % 4) as u32);
-    let (lane, slab) = (load % 32, load / 32);
+fn fragment_origin(s: &Fragments, slab: u32, lane: u32) -> (u32, u32, u32) {
     let chunks = s.block_k / 64;
     let (chunk, slab) = (slab % chunks, slab / chunks);
     let (row_tile, step) = (slab % (s.block_n / 16), slab / (s.block_n / 16));
     let (g, t) = (lane / 4, lane % 4);
-    (row_tile * 16 + g, step, chunk * 64 + word * 16 + 2 * t)
+    (row_tile * 16 + g, step, chunk * 64 + 2 * t)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spec(group: qtune_ir::Group) -> WeightSpec {
+    fn spec(bits: u8, group: qtune_ir::Group) -> WeightSpec {
         let param = |name: &str, dtype| qtune_ir::Param { name: name.into(), dtype };
         WeightSpec {
             name: "test".into(),
-            bits: 4,
+            bits,
             group,
-            params: vec![param("s", ParamType::F16), param("z", ParamType::Code(4))],
+            params: vec![param("s", ParamType::F16), param("z", ParamType::Code(bits))],
             expr: "(* (- q z) s)".into(),
             codebook: Default::default(),
         }
@@ -391,39 +462,53 @@ mod tests {
              cache=normal dequant=q",
             "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
             "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
+            "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=rows dequant=q",
+        ];
+        let tables = [
             "gemv tokens=1 rows=2 lanes=8 warps=2x1 unroll=1 split=1 x=shared acc=half2 \
              cache=stream dequant=(sum (* (pair q) x))",
             "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
              dequant=(sum (* (prmt q) x))",
-            "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=rows dequant=q",
         ];
-        let spec = spec(group);
-        schedules.iter().map(|s| Layout::new(&problem, &spec, &s.parse().unwrap())).collect()
+        let layout = |bits, schedule: &str| {
+            Layout::new(&problem, &spec(bits, group), &schedule.parse().unwrap()).unwrap()
+        };
+        let widths = [2, 3, 4, 5, 6, 8].into_iter();
+        let mut all: Vec<Layout> =
+            widths.flat_map(|bits| schedules.map(|schedule| layout(bits, schedule))).collect();
+        all.extend(tables.map(|schedule| layout(4, schedule)));
+        all
     }
 
     #[test]
-    fn every_weight_has_one_slot_and_the_slot_gives_it_back() {
+    fn every_bit_of_every_weight_has_its_own_place() {
         for layout in layouts(48, 320, qtune_ir::Group::Size(64)) {
-            let mut seen = std::collections::HashSet::new();
+            let mut taken = vec![0u32; layout.weight_bytes() / 4];
             for (n, k) in (0..48).flat_map(|n| (0..320).map(move |k| (n, k))) {
-                let slot = layout.slot(n, k);
-                assert_eq!(layout.element(slot), Some((n, k)), "{} {slot:?}", layout.id());
-                assert!(slot.word * 4 < layout.weight_bytes());
-                assert!(seen.insert((slot.word, slot.shift)));
+                let mut width = 0;
+                for bits in layout.bits(n, k) {
+                    assert_eq!(bits.low, width);
+                    width += bits.width;
+                    let mask = ((1u32 << bits.width) - 1) << bits.shift;
+                    assert_eq!(taken[bits.word] & mask, 0, "{} {bits:?}", layout.id());
+                    taken[bits.word] |= mask;
+                }
+                assert_eq!(width, layout.packing().bits());
             }
         }
     }
 
     #[test]
     fn packing_round_trips_codes_and_pads_with_zeros() {
-        let code = |n: u32, k: u32| ((n * 7 + k * 3 + 1) % 16) as u8;
         for layout in layouts(40, 96, qtune_ir::Group::Size(32)) {
+            let mask = layout.packing().code_mask();
+            let code = |n: u32, k: u32| ((n * 7 + k * 3 + 1) & mask) as u8;
             let (weights, _) = layout.pack(code, |_, _, _| 1.0);
-            let nonzero = |n, k| layout.code(&weights, n, k) == code(n, k);
-            assert!((0..40).all(|n| (0..96).all(|k| nonzero(n, k))), "{}", layout.id());
-            let total: u32 = weights.iter().map(|b| (b >> 4) as u32 + (b & 15) as u32).sum();
-            let codes = (0..40).flat_map(|n| (0..96).map(move |k| code(n, k) as u32));
-            assert_eq!(total, codes.sum::<u32>());
+            let same = |n, k| layout.code(&weights, n, k) == code(n, k);
+            assert!((0..40).all(|n| (0..96).all(|k| same(n, k))), "{}", layout.id());
+            let ones: u32 = weights.iter().map(|byte| byte.count_ones()).sum();
+            let codes = (0..40).flat_map(|n| (0..96).map(move |k| code(n, k).count_ones()));
+            assert_eq!(ones, codes.sum::<u32>(), "{}", layout.id());
         }
     }
 

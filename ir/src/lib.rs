@@ -17,6 +17,7 @@
 pub mod arch;
 pub mod dequant;
 mod dtype;
+mod packing;
 mod problem;
 mod schedule;
 pub mod tile;
@@ -24,6 +25,7 @@ mod weights;
 
 pub use arch::Arch;
 pub use dtype::DType;
+pub use packing::{CodePacking, Place, Plane, OCTET_CODES, PIECE_CODES, PIECE_OCTETS};
 pub use problem::{Problem, ProblemError};
 pub use schedule::{
     Accumulate, Family, GemvSchedule, MmaSchedule, Producer, Raster, Rejected, Schedule,

@@ -8,7 +8,7 @@ mod wgmma;
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
 use crate::dequant::{Context, CostParams, Engine, PairTable};
-use crate::{Arch, Problem, WeightSpec};
+use crate::{Arch, CodePacking, Problem, WeightSpec, PIECE_CODES};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -80,9 +80,9 @@ impl Raster {
     }
 }
 
-/// Weights per 16-byte load of 4-bit codes, and so the k extent of one lane's piece.
-const LANE_K: u32 = 32;
-/// k extent of one 16-row fragment chunk: four `k16` steps fill a lane's 16 bytes.
+/// k extent of one lane's piece.
+const LANE_K: u32 = PIECE_CODES;
+/// k extent of one 16-row fragment chunk: four `k16` steps fill a lane's piece.
 const CHUNK_K: u32 = 64;
 
 /// A `gemv` schedule. A warp covers `rows * 32/lanes` rows by `32*lanes` of k per step.
@@ -245,9 +245,7 @@ impl GemvSchedule {
     }
 
     fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
-        require(spec.bits == 4, || {
-            format!("gemv reads 4-bit codes, the format has {}", spec.bits)
-        })?;
+        check_width("gemv", spec)?;
         let group = spec.group.size(p.k);
         require(group % LANE_K == 0 || group == p.k, || {
             format!("quant group {group} is not a multiple of a lane's {LANE_K} weights")
@@ -347,7 +345,7 @@ impl MmaSchedule {
     }
 
     fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
-        require(spec.bits == 4, || format!("mma reads 4-bit codes, the format has {}", spec.bits))?;
+        check_width("mma", spec)?;
         let pairs = self.block_m == 8 || self.block_m % 16 == 0;
         require(pairs && (8..=64).contains(&self.block_m), || {
             format!("{} tokens per block is neither 8 nor a multiple of 16 up to 64", self.block_m)
@@ -384,6 +382,13 @@ fn table_offset(bytes: u32) -> u32 {
 /// Bytes of shared memory with the table of a term behind them.
 fn with_table(bytes: u32, dequant: &str) -> u32 {
     PairTable::of_term(dequant).map_or(bytes, |table| table_offset(bytes) + table.bytes())
+}
+
+/// Whether kernels have a packing for the format's codes.
+fn check_width(family: &str, spec: &WeightSpec) -> Result<(), Rejected> {
+    require(CodePacking::of(spec.bits).is_some(), || {
+        format!("{family} reads no {}-bit codes", spec.bits)
+    })
 }
 
 fn check_block(threads: u32, shared: u32, arch: &Arch) -> Result<(), Rejected> {

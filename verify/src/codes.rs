@@ -76,9 +76,9 @@ pub(crate) struct Decoder<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct CodeTable {
     /// Exact weight, by code.
-    weights: [f64; 16],
-    /// By position weight and code.
-    values: [CodeError; 32],
+    weights: Vec<f64>,
+    /// By code and position weight: see [`CodeTable::index`].
+    values: Vec<CodeError>,
     /// Absolute error per product for each unit of underflow in it.
     sensitivity: f64,
 }
@@ -104,11 +104,11 @@ impl<'a> Decoder<'a> {
     /// The table of a quant group with these parameters.
     pub fn table(&self, params: &[f32]) -> CodeTable {
         let params: Vec<f64> = params.iter().map(|p| f64::from(*p)).collect();
-        let mut table =
-            CodeTable { weights: [0.0; 16], values: [CodeError::default(); 32], sensitivity: 0.0 };
-        for code in 0..self.codes.min(16) {
-            table.weights[code as usize] = self.exact(code, &params);
-        }
+        let mut table = CodeTable {
+            weights: (0..self.codes).map(|code| self.exact(code, &params)).collect(),
+            values: vec![CodeError::default(); POSITIONS.len() * self.codes as usize],
+            sensitivity: 0.0,
+        };
         for (index, &position) in POSITIONS.iter().enumerate() {
             self.fill(&mut table, index, position, &params);
         }
@@ -135,10 +135,10 @@ impl<'a> Decoder<'a> {
             let coefficient = self.evaluator.combine(&unit, params, position);
             unit[j] = Bounded::default();
             let mut largest = 0.0f64;
-            for code in 0..self.codes.min(16) {
+            for code in 0..self.codes {
                 let weight = self.evaluator.weight(sum, code, params, position);
                 largest = largest.max(weight.magnitude());
-                let entry = &mut table.values[16 * index + code as usize];
+                let entry = &mut table.values[POSITIONS.len() * code as usize + index];
                 entry.add(weight, coefficient, sum.activation_scale);
             }
             // Scaled activations that become subnormal lose up to a unit before they are
@@ -151,6 +151,11 @@ impl<'a> Decoder<'a> {
 }
 
 impl CodeError {
+    /// The error weight when accumulation is off by `relative`.
+    fn at(self, relative: f64) -> f64 {
+        self.own + relative * self.magnitude
+    }
+
     /// Adds one sum's share.
     fn add(&mut self, weight: Bounded, coefficient: Bounded, scale: f64) {
         let product = weight.magnitude() * scale;
@@ -162,18 +167,23 @@ impl CodeError {
 
 impl CodeTable {
     /// Index of a code at one of the two position weights.
-    pub fn index(code: u8, position: usize) -> u8 {
-        16 * (position as u8 & 1) + (code & 15)
+    pub fn index(code: u8, position: usize) -> u16 {
+        POSITIONS.len() as u16 * u16::from(code) + (position as u16 & 1)
     }
 
     /// The exact weight at an index.
-    pub fn weight(&self, index: u8) -> f64 {
-        self.weights[usize::from(index & 15)]
+    pub fn weight(&self, index: u16) -> f64 {
+        self.weights[usize::from(index) / POSITIONS.len()]
     }
 
     /// Error weights by index, when accumulation is off by `relative`.
-    pub fn errors(&self, relative: f64) -> [f64; 32] {
-        self.values.map(|value| value.own + relative * value.magnitude)
+    pub fn errors(&self, relative: f64) -> Vec<f64> {
+        self.values.iter().map(|value| value.at(relative)).collect()
+    }
+
+    /// The error weight at an index.
+    pub fn error(&self, index: u16, relative: f64) -> f64 {
+        self.values[usize::from(index)].at(relative)
     }
 
     /// Error of the output for each unit of underflow in a product.
@@ -235,7 +245,8 @@ mod tests {
     fn weights_are_the_formats_expression() {
         for schedule in schedules("f16") {
             with_tables(&schedule, "f16", |table, _| {
-                assert_eq!(table.weight(8) - table.weight(7), scale(), "{schedule}");
+                let weight = |code| table.weight(CodeTable::index(code, 0));
+                assert_eq!(weight(8) - weight(7), scale(), "{schedule}");
             });
         }
     }
@@ -250,7 +261,7 @@ mod tests {
                     let errors = table.errors(rounding.accumulation(1));
                     for (entry, error) in errors.iter().enumerate() {
                         let error = error + rounding.underflow() * table.sensitivity();
-                        let weight = table.weight(entry as u8);
+                        let weight = table.weight(entry as u16);
                         let bound = error + rounding.output(weight, error);
                         assert!(bound < 0.5 * scale(), "{act} {schedule}: {bound:.2e} of {entry}");
                     }

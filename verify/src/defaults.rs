@@ -91,9 +91,10 @@ fn first_legal(
 
 /// Wide rows first: fewer lanes per row serve short K and small quant groups.
 fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
+    // Half sums of wide codes overflow: then f32 takes over.
     let accumulate = match problem.act {
-        DType::F16 => Accumulate::Half2,
-        DType::Bf16 | DType::F32 => Accumulate::F32,
+        DType::F16 => [Accumulate::Half2, Accumulate::F32].as_slice(),
+        DType::Bf16 | DType::F32 => &[Accumulate::F32],
     };
     // Blocks that stage many activations or hold a table are few per SM: they need more warps to have
     // enough loads in flight.
@@ -104,7 +105,9 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
         _ => 8,
     };
     let mut ladder = Vec::new();
-    for stage_x in [true, false] {
+    let staging =
+        accumulate.iter().flat_map(|accumulate| [(*accumulate, true), (*accumulate, false)]);
+    for (accumulate, stage_x) in staging {
         for lanes in [32, 16, 8, 4, 2, 1] {
             for (warps_n, warps_k) in [(warps_n, 2), (4, 1), (1, 1)] {
                 ladder.push(Schedule::Gemv(GemvSchedule {

@@ -2,7 +2,7 @@
 //!
 //! The generator unrolls everything inside a main loop, so what a loop iteration does is read off
 //! its code: an `mma` loop has a known number of tensor instructions per stage, a `gemv` loop a
-//! known number of 16-byte loads per step. A loop that covers several steps (because the compiler
+//! known number of loads of weights per step. A loop that covers several steps (because the compiler
 //! unrolled it) shows as a multiple, and what remains is covered by the loops with fewer. Loops
 //! that only load weights (the filling of the ring) run once per stage ahead; a producer warp's loop
 //! runs once per stage for all consumer warps together. Epilogues and the
@@ -10,12 +10,14 @@
 
 use crate::codes::Meaning;
 use qtune_device::KernelImage;
-use qtune_ir::{Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec, WgmmaSchedule};
+use qtune_ir::{
+    Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec, WgmmaSchedule, PIECE_CODES,
+};
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Counts, Program};
 
-/// Weights in one 16-byte load.
-const WEIGHTS_PER_LOAD: f64 = 32.0;
+/// Weights of one lane's piece.
+const WEIGHTS_PER_PIECE: f64 = PIECE_CODES as f64;
 
 /// Where an instruction count comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,8 +38,10 @@ struct Walk {
     weights: f64,
     /// Instructions of the marking kind per step.
     marks: u32,
-    /// Whether tensor instructions mark a step, else 16-byte loads do.
+    /// Whether tensor instructions mark a step, else loads as wide as those of weights do.
     tensor: bool,
+    /// Bytes of such a load.
+    mark_bytes: u8,
     /// Least multiply instructions per step: a loop that stages activations has loads, too.
     products: f64,
     /// Stages that are loaded before the main loop.
@@ -130,17 +134,23 @@ impl Walk {
             (false, DType::F32) => 8 * s.tokens,
             (false, _) => 4 * s.tokens,
         };
-        let wide_params = if layout.entry_bytes() > 8 { s.rows } else { 0 };
+        let load_bytes = 4 * layout.packing().load_words();
+        // Parameters that are loaded as wide as weights count as marks, too.
+        let entry_bytes = layout.entry_bytes().next_power_of_two() as u32;
+        let same_params = if entry_bytes == load_bytes { s.rows } else { 0 };
         let products_at_once = match s.accumulate {
             Accumulate::Half2 => 2.0,
             Accumulate::F32 => 1.0,
         };
         Walk {
             steps: f64::from(layout.steps()) / f64::from(s.warps_k * s.split_k),
-            weights: WEIGHTS_PER_LOAD * f64::from(s.rows),
-            marks: s.rows + activations + wide_params,
+            weights: WEIGHTS_PER_PIECE * f64::from(s.rows),
+            marks: s.rows * layout.packing().loads()
+                + same_params
+                + if load_bytes == 16 { activations } else { 0 },
+            mark_bytes: load_bytes as u8,
             tensor: false,
-            products: WEIGHTS_PER_LOAD * f64::from(s.rows * s.tokens) / products_at_once,
+            products: WEIGHTS_PER_PIECE * f64::from(s.rows * s.tokens) / products_at_once,
             ahead: 0.0,
             copy_turns: 1.0,
             producer_share: 0.0,
@@ -155,6 +165,7 @@ impl Walk {
             weights: 8.0 * f64::from(fragments * s.row_tiles()),
             marks: fragments * (weighted * s.row_tiles() + plain),
             tensor: true,
+            mark_bytes: 0,
             products: 0.0,
             ahead: 0.0,
             copy_turns: 1.0,
@@ -173,6 +184,7 @@ impl Walk {
             weights: 8.0 * f64::from(fragments * s.row_tiles()),
             marks: fragments * per_k16,
             tensor: true,
+            mark_bytes: 0,
             products: 0.0,
             ahead: f64::from(s.stages - 1),
             copy_turns: f64::from(pieces.div_ceil(s.threads())),
@@ -237,7 +249,9 @@ impl Walk {
             loops.into_iter().any(|(i, l)| i != index && l.parent == Some(index) && l.contains(pc))
         };
         let loads = program.loop_instructions(index).filter(|i| {
-            i.class == Class::GlobalLoad && i.bytes_per_lane == Some(16) && !inner(i.pc)
+            i.class == Class::GlobalLoad
+                && i.bytes_per_lane == Some(self.mark_bytes)
+                && !inner(i.pc)
         });
         loads.count() as u32
     }

@@ -33,7 +33,7 @@ pub(crate) struct Reference {
     /// `[rows, groups]`.
     tables: Vec<CodeTable>,
     /// Index into a table for every weight, `[rows, K]`: see [`CodeTable::index`].
-    entries: Vec<u8>,
+    entries: Vec<u16>,
     bias: Vec<f64>,
 }
 
@@ -56,7 +56,7 @@ impl Reference {
             .par_iter()
             .flat_map_iter(|&n| {
                 let codes = tile.row_codes(n).iter().zip(0..);
-                codes.map(move |(&code, k)| CodeTable::index(code, position(layout, n, k)))
+                codes.map(move |(&code, k)| CodeTable::index(code, layout.position(n, k)))
             })
             .collect();
         let bias = rows.iter().map(|&n| weights.bias(n).into()).collect();
@@ -105,14 +105,9 @@ impl Reference {
     }
 }
 
-/// Which of the two position weights the code of `(n, k)` has where it lies.
-fn position(layout: &Layout, n: u32, k: u32) -> usize {
-    (layout.slot(n, k).shift % 16 / 4 % 2) as usize
-}
-
 /// One output row.
 struct Row<'a> {
-    entries: &'a [u8],
+    entries: &'a [u16],
     tables: &'a [CodeTable],
     group: usize,
     bias: f64,
@@ -146,7 +141,7 @@ impl Row<'_> {
     /// Exact sum and its error for an activation of 1 at `k`: adding the zeros is exact.
     fn one_hot(&self, k: usize, rounding: &Rounding) -> (f64, f64) {
         let (table, entry) = (&self.tables[k / self.group], self.entries[k]);
-        let error = table.errors(rounding.accumulation(1))[usize::from(entry)];
+        let error = table.error(entry, rounding.accumulation(1));
         (table.weight(entry), error + rounding.underflow() * table.sensitivity())
     }
 

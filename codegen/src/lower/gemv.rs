@@ -1,12 +1,13 @@
 //! The `gemv` family: CUDA cores, a few tokens, weights streamed straight into registers.
 //!
-//! A lane loads 16 bytes, 32 weights of one row, and owns the matching 32 activations of every
+//! A lane loads a piece, 32 weights of one row (16 bytes if they have 4 bits), and owns the matching 32 activations of every
 //! token. Lanes that share a row add up by shuffles, warps that share it through shared memory.
 
+use super::octet::Octet;
 use super::output::{self, Tile};
 use super::table::SharedTable;
 use super::term::{Plan, Prepared, Row};
-use super::{entry_type, CodegenError, Lowered, Lowering};
+use super::{beyond, entry_type, CodegenError, Lowered, Lowering};
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
 use qtune_ir::{Accumulate, DType, GemvSchedule, WeightCache};
@@ -151,7 +152,8 @@ impl Gemv<'_> {
         let stride = s.warps_k * s.unroll;
         let from = var("first") + var("warp_k");
         body.range("step", from, var("last"), stride, |body, step| {
-            body.zeros("words", Type::U32, &[s.unroll, s.rows, 4]);
+            let words = self.cx.packing().words();
+            body.zeros("words", Type::U32, &[s.unroll, s.rows, words]);
             let entry_words = self.entry_type().words() as u32;
             if self.needs_params() {
                 body.zeros("entry", Type::U32, &[s.unroll, s.rows, entry_words]);
@@ -183,6 +185,15 @@ impl Gemv<'_> {
         });
     }
 
+    /// The load that bypasses L1.
+    fn stream(&self) -> &'static str {
+        match self.cx.packing().load_words() {
+            1 => "load_stream_4",
+            2 => "load_stream_8",
+            _ => "load_stream",
+        }
+    }
+
     fn needs_params(&self) -> bool {
         !self.cx.spec.params.is_empty()
     }
@@ -195,13 +206,17 @@ impl Gemv<'_> {
         let s = self.s;
         body.unrolled("row_part", s.rows, |body, row_part| {
             let slab = (var("warp_tile") * var("STEPS") + step.clone()) * s.rows;
-            let piece = (slab + row_part.clone()) * 32u32 + var("lane");
-            let value = match s.cache {
-                WeightCache::Normal => load("weights", piece),
-                WeightCache::NoAllocate => call("load_stream", [Expr::address("weights", piece)]),
-            };
+            let piece = (slab + row_part.clone()) * self.cx.slab_loads() + var("lane");
             let place = |w: u32| Expr::at("words", [ahead.clone(), row_part.clone(), int(w)]);
-            body.unpack((0..4).map(place).collect(), Type::U32x4, value);
+            self.cx.load_piece(body, place, |distance| {
+                let piece = beyond(piece.clone(), distance);
+                match s.cache {
+                    WeightCache::Normal => load("weights", piece),
+                    WeightCache::NoAllocate => {
+                        call(self.stream(), [Expr::address("weights", piece)])
+                    }
+                }
+            });
             if self.needs_params() {
                 self.load_entry(body, ahead, step, &row_part);
             }
@@ -240,9 +255,9 @@ impl Gemv<'_> {
                 self.load_activations(body, step, &token, &part);
             });
             body.unrolled("row_part", s.rows, |body, row_part| {
-                let place = [ahead.clone(), row_part.clone(), part.clone()];
-                let word = body.bind("word", Type::U32, Expr::at("words", place));
-                self.multiply(body, &row_part, &word);
+                let word = |w| Expr::at("words", [ahead.clone(), row_part.clone(), w]);
+                let octet = Octet::load(self.cx.packing(), body, &part, word);
+                self.multiply(body, &row_part, &octet);
             });
         });
         self.accumulate(body, ahead);
@@ -310,11 +325,11 @@ impl Gemv<'_> {
         Prepared::new(values)
     }
 
-    fn multiply(&self, body: &mut Body, row_part: &Expr, word: &Expr) {
+    fn multiply(&self, body: &mut Body, row_part: &Expr, octet: &Octet) {
         let prepared = self.prepared(row_part);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let weights = sum.weight.map(|weight| {
-                let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
+                let pairs = self.plan.pairs(body, index, weight, octet, &prepared);
                 let name = |pair: usize| format!("weight{index}_{pair}");
                 let bind = |(pair, value)| body.bind(name(pair), Type::U32, value);
                 pairs.into_iter().enumerate().map(bind).collect::<Vec<_>>()

@@ -4,12 +4,15 @@
 //! of the ring; after the wait the lane reads them back, masks four pairs out of each word (one
 //! A fragment of 16x16), and multiplies. No other lane ever sees them, so weights need no
 //! transpose and no barrier; the barrier per stage is for the activations, which all warps share.
+//! Where a lane's piece is not 16 bytes, all threads copy the stage as it lies in memory, and that
+//! barrier is for the weights, too.
 
+use super::octet::Octet;
 use super::output::{self, Tile};
 use super::rows::{self, Rows};
 use super::table::SharedTable;
 use super::term::Plan;
-use super::{CodegenError, Lowered, Lowering};
+use super::{beyond, CodegenError, Lowered, Lowering};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
 use qtune_ir::{DType, MmaSchedule, Raster};
@@ -98,6 +101,7 @@ impl Mma<'_> {
             views.push(view("ring_params", params, Type::U32x4));
             views.push(view("row_pairs", params, rows::pair_type(self.cx)));
         }
+        views.extend(self.cx.lane_words(0));
         if self.s.split_k > 1 {
             views.push(view("arrived", 0, Type::U32));
         }
@@ -125,7 +129,7 @@ impl Mma<'_> {
         output::split_range(body, s.split_k);
         let piece =
             var("warp_n") * s.row_tiles() * (s.block_k / 64) + var("warp_k") * self.chunks();
-        body.bind("lane_piece", Type::I32, piece * 32u32 + lane);
+        body.bind("lane_piece", Type::I32, piece * self.cx.slab_loads() + lane);
         self.plan_activations(body);
         self.plan_tokens(body);
         body.zeros("total", Type::F32, &[s.row_tiles(), s.token_tiles(), 4]);
@@ -182,10 +186,11 @@ impl Mma<'_> {
         }
     }
 
-    /// Offset of a lane's 16 bytes from its first in a stage: the same in global memory and in the
-    /// ring, and a constant once the loops over row tiles and chunks are unrolled.
+    /// Offset of the first load of a lane's piece from its first in a stage: the same in global memory
+    /// and in the ring, and a constant once the loops over row tiles and chunks are unrolled.
     fn weight_offset(&self, row_part: Expr, chunk: Expr) -> Expr {
-        row_part * (self.s.block_k / 64 * 32) + chunk * 32u32
+        let slab = self.cx.slab_loads();
+        row_part * (self.s.block_k / 64 * slab) + chunk * slab
     }
 
     fn load_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
@@ -203,6 +208,9 @@ impl Mma<'_> {
 
     fn load_weights(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         let pieces = self.weight_pieces();
+        if 4 * self.cx.packing().words() != COPY {
+            return self.copy_stage(body, "weight", pieces, [step, slot]);
+        }
         let to = slot.clone() * pieces + var("lane_piece");
         let to = body.bind("weights_to", Type::I32, to);
         let from = self.stage_base(step, pieces) + var("lane_piece");
@@ -217,12 +225,18 @@ impl Mma<'_> {
     }
 
     fn load_params(&self, body: &mut Body, step: &Expr, slot: &Expr) {
-        let pieces = self.param_bytes() / COPY;
-        let to = body.bind("params_to", Type::I32, slot.clone() * pieces);
-        let from = body.bind("params_from", Type::I32, self.stage_base(step, pieces));
-        self.for_pieces(body, "param_piece", pieces, |body, piece, _| {
-            let to = Expr::address("ring_params", to.clone() + piece.clone());
-            body.call("copy_async_16", [to, Expr::address("params", from.clone() + piece)]);
+        self.copy_stage(body, "param", self.param_bytes() / COPY, [step, slot]);
+    }
+
+    /// A stage's part of the array `{name}s`, copied as it lies by all threads.
+    fn copy_stage(&self, body: &mut Body, name: &str, pieces: u32, [step, slot]: [&Expr; 2]) {
+        let to = body.bind(format!("{name}s_to"), Type::I32, slot.clone() * pieces);
+        let from = self.stage_base(step, pieces);
+        let from = body.bind(format!("{name}s_from"), Type::I32, from);
+        self.for_pieces(body, &format!("{name}_piece"), pieces, |body, piece, _| {
+            let to = Expr::address(format!("ring_{name}s"), to.clone() + piece.clone());
+            let from = Expr::address(format!("{name}s"), from.clone() + piece);
+            body.call("copy_async_16", [to, from]);
         });
     }
 
@@ -303,7 +317,8 @@ impl Mma<'_> {
         let segment = s.segment_k(self.cx.spec, self.cx.problem.k);
         let per_chunk = (64 / segment).max(1);
         let chunks = (segment / 64).max(1);
-        let weights = slot.clone() * self.weight_pieces() + var("lane_piece");
+        let stage = self.s.stage_weight_bytes(self.cx.spec) / (4 * self.cx.packing().load_words());
+        let weights = slot.clone() * stage + var("lane_piece");
         body.bind("weights_at", Type::I32, weights);
         let tokens = slot.clone() * self.act_pieces() + var("lane_tokens");
         body.bind("tokens_at", Type::I32, tokens);
@@ -323,11 +338,13 @@ impl Mma<'_> {
     }
 
     fn load_words(&self, body: &mut Body, chunk: &Expr) {
-        body.array("words", Type::U32, &[self.s.row_tiles(), 4]);
+        body.array("words", Type::U32, &[self.s.row_tiles(), self.cx.packing().words()]);
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
             let index = var("weights_at") + self.weight_offset(row_part.clone(), chunk.clone());
-            let places = (0..4u32).map(|w| Expr::at("words", [row_part.clone(), int(w)]));
-            body.unpack(places.collect(), Type::U32x4, load("ring_weights", index));
+            let place = |w: u32| Expr::at("words", [row_part.clone(), int(w)]);
+            self.cx.load_piece(body, place, |distance| {
+                load(self.cx.lane_view(), beyond(index.clone(), distance))
+            });
         });
     }
 
@@ -337,9 +354,10 @@ impl Mma<'_> {
         body.unrolled("k16", 2, |body, k16| {
             self.sum_activations(body, &k16);
             body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
-                let word = Expr::at("words", [row_part.clone(), half.clone() * 2u32 + k16.clone()]);
-                let word = body.bind("word", Type::U32, word);
-                self.multiply_row_tile(body, &word, &row_part, &k16);
+                let index = half.clone() * 2u32 + k16.clone();
+                let word = |w| Expr::at("words", [row_part.clone(), w]);
+                let octet = Octet::load(self.cx.packing(), body, &index, word);
+                self.multiply_row_tile(body, &octet, &row_part, &k16);
             });
         });
     }
@@ -398,11 +416,11 @@ impl Mma<'_> {
         }
     }
 
-    fn multiply_row_tile(&self, body: &mut Body, word: &Expr, row_part: &Expr, k16: &Expr) {
+    fn multiply_row_tile(&self, body: &mut Body, octet: &Octet, row_part: &Expr, k16: &Expr) {
         let prepared = self.rows().prepared(row_part);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
-            let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
+            let pairs = self.plan.pairs(body, index, weight, octet, &prepared);
             let name = |pair: usize| format!("frag{index}_a{pair}");
             let a: Vec<Expr> = pairs
                 .into_iter()

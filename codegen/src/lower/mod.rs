@@ -1,9 +1,10 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
-//! the dequantization term ([`term`]) with its codebooks ([`table`]), the parameters of fragment
-//! rows ([`rows`]), the reduction and output ([`output`]).
+//! the octets of codes of any width ([`octet`]), the dequantization term ([`term`]) with its codebooks
+//! ([`table`]), the parameters of fragment rows ([`rows`]), the reduction and output ([`output`]).
 
 mod gemv;
 mod mma;
+mod octet;
 mod output;
 mod rows;
 mod table;
@@ -11,10 +12,10 @@ mod term;
 mod wgmma;
 
 use crate::kernel::{Argument, Kernel};
-use crate::kir::{self, Buffer, Expr, Parameter, Program, Space, Type};
+use crate::kir::{self, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError, PairTable};
-use qtune_ir::{Arch, DType, Problem, Producer, Rejected, Schedule, WeightSpec};
+use qtune_ir::{Arch, CodePacking, DType, Problem, Producer, Rejected, Schedule, WeightSpec};
 use table::SharedTable;
 
 /// Why no kernel was generated.
@@ -47,7 +48,7 @@ pub fn generate(
 ) -> Result<Kernel, CodegenError> {
     schedule.check(problem, spec, arch)?;
     check_index_range(problem, schedule)?;
-    let layout = Layout::new(problem, spec, schedule);
+    let layout = Layout::new(problem, spec, schedule)?;
     let context = schedule.context(problem, spec);
     let table_offset = schedule.table_offset(problem, spec);
     let cx = Lowering { problem, spec, layout: &layout, context, table_offset };
@@ -156,7 +157,14 @@ impl Lowering<'_> {
     fn parameter(&self, argument: Argument) -> Parameter {
         let out = store_type(self.problem.out);
         let (name, space, element) = match argument {
-            Argument::Weights => ("weights", Space::GlobalRead, Type::U32x4),
+            Argument::Weights => {
+                // Rings copy 16 bytes at a time, `gemv` loads straight into registers.
+                let element = match self.layout.is_gemv() {
+                    true => load_type(self.packing()),
+                    false => Type::U32x4,
+                };
+                ("weights", Space::GlobalRead, element)
+            }
             Argument::Params => ("params", Space::GlobalRead, self.params_element()),
             Argument::Activations => ("x", Space::GlobalRead, Type::U32x4),
             Argument::Bias => ("bias", Space::GlobalRead, out),
@@ -167,6 +175,48 @@ impl Lowering<'_> {
             Argument::Tokens => return Parameter::Scalar("tokens".into(), Type::I32),
         };
         Parameter::Buffer(Buffer { name: name.into(), space, element })
+    }
+
+    /// How the format's codes fill words.
+    fn packing(&self) -> CodePacking {
+        self.layout.packing()
+    }
+
+    /// The ring's packed weights as the loads of a piece take them, in its own view where a load is
+    /// not 16 bytes.
+    fn lane_words(&self, offset: u32) -> Option<Buffer> {
+        let element = load_type(self.packing());
+        let space = Space::Shared { offset };
+        (element != Type::U32x4).then(|| Buffer { name: "ring_words".into(), space, element })
+    }
+
+    /// The name of the view of [`Lowering::lane_words`].
+    fn lane_view(&self) -> &'static str {
+        match load_type(self.packing()) {
+            Type::U32x4 => "ring_weights",
+            _ => "ring_words",
+        }
+    }
+
+    /// Loads of a slab: the pieces of a warp's lanes, which lie together.
+    fn slab_loads(&self) -> u32 {
+        32 * self.packing().loads()
+    }
+
+    /// Loads a piece into the words that `place` gives. `value(distance)` is the load that lies this
+    /// far from the lane's first.
+    fn load_piece(
+        &self,
+        body: &mut Body,
+        place: impl Fn(u32) -> Expr,
+        value: impl Fn(u32) -> Expr,
+    ) {
+        let packing = self.packing();
+        let width = packing.load_words();
+        for load in 0..packing.loads() {
+            let places = (0..width).map(|word| place(load * width + word));
+            body.unpack(places.collect(), load_type(packing), value(32 * load));
+        }
     }
 
     /// The table in shared memory that a term reads, if any.
@@ -198,6 +248,19 @@ impl Lowering<'_> {
             offset += param.dtype.packed_bytes() as usize;
         }
         values
+    }
+}
+
+/// The type of one load of a piece.
+fn load_type(packing: CodePacking) -> Type {
+    entry_type(4 * packing.load_words() as usize)
+}
+
+/// `index` and a constant distance from it.
+fn beyond(index: Expr, distance: u32) -> Expr {
+    match distance {
+        0 => index,
+        _ => index + distance,
     }
 }
 

@@ -5,14 +5,15 @@
 //! stand the weight, an expression of the packed code in the compute type, and the activation,
 //! which may be pre-scaled when it is staged.
 
+use super::octet::Octet;
 use super::table::{is_lookup, looked_up, Entries};
 use super::CodegenError;
 use crate::kir::{call, float, hex, var, Body, Expr, Type};
 use egg::{Id, Language};
 use qtune_ir::dequant::{
-    Context, Facts, GroupValues, Lowered, Op, PairTable, Role, SumSite, Term, POSITIONS,
+    CodeOrder, Context, Facts, GroupValues, Lowered, Op, PairTable, Role, SumSite, Term, POSITIONS,
 };
-use qtune_ir::DType;
+use qtune_ir::{CodePacking, DType};
 
 /// A dequantization term that can be lowered.
 pub(super) struct Plan<'a> {
@@ -170,26 +171,27 @@ impl<'a> Plan<'a> {
         call(self.op("pack"), [value.clone(), value])
     }
 
-    /// The four pairs of a packed word as packed weights of sum `index` in the compute type.
+    /// The four pairs of an octet as packed weights of sum `index` in the compute type.
     /// `prepared` names the invariants by position weight.
     pub fn pairs(
         &self,
         body: &mut Body,
         index: usize,
         weight: Id,
-        word: Expr,
+        octet: &Octet,
         prepared: &Prepared,
     ) -> [Expr; 4] {
+        let word = octet.nibbles();
         let upper = match self.lowered.in_place {
             true => body.bind(format!("upper{index}"), Type::U32, word.clone() >> 8u32),
             false => word.clone(),
         };
         let lookups = self.lookups(weight);
-        let values = lookups.into_iter().map(|id| (id, self.look_up(body, index, id, &word)));
+        let values = lookups.into_iter().map(|id| (id, self.look_up(body, index, id, word)));
         let values: Vec<_> = values.collect();
         std::array::from_fn(|pair| {
-            let (word, upper, values) = (&word, &upper, &values);
-            Packed { plan: self, word, upper, values, prepared, pair }.value(weight)
+            let (upper, values) = (&upper, &values);
+            Packed { plan: self, octet, upper, values, prepared, pair }.value(weight)
         })
     }
 
@@ -263,10 +265,11 @@ impl Prepared {
     }
 }
 
-/// One pair of a word being dequantized.
+/// One pair of an octet being dequantized.
 struct Packed<'p, 'a> {
     plan: &'p Plan<'a>,
-    word: &'p Expr,
+    octet: &'p Octet,
+    /// The word of 4-bit fields, shifted down by 8.
     upper: &'p Expr,
     /// Pairs that lookups give.
     values: &'p [(Id, [Expr; 4])],
@@ -284,11 +287,15 @@ impl Packed<'_, '_> {
             return self.invariant(id);
         }
         match *plan.node(id) {
+            Op::Subnormal(code) if self.in_bytes() => self.below(code, 0),
             Op::Subnormal(code) => self.masked(code),
             Op::Magic(code) => {
-                let magic = if plan.compute == DType::Bf16 { 0x4300_4300 } else { 0x6400_6400 };
+                let magic = if plan.compute == DType::Bf16 { 0x43 } else { 0x64 };
+                if self.in_bytes() {
+                    return self.below(code, magic);
+                }
                 let (source, mask) = self.source(code);
-                call("and_or", [source, hex(mask), hex(magic)])
+                call("and_or", [source, hex(mask), hex(magic * 0x0100_0100)])
             }
             Op::Real(code) => self.converted(code),
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.looked_up(id),
@@ -325,14 +332,34 @@ impl Packed<'_, '_> {
             Op::At(inner) => (inner, true),
             _ => (code, false),
         };
-        let pattern = self.integer(code);
-        let apply = |source: &Expr| pattern.iter().fold(source.clone(), apply_integer);
+        let packing = self.octet.packing;
+        let mask = packing.code_mask() * 0x0001_0001;
         if !in_place {
-            let shift = 4 * self.pair as u32;
-            return (apply(self.word) >> shift, 0x000f_000f);
+            let shift = packing.field(self.pair as u32, 0, CodeOrder::Split).shift;
+            return (self.applied(code, self.octet.word(self.pair)) >> shift, mask);
         }
-        let source = if self.pair < 2 { self.word } else { self.upper };
-        (apply(source), if self.pair % 2 == 0 { 0x000f_000f } else { 0x00f0_00f0 })
+        let source = if self.pair < 2 { self.octet.nibbles() } else { self.upper };
+        (self.applied(code, source), if self.pair % 2 == 0 { mask } else { mask << 4 })
+    }
+
+    /// A word of codes after the bit operations on one of them.
+    fn applied(&self, code: Id, word: &Expr) -> Expr {
+        let packing = self.octet.packing;
+        let operations = self.integer(code);
+        operations.iter().fold(word.clone(), |word, op| apply_integer(packing, word, op))
+    }
+
+    /// Whether codes have a byte each.
+    fn in_bytes(&self) -> bool {
+        self.octet.packing.field_bits() == 8
+    }
+
+    /// The pair's codes, a byte each, as the low bytes of half words that all have the same high byte.
+    fn below(&self, code: Id, high: u32) -> Expr {
+        let byte = self.octet.packing.field(self.pair as u32, 0, CodeOrder::Split).shift / 8;
+        let selectors = 0x4240 | byte | byte << 8;
+        let word = self.applied(code, self.octet.word(self.pair));
+        call("permute", [word, hex(high * 0x0101_0101), hex(selectors)])
     }
 
     fn masked(&self, code: Id) -> Expr {
@@ -402,16 +429,18 @@ impl Packed<'_, '_> {
 
 /// An operation on every code of a word. Shifted codes drop what crosses into a neighbour; `Lowered`
 /// admits no result wider than a code.
-fn apply_integer(word: Expr, operation: &(char, u32)) -> Expr {
-    let each = |nibble: u32| hex((nibble & 15) * 0x1111_1111);
+fn apply_integer(packing: CodePacking, word: Expr, operation: &(char, u32)) -> Expr {
+    let fields = if packing.field_bits() == 4 { 0x1111_1111 } else { 0x0101_0101 };
+    let code = packing.code_mask();
+    let each = |bits: u32| hex((bits & code) * fields);
     let &(op, constant) = operation;
     match op {
         '^' => word ^ each(constant),
         '&' => word & each(constant),
         '|' => word | each(constant),
-        _ if constant >= 4 => hex(0),
-        '<' => (word << constant) & each(15 << constant),
-        _ => (word >> constant) & each(15 >> constant),
+        _ if constant >= packing.bits() => hex(0),
+        '<' => (word << constant) & each(code << constant),
+        _ => (word >> constant) & each(code >> constant),
     }
 }
 

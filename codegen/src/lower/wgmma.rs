@@ -6,16 +6,17 @@
 //! swizzles. A stage has two barriers: `full` counts the bytes of its copies, `empty` the consumer
 //! warps that are done with it.
 //!
-//! A consumer walks a stage in units, one 64-row tile by 64 of k: a lane loads the 16 bytes that
-//! are its part of four fragments, converts them, and four multiplies go off as one batch. Waiting
+//! A consumer walks a stage in units, one 64-row tile by 64 of k: a lane loads the piece that
+//! is its part of four fragments, converts them, and four multiplies go off as one batch. Waiting
 //! for all batches but the newest leaves that one running while the next unit is converted; two
 //! fragment buffers take turns.
 
+use super::octet::Octet;
 use super::output::{self, Tile};
 use super::rows::{self, Rows};
 use super::table::SharedTable;
 use super::term::Plan;
-use super::{CodegenError, Lowered, Lowering};
+use super::{beyond, CodegenError, Lowered, Lowering};
 use crate::intrinsics::{self, multiply_name};
 use crate::kir::{call, hex, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
@@ -126,6 +127,7 @@ impl Wgmma<'_> {
             views.push(view("ring_params", params, Type::U32x4));
             views.push(view("row_pairs", params, rows::pair_type(self.cx)));
         }
+        views.extend(self.cx.lane_words(weights));
         if self.split() {
             views.push(view("arrived", 0, Type::U32));
         }
@@ -220,7 +222,8 @@ impl Wgmma<'_> {
             body.call("take_registers", [int(s.consumer_registers())]);
         }
         let tile = body.bind("warp_tile", Type::I32, self.warp_tile());
-        body.bind("lane_piece", Type::I32, tile * (self.panels() * 32) + var("lane"));
+        let slab = self.cx.slab_loads();
+        body.bind("lane_piece", Type::I32, tile * (self.panels() * slab) + var("lane"));
         let tokens = call("tile_128b", [Expr::address("ring_x", int(0))]);
         body.bind("ring_tile", Type::I32, tokens);
         self.declare_sums(body);
@@ -295,7 +298,8 @@ impl Wgmma<'_> {
     }
 
     fn compute_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
-        let weights = slot.clone() * (self.weight_bytes() / PIECE) + var("lane_piece");
+        let stage = self.weight_bytes() / (4 * self.cx.packing().load_words());
+        let weights = slot.clone() * stage + var("lane_piece");
         body.bind("weights_at", Type::I32, weights);
         let tokens = var("ring_tile") + slot.clone() * self.act_pieces();
         // Descriptors live in uniform registers; told so, the compiler keeps their sums there.
@@ -338,10 +342,15 @@ impl Wgmma<'_> {
             even if even % 2 == 0 => row_part.clone() % 2u32,
             _ => whole.clone() % 2u32,
         };
-        let at = row_part.clone() * (4 * self.panels() * 32) + panel.clone() * 32u32;
-        body.array("words", Type::U32, &[UNIT_K16]);
-        let words = (0..UNIT_K16).map(|k16| Expr::at("words", [int(k16)])).collect();
-        body.unpack(words, Type::U32x4, load("ring_weights", var("weights_at") + at));
+        let slab = self.cx.slab_loads();
+        let at = row_part.clone() * (4 * self.panels() * slab) + panel.clone() * slab;
+        let at = var("weights_at") + at;
+        body.array("words", Type::U32, &[self.cx.packing().words()]);
+        self.cx.load_piece(
+            body,
+            |word| Expr::at("words", [int(word)]),
+            |distance| load(self.cx.lane_view(), beyond(at.clone(), distance)),
+        );
         body.unrolled("k16", UNIT_K16, |body, k16| self.convert(body, &row_part, &turn, &k16));
         body.call(intrinsics::FENCE, []);
         let column = match self.starts_once() {
@@ -375,11 +384,11 @@ impl Wgmma<'_> {
     }
 
     fn convert(&self, body: &mut Body, row_part: &Expr, turn: &Expr, k16: &Expr) {
-        let word = body.bind("word", Type::U32, Expr::at("words", [k16.clone()]));
+        let octet = Octet::load(self.cx.packing(), body, k16, |w| Expr::at("words", [w]));
         let prepared = self.rows().prepared(row_part);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
-            let pairs = self.plan.pairs(body, index, weight, word.clone(), &prepared);
+            let pairs = self.plan.pairs(body, index, weight, &octet, &prepared);
             for (pair, value) in pairs.into_iter().enumerate() {
                 let place = [turn.clone(), k16.clone(), int(pair as u32)];
                 body.assign(Expr::at(format!("frag{index}"), place), call("settled", [value]));

@@ -65,8 +65,17 @@ pub(crate) static ROW: FormatRow = FormatRow {
     source: "Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323); AutoGPTQ 0.7, GPTQModel 2.2",
     packing: "int32 [K*bits/32, N], natural order along K; zero-points v1 (minus one) and v2",
     names: "gptq[-w2|-w3|-w8]-g<SIZE> | gptq-ch, + -asym with zero-points, + -actorder",
-    // Those that kernels exist for.
-    examples: &["gptq-g128", "gptq-g64", "gptq-g32", "gptq-ch", "gptq-g128-asym"],
+    examples: &[
+        "gptq-g128",
+        "gptq-g64",
+        "gptq-g32",
+        "gptq-ch",
+        "gptq-g128-asym",
+        "gptq-w2-g64",
+        "gptq-w3-g128",
+        "gptq-w8-g128",
+        "gptq-w8-ch-asym",
+    ],
     groups: GroupNames::Rows,
     variants: &[
         symmetric(4, &[]),

@@ -143,6 +143,9 @@ pub(super) fn check_node<'a>(
         fits_code(ctx, child(*i))?;
     }
     match op {
+        Op::At(_) if ctx.spec.bits > 4 => {
+            return Err("codes of more than 4 bits do not lie at bit 0 or 4".into());
+        }
         Op::Magic(i) => fits_magic(ctx, child(*i))?,
         Op::Subnormal(i) => fits_subnormal(ctx, child(*i))?,
         Op::Real(i) if !child(*i).exact_in(ctx.compute()) => {

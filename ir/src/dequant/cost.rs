@@ -197,7 +197,7 @@ impl<'a> CostModel<'a> {
         match op {
             Op::Magic(i) | Op::Subnormal(i) => self.extraction(child(*i)),
             // Shift and mask one code, convert it, and pack two: scalar work for each weight.
-            Op::Real(_) => 2.0 * self.int + self.convert + 0.5 * self.int,
+            Op::Real(_) => (2.5 + self.unpacking()) * self.int + self.convert,
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.lookup(op),
             Op::Mul(ids) => {
                 // Unscaling by `rp` is a multiplication by 1 for half of the codes.
@@ -228,10 +228,28 @@ impl<'a> CostModel<'a> {
     }
 
     /// One `lop3` masks two codes and sets the magic bits; in place, one shift by 8 serves a word
-    /// of eight codes, otherwise three of its four pairs are shifted down.
+    /// of eight codes, otherwise three of its four pairs are shifted down. Codes in bytes take one
+    /// `prmt` for two.
     fn extraction(&self, integer: &Facts) -> f64 {
-        let shift = if integer.role == Role::Word { 0.125 } else { 0.375 };
-        (0.5 + shift) * self.int
+        let shift = match integer.role {
+            _ if self.ctx.spec.bits > 4 => 0.0,
+            Role::Word => 0.125,
+            _ => 0.375,
+        };
+        (0.5 + shift + self.unpacking()) * self.int
+    }
+
+    /// Integer operations per code that bring planes of bits into their fields: see
+    /// [`crate::CodePacking`]. Shifts of octets that share a word are counted at their average.
+    fn unpacking(&self) -> f64 {
+        let per_octet = match self.ctx.spec.bits {
+            2 => 0.5,
+            3 => 0.5 + 0.75 + 1.0,
+            5 => 0.75 + 2.0 + 4.0,
+            6 => 0.5 + 2.0 + 4.0,
+            _ => 0.0,
+        };
+        per_octet / 8.0
     }
 }
 

@@ -55,8 +55,9 @@
 //! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
 //! | `(sum e)` | the sum over one quant group's k |
 //!
-//! Weights come in 16-bit half words of four codes. A word shifted by 0 or 8 has a code at bit 0
-//! (`p = 1`) or bit 4 (`p = 16`) of each half word. On [`Engine::Mma`] `p` is a constant of the
+//! Weights come in 16-bit half words, of up to four fields of 4 bits with a code each. A word shifted by
+//! 0 or 8 has a code at bit 0 (`p = 1`) or bit 4 (`p = 16`) of each half word. Codes of more bits have
+//! fields of 8 bits ([`crate::CodePacking`]) and are not used in place. On [`Engine::Mma`] `p` is a constant of the
 //! row, on the others it alternates along k and cannot leave the sum.
 //!
 //! Codes that are looked up lie in order instead ([`CodeOrder`]), a pair of them in each byte.

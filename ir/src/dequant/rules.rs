@@ -312,6 +312,7 @@ impl Need {
             (FitsInPlace(_), [i]) => {
                 let last = super::POSITIONS[super::POSITIONS.len() - 1];
                 i.role == Role::Integer
+                    && ctx.spec.bits <= 4
                     && i.magnitude().is_some_and(|hi| hi * last < ctx.magic_base())
             }
             (FitsMagic(_), [i]) => fits_magic(ctx, i).is_ok(),

@@ -1,13 +1,13 @@
 //! Schedules of the `wgmma` family: tiles, roles and the registers that they leave.
 
-use super::{check_block, groups_in, require, with_table, Raster, Rejected};
+use super::{check_block, check_width, groups_in, require, with_table, Raster, Rejected};
 use crate::{Arch, DType, Problem, WeightSpec};
 
 /// Rows of one `wgmma`: 16 for each warp of a warpgroup (PTX ISA, "wgmma.mma_async").
 pub const GROUP_ROWS: u32 = 64;
 /// Threads of a warpgroup.
 const GROUP_THREADS: u32 = 128;
-/// k of one unit of work: what a lane's 16-byte load of codes covers, and the width of a row of
+/// k of one unit of work: what a lane's piece of codes covers, and the width of a row of
 /// activations in 128-byte swizzled shared memory.
 const UNIT_K: u32 = 64;
 /// Most columns of one `wgmma`.
@@ -24,6 +24,8 @@ const MOST_REGISTERS: u32 = 248;
 /// Addresses, ring state and two units of codes before and after conversion.
 /// Fitted to what the compiler takes on `sm_90a`.
 const OPERAND_REGISTERS: u32 = 64;
+/// Width of codes up to which [`OPERAND_REGISTERS`] suffice; every further bit is a word of a unit.
+const NARROW_BITS: u32 = 4;
 /// Group parameters of a row tile, as loaded and as operands.
 const ROW_REGISTERS: u32 = 12;
 
@@ -184,7 +186,10 @@ impl WgmmaSchedule {
     /// Registers of a consumer thread, estimated.
     pub fn registers(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
         let copies = 1 + u32::from(self.sums_apart(problem, spec));
-        OPERAND_REGISTERS + self.row_tiles() * (self.accumulators() * copies + ROW_REGISTERS)
+        let codes = u32::from(spec.bits).saturating_sub(NARROW_BITS);
+        OPERAND_REGISTERS
+            + codes
+            + self.row_tiles() * (self.accumulators() * copies + ROW_REGISTERS)
     }
 
     pub(super) fn check(
@@ -194,9 +199,7 @@ impl WgmmaSchedule {
         arch: &Arch,
     ) -> Result<(), Rejected> {
         require(arch.has_wgmma(), || format!("wgmma needs sm_90a, {} is not", arch.target()))?;
-        require(spec.bits == 4, || {
-            format!("wgmma reads 4-bit codes, the format has {}", spec.bits)
-        })?;
+        check_width("wgmma", spec)?;
         require(p.act != DType::F32, || "wgmma multiplies 16-bit floats, not f32".into())?;
         self.check_tile()?;
         let group = spec.group.size(p.k);

@@ -15,7 +15,7 @@
 //! | `k .. unroll` | `unroll` = steps | `ring S` | `stages = S` |
 //! | `k .. warp` | `warps_k` = steps | `k BK warp` | `warps_k` = steps |
 //! | `k 32L lane` | `lanes = L` | `k WK unroll` | `block_k / warps_k = WK` |
-//! | `fma32`, `fma2` | `acc = f32, half2` | `k 64 reg` | a lane's 16-byte chunk |
+//! | `fma32`, `fma2` | `acc = f32, half2` | `k 64 reg` | a lane's piece |
 //! | | | `mma16816` | |
 //!
 //! A `wgmma` nest is an `mma` nest with its own leaf, whose rows are 64: `n BN group` is `groups` =
@@ -33,12 +33,12 @@
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 use crate::{
     Accumulate, GemvSchedule, MmaSchedule, Problem, Producer, Raster, Schedule, WeightCache,
-    WgmmaSchedule, GROUP_ROWS,
+    WgmmaSchedule, GROUP_ROWS, PIECE_CODES,
 };
 
-/// k of one 16-byte load of 4-bit codes: a `gemv` leaf.
-pub(super) const PIECE_K: u32 = 32;
-/// k of one lane's 16-byte chunk of a 16-row fragment: four `k16` steps.
+/// k of one lane's piece of codes: a `gemv` leaf.
+pub(super) const PIECE_K: u32 = PIECE_CODES;
+/// k of one lane's piece of a 16-row fragment: four `k16` steps.
 pub(super) const CHUNK_K: u32 = 64;
 /// Rows of a fragment.
 pub(super) const FRAGMENT_N: u32 = 16;

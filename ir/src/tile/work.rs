@@ -10,8 +10,8 @@ use super::lower::{FRAGMENT_N, PIECE_K};
 use crate::arch::WGMMA_MACS_PER_CLOCK;
 use crate::dequant::PairTable;
 use crate::{
-    Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec, WgmmaSchedule,
-    GROUP_ROWS,
+    Accumulate, Arch, CodePacking, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec,
+    WgmmaSchedule, GROUP_ROWS,
 };
 
 /// Bytes of one wavefront: what the L1 and shared memory move per clock (CUDA C++ Programming
@@ -29,7 +29,7 @@ const X_GLOBAL_HALF2: f64 = 60.0;
 const X_GLOBAL_F32: f64 = 30.0;
 /// The same when they are staged.
 const X_STAGING: f64 = 15.0;
-/// Per `gemv` piece: the load of the weights and its address.
+/// Per `gemv` piece: the first load of the weights and its address; others lie at fixed distances.
 const PIECE_LOAD: f64 = 2.0;
 /// Per piece: the group parameters, loaded and spread over both halves, and their address.
 const PIECE_PARAMS: f64 = 6.0;
@@ -154,6 +154,11 @@ impl Table {
     }
 }
 
+/// Loads of a piece of codes after the first.
+fn further_loads(spec: &WeightSpec) -> f64 {
+    CodePacking::of(spec.bits).map_or(0.0, |packing| (packing.loads() - 1) as f64)
+}
+
 /// Packed bytes of weights with their parameters.
 fn weight_bytes(spec: &WeightSpec, weights: f64, group: u32) -> f64 {
     weights * (spec.bits as f64 / 8.0 + spec.packed_param_bytes() as f64 / group as f64)
@@ -175,7 +180,9 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
         (false, Accumulate::Half2) => X_GLOBAL_HALF2,
         (false, Accumulate::F32) => X_GLOBAL_F32,
     };
-    let loads = (PIECE_LOAD + PIECE_PARAMS + PIECE_X_LOADS * x_load * tokens / rows) / piece;
+    let loads =
+        (PIECE_LOAD + further_loads(spec) + PIECE_PARAMS + PIECE_X_LOADS * x_load * tokens / rows)
+            / piece;
     let guard = if s.unroll > 1 { STEP_GUARD } else { 0.0 };
     let overhead = (BATCH_LOOP / s.unroll as f64 + guard) / (piece * rows);
     let lane_instructions_per_weight = dequant + math + convert + loads + overhead;
@@ -261,7 +268,9 @@ fn mma_overhead(p: &Problem, spec: &WeightSpec, s: &MmaSchedule) -> f64 {
     // token tile, for all row tiles of the warp.
     let multiply = token_tiles * 32.0 / fragment;
     let load_x = token_tiles * 0.5 * 32.0 / (row_tiles * fragment);
-    let pieces = (1.0 + COPY) / PIECE_K as f64;
+    // A copy takes 16 bytes, which is a piece of 4-bit codes.
+    let copies = COPY * spec.bits as f64 / 4.0;
+    let pieces = (1.0 + further_loads(spec) + copies) / PIECE_K as f64;
     let copy_x = COPY_X * (s.block_m * 2) as f64 / 16.0 / s.block_n as f64;
     let segment = s.segment_k(spec, p.k) as f64;
     let params = SEGMENT_PARAMS * 32.0 / (FRAGMENT_N as f64 * segment);
@@ -307,7 +316,7 @@ fn wgmma_overhead(p: &Problem, spec: &WeightSpec, s: &WgmmaSchedule) -> f64 {
     let row_tiles = s.row_tiles() as f64;
     // A lane has 8 weights of each fragment; its row tiles share the descriptor.
     let multiply = (1.0 + (GROUP_MULTIPLY - 1.0) / row_tiles) / 8.0;
-    let unit = GROUP_UNIT / PIECE_K as f64;
+    let unit = (GROUP_UNIT + further_loads(spec)) / PIECE_K as f64;
     let params = GROUP_SEGMENT_PARAMS * 2.0 / s.segment_k(spec, p.k) as f64;
     let stage = GROUP_STAGE_LOOP * 2.0 / (row_tiles * s.block_k as f64);
     let producer = PRODUCER_STAGE * 32.0 / (s.block_n * s.block_k) as f64;

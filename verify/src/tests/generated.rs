@@ -1,13 +1,15 @@
 //! Generated kernels on the simulator. These tests compile; where no NVRTC is found they say so and
 //! pass.
 
-use crate::{default_schedule, verify, Effort, Verdict, VerifyRequest, WeightSource};
+use crate::{
+    default_of_family, default_schedule, verify, Effort, Verdict, VerifyRequest, WeightSource,
+};
 use half::f16;
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_codegen::{generate, Kernel};
 use qtune_device::{KernelImage, SimDevice};
 use qtune_formats::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
-use qtune_ir::{Arch, Group, Param, ParamType, Problem, Schedule, WeightSpec};
+use qtune_ir::{Arch, Family, Group, Param, ParamType, Problem, Schedule, WeightSpec};
 
 pub(super) fn nvrtc() -> Option<Nvrtc> {
     match Nvrtc::open(&OpenOptions::default()) {
@@ -57,6 +59,30 @@ fn default_kernels_of_both_families_are_right() {
         let verdict = judge(&nvrtc, kernel, &spec);
         assert!(verdict.passed, "{key} {schedule}: {verdict:#?}");
         assert_eq!(verdict.counts.spill_bytes, 0, "{key} {schedule}");
+    }
+}
+
+#[test]
+fn kernels_of_every_family_are_right_for_every_code_width() {
+    let Some(nvrtc) = nvrtc() else { return };
+    for (bits, act) in [(2, "f16"), (3, "bf16"), (5, "f16"), (6, "bf16"), (8, "f16"), (8, "bf16")] {
+        let param = |name: &str, dtype| Param { name: name.into(), dtype };
+        let spec = WeightSpec {
+            name: "odd".into(),
+            bits,
+            group: Group::Size(64),
+            params: vec![param("s", ParamType::F16), param("z", ParamType::Code(bits))],
+            expr: "(* (- q z) s)".into(),
+            codebook: Default::default(),
+        };
+        for (m, family) in [(1, Family::Gemv), (9, Family::Mma), (24, Family::Wgmma)] {
+            let problem = format!("w{bits}a16.odd.{act}-{act}.n72.k192.m{m}");
+            let problem: Problem = problem.parse().unwrap();
+            let schedule = default_of_family(family, &problem, &spec, &arch()).unwrap();
+            let kernel = generate(&problem, &spec, &schedule, &arch()).unwrap();
+            let verdict = judge(&nvrtc, kernel, &spec);
+            assert!(verdict.passed, "{bits} {schedule}: {verdict:#?}");
+        }
     }
 }
 

@@ -1,0 +1,200 @@
+//! How codes of any width fill 32-bit words.
+//!
+//! A lane always has 32 codes at a time, a *piece*: as many words as a code has bits. Eight codes
+//! that one step of the arithmetic uses together are an *octet*, four pairs. Kernels compute with
+//! octets whose codes have a field each: 4 bits, one word, up to that width; 8 bits, two words,
+//! above it. A width that fills its fields is stored so. Others are stored as *planes*, the low bits
+//! of all codes apart from the high bits: 3 bits are a plane of two bits and one of a single bit,
+//! 6 bits one of four and one of two. Planes of several octets share words, each a few bits higher
+//! than the one before it, so that a shift and a mask bring them into their fields.
+//!
+//! | bits | planes | words of a piece, per load | fields |
+//! |---|---|---|---|
+//! | 2 | 2 | 2 | 4 bits |
+//! | 3 | 2 + 1 | 1 + 1 + 1 | 4 bits |
+//! | 4 | 4 | 4 | 4 bits |
+//! | 5 | 4 + 1 | 1 + 1 + 1 + 1 + 1 | 8 bits |
+//! | 6 | 4 + 2 | 2 + 2 + 2 | 8 bits |
+//! | 8 | 8 | 4 + 4 | 8 bits |
+
+use crate::dequant::CodeOrder;
+
+/// Codes of one lane's piece.
+pub const PIECE_CODES: u32 = 32;
+/// Octets of a piece.
+pub const PIECE_OCTETS: usize = 4;
+/// Codes of an octet: pair `j`, half `h` is code `2j + h`.
+pub const OCTET_CODES: usize = 8;
+
+/// How pieces of one code width are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodePacking {
+    bits: u32,
+}
+
+/// Some bits of every code of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plane {
+    /// The first of its words in the piece; it has as many as `width`.
+    pub first_word: u32,
+    /// Bits of each code in it: 1, 2, 4 or 8.
+    pub width: u32,
+    /// The lowest of them in the code.
+    pub low: u32,
+}
+
+/// Where the bits of a plane of one code lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Word of the piece.
+    pub word: u32,
+    /// Bit offset of the lowest bit.
+    pub shift: u32,
+}
+
+impl CodePacking {
+    /// The packing of codes of `bits` bits, `None` if kernels do not read that width.
+    pub fn of(bits: u8) -> Option<CodePacking> {
+        matches!(bits, 2 | 3 | 4 | 5 | 6 | 8).then_some(CodePacking { bits: bits.into() })
+    }
+
+    /// Bits per code.
+    pub fn bits(self) -> u32 {
+        self.bits
+    }
+
+    /// 32-bit words of a piece.
+    pub fn words(self) -> u32 {
+        self.bits
+    }
+
+    /// Words that one load brings: the widest power of two, up to 16 bytes, that divides a piece.
+    pub fn load_words(self) -> u32 {
+        1 << self.bits.trailing_zeros().min(2)
+    }
+
+    /// Loads that bring a piece.
+    pub fn loads(self) -> u32 {
+        self.words() / self.load_words()
+    }
+
+    /// Bits of the field that a code has in an octet.
+    pub fn field_bits(self) -> u32 {
+        self.bits.next_power_of_two().max(4)
+    }
+
+    /// Words of an octet.
+    pub fn octet_words(self) -> u32 {
+        self.field_bits() * OCTET_CODES as u32 / 32
+    }
+
+    /// The largest code.
+    pub fn code_mask(self) -> u32 {
+        (1 << self.bits) - 1
+    }
+
+    /// Word of an octet and bit offset in it of the field of a pair's half. In 4-bit fields the order
+    /// decides; in 8-bit fields pairs 0 and 2 lie in the first word, 1 and 3 in the second, which is
+    /// where the nibbles of a word of all four come apart.
+    pub fn field(self, pair: u32, half: u32, order: CodeOrder) -> Place {
+        match self.field_bits() {
+            4 => Place { word: 0, shift: order.shift(pair, half) },
+            _ => Place { word: pair % 2, shift: pair / 2 * 8 + 16 * half },
+        }
+    }
+
+    /// The planes, from the lowest bits up.
+    pub fn planes(self) -> impl Iterator<Item = Plane> {
+        let widths: &[u32] = match self.bits {
+            2 => &[2],
+            3 => &[2, 1],
+            4 => &[4],
+            5 => &[4, 1],
+            6 => &[4, 2],
+            _ => &[8],
+        };
+        widths.iter().scan(0, |low, &width| {
+            let plane = Plane { first_word: *low, width, low: *low };
+            *low += width;
+            Some(plane)
+        })
+    }
+
+    /// Where a plane has its bits of the code at `pair` and `half` of an octet.
+    pub fn place(self, plane: Plane, octet: u32, pair: u32, half: u32, order: CodeOrder) -> Place {
+        let word = |index: u32| plane.first_word + index;
+        match plane.width {
+            8 => {
+                let field = self.field(pair, half, order);
+                Place { word: word(2 * octet + field.word), shift: field.shift }
+            }
+            4 => Place { word: word(octet), shift: order.shift(pair, half) },
+            width => {
+                let sharing = 4 / width;
+                let shift = order.shift(pair, half) + octet % sharing * width;
+                Place { word: word(octet / sharing), shift }
+            }
+        }
+    }
+
+    /// The words of a piece, from its codes by octet; the first [`CodePacking::words`] count.
+    pub fn pack(self, octets: &[[u8; OCTET_CODES]; PIECE_OCTETS], order: CodeOrder) -> [u32; 8] {
+        let mut words = [0; 8];
+        for plane in self.planes() {
+            let mask = (1u32 << plane.width) - 1;
+            for (octet, codes) in (0..).zip(octets) {
+                for (index, code) in (0..).zip(codes) {
+                    let place = self.place(plane, octet, index / 2, index % 2, order);
+                    let bits = u32::from(*code) >> plane.low & mask;
+                    words[place.word as usize] |= bits << place.shift;
+                }
+            }
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDTHS: [u8; 6] = [2, 3, 4, 5, 6, 8];
+
+    fn packings() -> impl Iterator<Item = CodePacking> {
+        WIDTHS.into_iter().filter_map(CodePacking::of)
+    }
+
+    #[test]
+    fn every_bit_of_a_piece_belongs_to_one_code() {
+        for packing in packings() {
+            let mut taken = [0u32; 8];
+            for plane in packing.planes() {
+                for code in 0..PIECE_CODES {
+                    let (octet, index) = (code / 8, code % 8);
+                    let place = packing.place(plane, octet, index / 2, index % 2, CodeOrder::Split);
+                    let bits = ((1 << plane.width) - 1) << place.shift;
+                    assert_eq!(taken[place.word as usize] & bits, 0, "{packing:?} {place:?}");
+                    taken[place.word as usize] |= bits;
+                }
+            }
+            let full = taken.iter().take_while(|word| **word == u32::MAX).count();
+            assert_eq!(full as u32, packing.words(), "{packing:?}");
+        }
+    }
+
+    #[test]
+    fn loads_bring_whole_pieces() {
+        for packing in packings() {
+            assert_eq!(packing.loads() * packing.load_words(), packing.words());
+        }
+        assert_eq!(CodePacking::of(7), None);
+    }
+
+    #[test]
+    fn widths_that_fill_their_fields_are_stored_as_they_are_used() {
+        let codes = [[1, 2, 3, 4, 5, 6, 7, 8]; PIECE_OCTETS];
+        let pack = |bits| CodePacking::of(bits).unwrap().pack(&codes, CodeOrder::Split);
+        assert_eq!(pack(4)[..2], [0x8642_7531; 2]);
+        assert_eq!(pack(8)[..2], [0x0602_0501, 0x0804_0703]);
+    }
+}
