@@ -120,10 +120,11 @@ fn problems() -> impl Strategy<Value = Problem> {
     let format =
         pick(&["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast", "nf4-b64", "fp4-b64"]);
     let types = pick(&["f16-f16", "bf16-bf16", "f16-f32", "bf16-f32"]);
-    (format, types, 1u32..=20, 1u32..=6, 1u32..=70, any::<bool>()).prop_map(
-        |(format, types, n, k, m, bias)| {
-            let (n, k, bias) = (n * 8, k * 128, if bias { "+bias" } else { "" });
-            let key = format!("w4a16.{format}.{types}.n{n}.k{k}.m{m}{bias}");
+    let end = (pick(&["", "+bias"]), pick(&["", "+residual", "+silu_mul"]));
+    (format, types, 1u32..=20, 1u32..=6, 1u32..=70, end).prop_map(
+        |(format, types, n, k, m, (bias, epilogue))| {
+            let (n, k) = (n * 8, k * 128);
+            let key = format!("w4a16.{format}.{types}.n{n}.k{k}.m{m}{bias}{epilogue}");
             key.parse().expect("a problem key")
         },
     )

@@ -1,9 +1,9 @@
-//! `--format`, `--n`, `--k`, `--m`, `--act`, `--bias`: which problem a command is about.
+//! `--format`, `--n`, `--k`, `--m`, `--act`, `--bias` and their like: which problem a command is about.
 
 use crate::exit::usage;
 use anyhow::Context;
 use qtune_codegen::CodegenError;
-use qtune_ir::{Arch, DType, Family, Group, Problem, Schedule, WeightSpec};
+use qtune_ir::{Arch, DType, Epilogue, Family, Group, Problem, Schedule, WeightSpec};
 use qtune_runtime::BUCKETS;
 use qtune_verify::{default_of_family, default_schedule};
 
@@ -13,6 +13,30 @@ pub struct ActArgs {
     /// Element type of activations and output: f16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = act)]
     pub act: DType,
+}
+
+/// What is done to the product.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct EpilogueArgs {
+    /// Add a bias
+    #[arg(long)]
+    pub bias: bool,
+    /// Add a residual [M, N]
+    #[arg(long)]
+    pub residual: bool,
+    /// Rows are gate and up by turns; the output [M, N/2] is silu(gate) * up
+    #[arg(long, conflicts_with = "residual")]
+    pub silu_mul: bool,
+}
+
+impl EpilogueArgs {
+    fn epilogue(self) -> Epilogue {
+        match (self.residual, self.silu_mul) {
+            (true, _) => Epilogue::Residual,
+            (false, true) => Epilogue::SiluMul,
+            (false, false) => Epilogue::Store,
+        }
+    }
 }
 
 /// One weight shape and what is multiplied with it.
@@ -32,16 +56,15 @@ pub struct ProblemArgs {
     pub m: u64,
     #[command(flatten)]
     pub act: ActArgs,
-    /// Add a bias
-    #[arg(long)]
-    pub bias: bool,
+    #[command(flatten)]
+    pub epilogue: EpilogueArgs,
 }
 
 impl ProblemArgs {
     /// The problem of these options and its format; `m` is the bucket that serves `--m`.
     pub fn resolve(&self) -> anyhow::Result<(Problem, WeightSpec)> {
         let spec = qtune_formats::resolve(&self.format)?;
-        let problem = problem(&spec, self.n, self.k, self.m, self.act.act, self.bias)?;
+        let problem = problem(&spec, self.n, self.k, self.m, self.act.act, self.epilogue)?;
         Ok((problem, spec))
     }
 }
@@ -53,7 +76,7 @@ pub fn problem(
     k: u64,
     m: u64,
     act: DType,
-    bias: bool,
+    end: EpilogueArgs,
 ) -> anyhow::Result<Problem> {
     Problem::check_sizes(n, k, m)?;
     if let Group::Size(group) = spec.group {
@@ -74,8 +97,10 @@ pub fn problem(
         n: n as u32,
         k: k as u32,
         m: m as u32,
-        bias,
+        bias: end.bias,
+        epilogue: Epilogue::Store,
     };
+    let problem = problem.with_epilogue(end.epilogue())?;
     Ok(problem.with_m(bucket(problem.m)))
 }
 
@@ -159,13 +184,17 @@ mod tests {
     fn sizes_that_no_kernel_is_made_for_are_the_users_mistake() {
         let spec = qtune_formats::resolve("awq-g128").unwrap();
         let exit = |n, k, m| {
-            let error = problem(&spec, n, k, m, DType::F16, false).unwrap_err();
+            let error = problem(&spec, n, k, m, DType::F16, EpilogueArgs::default()).unwrap_err();
             crate::exit::exit_of(&error)
         };
         assert_eq!(exit(0, 128, 1), crate::exit::Exit::Usage);
         assert_eq!(exit(64, 200, 1), crate::exit::Exit::Usage);
         assert_eq!(exit(64, 1 << 40, 1), crate::exit::Exit::Usage);
-        assert!(problem(&spec, 1, 128, 65536, DType::Bf16, true).is_ok());
+        let paired = EpilogueArgs { silu_mul: true, ..EpilogueArgs::default() };
+        let odd = problem(&spec, 33, 128, 1, DType::F16, paired).unwrap_err();
+        assert_eq!(crate::exit::exit_of(&odd), crate::exit::Exit::Usage);
+        let bias = EpilogueArgs { bias: true, ..EpilogueArgs::default() };
+        assert!(problem(&spec, 1, 128, 65536, DType::Bf16, bias).is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Helpers are emitted once per kernel, in table order, and only those that are used.
 
+mod epilogue;
 mod hopper;
 
 pub use hopper::{is_multiply, multiply_name, COMMIT, FENCE, WAIT};
@@ -497,9 +498,9 @@ pub const TABLE: &[Intrinsic] = &[
     },
 ];
 
-/// Every row: the table, then what only sm_90a has.
+/// Every row: the table, what finishes an output, then what only sm_90a has.
 pub fn all() -> impl Iterator<Item = &'static Intrinsic> {
-    TABLE.iter().chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
+    TABLE.iter().chain(epilogue::ROWS).chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
 }
 
 /// The row called `name`.

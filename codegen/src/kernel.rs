@@ -19,7 +19,10 @@ pub enum Argument {
     ActivationMap,
     /// Bias, `[N]` in the output type, read-only.
     Bias,
-    /// Output C, `[M, N]` row-major in the output type.
+    /// Residual, `[M, N]` row-major in the output type; may be the output.
+    Residual,
+    /// Output C, row-major in the output type: `[M, N]`, or `[M, N/2]` where rows are paired (see
+    /// [`qtune_ir::Epilogue`]).
     Output,
     /// Workspace for partial sums of split K, f32. Any contents.
     Partials,

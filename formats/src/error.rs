@@ -50,6 +50,16 @@ pub enum FormatError {
         /// What the user can do about it.
         remedy: String,
     },
+    /// Two layers that cannot be the gate and up rows of one.
+    #[error("gate and up projections differ in their {what}: {gate} and {up}; load them apart")]
+    Unpaired {
+        /// What differs.
+        what: String,
+        /// The gate's.
+        gate: String,
+        /// The up projection's.
+        up: String,
+    },
     /// A format name that is not in the registry or does not follow the grammar.
     #[error("unknown format `{}`: {problem}; known formats: {known}", shown(.name))]
     UnknownFormat {

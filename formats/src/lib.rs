@@ -26,6 +26,7 @@ mod container;
 mod error;
 pub mod gguf;
 mod gptq;
+mod interleave;
 mod linear;
 mod name;
 mod plain;

@@ -17,6 +17,7 @@
 pub mod arch;
 pub mod dequant;
 mod dtype;
+mod epilogue;
 mod packing;
 mod problem;
 mod schedule;
@@ -25,6 +26,7 @@ mod weights;
 
 pub use arch::Arch;
 pub use dtype::DType;
+pub use epilogue::Epilogue;
 pub use packing::{CodePacking, Place, Plane, OCTET_CODES, PIECE_CODES, PIECE_OCTETS};
 pub use problem::{Problem, ProblemError};
 pub use schedule::{

@@ -1,10 +1,10 @@
 //! The problem key: one struct says what a kernel is for, and prints the same everywhere.
 
-use crate::{Arch, DType};
+use crate::{Arch, DType, Epilogue};
 use std::fmt;
 use std::str::FromStr;
 
-/// `C[M,N] = A[M,K] * W[N,K]^T (+ bias)` with quantized `W`.
+/// `C[M,N] = A[M,K] * W[N,K]^T (+ bias)` with quantized `W`, and an [`Epilogue`] on it.
 ///
 /// `m` is the upper edge of the M bucket: a kernel for `m` serves every token count from 1 to `m`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -25,6 +25,8 @@ pub struct Problem {
     pub m: u32,
     /// Whether a bias of length N, in the output's element type, is added.
     pub bias: bool,
+    /// What is done to the sum before it is stored.
+    pub epilogue: Epilogue,
 }
 
 /// A problem key that does not parse, or sizes that no kernel is made for.
@@ -32,7 +34,8 @@ pub struct Problem {
 pub enum ProblemError {
     /// The text is not a problem key.
     #[error(
-        "`{text}` is not a problem key ({why}); expected w4a16.FORMAT.ACT-OUT.nN.kK.mM[+bias]"
+        "`{text}` is not a problem key ({why}); expected \
+         w4a16.FORMAT.ACT-OUT.nN.kK.mM[+bias][+residual|+silu_mul]"
     )]
     Syntax {
         /// The text given.
@@ -49,6 +52,12 @@ pub enum ProblemError {
         value: u64,
         /// The largest value that is accepted.
         max: u64,
+    },
+    /// Gate and up projections by turns need as many of one as of the other.
+    #[error("N = {n} is odd; +silu_mul takes rows in pairs of gate and up")]
+    Unpaired {
+        /// The number of rows.
+        n: u32,
     },
 }
 
@@ -79,6 +88,28 @@ impl Problem {
     pub fn with_m(&self, m: u32) -> Problem {
         Problem { m, ..self.clone() }
     }
+
+    /// The same product with another epilogue.
+    ///
+    /// # Errors
+    /// [`ProblemError::Unpaired`] if the epilogue takes rows in pairs and N is odd.
+    pub fn with_epilogue(self, epilogue: Epilogue) -> Result<Problem, ProblemError> {
+        if self.n % epilogue.rows_per_column() != 0 {
+            return Err(ProblemError::Unpaired { n: self.n });
+        }
+        Ok(Problem { epilogue, ..self })
+    }
+
+    /// The end of the key: what is done to the product, such as `+bias+residual`.
+    pub fn suffixes(&self) -> String {
+        let bias = if self.bias { "+bias" } else { "" };
+        format!("{bias}{}", self.epilogue.suffix())
+    }
+
+    /// Columns of the output: N, or half of it where rows are paired.
+    pub fn columns(&self) -> u32 {
+        self.n / self.epilogue.rows_per_column()
+    }
 }
 
 impl fmt::Display for Problem {
@@ -88,10 +119,7 @@ impl fmt::Display for Problem {
             "w{}a16.{}.{}-{}.n{}.k{}.m{}",
             self.bits, self.format, self.act, self.out, self.n, self.k, self.m
         )?;
-        if self.bias {
-            f.write_str("+bias")?;
-        }
-        Ok(())
+        f.write_str(&self.suffixes())
     }
 }
 
@@ -100,9 +128,10 @@ impl FromStr for Problem {
 
     fn from_str(text: &str) -> Result<Self, ProblemError> {
         let bad = |why: &str| ProblemError::Syntax { text: text.into(), why: why.into() };
-        let (body, bias) = match text.strip_suffix("+bias") {
+        let (body, epilogue) = Epilogue::strip(text);
+        let (body, bias) = match body.strip_suffix("+bias") {
             Some(body) => (body, true),
-            None => (text, false),
+            None => (body, false),
         };
         let parts: Vec<&str> = body.split('.').collect();
         let [width, format, types, n, k, m] = parts[..] else {
@@ -117,7 +146,7 @@ impl FromStr for Problem {
         };
         let (n, k, m) = (dim(n, 'n')?, dim(k, 'k')?, dim(m, 'm')?);
         Problem::check_sizes(n, k, m)?;
-        Ok(Problem {
+        let problem = Problem {
             bits,
             format: format.into(),
             act: dtype(act)?,
@@ -126,7 +155,9 @@ impl FromStr for Problem {
             k: k as u32,
             m: m as u32,
             bias,
-        })
+            epilogue: Epilogue::Store,
+        };
+        problem.with_epilogue(epilogue)
     }
 }
 
@@ -136,9 +167,12 @@ mod tests {
 
     #[test]
     fn keys_print_and_parse_back() {
-        for key in
-            ["w4a16.awq-g128.f16-f16.n27648.k5120.m16", "w4a16.awq-ch.bf16-f32.n96.k64.m1+bias"]
-        {
+        for key in [
+            "w4a16.awq-g128.f16-f16.n27648.k5120.m16",
+            "w4a16.awq-ch.bf16-f32.n96.k64.m1+bias",
+            "w4a16.awq-ch.bf16-f32.n96.k64.m1+residual",
+            "w4a16.awq-ch.bf16-f32.n96.k64.m1+bias+silu_mul",
+        ] {
             assert_eq!(key.parse::<Problem>().unwrap().to_string(), key);
         }
     }
@@ -149,5 +183,15 @@ mod tests {
         assert!(why("w4a16.awq.f16-f16.n0.k5.m1").contains("N = 0"));
         assert!(why("w4a16.awq.f16-f17.n1.k5.m1").contains("f17"));
         assert!(why("awq").contains("six"));
+        assert!(why("w4a16.awq.f16-f16.n1.k5.m1+silu_mul+bias").contains("m1+silu_mul"));
+        assert!(why("w4a16.awq.f16-f16.n7.k5.m1+silu_mul").contains("N = 7 is odd"));
+    }
+
+    #[test]
+    fn paired_rows_give_half_as_many_columns() {
+        let key = "w4a16.awq-g128.f16-f16.n96.k128.m1";
+        let columns = |suffix: &str| format!("{key}{suffix}").parse::<Problem>().unwrap().columns();
+        assert_eq!(["", "+residual", "+silu_mul"].map(columns), [96, 96, 48]);
+        assert_eq!(Epilogue::SiluMul.columns(32..64), 16..32);
     }
 }

@@ -416,7 +416,11 @@ impl Schedule {
             Schedule::Gemv(s) => s.check(p, spec, arch),
             Schedule::Mma(s) => s.check(p, spec, arch),
             Schedule::Wgmma(s) => s.check(p, spec, arch),
-        }
+        }?;
+        let rows = self.tile().0;
+        require(rows % p.epilogue.rows_per_column() == 0, || {
+            format!("{rows} rows per block; gate and up lie in pairs of rows")
+        })
     }
 
     /// The arithmetic that consumes the weights.

@@ -11,7 +11,7 @@ use qtune_device::{
     WarpOrder,
 };
 use qtune_formats::{Checkpoint, QuantizedLinear};
-use qtune_ir::{DType, Problem};
+use qtune_ir::{DType, Epilogue, Problem};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,16 +21,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct LoadOptions<'a> {
     /// Element type of activations and output.
     pub act: DType,
+    /// What is done to the product. For [`Epilogue::SiluMul`] the rows of the weights are gate and
+    /// up by turns: see [`LinearLayer::load_gated`].
+    pub epilogue: Epilogue,
     /// Token counts that will be run; each gets the kernel of its bucket.
     pub tokens: &'a [u32],
     /// Told the row tiles that are packed, and how many there are.
     pub progress: &'a dyn Fn(u32, u32),
 }
 
+impl LoadOptions<'_> {
+    /// Plain products of `act`, for one token, loaded without a word.
+    pub fn new(act: DType) -> LoadOptions<'static> {
+        LoadOptions { act, epilogue: Epilogue::Store, tokens: &[1], progress: &|_, _| {} }
+    }
+}
+
 impl fmt::Debug for LoadOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadOptions")
             .field("act", &self.act)
+            .field("epilogue", &self.epilogue)
             .field("tokens", &self.tokens)
             .finish_non_exhaustive()
     }
@@ -64,7 +75,10 @@ pub struct Batch<'a> {
     pub tokens: u32,
     /// Activations `[tokens, K]` and the byte they start at, a multiple of 16.
     pub activations: (&'a Buffer, usize),
-    /// Output `[tokens, N]` and the byte it starts at.
+    /// Residual `[tokens, N]` in the output's type and the byte it starts at, for a layer that adds
+    /// one; may be the output.
+    pub residual: Option<(&'a Buffer, usize)>,
+    /// Output `[tokens, N]`, or `[tokens, N/2]` of gated rows, and the byte it starts at.
     pub output: (&'a Buffer, usize),
     /// Thread blocks to run; for the simulator.
     pub blocks: Blocks,
@@ -94,6 +108,22 @@ impl<'r> LinearLayer<'r> {
         options: &LoadOptions<'_>,
     ) -> Result<LinearLayer<'r>, RuntimeError> {
         LinearLayer::of(runtime, &checkpoint.load_layer(path)?, path, options)
+    }
+
+    /// As [`LinearLayer::load`], for the gate and up projections of an MLP as one layer that gives
+    /// `silu(gate) * up`.
+    ///
+    /// # Errors
+    /// As [`LinearLayer::load`]; [`RuntimeError::Format`] if the two do not pair.
+    pub fn load_gated(
+        runtime: &'r Runtime,
+        checkpoint: &Checkpoint,
+        [gate, up]: [&str; 2],
+        options: &LoadOptions<'_>,
+    ) -> Result<LinearLayer<'r>, RuntimeError> {
+        let both = checkpoint.load_layer(gate)?.interleave(&checkpoint.load_layer(up)?)?;
+        let options = LoadOptions { epilogue: Epilogue::SiluMul, ..*options };
+        LinearLayer::of(runtime, &both, &format!("{gate} with {up}"), &options)
     }
 
     /// As [`LinearLayer::load`], for weights that are decoded, or were quantized on load.
@@ -171,12 +201,12 @@ impl<'r> LinearLayer<'r> {
         self.ready(tokens).map(|ready| (&ready.loaded, ready.origin))
     }
 
-    /// `x` `[tokens, K]`, row-major, times the weights: `[tokens, N]`. Activations are rounded to
-    /// the layer's activation type.
+    /// `x` `[tokens, K]`, row-major, times the weights: `[tokens, N]`, or `[tokens, N/2]` of gated
+    /// rows. Activations are rounded to the layer's activation type.
     ///
     /// # Errors
-    /// [`RuntimeError::Activations`] if `x` is not `tokens * K` long or the layer was not loaded
-    /// for this count; [`RuntimeError::Device`]; [`RuntimeError::Defect`] in the simulator.
+    /// [`RuntimeError::Activations`] if `x` is not `tokens * K` long, the layer was not loaded for
+    /// this count or it adds a residual, which [`LinearLayer::launch`] takes; [`RuntimeError::Device`]; [`RuntimeError::Defect`] in the simulator.
     pub fn run(&self, x: &[f32], tokens: u32) -> Result<Vec<f32>, RuntimeError> {
         let output = self.run_bytes(&encode(x, self.problem.act), tokens)?;
         Ok(decode(&output, self.problem.out))
@@ -207,11 +237,13 @@ impl<'r> LinearLayer<'r> {
         let device = self.runtime.device();
         let activations = device.alloc("activations", x.len(), Access::ReadOnly)?;
         device.upload(&activations, 0, x)?;
-        let bytes = tokens as usize * self.problem.n as usize * self.problem.out.bytes() as usize;
+        let bytes =
+            tokens as usize * self.problem.columns() as usize * self.problem.out.bytes() as usize;
         let output = device.alloc("output", bytes, Access::ReadWrite)?;
         let batch = Batch {
             tokens,
             activations: (&activations, 0),
+            residual: None,
             output: (&output, 0),
             blocks: Blocks::All,
             schedule: AsyncSchedule::default(),
@@ -251,6 +283,7 @@ impl<'r> LinearLayer<'r> {
             *workspace = Workspace::new(device, kernel, batch.tokens)?;
         }
         let packed = &self.packed[ready.packed];
+        let residual = self.residual(batch)?;
         let args = kernel.arguments.iter().map(|argument| match argument {
             Argument::Weights => ArgValue::Buffer(&packed.weights, 0),
             Argument::Params => ArgValue::Buffer(&packed.params, 0),
@@ -259,6 +292,7 @@ impl<'r> LinearLayer<'r> {
                 ArgValue::activations(kernel, batch.tokens, buffer, offset)
             }
             Argument::Bias => ArgValue::Buffer(&self.bias, 0),
+            Argument::Residual => residual,
             Argument::Output => ArgValue::Buffer(batch.output.0, batch.output.1),
             Argument::Partials => ArgValue::Buffer(&workspace.partials, 0),
             Argument::Counters => ArgValue::Buffer(&workspace.counters, 0),
@@ -271,6 +305,17 @@ impl<'r> LinearLayer<'r> {
             ..LaunchArgs::new(kernel.grid(batch.tokens), args.collect())
         };
         Ok(device.launch(&ready.loaded, &launch)?)
+    }
+
+    /// The residual of a launch; of a layer that adds none, something that its kernels do not take.
+    fn residual<'b>(&self, batch: &Batch<'b>) -> Result<ArgValue<'b>, RuntimeError> {
+        let of_batch = batch.residual.map(|(buffer, offset)| ArgValue::Buffer(buffer, offset));
+        match (self.problem.epilogue, of_batch) {
+            (Epilogue::Residual, None) => {
+                Err(self.wrong("it adds a residual; launch it with one".into()))
+            }
+            (_, residual) => Ok(residual.unwrap_or(ArgValue::U32(0))),
+        }
     }
 
     fn workspace(&self) -> MutexGuard<'_, Workspace> {
@@ -298,7 +343,7 @@ fn problem_of(
 ) -> Result<Problem, RuntimeError> {
     Problem::check_sizes(weights.n as u64, weights.k as u64, 1)
         .map_err(|source| RuntimeError::Size { layer: path.into(), source })?;
-    Ok(Problem {
+    let problem = Problem {
         bits: weights.spec.bits,
         format: weights.spec.name.clone(),
         act: options.act,
@@ -307,7 +352,10 @@ fn problem_of(
         k: weights.k as u32,
         m: 1,
         bias: weights.bias.is_some(),
-    })
+        epilogue: Epilogue::Store,
+    };
+    let unpaired = |source| RuntimeError::Size { layer: path.into(), source };
+    problem.with_epilogue(options.epilogue).map_err(unpaired)
 }
 
 /// Tokens that one launch can take: kernels index with 32-bit signed integers.

@@ -86,6 +86,7 @@ impl Device for ServedLayer<'_> {
         let batch = Batch {
             tokens,
             activations: buffer(Argument::Activations).or(buffer(Argument::ActivationMap))?,
+            residual: buffer(Argument::Residual).ok(),
             output: buffer(Argument::Output)?,
             blocks: launch.blocks.clone(),
             schedule: launch.schedule,

@@ -39,7 +39,7 @@ fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias
     let Some(nvrtc) = nvrtc() else { return };
     let runtime = runtime(nvrtc, None);
     let tokens = [1, 7, 16, 33, 130];
-    let options = LoadOptions { act: DType::F16, tokens: &tokens, progress: &|_, _| {} };
+    let options = LoadOptions { tokens: &tokens, ..LoadOptions::new(DType::F16) };
     let checkpoint = golden(BIASED.0);
     let layer = LinearLayer::load(&runtime, &checkpoint, BIASED.1, &options).unwrap();
     let weights = checkpoint.load_layer(BIASED.1).unwrap();
@@ -67,7 +67,7 @@ fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias
 fn wrong_sizes_and_unprepared_token_counts_are_refused_by_name() {
     let Some(nvrtc) = nvrtc() else { return };
     let runtime = runtime(nvrtc, None);
-    let options = LoadOptions { act: DType::Bf16, tokens: &[1], progress: &|_, _| {} };
+    let options = LoadOptions::new(DType::Bf16);
     let layer = LinearLayer::load(&runtime, &golden(BIASED.0), BIASED.1, &options).unwrap();
     let message = |x: usize, m| layer.run(&vec![0.0; x], m).unwrap_err().to_string();
     assert!(message(191, 1).contains("382 bytes of activations"), "{}", message(191, 1));

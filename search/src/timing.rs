@@ -18,6 +18,7 @@ pub(crate) struct Stopwatch<'a> {
     copies: Vec<(Buffer, Buffer)>,
     activations: Buffer,
     bias: Buffer,
+    residual: Buffer,
     output: Buffer,
     partials: Buffer,
     counters: Buffer,
@@ -64,13 +65,15 @@ impl<'a> Stopwatch<'a> {
             Ok((weights, read_only("params", layout.param_bytes())?))
         });
         let (m, n, k) = (problem.m as usize, problem.n as usize, problem.k as usize);
+        let output = m * (problem.columns() * problem.out.bytes()) as usize;
         Ok(Stopwatch {
             device,
             kernel: device.load(image)?,
             copies: copies.collect::<Result<_, DeviceError>>()?,
             activations: read_only("activations", m * k * problem.act.bytes() as usize)?,
             bias: read_only("bias", n * problem.out.bytes() as usize)?,
-            output: zeroed("output", m * n * problem.out.bytes() as usize)?,
+            residual: read_only("residual", output)?,
+            output: zeroed("output", output)?,
             partials: zeroed("partials", kernel.partials_bytes(problem.m))?,
             counters: zeroed("counters", kernel.counter_bytes(problem.m))?,
         })
@@ -95,6 +98,7 @@ impl<'a> Stopwatch<'a> {
                     ArgValue::activations(kernel, tokens, &self.activations, 0)
                 }
                 Argument::Bias => ArgValue::Buffer(&self.bias, 0),
+                Argument::Residual => ArgValue::Buffer(&self.residual, 0),
                 Argument::Output => ArgValue::Buffer(&self.output, 0),
                 Argument::Partials => ArgValue::Buffer(&self.partials, 0),
                 Argument::Counters => ArgValue::Buffer(&self.counters, 0),

@@ -1,5 +1,6 @@
 //! A kernel set up on a device: packed weights uploaded, ready for launch after launch.
 
+use crate::epilogue::Finish;
 use crate::guard::Guarded;
 use crate::inputs::{encode, Activations};
 use crate::reference::Reference;
@@ -11,6 +12,7 @@ use qtune_device::{
     Access, ArgValue, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome,
     LoadedKernel, WarpOrder,
 };
+use qtune_ir::Epilogue;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -26,10 +28,11 @@ pub(crate) struct Bench<'a> {
     bias: Buffer,
 }
 
-/// What a launch writes, and the activations that it reads.
+/// What a launch writes, and the activations and the residual that it reads.
 pub(crate) struct Workspace {
     tokens: u32,
     activations: Buffer,
+    residual: Buffer,
     output: Guarded,
     partials: Guarded,
     counters: Guarded,
@@ -52,7 +55,7 @@ impl Mode {
 /// What a launch left behind.
 pub(crate) struct Launched {
     pub outcome: LaunchOutcome,
-    /// The whole output, `[M, N]`.
+    /// The whole output, row-major.
     pub output: Vec<u8>,
     /// Misuse of workspaces, one line each.
     pub damage: Vec<String>,
@@ -98,20 +101,51 @@ impl<'a> Bench<'a> {
     }
 
     /// Buffers for launches with `tokens` tokens.
-    pub fn workspace(&self, tokens: u32) -> Result<Workspace, VerifyError> {
+    pub fn workspace(
+        &self,
+        tokens: u32,
+        sample: &Sample,
+        finish: &Finish,
+    ) -> Result<Workspace, VerifyError> {
         let kernel = self.kernel();
         let problem = &kernel.problem;
-        let output = tokens as usize * (problem.n * problem.out.bytes()) as usize;
+        let output = tokens as usize * (problem.columns() * problem.out.bytes()) as usize;
         let activations = tokens as usize * (problem.k * problem.act.bytes()) as usize;
         let filled =
             |name, bytes: usize, fill| Guarded::new(self.device, name, &vec![fill; bytes.max(16)]);
         Ok(Workspace {
             tokens,
             activations: self.device.alloc("activations", activations, Access::ReadOnly)?,
+            residual: self.residual(output, sample, finish)?,
             output: Guarded::new(self.device, "output", &vec![UNWRITTEN; output])?,
             partials: filled("partials", kernel.partials_bytes(tokens), UNWRITTEN)?,
             counters: filled("counters", kernel.counter_bytes(tokens), 0)?,
         })
+    }
+
+    /// The residual of the sample's tiles. The rest stays uninitialised, as with the weights.
+    fn residual(
+        &self,
+        bytes: usize,
+        sample: &Sample,
+        finish: &Finish,
+    ) -> Result<Buffer, VerifyError> {
+        let Kernel { problem, layout, .. } = self.kernel();
+        if finish.epilogue() != Epilogue::Residual {
+            return Ok(self.device.alloc("residual", 16, Access::ReadOnly)?);
+        }
+        let buffer = self.device.alloc("residual", bytes, Access::ReadOnly)?;
+        for tile in &sample.tiles {
+            let columns = tile.columns(layout.tile_rows(), problem);
+            for token in tile.tokens() {
+                let values: Vec<f32> =
+                    columns.clone().map(|column| finish.residual(token, column)).collect();
+                let at = token as usize * problem.columns() as usize + columns.start as usize;
+                let at = at * problem.out.bytes() as usize;
+                self.device.upload(&buffer, at, &encode(&values, problem.out))?;
+            }
+        }
+        Ok(buffer)
     }
 
     /// One launch: output and partial sums start as NaN, the counters as the last launch left them.
@@ -131,6 +165,7 @@ impl<'a> Bench<'a> {
                 ArgValue::activations(kernel, space.tokens, &space.activations, 0)
             }
             Argument::Bias => ArgValue::Buffer(&self.bias, 0),
+            Argument::Residual => ArgValue::Buffer(&space.residual, 0),
             Argument::Output => space.output.argument(),
             Argument::Partials => space.partials.argument(),
             Argument::Counters => space.counters.argument(),

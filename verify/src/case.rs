@@ -2,6 +2,7 @@
 
 use crate::bench::{Bench, Launched, Mode, Workspace};
 use crate::compare::{self, Worst, RATIO_MAX};
+use crate::epilogue::Finish;
 use crate::inputs::{Activations, Pattern};
 use crate::random;
 use crate::reference::Reference;
@@ -24,6 +25,7 @@ pub(crate) struct Setting<'a> {
     /// By row tile.
     pub references: BTreeMap<u32, Reference>,
     pub rounding: Rounding,
+    pub finish: Finish,
     pub effort: Effort,
     pub seed: u64,
 }
@@ -58,7 +60,7 @@ pub(crate) fn run(
     let sample = sample::sample(setting.kernel, &row_tiles(setting, bucket), tokens, setting.seed);
     let mut judge = Judge {
         setting,
-        space: setting.bench.workspace(tokens)?,
+        space: setting.bench.workspace(tokens, &sample, &setting.finish)?,
         sample,
         worst: Worst::default(),
         findings: Vec::new(),
@@ -80,7 +82,7 @@ pub(crate) fn count(
     tokens: u32,
 ) -> Result<(LaunchOutcome, usize), VerifyError> {
     let sample = sample::sample(setting.kernel, &row_tiles(setting, true), tokens, setting.seed);
-    let space = setting.bench.workspace(tokens)?;
+    let space = setting.bench.workspace(tokens, &sample, &setting.finish)?;
     let problem = &setting.kernel.problem;
     let patterns = vec![Pattern::Normal; tokens as usize];
     let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
@@ -160,10 +162,10 @@ impl Judge<'_> {
         let (problem, tile_rows) = (&setting.kernel.problem, setting.kernel.layout.tile_rows());
         for tile in &self.sample.tiles {
             let Some(reference) = setting.references.get(&tile.row_tile) else { continue };
-            let expected = reference.expected(x, tile.tokens(), &setting.rounding);
-            let rows = tile.rows(tile_rows, problem.n);
+            let expected = reference.expected(x, tile.tokens(), &setting.rounding, &setting.finish);
+            let columns = tile.columns(tile_rows, problem);
             let output = &launched.output;
-            self.worst.merge(compare::tile(output, problem, x, rows, tile.tokens(), &expected));
+            self.worst.merge(compare::tile(output, problem, x, columns, tile.tokens(), &expected));
         }
         if launched.outcome.blocks_run < launched.outcome.blocks_total {
             let tiles = &self.sample.tiles;

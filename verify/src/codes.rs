@@ -195,6 +195,8 @@ impl CodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::epilogue::Approximate;
+    use crate::rounding::output;
     use qtune_ir::dequant::{variants, Options};
 
     const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared \
@@ -262,7 +264,8 @@ mod tests {
                     for (entry, error) in errors.iter().enumerate() {
                         let error = error + rounding.underflow() * table.sensitivity();
                         let weight = table.weight(entry as u16);
-                        let bound = error + rounding.output(weight, error);
+                        let result = Approximate { value: weight, error };
+                        let bound = error + output(problem(act).0.out, result);
                         assert!(bound < 0.5 * scale(), "{act} {schedule}: {bound:.2e} of {entry}");
                     }
                 });

@@ -50,19 +50,19 @@ pub(crate) fn ratio(found: f64, expected: &Expected) -> f64 {
     }
 }
 
-/// Compares one output tile with its expected values, `[rows][tokens]`.
+/// Compares one output tile with its expected values, `[columns][tokens]`.
 pub(crate) fn tile(
     output: &[u8],
     problem: &Problem,
     x: &Activations,
-    rows: Range<u32>,
+    columns: Range<u32>,
     tokens: Range<u32>,
     expected: &[Vec<Expected>],
 ) -> Worst {
     let mut worst = Worst::default();
-    for (n, row) in rows.zip(expected) {
-        for (m, expected) in tokens.clone().zip(row) {
-            let index = m as usize * problem.n as usize + n as usize;
+    for (n, column) in columns.zip(expected) {
+        for (m, expected) in tokens.clone().zip(column) {
+            let index = m as usize * problem.columns() as usize + n as usize;
             let found = decode(output, index, problem.out);
             let ratio = ratio(found, expected);
             worst.elements += 1;
@@ -91,16 +91,17 @@ pub(crate) fn stray_write(
     tile_rows: u32,
 ) -> Option<String> {
     let element = problem.out.bytes() as usize;
+    let width = problem.columns() as usize;
     let mut outside = output.to_vec();
     for tile in tiles {
-        let rows = tile.rows(tile_rows, problem.n);
+        let columns = tile.columns(tile_rows, problem);
         for m in tile.tokens() {
-            let start = (m as usize * problem.n as usize + rows.start as usize) * element;
-            outside[start..start + rows.len() * element].fill(UNWRITTEN);
+            let start = (m as usize * width + columns.start as usize) * element;
+            outside[start..start + columns.len() * element].fill(UNWRITTEN);
         }
     }
     let at = outside.iter().position(|byte| *byte != UNWRITTEN)? / element;
-    let (m, n) = (at / problem.n as usize, at % problem.n as usize);
+    let (m, n) = (at / width, at % width);
     Some(format!("token {m}, output {n} was written by a block that does not own it"))
 }
 

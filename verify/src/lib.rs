@@ -18,6 +18,7 @@ mod codes;
 mod compare;
 mod counts;
 mod defaults;
+mod epilogue;
 mod error;
 mod guard;
 mod inputs;

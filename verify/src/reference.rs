@@ -7,6 +7,7 @@
 //! code in its packed word alone, so they are tabulated like the weights.
 
 use crate::codes::{CodeTable, Decoder};
+use crate::epilogue::{Approximate, Finish};
 use crate::inputs::{Activations, Pattern};
 use crate::rounding::Rounding;
 use crate::weights::{RowTile, Weights};
@@ -68,13 +69,35 @@ impl Reference {
         &self.tile
     }
 
-    /// Expected outputs of `tokens` for every row of the tile: `[rows][tokens]`.
+    /// Expected outputs of `tokens` for every output column of the tile: `[columns][tokens]`.
     pub fn expected(
         &self,
         x: &Activations,
         tokens: Range<u32>,
         rounding: &Rounding,
+        finish: &Finish,
     ) -> Vec<Vec<Expected>> {
+        let rows = self.sums(x, tokens.clone(), rounding, finish);
+        let columns = finish.epilogue().columns(self.tile.rows.clone());
+        let together = finish.epilogue().rows_per_column() as usize;
+        let column = |(rows, column): (&[Vec<Approximate>], u32)| {
+            let element = |(at, token)| {
+                let sums: Vec<Approximate> = rows.iter().map(|row| row[at]).collect();
+                finish.expected(&sums, token, column)
+            };
+            tokens.clone().enumerate().map(element).collect()
+        };
+        rows.chunks(together).zip(columns).map(column).collect()
+    }
+
+    /// Sums with their biases, `[rows][tokens]`.
+    fn sums(
+        &self,
+        x: &Activations,
+        tokens: Range<u32>,
+        rounding: &Rounding,
+        finish: &Finish,
+    ) -> Vec<Vec<Approximate>> {
         let one_hot = |token: &u32| matches!(x.pattern(*token), Pattern::OneHot(_));
         let dense = !tokens.clone().all(|token| one_hot(&token));
         (0..self.tile.rows.len())
@@ -88,7 +111,11 @@ impl Reference {
                     // Without dots every token is one-hot.
                     (_, None) => (0.0, 0.0),
                 };
-                tokens.clone().map(|token| row.finish(share(token), rounding)).collect()
+                let sum = |token| {
+                    let (value, error) = share(token);
+                    finish.biased(Approximate { value, error }, row.bias)
+                };
+                tokens.clone().map(sum).collect()
             })
             .collect()
     }
@@ -143,15 +170,6 @@ impl Row<'_> {
         let (table, entry) = (&self.tables[k / self.group], self.entries[k]);
         let error = table.error(entry, rounding.accumulation(1));
         (table.weight(entry), error + rounding.underflow() * table.sensitivity())
-    }
-
-    fn finish(&self, (sum, error): (f64, f64), rounding: &Rounding) -> Expected {
-        let value = sum + self.bias;
-        Expected {
-            value,
-            bound: error + rounding.output(value, error),
-            may_overflow: rounding.may_overflow(value, error),
-        }
     }
 }
 

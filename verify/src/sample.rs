@@ -7,6 +7,7 @@
 use crate::random;
 use qtune_codegen::Kernel;
 use qtune_device::Blocks;
+use qtune_ir::Problem;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -41,9 +42,10 @@ pub(crate) struct OutputTile {
 }
 
 impl OutputTile {
-    /// Output features of the tile, cut at `n`.
-    pub fn rows(&self, tile_rows: u32, n: u32) -> Range<u32> {
-        self.row_tile * tile_rows..((self.row_tile + 1) * tile_rows).min(n)
+    /// Output columns of the tile, cut at the edge of the problem.
+    pub fn columns(&self, tile_rows: u32, problem: &Problem) -> Range<u32> {
+        let rows = self.row_tile * tile_rows..((self.row_tile + 1) * tile_rows).min(problem.n);
+        problem.epilogue.columns(rows)
     }
 
     /// Tokens of the tile.

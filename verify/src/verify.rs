@@ -4,6 +4,7 @@ use crate::bench::Bench;
 use crate::case::{self, Setting};
 use crate::codes::{Decoder, Meaning};
 use crate::counts::{self, Counts, Sampled};
+use crate::epilogue::Finish;
 use crate::reference::Reference;
 use crate::sample;
 use crate::weights::{WeightSource, Weights};
@@ -154,6 +155,7 @@ fn setting<'a>(
         bench: Bench::new(device, request.image, weights, &references)?,
         references,
         rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
+        finish: Finish::new(&kernel.problem, request.seed),
         effort: request.effort,
         seed: request.seed,
     })

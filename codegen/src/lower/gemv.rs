@@ -80,6 +80,7 @@ impl Gemv<'_> {
         if self.s.split_k > 1 {
             views.push(view("arrived", staged, Type::U32));
         }
+        views.extend(output::pair_view(self.cx, staged));
         views.extend(self.table.iter().flat_map(SharedTable::views));
         views
     }

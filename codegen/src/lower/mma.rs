@@ -105,6 +105,7 @@ impl Mma<'_> {
         if self.s.split_k > 1 {
             views.push(view("arrived", 0, Type::U32));
         }
+        views.extend(output::pair_view(self.cx, 0));
         views.extend(self.table.iter().flat_map(SharedTable::views));
         views
     }

@@ -15,7 +15,9 @@ use crate::kernel::{Argument, Kernel};
 use crate::kir::{self, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError, PairTable};
-use qtune_ir::{Arch, CodePacking, DType, Problem, Producer, Rejected, Schedule, WeightSpec};
+use qtune_ir::{
+    Arch, CodePacking, DType, Epilogue, Problem, Producer, Rejected, Schedule, WeightSpec,
+};
 use table::SharedTable;
 
 /// Why no kernel was generated.
@@ -132,6 +134,7 @@ fn arguments(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Vec<A
         (Argument::Activations, !mapped),
         (Argument::ActivationMap, mapped),
         (Argument::Bias, problem.bias),
+        (Argument::Residual, problem.epilogue == Epilogue::Residual),
         (Argument::Output, true),
         (Argument::Partials, split),
         (Argument::Counters, split),
@@ -168,6 +171,7 @@ impl Lowering<'_> {
             Argument::Params => ("params", Space::GlobalRead, self.params_element()),
             Argument::Activations => ("x", Space::GlobalRead, Type::U32x4),
             Argument::Bias => ("bias", Space::GlobalRead, out),
+            Argument::Residual => ("residual", Space::GlobalRead, out),
             Argument::Output => ("out", Space::GlobalWrite, out),
             Argument::Partials => ("partials", Space::GlobalWrite, Type::F32),
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),

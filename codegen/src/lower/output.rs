@@ -1,12 +1,12 @@
 //! The epilogue that all families share: partial sums meet in shared memory, split-K blocks meet
-//! in global memory, and the result gets its bias and its output type.
+//! in global memory, and the result gets its bias, the problem's epilogue and its output type.
 //!
 //! Split K is deterministic: every block stores its partial tile, the last one to arrive adds all
 //! of them in order. Nobody waits, so blocks may run in any order.
 
 use super::Lowering;
-use crate::kir::{call, int, load, var, Body, Expr, Type};
-use qtune_ir::DType;
+use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
+use qtune_ir::{DType, Epilogue};
 
 /// The tile that a block reduces: the buffer `red` holds `parts` copies of `[tokens][pitch]` f32.
 pub(super) struct Tile {
@@ -21,23 +21,20 @@ pub(super) struct Tile {
 /// Emits the epilogue. `row_tile`, `token_tile`, `split` and `thread` are bound by the prologue,
 /// `red` and `arrived` are shared views; all warps have stored to `red` before this.
 pub(super) fn emit(cx: &Lowering, tile: &Tile, body: &mut Body) {
+    let output = Output { cx, tile, paired: is_paired(cx) };
     body.section("epilogue: add the warps' partial sums");
     body.barrier();
     if tile.split_k == 1 {
-        for_elements(tile, body, |body, row, token, _| {
-            let sum = sum_parts(tile, body, &row, &token);
-            store(cx, tile, body, &row, &token, sum);
+        output.for_columns(body, |body, at| {
+            let sums = output.sum_parts(body, at);
+            output.store(body, at, sums);
         });
         return;
     }
-    let column = |part: Expr, i: Expr| {
-        let tile_id = var("tile_id") * tile.split_k + part;
-        tile_id * (tile.rows * tile.tokens) + i
-    };
     body.bind("tile_id", Type::I32, var("token_tile") * cx.layout.tiles() + var("row_tile"));
-    for_elements(tile, body, |body, row, token, i| {
-        let sum = sum_parts(tile, body, &row, &token);
-        body.store("partials", column(var("split"), i), sum);
+    output.for_rows(body, |body, at| {
+        let sum = sum_rows(tile, body, &at.place, &at.token);
+        body.store("partials", output.partial(var("split"), at.index.clone()), sum);
     });
     body.section("the last block to arrive adds the splits in order");
     body.call("fence_device", []);
@@ -51,13 +48,9 @@ pub(super) fn emit(cx: &Lowering, tile: &Tile, body: &mut Body) {
     let last = load("arrived", int(0)).equals(Expr::Hex(tile.split_k - 1));
     body.when_uniform(last, |body| {
         body.call("fence_device", []);
-        for_elements(tile, body, |body, row, token, i| {
-            let sum = body.variable("sum", Type::F32, Expr::Float(0.0));
-            body.unrolled("part", tile.split_k, |body, part| {
-                let partial = Expr::address("partials", column(part, i));
-                body.assign(sum.clone(), sum.clone() + call("load_l2_f32", [partial]));
-            });
-            store(cx, tile, body, &row, &token, sum);
+        output.for_columns(body, |body, at| {
+            let sums = output.sum_splits(body, &at.index);
+            output.store(body, at, sums);
         });
         body.when(var("thread").equals(0u32), |body| {
             body.store("counters", var("tile_id"), Expr::Hex(0));
@@ -65,17 +58,156 @@ pub(super) fn emit(cx: &Lowering, tile: &Tile, body: &mut Body) {
     });
 }
 
-/// All elements of the tile, rows fastest, spread over the block's threads.
-fn for_elements(tile: &Tile, body: &mut Body, each: impl FnOnce(&mut Body, Expr, Expr, Expr)) {
-    let count = tile.rows * tile.tokens;
-    body.range("i", var("thread"), count, tile.threads, |body, i| {
-        let row = body.bind("row", Type::I32, i.clone() % tile.rows);
-        let token = body.bind("token", Type::I32, i.clone() / tile.rows);
-        each(body, row, token, i);
-    });
+/// Whether gate and up rows lie by turns and give one output column together.
+fn is_paired(cx: &Lowering) -> bool {
+    cx.problem.epilogue == Epilogue::SiluMul
 }
 
-fn sum_parts(tile: &Tile, body: &mut Body, row: &Expr, token: &Expr) -> Expr {
+/// A second view of `red`, at byte `offset` of shared memory, where rows are read in pairs.
+pub(super) fn pair_view(cx: &Lowering, offset: u32) -> Option<Buffer> {
+    let view = || Buffer {
+        name: "red_pairs".into(),
+        space: Space::Shared { offset },
+        element: Type::U32x2,
+    };
+    is_paired(cx).then(view)
+}
+
+/// Names of the sums that make an output column.
+const SINGLE: [&str; 1] = ["sum"];
+const PAIR: [&str; 2] = ["gate", "up"];
+
+/// What every part of the epilogue knows.
+struct Output<'a> {
+    cx: &'a Lowering<'a>,
+    tile: &'a Tile,
+    paired: bool,
+}
+
+/// One element of the tile.
+struct At {
+    /// Row, or pair of rows, in the tile.
+    place: Expr,
+    token: Expr,
+    /// `token * rows + row`, or the same in pairs.
+    index: Expr,
+}
+
+impl Output<'_> {
+    /// All rows of the tile, rows fastest, spread over the block's threads.
+    fn for_rows(&self, body: &mut Body, each: impl FnOnce(&mut Body, &At)) {
+        self.for_places(body, "row", self.tile.rows, each);
+    }
+
+    /// All output columns of the tile, likewise.
+    fn for_columns(&self, body: &mut Body, each: impl FnOnce(&mut Body, &At)) {
+        let name = if self.paired { "pair" } else { "row" };
+        self.for_places(body, name, self.columns(), each);
+    }
+
+    fn for_places(
+        &self,
+        body: &mut Body,
+        name: &str,
+        places: u32,
+        each: impl FnOnce(&mut Body, &At),
+    ) {
+        let (count, threads) = (places * self.tile.tokens, self.tile.threads);
+        body.range("i", var("thread"), count, threads, |body, i| {
+            let place = body.bind(name, Type::I32, i.clone() % places);
+            let token = body.bind("token", Type::I32, i.clone() / places);
+            each(body, &At { place, token, index: i });
+        });
+    }
+
+    /// Output columns of the tile.
+    fn columns(&self) -> u32 {
+        self.tile.rows / self.cx.problem.epilogue.rows_per_column()
+    }
+
+    /// Place of a row's partial sum: `index` is `token * rows + row`.
+    fn partial(&self, part: Expr, index: Expr) -> Expr {
+        let tile = self.tile;
+        (var("tile_id") * tile.split_k + part) * (tile.rows * tile.tokens) + index
+    }
+
+    /// The column's sums over the warps along K.
+    fn sum_parts(&self, body: &mut Body, at: &At) -> Vec<Expr> {
+        if !self.paired {
+            return vec![sum_rows(self.tile, body, &at.place, &at.token)];
+        }
+        let tile = self.tile;
+        let sums = PAIR.map(|name| body.variable(name, Type::F32, Expr::Float(0.0)));
+        body.unrolled("part", tile.parts, |body, part| {
+            let token = part * tile.tokens + at.token.clone();
+            let place = token * (tile.pitch / 2) + at.place.clone();
+            body.array("halves", Type::U32, &[2]);
+            let halves = [0, 1].map(|half| Expr::at("halves", [int(half)]));
+            body.unpack(halves.to_vec(), Type::U32x2, load("red_pairs", place));
+            for (sum, half) in sums.iter().zip(halves) {
+                body.assign(sum.clone(), sum.clone() + call("bits_f32", [half]));
+            }
+        });
+        sums.into()
+    }
+
+    /// The column's sums over the splits of K.
+    fn sum_splits(&self, body: &mut Body, index: &Expr) -> Vec<Expr> {
+        let names: &[&str] = if self.paired { &PAIR } else { &SINGLE };
+        let sums: Vec<Expr> =
+            names.iter().map(|name| body.variable(*name, Type::F32, Expr::Float(0.0))).collect();
+        body.unrolled("part", self.tile.split_k, |body, part| {
+            for (row, sum) in (0u32..).zip(&sums) {
+                let index = if self.paired { index.clone() * 2u32 + row } else { index.clone() };
+                let partial = Expr::address("partials", self.partial(part.clone(), index));
+                body.assign(sum.clone(), sum.clone() + call("load_l2_f32", [partial]));
+            }
+        });
+        sums
+    }
+
+    /// Bias, the problem's epilogue, conversion and the guarded store of one column.
+    fn store(&self, body: &mut Body, at: &At, sums: Vec<Expr>) {
+        let (cx, tile) = (self.cx, self.tile);
+        let columns = if self.paired { var("N") / 2u32 } else { var("N") };
+        let n = var("row_tile") * self.columns() + at.place.clone();
+        let n = body.bind("n", Type::I32, n);
+        let m = body.bind("m", Type::I32, var("token_tile") * tile.tokens + at.token.clone());
+        let inside = n.clone().less(columns.clone()).and(m.clone().less(var("tokens")));
+        body.when(inside, |body| {
+            let to = m * columns + n.clone();
+            let biased = |(row, sum): (u32, Expr)| {
+                let row = if self.paired { n.clone() * 2u32 + row } else { n.clone() };
+                match cx.problem.bias {
+                    true => sum + widen(cx.problem.out, load("bias", row)),
+                    false => sum,
+                }
+            };
+            let sums: Vec<Expr> = (0u32..).zip(sums).map(biased).collect();
+            let value = finish(cx, &sums, &to);
+            body.store("out", to, narrow(cx.problem.out, value));
+        });
+    }
+}
+
+/// The problem's epilogue on a column's sums; `to` is the element's index in the output.
+fn finish(cx: &Lowering, sums: &[Expr], to: &Expr) -> Expr {
+    match (cx.problem.epilogue, sums) {
+        (Epilogue::SiluMul, [gate, up]) => call("silu", [gate.clone()]) * up.clone(),
+        (Epilogue::Residual, [sum]) => {
+            let load = match cx.problem.out {
+                DType::F16 | DType::Bf16 => "load_own_u16",
+                DType::F32 => "load_own_f32",
+            };
+            let residual = call(load, [Expr::address("residual", to.clone())]);
+            sum.clone() + widen(cx.problem.out, residual)
+        }
+        _ => sums[0].clone(),
+    }
+}
+
+/// The sum over the warps along K of one row.
+fn sum_rows(tile: &Tile, body: &mut Body, row: &Expr, token: &Expr) -> Expr {
     let at = |part: Expr| (part * tile.tokens + token.clone()) * tile.pitch + row.clone();
     if tile.parts == 1 {
         return load("red", at(int(0)));
@@ -85,20 +217,6 @@ fn sum_parts(tile: &Tile, body: &mut Body, row: &Expr, token: &Expr) -> Expr {
         body.assign(sum.clone(), sum.clone() + load("red", at(part + 1u32)));
     });
     sum
-}
-
-/// Bias, conversion and the guarded store of one element.
-fn store(cx: &Lowering, tile: &Tile, body: &mut Body, row: &Expr, token: &Expr, sum: Expr) {
-    let n = body.bind("n", Type::I32, var("row_tile") * tile.rows + row.clone());
-    let m = body.bind("m", Type::I32, var("token_tile") * tile.tokens + token.clone());
-    let inside = n.clone().less(var("N")).and(m.clone().less(var("tokens")));
-    body.when(inside, |body| {
-        let value = match cx.problem.bias {
-            true => sum + widen(cx.problem.out, load("bias", n.clone())),
-            false => sum,
-        };
-        body.store("out", m * var("N") + n, narrow(cx.problem.out, value));
-    });
 }
 
 fn narrow(dtype: DType, value: Expr) -> Expr {

@@ -131,6 +131,7 @@ impl Wgmma<'_> {
         if self.split() {
             views.push(view("arrived", 0, Type::U32));
         }
+        views.extend(output::pair_view(self.cx, 0));
         views.extend(self.table.iter().flat_map(SharedTable::views));
         views
     }

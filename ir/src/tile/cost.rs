@@ -26,7 +26,7 @@ use super::occupancy::{
     resident_blocks,
 };
 use super::work::{count, Work};
-use crate::{Arch, Problem, Raster, Schedule, WeightSpec};
+use crate::{Arch, Epilogue, Problem, Raster, Schedule, WeightSpec};
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
 pub const DRAM_EFFICIENCY: f64 = 0.9;
@@ -117,12 +117,13 @@ pub(super) struct Times {
     dram_bytes: f64,
 }
 
-/// Bytes that any kernel must move: weights, activations, bias and output.
+/// Bytes that any kernel must move: weights, activations, bias, residual and output.
 pub fn compulsory_bytes(p: &Problem, spec: &WeightSpec) -> u64 {
     let activations = p.m as u64 * p.k as u64 * p.act.bytes() as u64;
-    let rows = p.m as u64 + u64::from(p.bias);
-    let outputs = p.n as u64 * rows * p.out.bytes() as u64;
-    spec.compulsory_bytes(p.n, p.k) + activations + outputs
+    let bias = u64::from(p.bias) * p.n as u64;
+    let matrices = 1 + u64::from(p.epilogue == Epilogue::Residual);
+    let outputs = p.columns() as u64 * p.m as u64 * matrices + bias;
+    spec.compulsory_bytes(p.n, p.k) + activations + outputs * p.out.bytes() as u64
 }
 
 /// Bytes that this schedule moves from and to DRAM.

@@ -89,6 +89,48 @@ const TABLE_PLANTS: [Plant; 5] = [
     ("half filled", "piece < 2048", "piece < 1024"),
 ];
 
+const RESIDUAL_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m9+bias+residual";
+
+/// With split K, where only the last block to arrive may add the residual.
+const RESIDUAL_PLANTS: [Plant; 5] = [
+    (
+        "residual twice",
+        "h2_low(static_cast<unsigned>(load_own",
+        "2.0f * h2_low(static_cast<unsigned>(load_own",
+    ),
+    (
+        "residual dropped",
+        "h2_low(static_cast<unsigned>(load_own",
+        "0.0f * h2_low(static_cast<unsigned>(load_own",
+    ),
+    ("residual of another row", "&residual[m * N + n]", "&residual[m * N + (n ^ 1)]"),
+    ("residual of another token", "&residual[m * N + n]", "&residual[m / 2 * N + n]"),
+    ("bias lost", "h2_low(static_cast<unsigned>(bias", "0.0f * h2_low(static_cast<unsigned>(bias"),
+];
+
+const GATED_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m9+bias+silu_mul";
+
+/// With split K: gate and up meet in global memory.
+const GATED_PLANTS: [Plant; 6] = [
+    ("gate taken for up", "silu(gate", "silu(up"),
+    ("bias of the gate for both", "bias[n * 2 + 1]", "bias[n * 2]"),
+    ("up row of the next pair", "* 512 + (i * 2 + 1)]", "* 512 + ((i + 1) % 256 * 2 + 1)]"),
+    ("N edge written", "(n < N / 2)", "(n <= N / 2)"),
+    ("sign of the exponent", "__expf(-a)", "__expf(a)"),
+    ("gate without its sigmoid", "__fdividef(a, 1.0f + __expf(-a))", "a"),
+];
+
+const GATED_GEMV_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m2+silu_mul";
+
+/// Without split K: gate and up meet in shared memory.
+const GATED_GEMV_PLANTS: [Plant; 5] = [
+    ("gate and up exchanged", "silu(gate) * up", "silu(up) * gate"),
+    ("up dropped", "silu(gate) * up", "silu(gate)"),
+    ("no gate", "silu(gate) * up", "gate * up"),
+    ("lost warp", "up = up + bits", "up = bits"),
+    ("pair of another row", "+ pair];", "+ (pair ^ 1)];"),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -121,6 +163,17 @@ fn every_defect_of_the_epilogue_of_an_mma_kernel_is_caught() {
 #[test]
 fn every_defect_planted_in_a_gemv_kernel_is_caught() {
     every_plant_is_caught(GEMV_PROBLEM, GEMV, &GEMV_PLANTS);
+}
+
+#[test]
+fn every_defect_of_a_residual_is_caught() {
+    every_plant_is_caught(RESIDUAL_PROBLEM, MMA, &RESIDUAL_PLANTS);
+}
+
+#[test]
+fn every_defect_of_gated_rows_is_caught() {
+    every_plant_is_caught(GATED_PROBLEM, MMA, &GATED_PLANTS);
+    every_plant_is_caught(GATED_GEMV_PROBLEM, GEMV, &GATED_GEMV_PLANTS);
 }
 
 #[test]

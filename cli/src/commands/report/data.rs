@@ -243,9 +243,7 @@ impl Tried {
     /// Bytes that must move at least: weights with their parameters, activations, outputs.
     pub fn bytes(&self) -> Option<f64> {
         let (problem, spec) = self.parsed.as_ref()?;
-        let Problem { m, n, k, act, out, .. } = problem;
-        let moved = u64::from(*m) * u64::from(k * act.bytes() + n * out.bytes());
-        Some((spec.compulsory_bytes(*n, *k) + moved) as f64)
+        Some(qtune_ir::tile::compulsory_bytes(problem, spec) as f64)
     }
 }
 

@@ -60,8 +60,8 @@ fn code(text: impl std::fmt::Display) -> String {
 fn shape(tried: &Tried) -> (String, String) {
     match &tried.parsed {
         Some((problem, _)) => {
-            let bias = if problem.bias { " + bias" } else { "" };
-            let name = format!("{} {} x {}{bias}", problem.format, problem.n, problem.k);
+            let end = problem.suffixes().replace('+', " + ");
+            let name = format!("{} {} x {}{end}", problem.format, problem.n, problem.k);
             (Text(name).to_string(), problem.m.to_string())
         }
         None => (code(&tried.key), "?".into()),
@@ -177,9 +177,9 @@ fn reproduce(report: &Report) -> String {
     for (tried, winner) in won(report) {
         let Some((problem, _)) = &tried.parsed else { continue };
         let gpu = report.archs.get(&tried.arch).map_or("auto", |arch| arch.name.as_str());
-        let bias = if problem.bias { " --bias" } else { "" };
+        let end = problem.suffixes().replace('+', " --").replace('_', "-");
         let command = format!(
-            "qtune verify --gpu {gpu} --format {} --n {} --k {} --m {} --act {}{bias} --schedule '{}'\n",
+            "qtune verify --gpu {gpu} --format {} --n {} --k {} --m {} --act {}{end} --schedule '{}'\n",
             problem.format, problem.n, problem.k, problem.m, problem.act, winner.schedule
         );
         text.push_str(&Text(command).to_string());

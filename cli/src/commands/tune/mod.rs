@@ -15,7 +15,7 @@ use crate::cache_dir::CacheArgs;
 use crate::exit::Exit;
 use crate::gpu::{DeviceArgs, GpuArgs};
 use crate::output;
-use crate::problem::{self, ActArgs};
+use crate::problem::{self, ActArgs, EpilogueArgs};
 use crate::progress::Reporter;
 use crate::toolchain::FetchArgs;
 use clap::ValueEnum;
@@ -55,6 +55,8 @@ pub struct Args {
     m: Vec<u64>,
     #[command(flatten)]
     act: ActArgs,
+    #[command(flatten)]
+    epilogue: EpilogueArgs,
     /// How much is tried
     #[arg(long, value_enum, default_value_t = Effort::Normal)]
     effort: Effort,

@@ -49,8 +49,8 @@ pub fn table(winners: &[WinnerReport]) -> Table {
 fn bucket_apart(key: &str) -> (String, String) {
     match key.parse::<qtune_ir::Problem>() {
         Ok(problem) => {
-            let bias = if problem.bias { "+bias" } else { "" };
-            (format!("{} {}x{}{bias}", problem.format, problem.n, problem.k), problem.m.to_string())
+            let end = problem.suffixes();
+            (format!("{} {}x{}{end}", problem.format, problem.n, problem.k), problem.m.to_string())
         }
         Err(_) => (key.into(), "?".into()),
     }

@@ -2,7 +2,7 @@
 
 use super::Args;
 use crate::exit::usage;
-use crate::problem;
+use crate::problem::{self, EpilogueArgs};
 use qtune_formats::{presets, resolve, Checkpoint};
 use qtune_ir::{DType, Problem, WeightSpec};
 use qtune_search::Shape;
@@ -14,13 +14,13 @@ struct Matrix {
     spec: WeightSpec,
     n: u64,
     k: u64,
-    bias: bool,
+    end: EpilogueArgs,
 }
 
 /// The problems of the command line: every matrix with every token count, in order.
 pub fn of(args: &Args) -> anyhow::Result<Vec<Shape>> {
     let matrices = match (&args.model, &args.format) {
-        (Some(path), _) => of_model(path)?,
+        (Some(path), _) => of_model(args, path)?,
         (None, Some(format)) => of_format(args, &resolve(format)?)?,
         (None, None) => return Err(usage("--format or --model is needed")),
     };
@@ -49,8 +49,9 @@ fn buckets(tokens: &[u64]) -> anyhow::Result<Vec<u64>> {
     Ok(buckets)
 }
 
-/// A checkpoint's distinct weight shapes, with their own formats and biases.
-fn of_model(path: &Path) -> anyhow::Result<Vec<Matrix>> {
+/// A checkpoint's distinct weight shapes, with their own formats and biases, and the epilogue of the
+/// command line.
+fn of_model(args: &Args, path: &Path) -> anyhow::Result<Vec<Matrix>> {
     let checkpoint = Checkpoint::open(path)?;
     let shapes = checkpoint.weight_shapes();
     if shapes.is_empty() {
@@ -62,7 +63,7 @@ fn of_model(path: &Path) -> anyhow::Result<Vec<Matrix>> {
             spec: resolve(&shape.format)?,
             n: shape.n as u64,
             k: shape.k as u64,
-            bias: shape.has_bias,
+            end: EpilogueArgs { bias: shape.has_bias, ..args.epilogue },
         })
     };
     shapes.into_iter().map(matrix).collect()
@@ -74,10 +75,10 @@ fn short_name(layers: &[String]) -> String {
     first.rsplit('.').next().unwrap_or(first).into()
 }
 
-/// Shapes of the command line or of a preset. Biases are left out: the kernel with a bias is
-/// another problem, and `--model` tunes those that a model has.
+/// Shapes of the command line or of a preset, all with the epilogue of the command line.
 fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
-    let matrix = |name: String, n, k| Matrix { name, spec: spec.clone(), n, k, bias: false };
+    let end = args.epilogue;
+    let matrix = |name: String, n, k| Matrix { name, spec: spec.clone(), n, k, end };
     if !args.shape.is_empty() {
         let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k));
         return Ok(shapes.collect());
@@ -88,7 +89,7 @@ fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
 
 impl Matrix {
     fn shape(&self, m: u64, act: DType) -> anyhow::Result<Shape> {
-        let problem = problem::problem(&self.spec, self.n, self.k, m, act, self.bias)?;
+        let problem = problem::problem(&self.spec, self.n, self.k, m, act, self.end)?;
         Ok(Shape { name: self.name.clone(), problem })
     }
 }

@@ -19,7 +19,7 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     let arch = args.gpu.arch()?;
     let device = args.device.open(&arch)?;
     let runtime = Runtime::open(device, args.fetch.open()?, store(args)?);
-    let options = LoadOptions { act: args.act(), tokens: &tokens, progress: &|_, _| {} };
+    let options = LoadOptions { tokens: &tokens, ..LoadOptions::new(args.act()) };
     let layer = LinearLayer::of(&runtime, &weights, tensor, &options)?;
     let lookups = runtime.lookups();
     output::note(format_args!(

@@ -10,7 +10,7 @@ mod synthetic;
 use crate::cache_dir::CacheArgs;
 use crate::exit::{usage, Exit};
 use crate::gpu::{DeviceArgs, GpuArgs};
-use crate::problem::ActArgs;
+use crate::problem::{ActArgs, EpilogueArgs};
 use crate::toolchain::FetchArgs;
 use crate::{output, problem};
 use qtune_ir::{DType, Family, Problem};
@@ -33,7 +33,7 @@ pub struct Args {
     k: Option<u64>,
     /// Checkpoint whose layer is verified through the runtime
     #[arg(long, value_name = "PATH", requires = "tensor")]
-    #[arg(conflicts_with_all = ["n", "k", "bias", "schedule", "family"])]
+    #[arg(conflicts_with_all = ["n", "k", "bias", "residual", "silu_mul", "schedule", "family"])]
     checkpoint: Option<PathBuf>,
     /// Module path of the layer
     #[arg(long, value_name = "NAME", requires = "checkpoint")]
@@ -43,9 +43,8 @@ pub struct Args {
     m: Vec<u64>,
     #[command(flatten)]
     act: ActArgs,
-    /// Add a bias
-    #[arg(long)]
-    bias: bool,
+    #[command(flatten)]
+    epilogue: EpilogueArgs,
     /// Schedule to verify [default: the cached winner with --cache, else the untuned schedule]
     #[arg(long)]
     schedule: Option<String>,
