@@ -66,8 +66,7 @@ pub fn generate(
         header: header(problem, schedule, arch),
         name: entry.clone(),
         threads: schedule.threads(),
-        alone: matches!(schedule, Schedule::Wgmma(s) if s.producer == Producer::Group)
-            || PairTable::of_term(schedule.dequant()).is_some(),
+        alone: is_alone(problem, schedule),
         parameters: arguments.iter().map(|a| cx.parameter(*a)).collect(),
         constants,
         shared,
@@ -89,6 +88,17 @@ pub fn generate(
         problem: problem.clone(),
         schedule: schedule.clone(),
     })
+}
+
+/// Whether a block has an SM's registers to itself, see [`Program::alone`]. A deep ring leaves room
+/// for few blocks; beside one, the sums of gate and up make the compiler's guess too low.
+fn is_alone(problem: &Problem, schedule: &Schedule) -> bool {
+    let gated = problem.epilogue == Epilogue::SiluMul;
+    match schedule {
+        Schedule::Wgmma(s) if s.producer == Producer::Group => true,
+        Schedule::Mma(_) if gated => true,
+        _ => PairTable::of_term(schedule.dequant()).is_some(),
+    }
 }
 
 /// Kernels index with 32-bit signed integers.
