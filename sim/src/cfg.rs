@@ -21,10 +21,10 @@ pub(crate) fn set_reconvergence(code: &mut [Instruction]) {
 }
 
 /// Basic blocks; block number `starts.len()` is the virtual exit.
-struct Graph {
+pub(crate) struct Graph {
     /// First instruction of each block, ascending.
-    starts: Vec<usize>,
-    successors: Vec<Vec<usize>>,
+    pub(crate) starts: Vec<usize>,
+    pub(crate) successors: Vec<Vec<usize>>,
 }
 
 fn ends_block(op: &Op) -> bool {
@@ -32,7 +32,7 @@ fn ends_block(op: &Op) -> bool {
 }
 
 impl Graph {
-    fn new(code: &[Instruction]) -> Graph {
+    pub(crate) fn new(code: &[Instruction]) -> Graph {
         let mut leader = vec![false; code.len() + 1];
         leader[0] = true;
         for (pc, instruction) in code.iter().enumerate() {

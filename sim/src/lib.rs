@@ -53,6 +53,7 @@ mod check;
 mod cluster;
 mod counters;
 pub mod cubin;
+mod dataflow;
 mod decode;
 mod device_memory;
 mod error;

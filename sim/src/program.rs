@@ -23,12 +23,24 @@ pub(crate) struct Instruction {
     pub propagates_undefined: bool,
     /// Uses registers that some `wgmma` uses too.
     pub touches_wgmma: bool,
+    pub tracking: Tracking,
     /// Range of [`Program::operands`]: first the registers read, then those written.
     pub operands_start: u32,
     pub reads: u8,
     pub writes: u8,
     pub line: u32,
     pub source: Option<SourcePosition>,
+}
+
+/// What of an instruction's registers has to be watched for being undefined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracking {
+    /// Nothing: all sources are defined on every path, and nobody asks about the results.
+    None,
+    /// The results become defined; the sources are.
+    Results,
+    /// Sources and results.
+    Full,
 }
 
 /// Special registers that are constant while a block runs.
@@ -103,6 +115,15 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Registers that an instruction reads and writes, as definedness indices.
+    #[inline(always)]
+    pub(crate) fn uses(&self, instruction: &Instruction) -> (&[u32], &[u32]) {
+        let start = instruction.operands_start as usize;
+        let written = start + usize::from(instruction.reads);
+        let end = written + usize::from(instruction.writes);
+        (&self.operands[start..written], &self.operands[written..end])
+    }
+
     /// Definedness index of a 64-bit register.
     pub(crate) fn index64(&self, slot: Slot) -> usize {
         self.count32 + slot as usize

@@ -90,7 +90,28 @@ impl SharedMemory {
     /// Four 32-bit words.
     #[inline(always)]
     pub(crate) fn load_row(&self, at: usize) -> [u32; 4] {
-        [self.load32(at), self.load32(at + 4), self.load32(at + 8), self.load32(at + 12)]
+        self.load_words(at)
+    }
+
+    /// `COUNT` 32-bit words from an address on.
+    #[inline(always)]
+    pub(crate) fn load_words<const COUNT: usize>(&self, at: usize) -> [u32; COUNT] {
+        let bytes = &self.data[at..at + 4 * COUNT];
+        let mut words = [0; COUNT];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        words
+    }
+
+    /// Stores `COUNT` 32-bit words at an address that is a multiple of their size, and defines them.
+    #[inline(always)]
+    pub(crate) fn store_words<const COUNT: usize>(&mut self, at: usize, words: [u32; COUNT]) {
+        let bytes = &mut self.data[at..at + 4 * COUNT];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        self.define(at, 4 * COUNT);
     }
 
     /// Stores the low `bytes` of `value` and defines them.
@@ -98,6 +119,13 @@ impl SharedMemory {
     pub(crate) fn store(&mut self, at: usize, bytes: usize, value: u64) {
         self.data[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
         self.define(at, bytes);
+    }
+
+    /// Stores 16 bytes at an aligned address and defines them.
+    #[inline(always)]
+    pub(crate) fn store_row(&mut self, at: usize, bytes: &[u8; 16]) {
+        self.data[at..at + 16].copy_from_slice(bytes);
+        self.define(at, 16);
     }
 
     /// Copies up to 16 bytes in and defines them.

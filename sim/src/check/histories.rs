@@ -43,6 +43,7 @@ impl<T: History> Histories<T> {
     }
 
     /// The history of a word.
+    #[cfg(test)]
     pub(crate) fn get(&self, word: usize) -> &T {
         match self.joined[word / WORDS] {
             true => &self.rows[word / WORDS],
@@ -67,6 +68,31 @@ impl<T: History> Histories<T> {
             Some(&mut self.rows[row])
         } else {
             None
+        }
+    }
+
+    /// Calls `change` with the history of every word of a range of bytes, once per row where its
+    /// words share one.
+    #[inline(always)]
+    pub(crate) fn for_range(&mut self, at: usize, bytes: usize, mut change: impl FnMut(&mut T)) {
+        let (mut word, end) = (at / 4, (at + bytes).div_ceil(4));
+        while word < end {
+            let next = (word / WORDS * WORDS + WORDS).min(end);
+            match self.row(4 * word) {
+                Some(row) if next - word == WORDS => change(row),
+                _ => self.split(word..next).iter_mut().for_each(&mut change),
+            }
+            word = next;
+        }
+    }
+
+    /// Calls `change` with every history.
+    pub(crate) fn for_each(&mut self, mut change: impl FnMut(&mut T)) {
+        for (row, joined) in self.joined.iter().enumerate() {
+            match joined {
+                true => change(&mut self.rows[row]),
+                false => self.words[WORDS * row..][..WORDS].iter_mut().for_each(&mut change),
+            }
         }
     }
 

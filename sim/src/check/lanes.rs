@@ -12,9 +12,14 @@
 //!
 //! A word keeps the history of one warp, that of its last access: a write of a warp after another
 //! warp's access without a barrier is a race between warps already.
+//!
+//! Most warps never come near a race, because between two synchronisations they read one part of
+//! shared memory and write another. So their requests only go into a list at first (see
+//! [`super::interval`]), and into the words when one of them might conflict with another.
 
 use super::histories::{Histories, History, ROW};
-use crate::state::{lanes, Lanes64, FULL, LANES};
+use super::interval::{Interval, Request};
+use crate::state::{lanes, Lanes32, FULL, LANES};
 
 /// Bits of [`Cell::stamp`] above the flags that count intervals; the warp is above them.
 const INTERVAL_BITS: u32 = 24;
@@ -162,6 +167,8 @@ pub(crate) struct LaneRaces {
     /// Histories of the single bytes of split words; empty until there is one.
     bytes: Vec<[Cell; 4]>,
     warps: Vec<WarpTime>,
+    /// By warp, what it did since it last synchronised.
+    intervals: Vec<Interval>,
 }
 
 impl LaneRaces {
@@ -171,6 +178,7 @@ impl LaneRaces {
             words: Histories::new(bytes),
             bytes: Vec::new(),
             warps: (0..warps.min(LANES)).map(WarpTime::new).collect(),
+            intervals: (0..warps.min(LANES)).map(|_| Interval::default()).collect(),
         }
     }
 
@@ -181,13 +189,19 @@ impl LaneRaces {
 
     /// The lanes of `mask`, out of `live` ones, wait for each other.
     pub(crate) fn synchronise(&mut self, warp: u32, mask: u32, live: u32) {
+        let all = live & !mask == 0;
+        if all {
+            self.intervals[warp as usize].clear();
+        } else {
+            self.enter_requests(warp);
+        }
         let time = &mut self.warps[warp as usize];
         let interval = time.interval();
         if interval == LAST_INTERVAL {
             return self.start_again();
         }
         time.stamp += 1 << 3;
-        if live & !mask == 0 {
+        if all {
             (time.open, time.seen) = (interval + 1, None);
             return;
         }
@@ -207,17 +221,54 @@ impl LaneRaces {
     fn start_again(&mut self) {
         self.words.reset();
         self.bytes.clear();
+        self.intervals.iter_mut().for_each(Interval::clear);
         for (index, warp) in self.warps.iter_mut().enumerate() {
             *warp = WarpTime::new(index);
         }
     }
 
+    /// Enters the listed requests of a warp into the words, and from now on every further one.
+    #[cold]
+    fn enter_requests(&mut self, warp: u32) {
+        let requests = self.intervals[warp as usize].give_up();
+        for request in &requests {
+            let (at, bytes) = (&request.at, request.bytes as usize);
+            let closer = self.note_lanes(at, request.mask, bytes, warp, request.access);
+            for lane in lanes(closer) {
+                self.note(at[lane] as usize, bytes, (warp, lane), request.access);
+            }
+        }
+        self.intervals[warp as usize].reuse(requests);
+    }
+
     /// Notes aligned accesses of `bytes` at each lane's address, as far as they are plain; returns
-    /// the lanes whose accesses need [`LaneRaces::access`].
+    /// the lanes whose accesses need [`LaneRaces::access`]. `apart` says that no two lanes touch the
+    /// same bytes.
     #[inline(always)]
     pub(crate) fn access_lanes(
         &mut self,
-        at: &Lanes64,
+        at: &Lanes32,
+        (mask, apart): (u32, bool),
+        bytes: usize,
+        warp: u32,
+        access: LaneAccess,
+    ) -> u32 {
+        let interval = &mut self.intervals[warp as usize];
+        if interval.lists() {
+            let request = Request { at: *at, mask, bytes: bytes as u32, access };
+            if bytes >= 4 && interval.add(request, apart) {
+                return 0;
+            }
+            self.enter_requests(warp);
+        }
+        self.note_lanes(at, mask, bytes, warp, access)
+    }
+
+    /// The part of [`LaneRaces::access_lanes`] that looks at the words.
+    #[inline(always)]
+    fn note_lanes(
+        &mut self,
+        at: &Lanes32,
         mask: u32,
         bytes: usize,
         warp: u32,
@@ -237,6 +288,19 @@ impl LaneRaces {
 
     /// Notes an aligned access of one lane and checks it against those of the other lanes.
     pub(crate) fn access(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        (warp, lane): (u32, usize),
+        access: LaneAccess,
+    ) -> Option<LaneConflict> {
+        if self.intervals[warp as usize].lists() {
+            self.enter_requests(warp);
+        }
+        self.note(at, bytes, (warp, lane), access)
+    }
+
+    fn note(
         &mut self,
         at: usize,
         bytes: usize,
@@ -382,6 +446,24 @@ mod tests {
         assert_eq!(races.access(0, 4, (0, 0), Atomic), None);
         assert_eq!(races.access(0, 4, (0, 1), Atomic), None);
         assert_eq!(races.access(0, 4, (0, 2), Read), conflict(0, Atomic));
+    }
+
+    #[test]
+    fn requests_that_are_only_listed_at_first_conflict_all_the_same() {
+        let at = |first: u32| -> Lanes32 { std::array::from_fn(|lane| first + 4 * lane as u32) };
+        let mut races = LaneRaces::new(512, 1);
+        assert_eq!(races.access_lanes(&at(0), (FULL, true), 4, 0, Read), 0);
+        assert_eq!(races.access_lanes(&at(128), (FULL, true), 4, 0, Write), 0);
+        assert_eq!(races.access_lanes(&at(128), (FULL, true), 4, 0, Read), 0);
+        // Every lane writes what its neighbour read.
+        assert_eq!(races.access_lanes(&at(4), (FULL >> 1, true), 4, 0, Write), FULL >> 1);
+        assert_eq!(races.access(4, 4, (0, 0), Write), conflict(1, Read));
+        races.synchronise(0, FULL, FULL);
+        assert_eq!(races.access_lanes(&at(4), (FULL >> 1, true), 4, 0, Write), 0);
+        // Before lanes synchronise among themselves the list goes into the words.
+        races.synchronise(0, 1, FULL);
+        assert_eq!(races.access(4, 4, (0, 1), Read), conflict(0, Write));
+        assert_eq!(races.access(8, 4, (0, 1), Read), None);
     }
 
     #[test]

@@ -4,11 +4,13 @@ mod clocks;
 mod finding;
 mod global;
 mod histories;
+mod interval;
 mod lane_log;
 mod lanes;
 mod ordering;
 mod races;
 mod sink;
+mod span;
 
 pub(crate) use clocks::{Clocks, VectorClock};
 pub use finding::{Finding, FindingKind};
@@ -18,3 +20,4 @@ pub(crate) use lanes::{LaneAccess, LaneConflict, LaneRaces};
 pub(crate) use ordering::{Knowledge, Locations};
 pub(crate) use races::{Conflict, Races, Ticket};
 pub(crate) use sink::FindingSink;
+pub(crate) use span::Span;

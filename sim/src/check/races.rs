@@ -10,6 +10,7 @@
 //! asynchronous operation still reads are counted beside the history (see [`Races::begin_reads`]).
 
 mod asynchronous;
+mod readers;
 #[cfg(test)]
 mod tests;
 mod word;
@@ -17,10 +18,12 @@ mod word;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::clocks::{Clocks, VectorClock, PENDING};
+use super::clocks::{Clocks, PENDING};
 use super::histories::{Histories, ROW};
-use crate::state::{lanes, Lanes64};
-use word::{byte_mask, unseen_write, Plain, PlainRead, PlainWrite, Word, Writer, HAS_OLDER};
+use super::span::Span;
+use crate::state::{lanes, Lanes32};
+use readers::{Reader, ReaderSets};
+use word::{byte_mask, unseen_write, Plain, PlainRead, PlainWrite, Word, Writer};
 
 /// Two accesses without an order. Warps and asynchronous agents are numbered over the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,18 +53,12 @@ pub(crate) struct Races {
     /// Cluster-wide number of the block's first warp.
     first_warp: u32,
     warps: u32,
-    /// Readers with other clocks than the word's own or from elsewhere, by word.
-    older: HashMap<usize, VectorClock>,
+    sets: ReaderSets,
     /// Asynchronous reads in progress, by unit; empty before the first.
     reading: Vec<u16>,
     /// Ranges of each of them.
     reads: HashMap<Ticket, Vec<Range<usize>>>,
     next_ticket: u32,
-}
-
-/// The warps of a mask.
-fn warps_of(mask: u32) -> impl Iterator<Item = u32> {
-    lanes(mask).map(|warp| warp as u32)
 }
 
 impl Races {
@@ -72,7 +69,7 @@ impl Races {
             words: Histories::new(bytes),
             first_warp,
             warps,
-            older: HashMap::new(),
+            sets: ReaderSets::new(),
             reading: Vec::new(),
             reads: HashMap::new(),
             next_ticket: 0,
@@ -82,24 +79,30 @@ impl Races {
     /// Forgets everything, for the next thread block.
     pub(crate) fn reset(&mut self) {
         self.words.reset();
-        self.older.clear();
+        self.sets.clear();
         self.reading.fill(0);
         self.reads.clear();
     }
 
     /// Notes reads of `bytes` at each lane's aligned address by a warp of the block, as far as they
-    /// are plain; returns the lanes whose reads need [`Races::read`].
+    /// are plain; returns the lanes whose reads need [`Races::read`]. `span` is what the lanes cover
+    /// together.
     #[inline(always)]
     pub(crate) fn read_lanes(
         &mut self,
         clocks: &Clocks,
-        at: &Lanes64,
+        (at, span): (&Lanes32, Option<Span>),
         mask: u32,
         bytes: usize,
         warp: u32,
     ) -> u32 {
         let bit = 1 << (warp - self.first_warp);
         let reader = PlainRead { now: clocks.now(warp), warp, bit };
+        if let Some(rows) = span.and_then(Span::rows) {
+            if reader.note_all(&mut self.words, rows.start, rows.len()) {
+                return 0;
+            }
+        }
         let mut closer = 0;
         for lane in lanes(mask) {
             let plain = reader.note_all(&mut self.words, at[lane] as usize, bytes);
@@ -116,20 +119,22 @@ impl Races {
         bytes: usize,
         warp: u32,
     ) -> Option<Conflict> {
-        let mask = byte_mask(at, bytes);
-        let now = clocks.now(warp);
+        self.sets.tidy(&mut self.words);
+        let (now, known) = (clocks.now(warp), clocks.of(warp));
         let bit = 1u32 << (warp - self.first_warp);
+        let reader = Reader { agent: warp, clock: now.own, bit, known };
+        let mask = byte_mask(at, bytes);
+        let (first_warp, sets) = (self.first_warp, &mut self.sets);
         let mut conflict = None;
-        for index in at / 4..(at + bytes).div_ceil(4) {
-            let word = &mut self.words.split(index..index + 1)[0];
+        self.words.for_range(at, bytes, |word| {
             if word.written_unseen(now.floor, warp, mask) {
-                conflict = unseen_write(word, clocks.of(warp), warp).or(conflict);
+                conflict = unseen_write(word, known, warp).or(conflict);
             }
             if !word.note_reader(now, bit, mask) {
-                self.replace_readers(clocks, index, warp);
-                self.words.split(index..index + 1)[0].read |= mask;
+                sets.join(word, first_warp, reader);
+                word.read |= mask;
             }
-        }
+        });
         conflict
     }
 
@@ -141,35 +146,41 @@ impl Races {
         bytes: usize,
         warp: u32,
     ) -> Option<Conflict> {
+        let known = clocks.of(warp);
+        let reader = Reader { agent: warp, clock: clocks.now(warp).own, bit: 0, known };
         let mask = byte_mask(at, bytes);
         let mut conflict = None;
-        for index in at / 4..(at + bytes).div_ceil(4) {
-            let word = self.words.get(index);
+        self.words.for_range(at, bytes, |word| {
             if word.written & mask != 0 {
-                conflict = unseen_write(word, clocks.of(warp), warp).or(conflict);
+                conflict = unseen_write(word, known, warp).or(conflict);
             }
-            self.note_older(index, warp, clocks.now(warp).own);
-        }
+        });
+        self.note_remote(at, bytes, reader);
         conflict
     }
 
-    fn note_older(&mut self, index: usize, agent: u32, clock: u32) {
-        self.older.entry(index).or_default().raise(agent, clock);
-        self.words.split(index..index + 1)[0].read |= HAS_OLDER;
+    /// Enters a read by somebody who is no warp of the block.
+    fn note_remote(&mut self, at: usize, bytes: usize, reader: Reader<'_>) {
+        self.sets.tidy(&mut self.words);
+        let mask = byte_mask(at, bytes);
+        let (first_warp, sets) = (self.first_warp, &mut self.sets);
+        self.words.for_range(at, bytes, |word| {
+            sets.join(word, first_warp, reader);
+            word.read |= mask;
+        });
     }
 
     /// Notes writes of `bytes` at each lane's aligned address by a warp of the block, as far as they
     /// are plain; returns the lanes whose writes need [`Races::write`], or [`Races::issue`] for
-    /// `cp.async`, whose writes stay pending.
+    /// `cp.async`, whose writes stay pending. `span` is what the lanes cover together.
     #[inline(always)]
     pub(crate) fn write_lanes(
         &mut self,
         clocks: &Clocks,
-        at: &Lanes64,
+        (at, span): (&Lanes32, Option<Span>),
         mask: u32,
         bytes: usize,
-        warp: u32,
-        pending: bool,
+        (warp, pending): (u32, bool),
     ) -> u32 {
         // A word that is pending already is a conflict, so nothing may be noted twice: only whole
         // rows are noted at once.
@@ -180,6 +191,11 @@ impl Races {
         let writer = Writer { issuer: warp, agent: warp, clock };
         let (floor, bit) = (clocks.now(warp).floor, 1 << (warp - self.first_warp));
         let writer = PlainWrite { writer, floor, bit };
+        if let Some(rows) = span.and_then(Span::rows).filter(|_| !pending) {
+            if writer.note_all(&mut self.words, rows.start, rows.len()) {
+                return 0;
+            }
+        }
         let mut closer = 0;
         for lane in lanes(mask) {
             let plain = writer.note_all(&mut self.words, at[lane] as usize, bytes);
@@ -206,66 +222,22 @@ impl Races {
         bytes: usize,
         writer: Writer,
     ) -> Option<Conflict> {
-        let mask = byte_mask(at, bytes);
         let (warp, floor) = (writer.issuer, clocks.now(writer.issuer).floor);
+        let known = clocks.of(warp);
+        let mask = byte_mask(at, bytes);
         let mut conflict = self.reader_in_progress(at, bytes);
-        for index in at / 4..(at + bytes).div_ceil(4) {
-            let word = self.words.split(index..index + 1)[0];
+        let (first_warp, sets) = (self.first_warp, &self.sets);
+        self.words.for_range(at, bytes, |word| {
             if word.read_unseen(floor, 0, mask) {
-                conflict = self.unseen_read(clocks, index, warp).or(conflict);
+                let mut readers = sets.of(word, first_warp);
+                let unseen = readers.find(|&(agent, at)| agent != warp && at > known.get(agent));
+                conflict = unseen.map(|(agent, _)| Conflict::ReadBy(agent)).or(conflict);
             }
             if word.written_unseen(floor, warp, mask) {
-                conflict = unseen_write(&word, clocks.of(warp), warp).or(conflict);
+                conflict = unseen_write(word, known, warp).or(conflict);
             }
-            self.words.split(index..index + 1)[0].note_writer(writer, mask);
-        }
+            word.note_writer(writer, mask);
+        });
         conflict
-    }
-
-    /// The first reader of a word that the warp has not seen; older readers are forgotten after a
-    /// write, because whoever sees the write has seen them or races with it.
-    #[cold]
-    fn unseen_read(&mut self, clocks: &Clocks, index: usize, warp: u32) -> Option<Conflict> {
-        let word = &mut self.words.split(index..index + 1)[0];
-        let clock = clocks.of(warp);
-        let first = self.first_warp;
-        let mut readers = warps_of(word.readers).map(|reader| first + reader);
-        let unseen = readers
-            .find(|&reader| reader != warp && word.read_clock > clock.get(reader))
-            .or_else(|| {
-                if word.read & HAS_OLDER == 0 {
-                    return None;
-                }
-                word.read &= !HAS_OLDER;
-                let reads = self.older.remove(&index)?;
-                let unseen =
-                    reads.iter().find(|&(agent, at)| agent != warp && at > clock.get(agent));
-                unseen.map(|(agent, _)| agent)
-            });
-        unseen.map(Conflict::ReadBy)
-    }
-
-    /// Makes the warp the word's only reader with its present clock. Earlier readers that it has
-    /// seen are dropped: a write that is ordered after this read is ordered after theirs.
-    fn replace_readers(&mut self, clocks: &Clocks, index: usize, warp: u32) {
-        let word = &mut self.words.split(index..index + 1)[0];
-        let now = clocks.now(warp);
-        let bit = 1 << (warp - self.first_warp);
-        let others = word.readers & !bit;
-        if word.read_clock > now.floor {
-            let (known, first) = (clocks.of(warp), self.first_warp);
-            let mut unseen = warps_of(others)
-                .map(|reader| first + reader)
-                .filter(|&reader| word.read_clock > known.get(reader))
-                .peekable();
-            if unseen.peek().is_some() {
-                let kept = self.older.entry(index).or_default();
-                unseen.for_each(|reader| kept.raise(reader, word.read_clock));
-                word.read |= HAS_OLDER;
-            }
-        }
-        word.read &= HAS_OLDER;
-        word.read_clock = now.own;
-        word.readers = bit;
     }
 }

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use super::operands::Operands;
 use super::operands::{NameLookup, Names};
 use super::scope::{File, Files, Scope};
+use super::sharing::Places;
 use super::symbols::{layout, SymbolAddress};
 use super::table;
 use super::targets::Target;
 use crate::cfg;
+use crate::dataflow::Definite;
 use crate::error::SimError;
-use crate::program::{Instruction, Op, PredicateSource, Program, Slot, NO_PC};
+use crate::exec::{undefined, wgmma};
+use crate::program::{Instruction, Op, PredicateSource, Program, Slot, Tracking, NO_PC};
 use crate::ptx::ast::{InstructionSyntax, Kernel, ModuleSyntax, Statement};
 
 /// Most instructions of one kernel; program counters stay well inside 32 bits.
@@ -18,10 +21,25 @@ const MAX_INSTRUCTIONS: usize = 1 << 24;
 
 /// Decodes one kernel of a module.
 pub(crate) fn lower(module: &ModuleSyntax, kernel: &Kernel) -> Result<Program, SimError> {
+    let program = lower_into(module, kernel, Places::default())?;
+    let computes = |instruction: &Instruction| undefined::computes(instruction.op);
+    let Some(definite) = Definite::new(&program, computes) else { return Ok(program) };
+    let concerned = wgmma::concerned(&program);
+    let apart = |register: usize| definite.tracked[register] || concerned[register];
+    let Some(places) = Places::new(&program, apart) else { return Ok(program) };
+    let mut program = lower_into(module, kernel, places)?;
+    for (instruction, tracking) in program.code.iter_mut().zip(definite.tracking) {
+        instruction.tracking = tracking;
+    }
+    Ok(program)
+}
+
+/// Decodes one kernel with given places of its registers.
+fn lower_into(module: &ModuleSyntax, kernel: &Kernel, places: Places) -> Result<Program, SimError> {
     let layout = layout(module, kernel)?;
     let body_addresses = layout.body_addresses.clone();
     let names =
-        Names { scopes: Vec::new(), files: Files::default(), layout, specials: HashMap::new() };
+        Names { scopes: Vec::new(), files: Files::new(places), layout, specials: HashMap::new() };
     let mut lowering = Lowering {
         names,
         body_addresses,
@@ -137,6 +155,7 @@ impl<'a> Lowering<'a> {
             reconverge: NO_PC,
             propagates_undefined,
             touches_wgmma: false,
+            tracking: Tracking::Full,
             operands_start: 0,
             reads: read_count,
             writes: write_count,
@@ -192,7 +211,7 @@ impl<'a> Lowering<'a> {
             explicit_cluster: kernel.explicit_cluster,
             files: module.files.clone(),
         };
-        crate::exec::mark_wgmma_operands(&mut program);
+        wgmma::mark_operands(&mut program);
         Ok(program)
     }
 
@@ -216,6 +235,7 @@ impl<'a> Lowering<'a> {
             reconverge: NO_PC,
             propagates_undefined: false,
             touches_wgmma: false,
+            tracking: Tracking::Full,
             operands_start: 0,
             reads: 0,
             writes: 0,

@@ -2,7 +2,8 @@
 //!
 //! [`table`] holds one row per instruction form with its full modifier list; a row's builder turns
 //! operands into slots through [`operands::Operands`]. [`lower`] walks the statements, resolves
-//! names by scope and patches branch targets.
+//! names by scope and patches branch targets. That is done twice: once with a slot for every register,
+//! then with the places that [`sharing`] found.
 
 mod build_async;
 mod build_bulk;
@@ -20,6 +21,7 @@ mod build_wgmma;
 mod lower;
 mod operands;
 mod scope;
+mod sharing;
 mod symbols;
 pub(crate) mod table;
 mod targets;

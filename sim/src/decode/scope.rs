@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::sharing::Places;
 use crate::program::Slot;
 use crate::ptx::ast::{RegisterRange, ScalarType};
 
@@ -25,7 +26,10 @@ pub(super) enum File {
 /// Hands out slots and interns constants.
 #[derive(Debug, Default)]
 pub(super) struct Files {
+    /// Registers named so far by file, and slots they take.
     counts: [usize; 3],
+    extents: [usize; 3],
+    places: Places,
     pub constants32: HashMap<u32, Slot>,
     pub constants64: HashMap<u64, Slot>,
     pub constant_predicates: HashMap<bool, Slot>,
@@ -33,16 +37,24 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Registers allocated so far in a file.
-    pub(super) fn count(&self, file: File) -> usize {
-        self.counts[file as usize]
+    /// Files whose registers get these places, or without any a slot each.
+    pub(super) fn new(places: Places) -> Files {
+        Files { places, ..Files::default() }
     }
 
-    /// A fresh slot; `None` when the file is full.
+    /// Slots taken so far in a file.
+    pub(super) fn count(&self, file: File) -> usize {
+        self.extents[file as usize]
+    }
+
+    /// The slot of a further register; `None` when the file is full.
     pub(super) fn allocate(&mut self, file: File) -> Option<Slot> {
         let count = &mut self.counts[file as usize];
-        let slot = Slot::try_from(*count).ok()?;
+        let own = Slot::try_from(*count).ok()?;
+        let slot = self.places.slot(file, *count).unwrap_or(own);
         *count += 1;
+        let extent = &mut self.extents[file as usize];
+        *extent = (*extent).max(usize::from(slot) + 1);
         Some(slot)
     }
 

@@ -15,7 +15,7 @@ use super::memory::{
 use super::shared::{check_shared, check_writes, narrow, Writing};
 use super::{global_order, traffic};
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, GlobalKind, LaneAccess};
+use crate::check::{FindingKind, GlobalKind, LaneAccess, Span};
 use crate::program::{Address, PredicateSource, Slot};
 use crate::state::{lanes, lanes_where, Lanes64, Warp, LANES};
 
@@ -126,10 +126,7 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask:
         check_writes(block, writing, &destinations, good, size, |_, _| false, |_, _| false);
     }
     if block.eager() {
-        for lane in lanes(good) {
-            let data = &copy.data[lane][..usize::from(c.bytes)];
-            block.shared.store_bytes(destinations[lane] as usize, data);
-        }
+        store_data(block, &copy, good);
     }
     enqueue(w, copy, good);
 }
@@ -254,6 +251,20 @@ pub(crate) fn wait_all(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
     complete(block, w, mask, &limits);
 }
 
+/// Puts the data of some lanes into shared memory.
+#[inline(always)]
+fn store_data(block: &mut Block<'_>, copy: &Copy, mask: u32) {
+    let at = &copy.destinations;
+    if copy.bytes == 16 {
+        lanes(mask).for_each(|lane| block.shared.store_row(at[lane] as usize, &copy.data[lane]));
+        return;
+    }
+    for lane in lanes(mask) {
+        let data = &copy.data[lane][..usize::from(copy.bytes)];
+        block.shared.store_bytes(at[lane] as usize, data);
+    }
+}
+
 /// Completes the copies of the lanes whose group number is below the lane's limit.
 #[inline(always)]
 fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES]) {
@@ -261,18 +272,26 @@ fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES
         land_copies(block, std::mem::take(&mut w.copies.arrivals));
     }
     let eager = block.eager();
+    let least = limits.iter().fold(u32::MAX, |least, &limit| least.min(limit));
+    let most = limits.iter().fold(0, |most, &limit| most.max(limit));
     for copy in &mut w.copies.pending {
-        let done = lanes_where(copy.mask & mask, |lane| copy.group < limits[lane]);
+        let done = match copy.group {
+            group if group >= most => continue,
+            group if group < least => copy.mask & mask,
+            group => lanes_where(copy.mask & mask, |lane| group < limits[lane]),
+        };
         let (at, size) = (&copy.destinations, usize::from(copy.bytes));
         if !eager {
-            for lane in lanes(done) {
-                block.shared.store_bytes(at[lane] as usize, &copy.data[lane][..size]);
-            }
+            store_data(block, copy, done);
         }
-        block.shared.races.complete(&block.cluster.clocks, at, done, size, block.agent);
+        let places = &narrow(at);
+        let span = Span::new(places, done, size);
+        let clocks = &block.cluster.clocks;
+        block.shared.races.complete(clocks, (places, span), done, size, block.agent);
         // Until now nobody could use the data; from now on this lane can.
         let write = LaneAccess::Write;
-        let closer = block.shared.lanes.access_lanes(at, done, size, block.warp, write);
+        let who = (done, span.is_some());
+        let closer = block.shared.lanes.access_lanes(places, who, size, block.warp, write);
         for lane in lanes(closer) {
             block.shared.lanes.access(at[lane] as usize, size, (block.warp, lane), write);
         }

@@ -43,9 +43,8 @@ use self::machine::Machine;
 use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::error::SimError;
-use crate::program::{Clock, Instruction, Op};
+use crate::program::{Clock, Instruction, Op, Tracking};
 use crate::state::{Operands, Status, Warp, FULL, LANES};
-pub(crate) use wgmma::mark_operands as mark_wgmma_operands;
 
 /// Runs a warp until it waits, exits or has executed `quantum` instructions.
 pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Result<(), SimError> {
@@ -123,7 +122,8 @@ fn step<M: Machine>(
     if block.executed > block.context.options.instruction_limit {
         return Err(limit_exceeded(block, instruction));
     }
-    let settled = w.operands[block.pc] == Operands::Defined;
+    let settled =
+        instruction.tracking == Tracking::None || w.operands[block.pc] == Operands::Defined;
     let defined = settled || check_sources(block, w, instruction, active, mask);
     if instruction.touches_wgmma && mask != 0 {
         wgmma::touch(block, w, instruction);
@@ -165,9 +165,11 @@ fn check_sources(
     active: u32,
     mask: u32,
 ) -> bool {
+    if instruction.tracking == Tracking::Results {
+        return true;
+    }
     let program = block.context.program;
-    let start = instruction.operands_start as usize;
-    let reads = &program.operands[start..start + usize::from(instruction.reads)];
+    let (reads, _) = program.uses(instruction);
     let defined = reads.iter().fold(FULL, |m, &index| m & w.defined[index as usize]);
     let guard = match instruction.guard {
         Some(guard) => w.defined[program.index_predicate(guard.slot)],
@@ -190,9 +192,8 @@ fn define_results(
     if !all_defined {
         return undefined::define_pending(w, mask);
     }
-    let operands = &block.context.program.operands;
-    let start = instruction.operands_start as usize + usize::from(instruction.reads);
-    for &index in &operands[start..start + usize::from(instruction.writes)] {
+    let (_, writes) = block.context.program.uses(instruction);
+    for &index in writes {
         w.defined[index as usize] |= mask;
     }
     w.operands[block.pc] = match w.operands[block.pc] {
@@ -203,13 +204,11 @@ fn define_results(
 
 fn all_operands_defined(block: &Block<'_>, w: &Warp, instruction: &Instruction) -> bool {
     let program = block.context.program;
-    let start = instruction.operands_start as usize;
-    let count = usize::from(instruction.reads) + usize::from(instruction.writes);
-    let operands = &program.operands[start..start + count];
-    operands.iter().all(|&index| w.defined[index as usize] == FULL)
-        && instruction
-            .guard
-            .is_none_or(|guard| w.defined[program.index_predicate(guard.slot)] == FULL)
+    let (reads, writes) = program.uses(instruction);
+    let all = |registers: &[u32]| registers.iter().all(|&r| w.defined[r as usize] == FULL);
+    let guard = instruction.guard.map(|guard| w.defined[program.index_predicate(guard.slot)]);
+    let sources = all(reads) && guard.is_none_or(|defined| defined == FULL);
+    all(writes) && (sources || instruction.tracking == Tracking::Results)
 }
 
 #[inline(always)]

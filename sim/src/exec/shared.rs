@@ -3,10 +3,10 @@
 use super::memory::{clear_destination, read_element, total_bytes, write_element, Direction};
 use super::traffic;
 use crate::block::{Block, Place};
-use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict};
+use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict, Span};
 use crate::program::Access;
 use crate::shared::SharedMemory;
-use crate::state::{each_lane, lanes, Lanes32, Lanes64, Warp, LANES};
+use crate::state::{each_lane, lanes, lanes_where, Lanes32, Lanes64, Warp, LANES};
 
 /// Checks a shared request of `size` bytes per lane; returns the lanes that may proceed.
 #[inline(always)]
@@ -138,12 +138,16 @@ pub(crate) fn report_lanes(
 #[inline(always)]
 pub(crate) fn check_reads(block: &mut Block<'_>, at: &Lanes64, mask: u32, size: usize) {
     let (shared, clocks) = (&mut block.shared, &block.cluster.clocks);
-    let between_warps = shared.races.read_lanes(clocks, at, mask, size, block.agent);
-    let between_lanes = shared.lanes.access_lanes(at, mask, size, block.warp, LaneAccess::Read);
-    let mut undefined = 0;
-    for lane in lanes(mask) {
-        undefined |= u32::from(!shared.is_defined(at[lane] as usize, size)) << lane;
-    }
+    let places = &narrow(at);
+    let span = Span::new(places, mask, size);
+    let between_warps = shared.races.read_lanes(clocks, (places, span), mask, size, block.agent);
+    let who = (mask, span.is_some());
+    let between_lanes = shared.lanes.access_lanes(places, who, size, block.warp, LaneAccess::Read);
+    let defined = span.is_some_and(|span| shared.first_undefined(span.range()).is_none());
+    let undefined = match defined {
+        true => 0,
+        false => lanes_where(mask, |lane| !shared.is_defined(at[lane] as usize, size)),
+    };
     for lane in lanes(between_warps | between_lanes | undefined) {
         let closer = [between_warps, between_lanes].map(|mask| mask >> lane & 1 != 0);
         check_read(block, lane, at[lane] as usize, size, closer);
@@ -201,9 +205,12 @@ pub(crate) fn check_writes(
     unchanged: impl Fn(&SharedMemory, usize) -> bool,
 ) {
     let (shared, clocks) = (&mut block.shared, &block.cluster.clocks);
-    let pending = writing == Writing::Copy;
-    let between_warps = shared.races.write_lanes(clocks, at, mask, size, block.agent, pending);
-    let between_lanes = shared.lanes.access_lanes(at, mask, size, block.warp, LaneAccess::Write);
+    let places = &narrow(at);
+    let span = Span::new(places, mask, size);
+    let writer = (block.agent, writing == Writing::Copy);
+    let between_warps = shared.races.write_lanes(clocks, (places, span), mask, size, writer);
+    let who = (mask, span.is_some());
+    let between_lanes = shared.lanes.access_lanes(places, who, size, block.warp, LaneAccess::Write);
     for lane in lanes(between_warps | between_lanes) {
         let closer = [between_warps, between_lanes].map(|mask| mask >> lane & 1 != 0);
         let place = (lane, at[lane] as usize, size);
@@ -267,19 +274,36 @@ pub(crate) fn load_shared(
     if block.checks() {
         check_reads(block, at, good, size as usize);
     }
-    if access.bytes == 4 && !access.wide {
-        // Nearly all traffic: 32-bit words, register by register.
-        for (element, &slot) in access.registers[..usize::from(access.count)].iter().enumerate() {
-            let register = &mut w.r32[slot as usize];
-            for lane in lanes(good) {
-                register[lane] = block.shared.load32(at[lane] as usize + 4 * element);
-            }
-        }
-    } else {
-        load_elements(block, w, access, at, good);
+    match (access.bytes, access.wide, access.count) {
+        // Nearly all traffic.
+        (4, false, 1) => load_words::<1>(block, w, access, at, good),
+        (4, false, 2) => load_words::<2>(block, w, access, at, good),
+        (4, false, 4) => load_words::<4>(block, w, access, at, good),
+        _ => load_elements(block, w, access, at, good),
     }
     if good != mask {
         clear_destination(w, access, mask & !good);
+    }
+}
+
+/// Loads `COUNT` 32-bit words per lane.
+#[inline(always)]
+fn load_words<const COUNT: usize>(
+    block: &Block<'_>,
+    w: &mut Warp,
+    access: &Access,
+    at: &Lanes64,
+    mask: u32,
+) {
+    let mut words = [[0; LANES]; COUNT];
+    for lane in lanes(mask) {
+        let loaded: [u32; COUNT] = block.shared.load_words(at[lane] as usize);
+        for (register, word) in words.iter_mut().zip(loaded) {
+            register[lane] = word;
+        }
+    }
+    for (register, &slot) in words.iter().zip(&access.registers) {
+        w.set32(slot, mask, register);
     }
 }
 
@@ -311,8 +335,39 @@ pub(crate) fn store_shared(
             |shared: &SharedMemory, lane| holds_already(shared, w, access, at[lane] as usize, lane);
         check_writes(block, Writing::Store, at, good, size as usize, same, unchanged);
     }
+    match (access.bytes, access.wide, access.count) {
+        (4, false, 1) => store_words::<1>(block, w, access, at, good),
+        (4, false, 2) => store_words::<2>(block, w, access, at, good),
+        (4, false, 4) => store_words::<4>(block, w, access, at, good),
+        _ => store_elements(block, w, access, at, good),
+    }
+}
+
+/// Stores `COUNT` 32-bit words per lane.
+#[inline(always)]
+fn store_words<const COUNT: usize>(
+    block: &mut Block<'_>,
+    w: &Warp,
+    access: &Access,
+    at: &Lanes64,
+    mask: u32,
+) {
+    let mut registers = [[0; LANES]; COUNT];
+    for (register, &slot) in registers.iter_mut().zip(&access.registers) {
+        *register = *w.get32(slot);
+    }
+    for lane in lanes(mask) {
+        let mut words = [0; COUNT];
+        for (word, register) in words.iter_mut().zip(&registers) {
+            *word = register[lane];
+        }
+        block.shared.store_words(at[lane] as usize, words);
+    }
+}
+
+fn store_elements(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, mask: u32) {
     let bytes = usize::from(access.bytes);
-    for lane in lanes(good) {
+    for lane in lanes(mask) {
         let address = at[lane] as usize;
         for element in 0..access.count as usize {
             let value = read_element(w, access, element, lane);

@@ -4,8 +4,9 @@
 //! has written, and halves of packed values that nobody looks at stay unwritten. As in Memcheck
 //! (Seward and Nethercote 2005), a register computation with an undefined source therefore only
 //! makes its result undefined. It is a defect when an address, a stored or exchanged value, a
-//! matrix operand or a branch depends on one. Definedness is kept by lane and byte here, for the
-//! few registers that have undefined bytes; [`Warp::defined`] says where all bytes are defined.
+//! matrix operand or a branch depends on one. Most registers are written on every path to every use,
+//! which [`crate::dataflow`] proves beforehand. Of the others [`Warp::defined`] says where all bytes
+//! are defined; definedness by lane and byte is kept here, for the few that have undefined bytes.
 
 use std::collections::HashMap;
 
@@ -56,8 +57,7 @@ pub(super) fn missing_sources(
     undefined: u32,
 ) -> bool {
     let program = block.context.program;
-    let start = instruction.operands_start as usize;
-    let reads = &program.operands[start..start + usize::from(instruction.reads)];
+    let (reads, _) = program.uses(instruction);
     let traced = reads.iter().map(|&index| index as usize);
     let origin = traced.filter_map(|index| w.traces.registers.get(&index)?.origin).next();
     if guard == 0 && computes(instruction.op) {
@@ -120,7 +120,7 @@ impl Warp {
 }
 
 /// Whether an instruction only computes registers of its own lane from others.
-fn computes(op: Op) -> bool {
+pub(crate) fn computes(op: Op) -> bool {
     matches!(
         op,
         Op::Int2 { .. }
@@ -279,11 +279,9 @@ impl Registers<'_> {
                 result(self.index(d_wide, d), [read; 8]);
             }
             _ => {
-                let start = instruction.operands_start as usize;
-                let (reads, writes) =
-                    self.program.operands[start..].split_at(usize::from(instruction.reads));
+                let (reads, writes) = self.program.uses(instruction);
                 let all = reads.iter().fold(FULL, |all, &read| all & self.w.defined[read as usize]);
-                for &write in &writes[..usize::from(instruction.writes)] {
+                for &write in writes {
                     result(write as usize, [all; 8]);
                 }
             }

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use super::readers::Reader;
 use super::word::{unseen_write, Word, Writer, MBARRIER};
 use super::{Conflict, Races, Ticket};
-use crate::check::clocks::{Clocks, PENDING};
-use crate::check::histories::ROW;
-use crate::state::{lanes, Lanes64};
+use crate::check::clocks::{Clocks, VectorClock, PENDING};
+use crate::check::span::Span;
+use crate::state::{lanes, Lanes32};
 
 /// Granularity of asynchronous reads.
 const UNIT: usize = 16;
@@ -32,16 +33,19 @@ impl Races {
     }
 
     /// The `cp.async` of these lanes, `bytes` each, were waited for: from now on they are ordinary
-    /// writes of the warp.
+    /// writes of the warp. `span` is what the lanes cover together.
     pub(crate) fn complete(
         &mut self,
         clocks: &Clocks,
-        at: &Lanes64,
+        (at, span): (&Lanes32, Option<Span>),
         mask: u32,
         bytes: usize,
         warp: u32,
     ) {
         let own = clocks.now(warp).own;
+        if let Some(span) = span {
+            return self.land(span.range(), warp, (warp, own));
+        }
         for at in lanes(mask).map(|lane| at[lane] as usize) {
             self.land(at..at + bytes, warp, (warp, own));
         }
@@ -68,18 +72,7 @@ impl Races {
                 (word.write_clock, word.writer) = (clock, agent as u16);
             }
         };
-        let mut at = range.start;
-        while at < range.end {
-            let next = (at / ROW * ROW + ROW).min(range.end);
-            match self.words.row(at / ROW * ROW) {
-                Some(row) if next - at == ROW => landed(row),
-                _ => {
-                    let words = at / 4..next.div_ceil(4);
-                    self.words.split(words).iter_mut().for_each(landed);
-                }
-            }
-            at = next;
-        }
+        self.words.for_range(range.start, range.len(), landed);
     }
 
     /// The 8 bytes at `at` become an mbarrier, or stop to be one.
@@ -153,8 +146,10 @@ impl Races {
                 // The write was checked when the reads began; what came since was reported.
                 self.read(clocks, range.start, range.len(), agent);
             } else {
-                let words = range.start / 4..range.end.div_ceil(4);
-                words.for_each(|index| self.note_older(index, agent, clock));
+                // Whoever it is, what it knew then is not known here.
+                let known = &VectorClock::default();
+                let reader = Reader { agent, clock, bit: 0, known };
+                self.note_remote(range.start, range.len(), reader);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Histories of a lone block under barriers, copies and proxies.
 
 use super::*;
+use crate::check::VectorClock;
 
 /// A lone block's history together with its clocks.
 struct Block {
@@ -108,7 +109,7 @@ fn pending_copies_conflict_with_every_access_until_they_are_complete() {
     assert_eq!(block.write(16, 4, 1), Some(Conflict::Pending(0)));
     let mut block = Block::new(2);
     block.issue(16, 16, 0);
-    block.races.complete(&block.clocks, &[16; 32], 1, 16, 0);
+    block.races.complete(&block.clocks, (&[16; 32], None), 1, 16, 0);
     assert_eq!(block.read(20, 4, 0), None);
     assert_eq!(block.read(20, 4, 1), Some(Conflict::WrittenBy(0)));
 }
@@ -182,4 +183,37 @@ fn the_bytes_of_an_mbarrier_are_not_for_ordinary_accesses() {
     assert_eq!(block.write(0, 16, 0), Some(Conflict::Mbarrier));
     block.races.set_mbarrier(8, false);
     assert_eq!(block.write(8, 8, 0), None);
+}
+
+#[test]
+fn readers_at_moments_of_their_own_are_all_remembered_until_a_write() {
+    let mut block = Block::new(4);
+    assert_eq!(block.read(0, 32, 1), None);
+    block.meet(&[0, 3]);
+    // Warp 3 has a later clock than warp 1, and has not seen it.
+    assert_eq!(block.read(0, 32, 3), None);
+    assert_eq!(block.read(0, 32, 2), None);
+    block.meet(&[0, 1, 2]);
+    assert_eq!(block.write(16, 16, 0), Some(Conflict::ReadBy(3)));
+    assert_eq!(block.write(16, 16, 0), None);
+    block.meet(&[0, 3]);
+    assert_eq!(block.write(0, 16, 0), None);
+}
+
+#[test]
+fn sets_of_readers_that_nobody_names_are_dropped() {
+    let mut block = Block::new(3);
+    for _ in 0..10_000 {
+        assert_eq!(block.read(0, 16, 1), None);
+        block.meet(&[0, 1]);
+        assert_eq!(block.read(0, 16, 2), None);
+        block.meet(&[0, 2]);
+        assert_eq!(block.write(0, 16, 0), None);
+        block.meet(&[0, 1, 2]);
+    }
+    assert_eq!(block.read(0, 16, 1), None);
+    block.meet(&[0, 2]);
+    assert_eq!(block.read(0, 16, 2), None);
+    assert!(block.races.sets.len() < 10_000, "{}", block.races.sets.len());
+    assert_eq!(block.write(0, 16, 0), Some(Conflict::ReadBy(1)));
 }

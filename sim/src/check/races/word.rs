@@ -6,28 +6,28 @@ use crate::check::histories::{Histories, History, ROW};
 
 /// Writer of words that belong to an mbarrier.
 pub(super) const MBARRIER: u16 = u16::MAX;
-/// Flag of [`Word::read`]: further readers are in `Races::older`.
-pub(super) const HAS_OLDER: u8 = 0x80;
+/// Flag of [`Word::read`]: the readers are a set of [`super::readers::ReaderSets`].
+pub(super) const IN_SET: u8 = 0x80;
 
 /// Access history of one 4-byte word. Clock 0 means never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Word {
     pub(super) write_clock: u32,
-    /// Clock of all `readers`; earlier ones that are not ordered before them, and those that are
-    /// no warps of the block, are in `Races::older`.
+    /// Clock of all `readers`; [`PENDING`] for a set.
     pub(super) read_clock: u32,
-    /// Warps of the block.
+    /// Warps of the block, one bit each. Number of the set when they read at different moments or
+    /// are warps of other blocks.
     pub(super) readers: u32,
     pub(super) writer: u16,
     /// Bytes of the last write, one bit each.
     pub(super) written: u8,
-    /// Bytes of the reads, one bit each, and [`HAS_OLDER`].
+    /// Bytes of the reads, one bit each, and [`IN_SET`].
     pub(super) read: u8,
 }
 
 impl History for Word {
     fn stands_alone(&self) -> bool {
-        self.read & HAS_OLDER == 0
+        true
     }
 }
 
@@ -44,8 +44,9 @@ impl Word {
     /// warp with this floor has not seen.
     #[inline(always)]
     pub(super) fn read_unseen(&self, floor: u32, own: u32, bytes: u8) -> bool {
-        self.read & HAS_OLDER != 0
-            || self.read_clock > floor && self.read & bytes != 0 && self.readers != own
+        self.read_clock > floor
+            && self.read & bytes != 0
+            && (self.readers != own || self.read & IN_SET != 0)
     }
 
     /// Enters a read; false when earlier readers may have to be kept as well.
@@ -55,8 +56,7 @@ impl Word {
             self.readers |= bit;
             self.read |= bytes;
         } else if self.read_clock <= now.floor {
-            (self.read_clock, self.readers) = (now.own, bit);
-            self.read = self.read & HAS_OLDER | bytes;
+            (self.read_clock, self.readers, self.read) = (now.own, bit, bytes);
         } else {
             return false;
         }

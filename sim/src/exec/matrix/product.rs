@@ -66,8 +66,9 @@ fn accumulate_as<M: Machine>(
     o: &Operands<'_>,
     sums: &mut Sums,
 ) {
-    /// Rows that are summed up side by side, so that additions do not wait for each other.
-    const ROWS: usize = 4;
+    /// Rows that are summed up side by side, so that additions do not wait for each other: two
+    /// units of a latency of four cycles are busy with eight.
+    const ROWS: usize = 8;
     let parts = slices(a_type);
     let length = if a_type == Element::Tf32 { 4 } else { 8 };
     for slice in 0..o.b.len() * parts {

@@ -17,9 +17,11 @@ use crate::counters::SharedTraffic;
 use crate::exec::machine::Machine;
 use crate::exec::matrix::{accumulate, Accumulators, Operands};
 use crate::exec::{proxy, warpgroup};
-use crate::program::{Element, Instruction, Slot, Wgmma, WgmmaLeft};
+use crate::program::{Element, Instruction, Slot, Tracking, Wgmma, WgmmaLeft};
 use crate::state::{Lanes32, Warp, FULL};
-pub(crate) use registers::{commit, exit, fence, mark_operands, touch, wait, WgmmaState};
+pub(crate) use registers::{
+    commit, concerned, exit, fence, mark_operands, touch, wait, WgmmaState,
+};
 
 /// Executes one warp's part of a `wgmma.mma_async`.
 #[inline(always)]
@@ -42,8 +44,7 @@ pub(crate) fn issue<M: Machine>(
     let b = Operand::new(block, w, op.b, op.b_transposed, mask);
     count_traffic(block, w, u64::from(op.n));
     let keep = keeps_accumulators(block, w, op, mask);
-    let first = instruction.operands_start as usize + usize::from(instruction.reads);
-    let registers = &block.context.program.operands[first..];
+    let (_, registers) = block.context.program.uses(instruction);
     let accumulators = Accumulators { format: op.accumulator };
     let count = op.accumulator.registers();
     let mut slots: [Slot; 4] = [0; 4];
@@ -52,7 +53,9 @@ pub(crate) fn issue<M: Machine>(
         slots.iter_mut().zip(indices).for_each(|(slot, &index)| *slot = index as Slot);
         let slots = &slots[..count];
         let old = keep.then_some(slots);
-        check_defined(block, w, old);
+        if instruction.tracking == Tracking::Full {
+            check_defined(block, w, old);
+        }
         let columns = b.load(block, group, &mut pieces);
         let operands = Operands {
             a_type: op.a_type,

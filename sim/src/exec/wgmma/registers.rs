@@ -73,40 +73,40 @@ fn hazard(block: &mut Block<'_>, message: impl Into<String>) {
     }
 }
 
-/// Registers that an instruction reads and writes, as definedness indices.
-fn uses_of<'p>(program: &'p Program, instruction: &Instruction) -> (&'p [u32], &'p [u32]) {
-    let start = instruction.operands_start as usize;
-    let written = start + usize::from(instruction.reads);
-    let end = written + usize::from(instruction.writes);
-    (&program.operands[start..written], &program.operands[written..end])
-}
-
-/// Marks the instructions that touch a register of some `wgmma`, directly or through moves.
-pub(crate) fn mark_operands(program: &mut Program) {
+/// By definedness index, the registers of some `wgmma`, and those that are moved from or to them.
+pub(crate) fn concerned(program: &Program) -> Vec<bool> {
     let mut concerned = vec![false; program.count32 + program.count64 + program.count_predicates];
     for instruction in program.code.iter().filter(|i| matches!(i.op, Op::Wgmma(_))) {
-        let (reads, writes) = uses_of(program, instruction);
+        let (reads, writes) = program.uses(instruction);
         let registers = reads.iter().chain(writes).map(|&index| index as usize);
         registers.filter(|&index| index < program.count32).for_each(|i| concerned[i] = true);
     }
     if !concerned.contains(&true) {
-        return;
+        return concerned;
     }
     loop {
         let mut grown = false;
         for instruction in program.code.iter().filter(|i| matches!(i.op, Op::Move { .. })) {
-            if let ([from], [to]) = uses_of(program, instruction) {
+            if let ([from], [to]) = program.uses(instruction) {
                 let (from, to) = (*from as usize, *to as usize);
                 grown |= concerned[from] && !std::mem::replace(&mut concerned[to], true);
             }
         }
         if !grown {
-            break;
+            return concerned;
         }
+    }
+}
+
+/// Marks the instructions that touch a register of some `wgmma`, directly or through moves.
+pub(crate) fn mark_operands(program: &mut Program) {
+    let concerned = concerned(program);
+    if !concerned.contains(&true) {
+        return;
     }
     let touches: Vec<bool> = (program.code.iter())
         .map(|instruction| {
-            let (reads, writes) = uses_of(program, instruction);
+            let (reads, writes) = program.uses(instruction);
             reads.iter().chain(writes).any(|&index| concerned[index as usize])
         })
         .collect();
@@ -119,7 +119,7 @@ pub(crate) fn mark_operands(program: &mut Program) {
 #[cold]
 pub(crate) fn touch(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction) {
     let program = block.context.program;
-    let (reads, writes) = uses_of(program, instruction);
+    let (reads, writes) = program.uses(instruction);
     if let (Op::Move { .. }, [from], [to]) = (instruction.op, reads, writes) {
         // The compiler's copies of a register in flight are names for it, not accesses.
         let source = w.wgmma.uses.get(*from as usize).copied().unwrap_or_default();
@@ -151,7 +151,7 @@ pub(crate) fn touch(block: &mut Block<'_>, w: &mut Warp, instruction: &Instructi
 /// A `wgmma` uses its registers.
 pub(super) fn issue(block: &mut Block<'_>, w: &mut Warp, instruction: &Instruction, m: &Wgmma) {
     let program = block.context.program;
-    let (_, accumulators) = uses_of(program, instruction);
+    let (_, accumulators) = program.uses(instruction);
     let state = &w.wgmma;
     let batch = state.committed + 1;
     let mut missing_fence = state.fences == 0;

@@ -1,0 +1,98 @@
+//! What a warp did in shared memory since its lanes last waited for each other, request by request.
+//!
+//! As long as no request touches the bytes of an earlier one, but for reads after reads and for
+//! lanes that come back to their own bytes, there is no race and nothing to keep for each word.
+
+use super::lanes::LaneAccess;
+use crate::state::{each_lane, Lanes32, LANES};
+
+/// Most requests that are listed.
+const REQUESTS: usize = 64;
+
+/// A request of one warp.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request {
+    pub at: Lanes32,
+    pub mask: u32,
+    /// Of each lane.
+    pub bytes: u32,
+    pub access: LaneAccess,
+}
+
+impl Request {
+    /// The least range of bytes that holds those of all lanes.
+    #[inline(always)]
+    fn range(&self) -> [u32; 2] {
+        let outside: Lanes32 = each_lane!(|lane| (self.mask >> lane & 1).wrapping_sub(1));
+        let mut first = u32::MAX;
+        let mut last = 0;
+        for lane in 0..LANES {
+            first = first.min(self.at[lane] | outside[lane]);
+            last = last.max(self.at[lane] & !outside[lane]);
+        }
+        [first, last + self.bytes]
+    }
+
+    /// Whether each lane touches what it touches in the other request.
+    fn repeats(&self, other: &Request) -> bool {
+        (self.mask, self.bytes, &self.at) == (other.mask, other.bytes, &other.at)
+    }
+}
+
+/// The requests of a warp between two synchronisations.
+#[derive(Debug, Default)]
+pub(super) struct Interval {
+    requests: Vec<Request>,
+    ranges: Vec<[u32; 2]>,
+    /// Words are kept instead.
+    given_up: bool,
+}
+
+impl Interval {
+    /// The lanes waited for each other.
+    pub(super) fn clear(&mut self) {
+        self.requests.clear();
+        self.ranges.clear();
+        self.given_up = false;
+    }
+
+    /// Whether requests are listed.
+    #[inline(always)]
+    pub(super) fn lists(&self) -> bool {
+        !self.given_up
+    }
+
+    /// Ends the list until the lanes wait for each other; returns it.
+    pub(super) fn give_up(&mut self) -> Vec<Request> {
+        self.given_up = true;
+        self.ranges.clear();
+        std::mem::take(&mut self.requests)
+    }
+
+    /// Takes an ended list back, for its allocation.
+    pub(super) fn reuse(&mut self, mut requests: Vec<Request>) {
+        requests.clear();
+        self.requests = requests;
+    }
+
+    /// Lists a request; false if it might be in conflict with another or within itself. `apart` says
+    /// that no two of its lanes touch the same bytes.
+    #[inline(always)]
+    pub(super) fn add(&mut self, request: Request, apart: bool) -> bool {
+        let reads = request.access == LaneAccess::Read;
+        if self.requests.len() == REQUESTS || !(reads || apart) {
+            return false;
+        }
+        let range @ [first, end] = request.range();
+        for (earlier, &[from, to]) in self.requests.iter().zip(&self.ranges) {
+            let both_read = reads && earlier.access == LaneAccess::Read;
+            // Repeated lanes are apart, because one of the two requests is a write.
+            if from < end && first < to && !both_read && !request.repeats(earlier) {
+                return false;
+            }
+        }
+        self.requests.push(request);
+        self.ranges.push(range);
+        true
+    }
+}
