@@ -4,4 +4,5 @@ mod compile;
 mod goldens;
 mod intrinsics;
 mod kernels;
+mod load_only;
 mod tidy;

@@ -17,6 +17,7 @@ fn found(host: &str, created: u64, schedule: &str, samples_us: &[f64]) -> Contri
         time_us: median(samples_us.to_vec()),
         samples_us: samples_us.to_vec(),
         roof_share: 0.5,
+        load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
         verification: Default::default(),

@@ -150,6 +150,9 @@ pub struct Winner {
     pub samples_us: Vec<f64>,
     /// Share of the roof reached, 0 to 1.
     pub roof_share: f64,
+    /// Measured time in microseconds of the load-only twin, which reads the same packed bytes in the
+    /// same thread blocks and computes nothing; `None` for a model's time.
+    pub load_only_us: Option<f64>,
     /// Whether the full check passed; a winner is stored only if it did.
     pub verified: bool,
     /// Largest measured error over its bound; a winner is stored only if it is at most 1.

@@ -16,6 +16,7 @@ fn winner() -> Winner {
         time_us: 1.0,
         samples_us: Vec::new(),
         roof_share: 0.5,
+        load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
         verification: Verification::default(),

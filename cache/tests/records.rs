@@ -54,6 +54,7 @@ fn any_winner() -> impl Strategy<Value = Winner> {
             family: head.1,
             evidence: if head.2 { Evidence::Timed } else { Evidence::Modelled },
             time_us: head.3,
+            load_only_us: lists.3.first().copied(),
             samples_us: lists.3,
             roof_share: head.4,
             verified: true,

@@ -17,4 +17,4 @@ pub mod nvrtc;
 pub use fingerprint::fingerprint;
 pub use kernel::{Argument, BlockTile, Kernel, TensorMapSpec};
 pub use layout::Layout;
-pub use lower::{generate, CodegenError, GENERATOR_VERSION};
+pub use lower::{generate, load_only, CodegenError, GENERATOR_VERSION};

@@ -90,6 +90,7 @@ fn store_with(problem: &Problem, nvrtc: &Nvrtc, edit: fn(String) -> String) -> B
         time_us: 1.0,
         samples_us: Vec::new(),
         roof_share: 0.5,
+        load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
         verification: Default::default(),

@@ -32,6 +32,9 @@ pub(crate) trait TestBed: Sync {
     /// Verifies a finalist.
     fn check(&self, task: &Task, finalist: &Finalist, checks: &Checks) -> Result<Verdict, Fault>;
 
+    /// Times the load-only twin of a finalist, in microseconds; `None` where nothing is measured.
+    fn load_only(&self, task: &Task, finalist: &Finalist) -> Result<Option<f64>, Fault>;
+
     /// Sets a finalist up for being timed, more than once.
     fn watch<'a>(
         &'a self,
@@ -101,6 +104,16 @@ impl TestBed for DeviceBed<'_> {
         let detail = detail.or(verdict.findings.first());
         let detail = detail.map_or_else(|| format!("{WRONG} without a detail"), Clone::clone);
         Err(Fault::Wrong(detail))
+    }
+
+    fn load_only(&self, task: &Task, finalist: &Finalist) -> Result<Option<f64>, Fault> {
+        let (Task { problem, spec, .. }, arch) = (task, self.device.arch());
+        let schedule = &finalist.candidate.schedule;
+        let twin = qtune_codegen::load_only(problem, spec, schedule, arch);
+        let twin = twin.map_err(|error| Fault::Wrong(error.to_string()))?;
+        let image = self.compiler.compile(twin, arch)?;
+        let timing = Stopwatch::new(self.device, &image)?.time_launches(&TimingPlan::default())?;
+        Ok(timing.map(|timing| timing.median_us))
     }
 
     fn watch<'a>(

@@ -62,6 +62,8 @@ pub(crate) struct Judgement {
     pub tally: Tally,
     /// Time of the default schedule, once it is known.
     pub default_us: Option<f64>,
+    /// Measured time of the winner's load-only twin.
+    pub load_only_us: Option<f64>,
 }
 
 /// The name of a cause under which kernels are counted that hang or crash.

@@ -293,6 +293,7 @@ fn decide(
             retire(judge, judgement, &measured, reason);
         }
     }
+    judgement.load_only_us = won.as_ref().and_then(|(won, _)| load_only(judge, &won.finalist));
     judgement.won = won.map(|(measured, verdict)| {
         let at = winner.unwrap_or_default();
         let samples_us = ranking.samples_us.get(at).filter(|s| !s.is_empty());
@@ -330,6 +331,16 @@ fn side_by_side(
 
 fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, Fault> {
     judge.bed.watch(judge.task, finalist)?.time(&TimingPlan::default())
+}
+
+/// What reading alone takes. That it is not known costs a winner nothing.
+fn load_only(judge: &Judge<'_>, finalist: &Finalist) -> Option<f64> {
+    let timed = judge.bed.load_only(judge.task, finalist);
+    timed.unwrap_or_else(|fault| {
+        let schedule = &finalist.candidate.text;
+        tracing::warn!(problem = %judge.task.problem, %schedule, ?fault, "no load-only time");
+        None
+    })
 }
 
 /// Fewer splits, then threads, then loads ahead; the text decides the rest.

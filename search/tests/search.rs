@@ -135,6 +135,8 @@ fn measured_times_overrule_the_model_and_ties_go_to_the_simpler_kernel() {
     let winner = lab.run(&request(&[1]), &Scripted::timed(slow_if_gemv)).winners.remove(0);
     assert_eq!((winner.family.as_str(), winner.time_us), ("mma", 4.0));
     assert_eq!(winner.evidence, Evidence::Timed);
+    let stored = lab.store.winners().unwrap().remove(0).winner;
+    assert_eq!((stored.load_only_us, stored.roof_share), (Some(2.0), 0.5));
 
     let again = TuneRequest { fresh: true, ..request(&[1]) };
     let tied = lab.run(&again, &Scripted::timed(|_| 5.0)).winners.remove(0);

@@ -20,6 +20,7 @@ pub fn winner(time_us: f64) -> Winner {
         time_us,
         samples_us: Vec::new(),
         roof_share: 0.87,
+        load_only_us: None,
         verified: true,
         error_over_bound: 0.25,
         verification: Verification { seeds: vec![1, 2], cases: "m 1,16: 4 passed".into() },

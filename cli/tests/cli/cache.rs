@@ -35,6 +35,7 @@ fn put(store: &SledStore, key: &WinnerKey, host: &str, seconds: u64, samples_us:
         time_us: samples_us[samples_us.len() / 2],
         samples_us: samples_us.to_vec(),
         roof_share: 0.5,
+        load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
         verification: Verification::default(),

@@ -3,6 +3,7 @@
 //! ([`table`]), the parameters of fragment rows ([`rows`]), the reduction and output ([`output`]).
 
 mod gemv;
+mod load_only;
 mod mma;
 mod octet;
 mod output;
@@ -10,6 +11,8 @@ mod rows;
 mod table;
 mod term;
 mod wgmma;
+
+pub use load_only::load_only;
 
 use crate::kernel::{Argument, Kernel};
 use crate::kir::{self, Body, Buffer, Expr, Parameter, Program, Space, Type};

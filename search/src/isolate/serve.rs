@@ -157,18 +157,20 @@ impl Serving<'_> {
         self.kernels.get(&id).ok_or_else(|| missing("kernel"))
     }
 
-    /// The image that the parent has: the kernel is generated again, and must be the same.
+    /// The image that the parent has: the kernel, or its load-only twin, is generated again, and
+    /// must be the same.
     fn image(&self, image: Image, code: Vec<u8>, ptx_bytes: usize) -> Result<KernelImage, Failure> {
         let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
         let problem: qtune_ir::Problem = image.problem.parse().map_err(|e| other(&e))?;
         let schedule: qtune_ir::Schedule = image.schedule.parse().map_err(|e| other(&e))?;
         let spec = qtune_formats::resolve(&problem.format).map_err(|e| other(&e))?;
         let arch = self.device()?.arch();
+        let generators = [qtune_codegen::generate, qtune_codegen::load_only];
+        let kernels = generators.into_iter().map(|g| g(&problem, &spec, &schedule, arch));
+        let kernels: Vec<_> = kernels.collect::<Result<_, _>>().map_err(|e| other(&e))?;
+        let same = kernels.into_iter().find(|kernel| kernel.source == image.source);
         let kernel =
-            qtune_codegen::generate(&problem, &spec, &schedule, arch).map_err(|e| other(&e))?;
-        if kernel.source != image.source {
-            return Err(Failure::Other("the worker generates another kernel".into()));
-        }
+            same.ok_or_else(|| Failure::Other("the worker generates another kernel".into()))?;
         let (ptx, cubin) = code.split_at_checked(ptx_bytes).ok_or_else(|| missing("code"))?;
         let ptx = String::from_utf8(ptx.to_vec()).map_err(|e| other(&e))?;
         let (target, log) = (image.target, image.log);

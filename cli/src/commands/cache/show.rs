@@ -71,10 +71,14 @@ fn described(WinnerRecord { key, winner, blobs }: &WinnerRecord) -> String {
         format!("{}@{}", key.problem, key.arch),
         format!("  schedule     {}", winner.schedule),
         format!(
-            "  time         {:.2} us ({}), {:.0} % of the roof",
+            "  time         {:.2} us ({}), {:.0} % of the roof{}",
             winner.time_us,
             crate::cache_dir::evidence(winner.evidence),
-            winner.roof_share * 100.0
+            winner.roof_share * 100.0,
+            match winner.load_only_us {
+                Some(us) => format!("; loads alone {us:.2} us"),
+                None => String::new(),
+            }
         ),
         format!(
             "  verified     {}, error over bound {:.3}; {}",

@@ -62,6 +62,8 @@ pub struct Winner {
     pub error_over_bound: f64,
     /// Share of the roof; unknown to a trial log.
     pub roof_share: Option<f64>,
+    /// Measured time of the load-only twin; unknown to a trial log.
+    pub load_only_us: Option<f64>,
     /// Time of the default schedule, where it lost.
     pub default_us: Option<f64>,
     /// Machines that contributed.
@@ -152,6 +154,7 @@ impl Reader {
                         evidence: *evidence,
                         error_over_bound: *error_over_bound,
                         roof_share: None,
+                        load_only_us: None,
                         default_us: None,
                         machines: 1,
                     });
@@ -194,6 +197,7 @@ impl Reader {
             evidence: winner.evidence,
             error_over_bound: winner.error_over_bound,
             roof_share: Some(winner.roof_share),
+            load_only_us: winner.load_only_us,
             default_us: default.map(|b| b.time_us),
             machines,
         });
