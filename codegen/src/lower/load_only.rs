@@ -29,7 +29,7 @@ pub fn load_only(
     schedule.check(problem, spec, arch)?;
     super::check_index_range(problem, schedule)?;
     let problem = Problem { m: 1, ..problem.clone() };
-    let layout = Layout::new(&problem, spec, schedule);
+    let layout = Layout::new(&problem, spec, schedule)?;
     let params = layout.param_bytes() / PIECE_BYTES;
     let arguments = [Argument::Weights, Argument::Params, Argument::Output, Argument::Tokens];
     let arguments: Vec<Argument> =
