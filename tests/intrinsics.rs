@@ -95,7 +95,7 @@ fn every_pure_row_means_what_its_text_computes() {
         let Meaning::Pure(meaning) = row.meaning else { continue };
         let program = kernel(row);
         kir::verify(&program, (9, 0)).unwrap_or_else(|error| panic!("{}: {error}", row.name));
-        let source = kir::write(&program);
+        let source = kir::write(std::slice::from_ref(&program));
         let compiled = nvrtc.compile(&source, row.name, "sm_90a", &[]);
         let ptx = compiled.unwrap_or_else(|error| panic!("{}: {error}", row.name)).ptx;
         let draw = prop::collection::vec(any::<u32>(), THREADS as usize * 3);

@@ -9,8 +9,8 @@ use qtune_codegen::{generate, CodegenError};
 use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
-    Accumulate, Arch, Codebook, GemvSchedule, Group, MmaSchedule, Param, ParamType, Problem,
-    Producer, Raster, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
+    Accumulate, Arch, Codebook, DenseGemm, DequantSchedule, GemvSchedule, Group, MmaSchedule,
+    Param, ParamType, Problem, Producer, Raster, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
 };
 use qtune_tests::{archs, nvrtc};
 use qtune_verify::{default_schedule, verify, Verdict, VerifyRequest};
@@ -116,6 +116,23 @@ fn wgmma() -> impl Strategy<Value = Schedule> {
     })
 }
 
+fn dequant() -> impl Strategy<Value = Schedule> {
+    // Splits of K are not for slabs; floats allow wider tiles of tokens.
+    let whole = |gemm: Schedule| match gemm {
+        Schedule::Mma(s) => {
+            let block_m = if s.block_m == 48 { 128 } else { s.block_m };
+            Schedule::Mma(MmaSchedule { split_k: 1, block_m, ..s })
+        }
+        Schedule::Wgmma(s) => Schedule::Wgmma(WgmmaSchedule { split_k: 1, ..s }),
+        other => other,
+    };
+    (prop_oneof![mma(), wgmma()], 1u32..=3).prop_map(move |(gemm, tiles)| {
+        let slab = tiles * gemm.tile().0;
+        let gemm = DenseGemm::of(whole(gemm)).expect("a family of tensor cores");
+        Schedule::Dequant(DequantSchedule { slab, gemm })
+    })
+}
+
 fn problems() -> impl Strategy<Value = Problem> {
     let format =
         pick(&["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast", "nf4-b64", "fp4-b64"]);
@@ -154,6 +171,9 @@ fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
             continue;
         }
         let schedule = schedule.with_dequant(&terms[term.index(terms.len())]);
+        if schedule.check(&problem, &spec, arch).is_err() {
+            continue;
+        }
         // What the generator refuses is not legal; what its own verifier rejects is a fault.
         match generate(&problem, &spec, &schedule, arch) {
             Ok(_) => {}
@@ -174,6 +194,11 @@ fn random_legal_gemv_schedules_verify() {
 #[test]
 fn random_legal_mma_schedules_verify() {
     random_schedules(mma(), 2);
+}
+
+#[test]
+fn random_legal_dequant_schedules_verify() {
+    random_schedules(dequant(), 4);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Load-only twins in the simulator: they read what their kernels read, once, and nothing else.
 
 use qtune_codegen::{load_only, Argument};
-use qtune_device::{Access, ArgValue, Buffer, Device, KernelImage, LaunchArgs, SimDevice};
+use qtune_device::{Access, Buffer, Device, KernelImage, LaunchArgs, SimDevice};
 use qtune_ir::{Arch, Problem, Schedule};
 use qtune_tests::nvrtc;
 use qtune_verify::default_schedule;
@@ -39,14 +39,12 @@ fn reads_everything_once(key: &str, splits: u32, arch: &Arch) {
     let weights = filled("weights", kernel.layout.weight_bytes(), Access::ReadOnly);
     let params = filled("params", kernel.layout.param_bytes(), Access::ReadOnly);
     let out = filled("out", 16, Access::ReadWrite);
-    let arguments = kernel.arguments.iter().map(|argument| match argument {
-        Argument::Weights => ArgValue::Buffer(&weights, 0),
-        Argument::Params => ArgValue::Buffer(&params, 0),
-        Argument::Output => ArgValue::Buffer(&out, 0),
-        Argument::Tokens => ArgValue::U32(1),
+    let launch = LaunchArgs::new(kernel, 1, |argument| match argument {
+        Argument::Weights => (&weights, 0),
+        Argument::Params => (&params, 0),
+        Argument::Output => (&out, 0),
         other => panic!("a twin has no {other:?}"),
     });
-    let launch = LaunchArgs::new(kernel.grid(1), arguments.collect());
     let outcome = device.launch(&loaded, &launch).expect("a launch");
     assert!(outcome.findings.is_empty(), "{key}: {schedule}: {:?}", outcome.findings);
 

@@ -125,9 +125,6 @@ pub fn check_schedule(
     }
 }
 
-/// Tokens of the widest tile of any family.
-const WIDEST_TILE: u32 = 256;
-
 /// The schedule that is used where nothing has been tuned, of one family if that is wanted.
 pub fn untuned(
     problem: &Problem,
@@ -135,12 +132,10 @@ pub fn untuned(
     arch: &Arch,
     family: Option<Family>,
 ) -> anyhow::Result<Schedule> {
-    // Default schedules go by the token count; every family takes any with more token tiles.
-    let like = problem.with_m(problem.m.min(WIDEST_TILE));
     match family {
-        None => default_schedule(&like, spec, arch)
+        None => default_schedule(problem, spec, arch)
             .with_context(|| format!("no schedule for {}", problem.at(arch))),
-        Some(family) => default_of_family(family, &like, spec, arch).map_err(|refused| {
+        Some(family) => default_of_family(family, problem, spec, arch).map_err(|refused| {
             let name = family.name();
             let at = problem.at(arch);
             usage(format!("no schedule of family {name} is legal for {at}: {refused}"))

@@ -1,7 +1,13 @@
 //! A generated kernel: its text, and everything a launcher must know about it.
+//!
+//! A schedule compiles to one text with one or more entries. What callers launch is the whole: a
+//! list of [`Step`]s, each a grid of one entry, which run one after the other. Most kernels have one
+//! entry and one step; a `dequant` kernel has two entries that take turns, a step each for every
+//! slab.
 
 use crate::layout::Layout;
-use qtune_ir::{DType, Problem, Raster, Schedule};
+use crate::lower;
+use qtune_ir::{DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule};
 use std::ops::Range;
 
 /// A kernel parameter, by meaning. Kernels take them in this order, leaving out what they do not
@@ -30,6 +36,11 @@ pub enum Argument {
     Counters,
     /// The token count M of this launch, u32.
     Tokens,
+    /// Dequantized weights of one slab, 16-bit floats as fragments lie in registers; written by one
+    /// step, read by the next. Any contents before a launch.
+    Slab,
+    /// The first row tile of a step, u32: see [`Step::first_tile`].
+    FirstTile,
 }
 
 /// A row-major matrix in global memory as the hardware's tensor copies see it (CUDA driver API,
@@ -49,17 +60,44 @@ pub struct TensorMapSpec {
     pub box_rows: u32,
 }
 
-/// A generated kernel.
+/// One `__global__` function of a kernel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kernel {
-    /// Name of the `extern "C"` entry.
-    pub entry: String,
-    /// CUDA C++ text.
-    pub source: String,
+pub struct Entry {
+    /// Its `extern "C"` name.
+    pub name: String,
     /// The parameters in order.
     pub arguments: Vec<Argument>,
+    /// Threads per block.
+    pub threads: u32,
     /// Dynamic shared memory in bytes.
     pub shared_bytes: u32,
+}
+
+/// One grid of a launch. The steps of a launch run one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Index into [`Kernel::entries`].
+    pub entry: usize,
+    /// Thread blocks in x, y and z.
+    pub grid: [u32; 3],
+    /// The row tile at which the grid starts.
+    pub first_tile: u32,
+}
+
+impl Step {
+    /// Thread blocks in the grid.
+    pub fn blocks(&self) -> u32 {
+        self.grid.iter().product()
+    }
+}
+
+/// What a schedule compiles to: one text, one or more entries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// CUDA C++ text.
+    pub source: String,
+    /// The functions of the text. The last one multiplies and writes the output.
+    pub entries: Vec<Entry>,
     /// How weights and group parameters are packed for this kernel.
     pub layout: Layout,
     /// What the kernel computes; `m` is the largest token count the schedule is meant for.
@@ -80,9 +118,15 @@ pub struct BlockTile {
 }
 
 impl Kernel {
-    /// Threads per block.
-    pub fn threads(&self) -> u32 {
-        self.schedule.threads()
+    /// The entry that multiplies and writes the output; its name stands for the kernel.
+    pub fn main(&self) -> &Entry {
+        // The generator makes no kernel without entries.
+        &self.entries[self.entries.len() - 1]
+    }
+
+    /// Whether a step writes output: it is one of [`Kernel::main`].
+    pub fn is_main(&self, step: &Step) -> bool {
+        step.entry + 1 == self.entries.len()
     }
 
     fn row_tiles(&self) -> u32 {
@@ -93,10 +137,28 @@ impl Kernel {
         tokens.div_ceil(self.schedule.tile().1)
     }
 
-    /// Grid for a launch with `tokens` tokens: row and token tiles in x and y by the schedule's
-    /// order, split-K blocks in z.
-    pub fn grid(&self, tokens: u32) -> [u32; 3] {
-        let (rows, tokens) = (self.row_tiles(), self.token_tiles(tokens));
+    /// The steps of a launch with `tokens` tokens. Grids that multiply have row and token tiles in x
+    /// and y by the schedule's order, split-K blocks in z.
+    pub fn steps(&self, tokens: u32) -> Vec<Step> {
+        let Schedule::Dequant(s) = &self.schedule else {
+            let grid = self.grid(self.row_tiles(), tokens);
+            return vec![Step { entry: 0, grid, first_tile: 0 }];
+        };
+        let slab = s.slab_tiles();
+        let firsts = (0..self.row_tiles()).step_by(slab as usize);
+        let steps = firsts.flat_map(|first_tile| {
+            let tiles = slab.min(self.row_tiles() - first_tile);
+            let parts = lower::slab_parts(s, &self.layout);
+            [[tiles, parts, 1], self.grid(tiles, tokens)]
+                .into_iter()
+                .enumerate()
+                .map(move |(entry, grid)| Step { entry, grid, first_tile })
+        });
+        steps.collect()
+    }
+
+    fn grid(&self, rows: u32, tokens: u32) -> [u32; 3] {
+        let tokens = self.token_tiles(tokens);
         match self.schedule.raster() {
             Raster::Rows => [rows, tokens, self.schedule.split_k()],
             Raster::Tokens => [tokens, rows, self.schedule.split_k()],
@@ -106,38 +168,38 @@ impl Kernel {
     /// The view of the activations that [`Argument::ActivationMap`] stands for in a launch with
     /// `tokens` tokens; `None` if the kernel takes a pointer.
     pub fn activation_map(&self, tokens: u32) -> Option<TensorMapSpec> {
-        let Schedule::Wgmma(s) = &self.schedule else { return None };
+        let box_rows = match &self.schedule {
+            Schedule::Wgmma(s) => s.block_m,
+            Schedule::Dequant(DequantSchedule { gemm: DenseGemm::Wgmma(s), .. }) => s.block_m,
+            Schedule::Gemv(_) | Schedule::Mma(_) | Schedule::Dequant(_) => return None,
+        };
         Some(TensorMapSpec {
             element: self.problem.act,
             columns: self.problem.k,
             rows: tokens,
             box_columns: 64,
-            box_rows: s.block_m,
+            box_rows,
         })
     }
 
-    /// The output tile of linear block `block` (x fastest) of a launch with `tokens` tokens.
-    pub fn block_tile(&self, block: u32, tokens: u32) -> BlockTile {
-        let [x_size, y_size, _] = self.grid(tokens);
+    /// The output tile that linear block `block` (x fastest) of a step contributes to, in a launch
+    /// with `tokens` tokens: all tokens for a block that dequantizes.
+    pub fn block_tile(&self, step: &Step, block: u32, tokens: u32) -> BlockTile {
+        let [x_size, y_size, _] = step.grid;
         let (x, y) = (block % x_size, block / x_size % y_size);
-        let (row_tile, token_tile) = match self.schedule.raster() {
-            Raster::Rows => (x, y),
-            Raster::Tokens => (y, x),
-        };
         let (tile_n, tile_m) = self.schedule.tile();
         let cut = |tile: u32, size: u32, end: u32| tile * size..((tile + 1) * size).min(end);
+        let (row_tile, token_tile) = match (self.is_main(step), self.schedule.raster()) {
+            (false, _) => (x, None),
+            (true, Raster::Rows) => (x, Some(y)),
+            (true, Raster::Tokens) => (y, Some(x)),
+        };
+        let row_tile = step.first_tile + row_tile;
         BlockTile {
             rows: cut(row_tile, tile_n, self.problem.n),
-            tokens: cut(token_tile, tile_m, tokens),
+            tokens: token_tile.map_or(0..tokens, |tile| cut(tile, tile_m, tokens)),
             row_tile,
         }
-    }
-
-    /// The blocks that reduce into the same output tile as `block`, itself included.
-    pub fn partners(&self, block: u32, tokens: u32) -> Vec<u32> {
-        let [x, y, splits] = self.grid(tokens);
-        let plane = x * y;
-        (0..splits).map(|split| split * plane + block % plane).collect()
     }
 
     /// Bytes of [`Argument::Partials`] for a launch with `tokens` tokens; 0 without split K.
@@ -157,6 +219,14 @@ impl Kernel {
         match self.schedule.split_k() {
             1 => 0,
             _ => self.row_tiles() as usize * self.token_tiles(tokens) as usize * 4,
+        }
+    }
+
+    /// Bytes of [`Argument::Slab`]; 0 for a kernel without slabs.
+    pub fn slab_bytes(&self) -> usize {
+        match &self.schedule {
+            Schedule::Dequant(s) => s.slab_bytes(self.problem.k) as usize,
+            Schedule::Gemv(_) | Schedule::Mma(_) | Schedule::Wgmma(_) => 0,
         }
     }
 }

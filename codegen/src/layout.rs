@@ -102,6 +102,7 @@ impl Layout {
                 Schedule::Gemv(s) => s.groups_per_step(spec, problem.k),
                 Schedule::Mma(s) => s.groups_per_stage(spec, problem.k),
                 Schedule::Wgmma(s) => s.groups_per_stage(spec, problem.k),
+                Schedule::Dequant(s) => s.groups_per_stage(spec, problem.k),
             },
             params: spec.params.iter().map(|p| p.dtype).collect(),
             order: CodeOrder::of_term(schedule.dequant()),
@@ -111,6 +112,9 @@ impl Layout {
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
                 | Schedule::Wgmma(WgmmaSchedule { block_n, block_k, .. }) => {
                     Kind::Fragments(Fragments { block_n: *block_n, block_k: *block_k })
+                }
+                Schedule::Dequant(s) => {
+                    Kind::Fragments(Fragments { block_n: schedule.tile().0, block_k: s.block_k() })
                 }
             },
         })

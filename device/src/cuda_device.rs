@@ -2,9 +2,10 @@
 
 use crate::cuda::{Argument, CudaError, Gpu, Kernel, Launch, Memory, TimingPlan};
 use crate::{
-    Access, ArgValue, Buffer, Device, DeviceError, Evidence, KernelImage, LaunchArgs,
+    Access, ArgValue, Buffer, Device, DeviceError, Evidence, Grid, KernelImage, LaunchArgs,
     LaunchOutcome, LoadedKernel, Timing,
 };
+use qtune_codegen::Entry;
 use qtune_ir::Arch;
 
 /// A GPU of this machine.
@@ -57,7 +58,7 @@ impl CudaDevice {
     fn prepare<'b>(
         &self,
         kernel: &LoadedKernel,
-        launch: &LaunchArgs<'b>,
+        grid: &Grid<'b>,
     ) -> Result<Launch<'b>, DeviceError> {
         let argument = |value: &ArgValue<'b>| {
             Ok(match value {
@@ -69,23 +70,36 @@ impl CudaDevice {
                 ArgValue::U32(value) => Argument::U32(*value),
             })
         };
-        let kernel = &kernel.image().kernel;
+        let entry = &kernel.image().kernel.entries[grid.entry];
         Ok(Launch {
-            grid: launch.grid,
-            block: [kernel.threads(), 1, 1],
+            grid: grid.size,
+            block: [entry.threads, 1, 1],
             cluster: None,
-            dynamic_shared_bytes: kernel.shared_bytes,
+            dynamic_shared_bytes: entry.shared_bytes,
             dependent: false,
-            arguments: launch.args.iter().map(argument).collect::<Result<_, DeviceError>>()?,
+            arguments: grid.args.iter().map(argument).collect::<Result<_, DeviceError>>()?,
         })
     }
 
-    fn kernel<'k>(&self, loaded: &'k LoadedKernel) -> Result<&'k Kernel, DeviceError> {
-        let kernel = loaded.inner::<Kernel>().filter(|kernel| kernel.gpu().same_as(&self.gpu));
-        kernel.ok_or_else(|| DeviceError::Launch {
-            entry: loaded.image().kernel.entry.clone(),
+    /// The functions of a kernel, one for each entry.
+    fn functions<'k>(&self, loaded: &'k LoadedKernel) -> Result<&'k [Kernel], DeviceError> {
+        let own = |functions: &&Vec<Kernel>| functions.iter().all(|f| f.gpu().same_as(&self.gpu));
+        let functions = loaded.inner::<Vec<Kernel>>().filter(own);
+        functions.map(Vec::as_slice).ok_or_else(|| DeviceError::Launch {
+            entry: loaded.image().kernel.main().name.clone(),
             reason: "the kernel was loaded on another device".into(),
         })
+    }
+
+    /// The grids of a launch, each with its function.
+    fn grids<'k, 'b>(
+        &self,
+        loaded: &'k LoadedKernel,
+        launch: &LaunchArgs<'b>,
+    ) -> Result<Vec<(&'k Kernel, Launch<'b>)>, DeviceError> {
+        let functions = self.functions(loaded)?;
+        let grid = |grid: &Grid<'b>| Ok((&functions[grid.entry], self.prepare(loaded, grid)?));
+        launch.grids.iter().map(grid).collect()
     }
 }
 
@@ -129,13 +143,18 @@ impl Device for CudaDevice {
     }
 
     fn load(&self, image: &KernelImage) -> Result<LoadedKernel, DeviceError> {
-        let entry = &image.kernel.entry;
-        let kernel = Kernel::load(&self.gpu, &image.cubin, entry, image.kernel.shared_bytes);
-        let kernel = kernel.map_err(|error| match error {
-            CudaError::BadLaunch { reason } => DeviceError::Image { entry: entry.clone(), reason },
-            other => other.into(),
-        })?;
-        Ok(LoadedKernel::new(image.clone(), kernel))
+        let load = |entry: &Entry| {
+            let function = Kernel::load(&self.gpu, &image.cubin, &entry.name, entry.shared_bytes);
+            function.map_err(|error| match error {
+                CudaError::BadLaunch { reason } => {
+                    DeviceError::Image { entry: entry.name.clone(), reason }
+                }
+                other => other.into(),
+            })
+        };
+        let functions = image.kernel.entries.iter().map(load);
+        let functions = functions.collect::<Result<Vec<Kernel>, DeviceError>>()?;
+        Ok(LoadedKernel::new(image.clone(), functions))
     }
 
     fn alloc(&self, name: &str, bytes: usize, _: Access) -> Result<Buffer, DeviceError> {
@@ -160,11 +179,12 @@ impl Device for CudaDevice {
         launch: &LaunchArgs<'_>,
     ) -> Result<LaunchOutcome, DeviceError> {
         let fail = |error: CudaError| DeviceError::Launch {
-            entry: kernel.image().kernel.entry.clone(),
+            entry: kernel.image().kernel.main().name.clone(),
             reason: error.to_string(),
         };
-        let prepared = self.prepare(kernel, launch)?;
-        self.kernel(kernel)?.launch(&prepared).map_err(fail)?;
+        for (function, grid) in self.grids(kernel, launch)? {
+            function.launch(&grid).map_err(fail)?;
+        }
         self.gpu.synchronize().map_err(fail)?;
         let blocks = launch.block_count();
         Ok(LaunchOutcome { blocks_run: blocks, blocks_total: blocks, ..LaunchOutcome::default() })
@@ -176,9 +196,9 @@ impl Device for CudaDevice {
         launches: &[LaunchArgs<'_>],
         plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError> {
-        let prepared: Vec<Launch<'_>> =
-            launches.iter().map(|l| self.prepare(kernel, l)).collect::<Result<_, _>>()?;
-        let samples = self.gpu.time(self.kernel(kernel)?, &prepared, plan)?;
+        let prepared: Vec<Vec<(&Kernel, Launch<'_>)>> =
+            launches.iter().map(|l| self.grids(kernel, l)).collect::<Result<_, _>>()?;
+        let samples = self.gpu.time(&prepared, plan)?;
         Ok(Some(Timing {
             median_us: samples.median_us(),
             spread_us: samples.spread_us(),

@@ -72,13 +72,13 @@ impl KernelImage {
         arch: &Arch,
         options: &[String],
     ) -> Result<KernelImage, DeviceError> {
-        let name = format!("{}.cu", kernel.entry);
+        let name = format!("{}.cu", kernel.main().name);
         let target = arch.target();
         match nvrtc.compile(&kernel.source, &name, &target, options) {
             Ok(compiled) => {
                 KernelImage::from_parts(kernel, &target, compiled.ptx, compiled.cubin, compiled.log)
             }
-            Err(source) => Err(DeviceError::Compile { entry: kernel.entry, source }),
+            Err(source) => Err(DeviceError::Compile { entry: kernel.main().name.clone(), source }),
         }
     }
 
@@ -98,19 +98,28 @@ impl KernelImage {
     }
 }
 
-/// Registers and shared memory come from the cubin; spilled bytes are told by the log alone.
+/// Registers and shared memory come from the cubin and are those of the entry that multiplies;
+/// spilled bytes are told by the log alone and are those of all entries.
 fn read_resources(kernel: &Kernel, cubin: &[u8], log: &str) -> Result<Resources, DeviceError> {
-    let fail = |reason: String| DeviceError::Image { entry: kernel.entry.clone(), reason };
+    let main = kernel.main();
+    let fail = |reason: String| DeviceError::Image { entry: main.name.clone(), reason };
     let cubin = Cubin::parse(cubin).map_err(|e| fail(e.to_string()))?;
-    let found = &cubin
-        .kernel(&kernel.entry)
-        .ok_or_else(|| fail("the cubin does not hold it".into()))?
-        .resources;
-    let usage = parse_ptxas_log(log).into_iter().find(|u| u.kernel == kernel.entry);
+    let of = |name: &str| {
+        let found = cubin.kernel(name).map(|found| &found.resources);
+        found.ok_or_else(|| fail(format!("the cubin does not hold {name}")))
+    };
+    let usage = parse_ptxas_log(log);
+    let mut spill_bytes = 0;
+    for entry in &kernel.entries {
+        of(&entry.name)?;
+        let spilled = usage.iter().find(|u| u.kernel == entry.name);
+        spill_bytes += spilled.map_or(0, |u| u.spill_store_bytes + u.spill_load_bytes);
+    }
+    let found = of(&main.name)?;
     Ok(Resources {
         registers: found.registers,
-        spill_bytes: usage.map_or(0, |u| u.spill_store_bytes + u.spill_load_bytes),
+        spill_bytes,
         static_shared_bytes: found.static_shared_bytes,
-        dynamic_shared_bytes: kernel.shared_bytes,
+        dynamic_shared_bytes: main.shared_bytes,
     })
 }

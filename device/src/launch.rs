@@ -1,7 +1,7 @@
 //! The vocabulary of a launch: buffers, arguments, options, and what comes back.
 
 use crate::KernelImage;
-use qtune_codegen::{Kernel, TensorMapSpec};
+use qtune_codegen::{Argument, Kernel, Step, TensorMapSpec};
 use qtune_sim::{Counters, LineCounters};
 use std::any::Any;
 use std::fmt;
@@ -95,7 +95,7 @@ impl LoadedKernel {
 
 impl fmt::Debug for LoadedKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LoadedKernel({})", self.image.kernel.entry)
+        write!(f, "LoadedKernel({})", self.image.kernel.main().name)
     }
 }
 
@@ -156,18 +156,33 @@ pub enum WarpOrder {
     Reversed,
 }
 
-/// A launch: the block shape and shared memory come from the loaded kernel.
+/// One grid of a launch: the block shape and shared memory come from the entry of the kernel.
+#[derive(Clone, Debug)]
+pub struct Grid<'a> {
+    /// Index into [`Kernel::entries`].
+    pub entry: usize,
+    /// Thread blocks in x, y and z.
+    pub size: [u32; 3],
+    /// Arguments in the order of the entry's.
+    pub args: Vec<ArgValue<'a>>,
+    /// Thread blocks to run, for the simulator; a GPU runs all.
+    pub blocks: Blocks,
+}
+
+impl Grid<'_> {
+    /// Thread blocks in the grid.
+    pub fn block_count(&self) -> u64 {
+        self.size.iter().map(|&g| u64::from(g)).product()
+    }
+}
+
+/// A launch: grids that run one after the other, each seeing what those before it wrote.
 ///
-/// `blocks`, `schedule` and `order` are for the simulator; a GPU runs the whole grid in its own
-/// order.
+/// `schedule` and `order` are for the simulator; a GPU has its own order.
 #[derive(Clone, Debug)]
 pub struct LaunchArgs<'a> {
-    /// Thread blocks in x, y and z.
-    pub grid: [u32; 3],
-    /// Arguments in the order of [`qtune_codegen::Kernel::arguments`].
-    pub args: Vec<ArgValue<'a>>,
-    /// Thread blocks to run.
-    pub blocks: Blocks,
+    /// The grids, in order.
+    pub grids: Vec<Grid<'a>>,
     /// When asynchronous copies land.
     pub schedule: AsyncSchedule,
     /// Order of warps.
@@ -175,20 +190,47 @@ pub struct LaunchArgs<'a> {
 }
 
 impl<'a> LaunchArgs<'a> {
-    /// A launch of the whole grid.
-    pub fn new(grid: [u32; 3], args: Vec<ArgValue<'a>>) -> LaunchArgs<'a> {
+    /// A launch of all steps of `kernel` with `tokens` tokens. `operand` gives the buffers; the
+    /// counts are known here, and activations take the form that the kernel wants.
+    pub fn new(
+        kernel: &Kernel,
+        tokens: u32,
+        operand: impl Fn(Argument) -> (&'a Buffer, usize),
+    ) -> LaunchArgs<'a> {
+        let grid = |step: Step| {
+            let argument = |argument: &Argument| match argument {
+                Argument::Tokens => ArgValue::U32(tokens),
+                Argument::FirstTile => ArgValue::U32(step.first_tile),
+                Argument::Activations | Argument::ActivationMap => {
+                    let (buffer, offset) = operand(Argument::Activations);
+                    ArgValue::activations(kernel, tokens, buffer, offset)
+                }
+                other => {
+                    let (buffer, offset) = operand(*other);
+                    ArgValue::Buffer(buffer, offset)
+                }
+            };
+            let args = kernel.entries[step.entry].arguments.iter().map(argument).collect();
+            Grid { entry: step.entry, size: step.grid, args, blocks: Blocks::All }
+        };
         LaunchArgs {
-            grid,
-            args,
-            blocks: Blocks::All,
+            grids: kernel.steps(tokens).into_iter().map(grid).collect(),
             schedule: AsyncSchedule::default(),
             order: WarpOrder::default(),
         }
     }
 
-    /// Thread blocks in the grid.
+    /// The same launch of some thread blocks: one entry for each grid, grids beyond run whole.
+    pub fn with_blocks(mut self, blocks: &[Blocks]) -> LaunchArgs<'a> {
+        for (grid, blocks) in self.grids.iter_mut().zip(blocks) {
+            grid.blocks = blocks.clone();
+        }
+        self
+    }
+
+    /// Thread blocks of all grids.
     pub fn block_count(&self) -> u64 {
-        self.grid.iter().map(|&g| u64::from(g)).product()
+        self.grids.iter().map(Grid::block_count).sum()
     }
 }
 
@@ -205,6 +247,33 @@ pub struct LaunchOutcome {
     pub blocks_run: u64,
     /// Thread blocks in the grid.
     pub blocks_total: u64,
+}
+
+impl LaunchOutcome {
+    /// Adds what the next grid of the launch gave.
+    pub(crate) fn add(&mut self, next: LaunchOutcome) {
+        for finding in next.findings {
+            if !self.findings.contains(&finding) {
+                self.findings.push(finding);
+            }
+        }
+        self.counters = match (self.counters.take(), next.counters) {
+            (Some(mut before), Some(counters)) => {
+                before.add(&counters);
+                Some(before)
+            }
+            (before, counters) => before.or(counters),
+        };
+        for line in next.lines {
+            let same = |own: &&mut LineCounters| (&own.file, own.line) == (&line.file, line.line);
+            match self.lines.iter_mut().find(same) {
+                Some(own) => own.add(&line),
+                None => self.lines.push(line),
+            }
+        }
+        self.blocks_run += next.blocks_run;
+        self.blocks_total += next.blocks_total;
+    }
 }
 
 /// Time of one launch, as a GPU measured it.

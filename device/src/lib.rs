@@ -31,7 +31,7 @@ pub use device::Device;
 pub use error::DeviceError;
 pub use image::{KernelImage, Resources};
 pub use launch::{
-    Access, ArgValue, AsyncSchedule, Blocks, Buffer, Evidence, LaunchArgs, LaunchOutcome,
+    Access, ArgValue, AsyncSchedule, Blocks, Buffer, Evidence, Grid, LaunchArgs, LaunchOutcome,
     LoadedKernel, Timing, WarpOrder,
 };
 pub use open::{open, DeviceChoice, Opened};

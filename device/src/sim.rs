@@ -1,8 +1,8 @@
 //! The simulated GPU: executes the PTX of a kernel on the CPU, checks it and counts.
 
 use crate::{
-    Access, ArgValue, AsyncSchedule, Blocks, Buffer, Device, DeviceError, Evidence, KernelImage,
-    LaunchArgs, LaunchOutcome, LoadedKernel, Timing, TimingPlan, WarpOrder,
+    Access, ArgValue, AsyncSchedule, Blocks, Buffer, Device, DeviceError, Evidence, Grid,
+    KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel, Timing, TimingPlan, WarpOrder,
 };
 use qtune_codegen::TensorMapSpec;
 use qtune_ir::{Arch, DType};
@@ -88,7 +88,7 @@ impl SimDevice {
         })
     }
 
-    fn options(&self, launch: &LaunchArgs<'_>) -> RunOptions {
+    fn options(&self, launch: &LaunchArgs<'_>, grid: &Grid<'_>) -> RunOptions {
         RunOptions {
             schedule: match launch.schedule {
                 AsyncSchedule::Lazy => qtune_sim::AsyncSchedule::Lazy,
@@ -98,7 +98,7 @@ impl SimDevice {
                 WarpOrder::Forward => qtune_sim::WarpOrder::Forward,
                 WarpOrder::Reversed => qtune_sim::WarpOrder::Reversed,
             },
-            blocks: match &launch.blocks {
+            blocks: match &grid.blocks {
                 Blocks::All => qtune_sim::Blocks::All,
                 Blocks::List(blocks) => qtune_sim::Blocks::List(blocks.clone()),
             },
@@ -157,6 +157,48 @@ fn run(
     }
 }
 
+impl SimDevice {
+    fn launch_grid(
+        &self,
+        kernel: &LoadedKernel,
+        launch: &LaunchArgs<'_>,
+        grid: &Grid<'_>,
+    ) -> Result<LaunchOutcome, DeviceError> {
+        let entry = &kernel.image().kernel.entries[grid.entry];
+        let fail = |reason: String| DeviceError::Launch { entry: entry.name.clone(), reason };
+        let module = kernel
+            .inner::<Module>()
+            .ok_or_else(|| fail("the kernel was loaded on another device".into()))?;
+        let shape = Launch {
+            grid: grid.size,
+            block: [entry.threads, 1, 1],
+            cluster: [1, 1, 1],
+            dynamic_shared_bytes: entry.shared_bytes,
+            args: grid.args.iter().map(|a| self.argument(a)).collect::<Result<_, _>>()?,
+        };
+        let mut pool = lock(&self.memory);
+        let options = self.options(launch, grid);
+        let result = run(module, &entry.name, &shape, &mut pool.memory, options);
+        drop(pool);
+        match result {
+            Ok(report) => Ok(LaunchOutcome {
+                findings: report.findings.iter().map(ToString::to_string).collect(),
+                counters: Some(report.counters),
+                lines: report.lines,
+                blocks_run: report.blocks_run,
+                blocks_total: report.blocks_total,
+            }),
+            // A kernel that does not end is the kernel's defect, like any other finding.
+            Err(endless @ SimError::InstructionLimit { .. }) => Ok(LaunchOutcome {
+                findings: vec![endless.to_string()],
+                blocks_total: grid.block_count(),
+                ..LaunchOutcome::default()
+            }),
+            Err(error) => Err(fail(error.to_string())),
+        }
+    }
+}
+
 impl Device for SimDevice {
     fn arch(&self) -> &Arch {
         &self.arch
@@ -171,8 +213,8 @@ impl Device for SimDevice {
     }
 
     fn load(&self, image: &KernelImage) -> Result<LoadedKernel, DeviceError> {
-        let fail =
-            |reason: String| DeviceError::Image { entry: image.kernel.entry.clone(), reason };
+        let entry = &image.kernel.main().name;
+        let fail = |reason: String| DeviceError::Image { entry: entry.clone(), reason };
         let target = self.arch.target();
         if image.target != target {
             return Err(fail(format!("it is compiled for {}, not {target}", image.target)));
@@ -210,38 +252,11 @@ impl Device for SimDevice {
         kernel: &LoadedKernel,
         launch: &LaunchArgs<'_>,
     ) -> Result<LaunchOutcome, DeviceError> {
-        let image = kernel.image();
-        let entry = &image.kernel.entry;
-        let fail = |reason: String| DeviceError::Launch { entry: entry.clone(), reason };
-        let module = kernel
-            .inner::<Module>()
-            .ok_or_else(|| fail("the kernel was loaded on another device".into()))?;
-        let shape = Launch {
-            grid: launch.grid,
-            block: [image.kernel.threads(), 1, 1],
-            cluster: [1, 1, 1],
-            dynamic_shared_bytes: image.kernel.shared_bytes,
-            args: launch.args.iter().map(|a| self.argument(a)).collect::<Result<_, _>>()?,
-        };
-        let mut pool = lock(&self.memory);
-        let result = run(module, entry, &shape, &mut pool.memory, self.options(launch));
-        drop(pool);
-        match result {
-            Ok(report) => Ok(LaunchOutcome {
-                findings: report.findings.iter().map(ToString::to_string).collect(),
-                counters: Some(report.counters),
-                lines: report.lines,
-                blocks_run: report.blocks_run,
-                blocks_total: report.blocks_total,
-            }),
-            // A kernel that does not end is the kernel's defect, like any other finding.
-            Err(endless @ SimError::InstructionLimit { .. }) => Ok(LaunchOutcome {
-                findings: vec![endless.to_string()],
-                blocks_total: launch.block_count(),
-                ..LaunchOutcome::default()
-            }),
-            Err(error) => Err(fail(error.to_string())),
+        let mut outcome = LaunchOutcome::default();
+        for grid in &launch.grids {
+            outcome.add(self.launch_grid(kernel, launch, grid)?);
         }
+        Ok(outcome)
     }
 
     fn time(

@@ -16,6 +16,9 @@
 //! | 5 | 4 + 1 | 1 + 1 + 1 + 1 + 1 | 8 bits |
 //! | 6 | 4 + 2 | 2 + 2 + 2 | 8 bits |
 //! | 8 | 8 | 4 + 4 | 8 bits |
+//!
+//! Weights that are dequantized already keep to the same order, as 16-bit floats: a piece is four
+//! loads of four words, each of them the four pairs of an octet.
 
 use crate::dequant::CodeOrder;
 
@@ -53,6 +56,10 @@ pub struct Place {
 }
 
 impl CodePacking {
+    /// The packing of 16-bit floats: what kernels leave behind that dequantize ahead. No code is ever
+    /// stored so.
+    pub const FLOATS: CodePacking = CodePacking { bits: 16 };
+
     /// The packing of codes of `bits` bits, `None` if kernels do not read that width.
     pub fn of(bits: u8) -> Option<CodePacking> {
         matches!(bits, 2 | 3 | 4 | 5 | 6 | 8).then_some(CodePacking { bits: bits.into() })
@@ -184,7 +191,7 @@ mod tests {
 
     #[test]
     fn loads_bring_whole_pieces() {
-        for packing in packings() {
+        for packing in packings().chain([CodePacking::FLOATS]) {
             assert_eq!(packing.loads() * packing.load_words(), packing.words());
         }
         assert_eq!(CodePacking::of(7), None);

@@ -3,12 +3,14 @@
 //! Same problem, same schedule, same arch: same CUDA text, byte for byte. The dequantization term
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
+mod dequant;
 mod wgmma;
 
+pub use dequant::{DenseGemm, DequantSchedule};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
 use crate::dequant::{Context, CostParams, Engine, PairTable};
-use crate::{Arch, CodePacking, Problem, WeightSpec, PIECE_CODES};
+use crate::{Arch, Problem, WeightSpec, PIECE_CODES};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -25,11 +27,13 @@ pub enum Family {
     Mma,
     /// `wgmma.m64nNk16` with dequantized weights as the register operand, fed by a producer warp.
     Wgmma,
+    /// Weights are dequantized slab by slab through L2, then multiplied as 16-bit floats.
+    Dequant,
 }
 
 impl Family {
     /// Every family, from the fewest tokens to the most.
-    pub const ALL: [Family; 3] = [Family::Gemv, Family::Mma, Family::Wgmma];
+    pub const ALL: [Family; 4] = [Family::Gemv, Family::Mma, Family::Wgmma, Family::Dequant];
 
     /// The word that schedules of the family begin with.
     pub fn name(self) -> &'static str {
@@ -37,6 +41,7 @@ impl Family {
             Family::Gemv => "gemv",
             Family::Mma => "mma",
             Family::Wgmma => "wgmma",
+            Family::Dequant => "dequant",
         }
     }
 }
@@ -82,6 +87,10 @@ impl Raster {
 
 /// k extent of one lane's piece.
 const LANE_K: u32 = PIECE_CODES;
+/// Most tokens of an `mma` block that converts its weights: registers for accumulators end there.
+const MOST_TOKENS: u32 = 64;
+/// The same where weights are floats: blocks must share more, as a float is four codes of traffic.
+const MOST_TOKENS_DENSE: u32 = 128;
 /// k extent of one 16-row fragment chunk: four `k16` steps fill a lane's piece.
 const CHUNK_K: u32 = 64;
 
@@ -146,6 +155,8 @@ pub enum Schedule {
     Mma(MmaSchedule),
     /// See [`WgmmaSchedule`].
     Wgmma(WgmmaSchedule),
+    /// See [`DequantSchedule`].
+    Dequant(DequantSchedule),
 }
 
 /// A schedule that cannot be used for a problem on an arch. Data, not a failure: the search
@@ -347,8 +358,10 @@ impl MmaSchedule {
     fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
         check_width("mma", spec)?;
         let pairs = self.block_m == 8 || self.block_m % 16 == 0;
-        require(pairs && (8..=64).contains(&self.block_m), || {
-            format!("{} tokens per block is neither 8 nor a multiple of 16 up to 64", self.block_m)
+        let most = if spec.is_dense() { MOST_TOKENS_DENSE } else { MOST_TOKENS };
+        require(pairs && (8..=most).contains(&self.block_m), || {
+            let tokens = self.block_m;
+            format!("{tokens} tokens per block is neither 8 nor a multiple of 16 up to {most}")
         })?;
         require(self.block_n > 0 && self.block_n % (16 * self.warps_n) == 0, || {
             format!("{} rows over {} warps of 16-row tiles", self.block_n, self.warps_n)
@@ -386,9 +399,7 @@ fn with_table(bytes: u32, dequant: &str) -> u32 {
 
 /// Whether kernels have a packing for the format's codes.
 fn check_width(family: &str, spec: &WeightSpec) -> Result<(), Rejected> {
-    require(CodePacking::of(spec.bits).is_some(), || {
-        format!("{family} reads no {}-bit codes", spec.bits)
-    })
+    require(spec.packing().is_some(), || format!("{family} reads no {}-bit codes", spec.bits))
 }
 
 fn check_block(threads: u32, shared: u32, arch: &Arch) -> Result<(), Rejected> {
@@ -404,6 +415,7 @@ impl Schedule {
             Schedule::Gemv(_) => Family::Gemv,
             Schedule::Mma(_) => Family::Mma,
             Schedule::Wgmma(_) => Family::Wgmma,
+            Schedule::Dequant(_) => Family::Dequant,
         }
     }
 
@@ -416,6 +428,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.check(p, spec, arch),
             Schedule::Mma(s) => s.check(p, spec, arch),
             Schedule::Wgmma(s) => s.check(p, spec, arch),
+            Schedule::Dequant(s) => s.check(p, spec, arch),
         }?;
         let rows = self.tile().0;
         require(rows % p.epilogue.rows_per_column() == 0, || {
@@ -426,7 +439,7 @@ impl Schedule {
     /// The arithmetic that consumes the weights.
     pub fn engine(&self) -> Engine {
         match self {
-            Schedule::Mma(_) | Schedule::Wgmma(_) => Engine::Mma,
+            Schedule::Mma(_) | Schedule::Wgmma(_) | Schedule::Dequant(_) => Engine::Mma,
             Schedule::Gemv(s) => match s.accumulate {
                 Accumulate::Half2 => Engine::Half2,
                 Accumulate::F32 => Engine::F32,
@@ -458,6 +471,12 @@ impl Schedule {
                 tokens: s.block_m,
                 row_tiles: s.row_tiles(),
             },
+            Schedule::Dequant(_) => CostParams {
+                group,
+                segment: group.min(CHUNK_K),
+                tokens: dequant::TERM_TOKENS,
+                row_tiles: 1,
+            },
         }
     }
 
@@ -467,6 +486,7 @@ impl Schedule {
             Schedule::Gemv(s) => &s.dequant,
             Schedule::Mma(s) => &s.dequant,
             Schedule::Wgmma(s) => &s.dequant,
+            Schedule::Dequant(s) => s.gemm.dequant(),
         }
     }
 
@@ -477,6 +497,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.dequant = term.into(),
             Schedule::Mma(s) => s.dequant = term.into(),
             Schedule::Wgmma(s) => s.dequant = term.into(),
+            Schedule::Dequant(s) => s.gemm = s.gemm.with_dequant(term),
         }
         new
     }
@@ -487,6 +508,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.threads(),
             Schedule::Mma(s) => s.threads(),
             Schedule::Wgmma(s) => s.threads(),
+            Schedule::Dequant(s) => s.gemm.schedule().threads(),
         }
     }
 
@@ -496,6 +518,7 @@ impl Schedule {
             Schedule::Gemv(s) => (s.block_n(), s.tokens),
             Schedule::Mma(s) => (s.block_n, s.block_m),
             Schedule::Wgmma(s) => (s.block_n, s.block_m),
+            Schedule::Dequant(s) => s.gemm.schedule().tile(),
         }
     }
 
@@ -505,6 +528,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.split_k,
             Schedule::Mma(s) => s.split_k,
             Schedule::Wgmma(s) => s.split_k,
+            Schedule::Dequant(s) => s.gemm.schedule().split_k(),
         }
     }
 
@@ -514,6 +538,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.padded_k(k),
             Schedule::Mma(s) => s.padded_k(k),
             Schedule::Wgmma(s) => s.padded_k(k),
+            Schedule::Dequant(s) => s.gemm.schedule().padded_k(k),
         }
     }
 
@@ -523,6 +548,7 @@ impl Schedule {
             Schedule::Gemv(_) => Raster::Rows,
             Schedule::Mma(s) => s.raster,
             Schedule::Wgmma(s) => s.raster,
+            Schedule::Dequant(s) => s.gemm.schedule().raster(),
         }
     }
 
@@ -532,6 +558,8 @@ impl Schedule {
             Schedule::Gemv(s) => s.working_bytes(problem),
             Schedule::Mma(s) => s.working_bytes(problem, spec),
             Schedule::Wgmma(s) => s.working_bytes(problem, spec),
+            // The table is in another kernel than the ring: the one that dequantizes.
+            Schedule::Dequant(_) => 0,
         })
     }
 
@@ -541,6 +569,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.shared_bytes(problem),
             Schedule::Mma(s) => s.shared_bytes(problem, spec),
             Schedule::Wgmma(s) => s.shared_bytes(problem, spec),
+            Schedule::Dequant(s) => s.shared_bytes(problem),
         }
     }
 }
@@ -599,6 +628,9 @@ impl fmt::Display for Schedule {
                 s.raster.name(),
                 s.dequant
             ),
+            Schedule::Dequant(s) => {
+                write!(f, "dequant slab={} gemm={}", s.slab, s.gemm.schedule())
+            }
         }
     }
 }
@@ -676,7 +708,17 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let (family, mut f) = Fields::read(text)?;
-        let schedule = match family {
+        let schedule = f.schedule(family)?;
+        f.finish()?;
+        Ok(schedule)
+    }
+}
+
+impl Fields<'_> {
+    /// The schedule of a family from its fields.
+    fn schedule(&mut self, family: &str) -> Result<Schedule, ScheduleError> {
+        let f = self;
+        Ok(match family {
             "gemv" => {
                 let [warps_n, warps_k] = f.numbers("warps")?;
                 Schedule::Gemv(GemvSchedule {
@@ -730,10 +772,19 @@ impl FromStr for Schedule {
                     dequant: f.word("dequant")?.into(),
                 })
             }
+            "dequant" => {
+                let slab = f.number("slab")?;
+                let gemm = match f.word("gemm")? {
+                    name @ ("mma" | "wgmma") => f.schedule(name)?,
+                    other => return f.fail(format!("`gemm={other}` is not one of mma, wgmma")),
+                };
+                match DenseGemm::of(gemm) {
+                    Some(gemm) => Schedule::Dequant(DequantSchedule { slab, gemm }),
+                    None => return f.fail("a multiplication that is none of a slab".into()),
+                }
+            }
             other => return f.fail(format!("unknown family `{other}`")),
-        };
-        f.finish()?;
-        Ok(schedule)
+        })
     }
 }
 
@@ -747,10 +798,12 @@ mod tests {
                        dequant=(sum (* (* (- (real q) z) s) x))";
     const WGMMA: &str = "wgmma tile=64x128x256 groups=2 stages=4 split=2 producer=group \
                          raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
+    const DEQUANT: &str = "dequant slab=1024 gemm=mma tile=64x128x64 warps=4x1 stages=3 split=1 \
+                           swizzle=xor raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
 
     #[test]
     fn schedules_print_and_parse_back() {
-        for text in [GEMV, MMA, WGMMA] {
+        for text in [GEMV, MMA, WGMMA, DEQUANT] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
     }
@@ -761,5 +814,7 @@ mod tests {
             let error = GEMV.replace(from, to).parse::<Schedule>().unwrap_err().to_string();
             assert!(error.contains(from.split('=').next().unwrap()), "{error}");
         }
+        let error = DEQUANT.replace("gemm=mma", "gemm=gemv").parse::<Schedule>().unwrap_err();
+        assert!(error.to_string().contains("gemm=gemv"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! What one stored weight means, independent of any file: bits, quant groups, group parameters
 //! and the dequantization expression.
 
+use crate::CodePacking;
 use std::fmt;
 
 /// How many consecutive input features (k) of one output row share their group parameters.
@@ -124,7 +125,36 @@ pub struct WeightSpec {
     pub codebook: Codebook,
 }
 
+/// Bits of a weight that is no longer quantized.
+const DENSE_BITS: u8 = 16;
+
 impl WeightSpec {
+    /// Weights that have been dequantized: 16-bit floats of the activations' type, without
+    /// parameters. What the multiplication of a [`crate::DequantSchedule`] reads.
+    pub fn dense() -> WeightSpec {
+        WeightSpec {
+            name: "dense".into(),
+            bits: DENSE_BITS,
+            group: Group::Channel,
+            params: Vec::new(),
+            expr: "q".into(),
+            codebook: Codebook::default(),
+        }
+    }
+
+    /// Whether the weights are those of [`WeightSpec::dense`].
+    pub fn is_dense(&self) -> bool {
+        self.bits == DENSE_BITS
+    }
+
+    /// How a lane's weights fill words, `None` if kernels do not read that width.
+    pub fn packing(&self) -> Option<CodePacking> {
+        match self.is_dense() {
+            true => Some(CodePacking::FLOATS),
+            false => CodePacking::of(self.bits),
+        }
+    }
+
     /// Bytes of one (row, group) entry of the packed parameter array.
     pub fn packed_param_bytes(&self) -> u32 {
         self.params.iter().map(|p| p.dtype.packed_bytes()).sum()

@@ -7,8 +7,7 @@ use crate::workspace::Workspace;
 use crate::{Found, Origin, Runtime, RuntimeError};
 use qtune_codegen::{Argument, Kernel};
 use qtune_device::{
-    Access, ArgValue, AsyncSchedule, Blocks, Buffer, LaunchArgs, LaunchOutcome, LoadedKernel,
-    WarpOrder,
+    Access, AsyncSchedule, Blocks, Buffer, LaunchArgs, LaunchOutcome, LoadedKernel, WarpOrder,
 };
 use qtune_formats::{Checkpoint, QuantizedLinear};
 use qtune_ir::{DType, Epilogue, Problem};
@@ -80,8 +79,9 @@ pub struct Batch<'a> {
     pub residual: Option<(&'a Buffer, usize)>,
     /// Output `[tokens, N]`, or `[tokens, N/2]` of gated rows, and the byte it starts at.
     pub output: (&'a Buffer, usize),
-    /// Thread blocks to run; for the simulator.
-    pub blocks: Blocks,
+    /// Thread blocks to run of each grid of the launch, all where there is no entry; for the
+    /// simulator.
+    pub blocks: &'a [Blocks],
     /// When asynchronous copies land; for the simulator.
     pub schedule: AsyncSchedule,
     /// Order of warps; for the simulator.
@@ -245,7 +245,7 @@ impl<'r> LinearLayer<'r> {
             activations: (&activations, 0),
             residual: None,
             output: (&output, 0),
-            blocks: Blocks::All,
+            blocks: &[],
             schedule: AsyncSchedule::default(),
             order: WarpOrder::default(),
         };
@@ -284,37 +284,36 @@ impl<'r> LinearLayer<'r> {
         }
         let packed = &self.packed[ready.packed];
         let residual = self.residual(batch)?;
-        let args = kernel.arguments.iter().map(|argument| match argument {
-            Argument::Weights => ArgValue::Buffer(&packed.weights, 0),
-            Argument::Params => ArgValue::Buffer(&packed.params, 0),
-            Argument::Activations | Argument::ActivationMap => {
-                let (buffer, offset) = batch.activations;
-                ArgValue::activations(kernel, batch.tokens, buffer, offset)
-            }
-            Argument::Bias => ArgValue::Buffer(&self.bias, 0),
+        let operand = |argument: Argument| match argument {
+            Argument::Weights => (&packed.weights, 0),
+            Argument::Params => (&packed.params, 0),
+            Argument::Bias => (&self.bias, 0),
+            Argument::Output => batch.output,
+            Argument::Partials => (&workspace.partials, 0),
+            Argument::Counters => (&workspace.counters, 0),
+            Argument::Slab => (&workspace.slab, 0),
             Argument::Residual => residual,
-            Argument::Output => ArgValue::Buffer(batch.output.0, batch.output.1),
-            Argument::Partials => ArgValue::Buffer(&workspace.partials, 0),
-            Argument::Counters => ArgValue::Buffer(&workspace.counters, 0),
-            Argument::Tokens => ArgValue::U32(batch.tokens),
-        });
+            Argument::Activations
+            | Argument::ActivationMap
+            | Argument::Tokens
+            | Argument::FirstTile => batch.activations,
+        };
         let launch = LaunchArgs {
-            blocks: batch.blocks.clone(),
             schedule: batch.schedule,
             order: batch.order,
-            ..LaunchArgs::new(kernel.grid(batch.tokens), args.collect())
+            ..LaunchArgs::new(kernel, batch.tokens, operand).with_blocks(batch.blocks)
         };
         Ok(device.launch(&ready.loaded, &launch)?)
     }
 
     /// The residual of a launch; of a layer that adds none, something that its kernels do not take.
-    fn residual<'b>(&self, batch: &Batch<'b>) -> Result<ArgValue<'b>, RuntimeError> {
-        let of_batch = batch.residual.map(|(buffer, offset)| ArgValue::Buffer(buffer, offset));
-        match (self.problem.epilogue, of_batch) {
+    fn residual<'b>(&self, batch: &Batch<'b>) -> Result<(&'b Buffer, usize), RuntimeError> {
+        match (self.problem.epilogue, batch.residual) {
             (Epilogue::Residual, None) => {
                 Err(self.wrong("it adds a residual; launch it with one".into()))
             }
-            (_, residual) => Ok(residual.unwrap_or(ArgValue::U32(0))),
+            // Kernels without one do not take it.
+            (_, residual) => Ok(residual.unwrap_or(batch.output)),
         }
     }
 

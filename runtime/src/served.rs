@@ -67,11 +67,12 @@ impl Device for ServedLayer<'_> {
         kernel: &LoadedKernel,
         launch: &LaunchArgs<'_>,
     ) -> Result<LaunchOutcome, DeviceError> {
-        let entry = &kernel.image().kernel.entry;
+        let main = kernel.image().kernel.main();
+        let entry = &main.name;
         let fail = |reason: String| DeviceError::Launch { entry: entry.clone(), reason };
-        let arguments = &kernel.image().kernel.arguments;
+        let last = launch.grids.last().ok_or_else(|| fail("no grid".into()))?;
         let value = |wanted: Argument| {
-            let mut pairs = arguments.iter().zip(&launch.args);
+            let mut pairs = main.arguments.iter().zip(&last.args);
             pairs.find(|(argument, _)| **argument == wanted).map(|(_, value)| *value)
         };
         let buffer = |wanted: Argument| match value(wanted) {
@@ -88,7 +89,7 @@ impl Device for ServedLayer<'_> {
             activations: buffer(Argument::Activations).or(buffer(Argument::ActivationMap))?,
             residual: buffer(Argument::Residual).ok(),
             output: buffer(Argument::Output)?,
-            blocks: launch.blocks.clone(),
+            blocks: &launch.grids.iter().map(|grid| grid.blocks.clone()).collect::<Vec<_>>(),
             schedule: launch.schedule,
             order: launch.order,
         };

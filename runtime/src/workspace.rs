@@ -1,15 +1,17 @@
-//! Device memory that kernels with split K need between thread blocks.
+//! Device memory that kernels need between thread blocks (split K) and between grids (slabs).
 
 use crate::RuntimeError;
 use qtune_codegen::Kernel;
 use qtune_device::{Access, Buffer, Device};
 
-/// Partial sums and counters, grown to the largest launch so far and shared by all kernels of a
+/// Partial sums, counters and a slab, grown to the largest launch so far and shared by all kernels of a
 /// layer: every launch leaves the counters at zero and may find any partial sums.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub partials: Buffer,
     pub counters: Buffer,
+    /// Dequantized weights of one slab.
+    pub slab: Buffer,
 }
 
 /// Smallest buffer: a kernel without split K takes none of them, but every layer has them.
@@ -18,7 +20,7 @@ const BYTES_MIN: usize = 16;
 impl Workspace {
     /// A workspace for kernels without split K.
     pub fn empty(device: &dyn Device) -> Result<Workspace, RuntimeError> {
-        Workspace::of_bytes(device, 0, 0)
+        Workspace::of_bytes(device, [0; 3])
     }
 
     /// A workspace for launches of `kernel` with `tokens` tokens.
@@ -27,14 +29,11 @@ impl Workspace {
         kernel: &Kernel,
         tokens: u32,
     ) -> Result<Workspace, RuntimeError> {
-        Workspace::of_bytes(device, kernel.partials_bytes(tokens), kernel.counter_bytes(tokens))
+        Workspace::of_bytes(device, bytes(kernel, tokens))
     }
 
-    fn of_bytes(
-        device: &dyn Device,
-        partials: usize,
-        counters: usize,
-    ) -> Result<Workspace, RuntimeError> {
+    fn of_bytes(device: &dyn Device, bytes: [usize; 3]) -> Result<Workspace, RuntimeError> {
+        let [partials, counters, slab] = bytes;
         let zeroed = |name, bytes: usize| -> Result<Buffer, RuntimeError> {
             let bytes = bytes.max(BYTES_MIN);
             let buffer = device.alloc(name, bytes, Access::ReadWrite)?;
@@ -44,12 +43,18 @@ impl Workspace {
         Ok(Workspace {
             partials: zeroed("partials", partials)?,
             counters: zeroed("counters", counters)?,
+            slab: zeroed("slab", slab)?,
         })
     }
 
     /// Whether it is large enough for launches of `kernel` with `tokens` tokens.
     pub fn holds(&self, kernel: &Kernel, tokens: u32) -> bool {
-        kernel.partials_bytes(tokens) <= self.partials.bytes()
-            && kernel.counter_bytes(tokens) <= self.counters.bytes()
+        let has = [&self.partials, &self.counters, &self.slab].map(Buffer::bytes);
+        bytes(kernel, tokens).iter().zip(has).all(|(needs, has)| *needs <= has)
     }
+}
+
+/// Bytes of partial sums, counters and slab that a launch needs.
+fn bytes(kernel: &Kernel, tokens: u32) -> [usize; 3] {
+    [kernel.partials_bytes(tokens), kernel.counter_bytes(tokens), kernel.slab_bytes()]
 }

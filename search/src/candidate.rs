@@ -1,7 +1,7 @@
 //! A schedule on its way up the ladder.
 
 use qtune_ir::tile::{DequantChoice, Estimate};
-use qtune_ir::{Arch, Problem, Schedule, WeightSpec};
+use qtune_ir::{Arch, DenseGemm, Problem, Schedule, WeightSpec};
 use std::cmp::Ordering;
 
 /// A schedule, what the cost model says of it, and the rung that proposed it.
@@ -118,6 +118,10 @@ fn swizzled(candidate: &Candidate) -> bool {
     match &candidate.schedule {
         Schedule::Gemv(_) | Schedule::Wgmma(_) => true,
         Schedule::Mma(s) => s.swizzle,
+        Schedule::Dequant(s) => match &s.gemm {
+            DenseGemm::Mma(s) => s.swizzle,
+            DenseGemm::Wgmma(_) => true,
+        },
     }
 }
 

@@ -4,7 +4,8 @@
 //! times their unit, so that every neighbour is a nest that the tiling rules derive.
 
 use qtune_ir::{
-    Accumulate, GemvSchedule, MmaSchedule, Producer, Raster, Schedule, WeightCache, WgmmaSchedule,
+    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Producer, Raster, Schedule,
+    WeightCache, WgmmaSchedule,
 };
 
 /// Rungs of the ladder above the sketches.
@@ -41,7 +42,18 @@ pub(crate) fn neighbours(schedule: &Schedule, rung: u8, tokens: u32) -> Vec<Sche
             };
             found.into_iter().map(Schedule::Wgmma).collect()
         }
+        Schedule::Dequant(s) => dequantized(s, rung, tokens),
     }
+}
+
+/// The neighbours of the multiplication, and at the depth rung those of the slab: twice and half the
+/// rows, and all rows at once.
+fn dequantized(s: &DequantSchedule, rung: u8, tokens: u32) -> Vec<Schedule> {
+    let gemms = neighbours(&s.gemm.schedule(), rung, tokens).into_iter();
+    let gemms = gemms.filter_map(DenseGemm::of).map(|gemm| DequantSchedule { gemm, ..s.clone() });
+    let slabs = scaled(s.slab).map(|slab| DequantSchedule { slab, ..s.clone() });
+    let slabs = slabs.filter(|_| rung == 5);
+    gemms.chain(slabs).map(Schedule::Dequant).collect()
 }
 
 /// The double and, where it is whole, the half.

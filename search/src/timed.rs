@@ -347,12 +347,17 @@ fn load_only(judge: &Judge<'_>, finalist: &Finalist) -> Option<f64> {
 fn simplicity(measured: &Measured) -> (u32, u32, u32, &str) {
     let candidate = &measured.finalist.candidate;
     let schedule = &candidate.schedule;
-    let depth = match schedule {
+    (schedule.split_k(), schedule.threads(), depth(schedule), &candidate.text)
+}
+
+/// Loads ahead.
+fn depth(schedule: &Schedule) -> u32 {
+    match schedule {
         Schedule::Gemv(s) => s.unroll,
         Schedule::Mma(s) => s.stages,
         Schedule::Wgmma(s) => s.stages,
-    };
-    (schedule.split_k(), schedule.threads(), depth, &candidate.text)
+        Schedule::Dequant(s) => depth(&s.multiplication()),
+    }
 }
 
 fn retire(judge: &Judge<'_>, judgement: &mut Judgement, loser: &Measured, reason: &str) {

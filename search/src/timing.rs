@@ -2,7 +2,7 @@
 
 use qtune_codegen::{Argument, Kernel};
 use qtune_device::{
-    Access, ArgValue, Buffer, Device, DeviceError, LaunchArgs, LoadedKernel, Timing, TimingPlan,
+    Access, Buffer, Device, DeviceError, LaunchArgs, LoadedKernel, Timing, TimingPlan,
 };
 
 /// Copies of the weights at most: enough for matrices that are far smaller than L2.
@@ -22,6 +22,7 @@ pub(crate) struct Stopwatch<'a> {
     output: Buffer,
     partials: Buffer,
     counters: Buffer,
+    slab: Buffer,
 }
 
 /// Bytes that are harmless whatever they are read as: every f16 and bf16 made of them is a normal
@@ -76,6 +77,7 @@ impl<'a> Stopwatch<'a> {
             output: zeroed("output", output)?,
             partials: zeroed("partials", kernel.partials_bytes(problem.m))?,
             counters: zeroed("counters", kernel.counter_bytes(problem.m))?,
+            slab: zeroed("slab", kernel.slab_bytes())?,
         })
     }
 
@@ -91,20 +93,20 @@ impl<'a> Stopwatch<'a> {
         let kernel = self.kernel();
         let tokens = kernel.problem.m;
         let launch = |(weights, params)| {
-            let argument = |argument: &Argument| match argument {
-                Argument::Weights => ArgValue::Buffer(weights, 0),
-                Argument::Params => ArgValue::Buffer(params, 0),
-                Argument::Activations | Argument::ActivationMap => {
-                    ArgValue::activations(kernel, tokens, &self.activations, 0)
-                }
-                Argument::Bias => ArgValue::Buffer(&self.bias, 0),
-                Argument::Residual => ArgValue::Buffer(&self.residual, 0),
-                Argument::Output => ArgValue::Buffer(&self.output, 0),
-                Argument::Partials => ArgValue::Buffer(&self.partials, 0),
-                Argument::Counters => ArgValue::Buffer(&self.counters, 0),
-                Argument::Tokens => ArgValue::U32(tokens),
-            };
-            LaunchArgs::new(kernel.grid(tokens), kernel.arguments.iter().map(argument).collect())
+            LaunchArgs::new(kernel, tokens, |argument| match argument {
+                Argument::Weights => (weights, 0),
+                Argument::Params => (params, 0),
+                Argument::Bias => (&self.bias, 0),
+                Argument::Output => (&self.output, 0),
+                Argument::Partials => (&self.partials, 0),
+                Argument::Counters => (&self.counters, 0),
+                Argument::Slab => (&self.slab, 0),
+                Argument::Residual => (&self.residual, 0),
+                Argument::Activations
+                | Argument::ActivationMap
+                | Argument::Tokens
+                | Argument::FirstTile => (&self.activations, 0),
+            })
         };
         let launches: Vec<LaunchArgs<'_>> =
             self.copies.iter().map(|(weights, params)| launch((weights, params))).collect();

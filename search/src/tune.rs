@@ -20,7 +20,7 @@ use crate::SearchError;
 use qtune_cache::trial_log::TrialLog;
 use qtune_cache::{Evidence, Store, Winner, WinnerKey};
 use qtune_device::Device;
-use qtune_ir::{Arch, Schedule};
+use qtune_ir::{Arch, Family, Schedule};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
@@ -393,7 +393,8 @@ impl Preparer<'_> {
         let neighbours = self.known.candidates(task, arch, &own).into_iter();
         let neighbours = neighbours.filter(|c| self.allowed(task, &c.schedule));
         let mut candidates = std::mem::take(&mut climb.finalists);
-        for extra in neighbours.chain(default.clone()) {
+        let dense = self.bed.measures().then(|| self.dequantize_first(task)).flatten();
+        for extra in neighbours.chain(default.clone()).chain(dense) {
             if !poisoned.contains(&extra.text) && candidates.iter().all(|c| c.text != extra.text) {
                 candidates.push(extra);
             }
@@ -420,6 +421,15 @@ impl Preparer<'_> {
             return None;
         }
         warm::candidate(task, arch, &schedule)
+    }
+
+    /// What users would do without kernels for their format: dequantize, then multiply floats. Timed
+    /// with every problem, so that nobody is served a quantized kernel that is slower.
+    fn dequantize_first(&self, task: &Task) -> Option<Candidate> {
+        let arch = &self.request.arch;
+        let (problem, spec) = (&task.problem, &task.spec);
+        let schedule = qtune_verify::default_of_family(Family::Dequant, problem, spec, arch);
+        warm::candidate(task, arch, &schedule.ok().filter(|s| self.allowed(task, s))?)
     }
 
     /// Whether a schedule that the ladder did not propose rounds as the request wants it.

@@ -182,6 +182,29 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Adds what a later launch on the same memory counted. Sectors that both touched count twice
+    /// in the footprint.
+    pub fn add(&mut self, later: &Counters) {
+        for (sum, class) in self.classes.iter_mut().zip(later.classes) {
+            sum.add(class);
+        }
+        self.global_loads.add(later.global_loads);
+        self.global_stores.add(later.global_stores);
+        self.global_atomics.add(later.global_atomics);
+        for buffer in &later.buffers {
+            match self.buffers.iter_mut().find(|own| own.buffer == buffer.buffer) {
+                Some(own) => own.add(buffer),
+                None => self.buffers.push(buffer.clone()),
+            }
+        }
+        self.shared_loads.add(later.shared_loads);
+        self.shared_stores.add(later.shared_stores);
+        self.divergent_branches += later.divergent_branches;
+        self.barriers += later.barriers;
+        self.failed_waits += later.failed_waits;
+        self.bulk_bytes += later.bulk_bytes;
+    }
+
     /// Executions of one class.
     pub fn class(&self, class: Class) -> ClassCount {
         self.classes[class as usize]
@@ -207,6 +230,15 @@ impl Counters {
         let mut sum = self.shared_loads;
         sum.add(self.shared_stores);
         sum
+    }
+}
+
+impl BufferCounters {
+    fn add(&mut self, later: &BufferCounters) {
+        self.loads.add(later.loads);
+        self.stores.add(later.stores);
+        self.atomics.add(later.atomics);
+        self.footprint_sectors += later.footprint_sectors;
     }
 }
 
@@ -254,6 +286,16 @@ pub struct LineCounters {
     pub divergent: u64,
 }
 
+impl LineCounters {
+    /// Adds the counts of the same line in a later launch.
+    pub fn add(&mut self, later: &LineCounters) {
+        self.executed.add(later.executed);
+        self.global.add(later.global);
+        self.shared.add(later.shared);
+        self.divergent += later.divergent;
+    }
+}
+
 /// What is counted per instruction while a block runs; everything else is summed up from it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PcCounters {
@@ -278,7 +320,25 @@ impl PcCounters {
 
 #[cfg(test)]
 mod tests {
-    use super::Class;
+    use super::{BufferCounters, Class, Counters, GlobalTraffic};
+
+    #[test]
+    fn counts_of_two_launches_add_up_by_buffer() {
+        let launch = |buffer: &str, sectors| Counters {
+            buffers: vec![BufferCounters {
+                buffer: buffer.into(),
+                loads: GlobalTraffic { sectors, ..GlobalTraffic::default() },
+                ..BufferCounters::default()
+            }],
+            barriers: 1,
+            ..Counters::default()
+        };
+        let mut sum = launch("x", 3);
+        sum.add(&launch("y", 5));
+        sum.add(&launch("x", 7));
+        let sectors = |name: &str| sum.buffer(name).map(|b| b.loads.sectors);
+        assert_eq!((sectors("x"), sectors("y"), sum.barriers), (Some(10), Some(5), 3));
+    }
 
     #[test]
     fn classes_are_listed_in_index_order_with_distinct_names() {

@@ -9,8 +9,8 @@ use crate::weights::Weights;
 use crate::VerifyError;
 use qtune_codegen::{Argument, Kernel};
 use qtune_device::{
-    Access, ArgValue, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome,
-    LoadedKernel, WarpOrder,
+    Access, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel,
+    WarpOrder,
 };
 use qtune_ir::Epilogue;
 use rayon::prelude::*;
@@ -36,6 +36,7 @@ pub(crate) struct Workspace {
     output: Guarded,
     partials: Guarded,
     counters: Guarded,
+    slab: Guarded,
 }
 
 /// How the simulator runs a launch.
@@ -120,6 +121,7 @@ impl<'a> Bench<'a> {
             output: Guarded::new(self.device, "output", &vec![UNWRITTEN; output])?,
             partials: filled("partials", kernel.partials_bytes(tokens), UNWRITTEN)?,
             counters: filled("counters", kernel.counter_bytes(tokens), 0)?,
+            slab: filled("slab", kernel.slab_bytes(), UNWRITTEN)?,
         })
     }
 
@@ -158,24 +160,25 @@ impl<'a> Bench<'a> {
         let kernel = self.kernel();
         space.output.fill_with(self.device, UNWRITTEN)?;
         space.partials.fill_with(self.device, UNWRITTEN)?;
-        let args = kernel.arguments.iter().map(|argument| match argument {
-            Argument::Weights => ArgValue::Buffer(&self.weights, 0),
-            Argument::Params => ArgValue::Buffer(&self.params, 0),
-            Argument::Activations | Argument::ActivationMap => {
-                ArgValue::activations(kernel, space.tokens, &space.activations, 0)
-            }
-            Argument::Bias => ArgValue::Buffer(&self.bias, 0),
-            Argument::Residual => ArgValue::Buffer(&space.residual, 0),
-            Argument::Output => space.output.argument(),
-            Argument::Partials => space.partials.argument(),
-            Argument::Counters => space.counters.argument(),
-            Argument::Tokens => ArgValue::U32(space.tokens),
-        });
+        space.slab.fill_with(self.device, UNWRITTEN)?;
+        let operand = |argument: Argument| match argument {
+            Argument::Weights => (&self.weights, 0),
+            Argument::Params => (&self.params, 0),
+            Argument::Bias => (&self.bias, 0),
+            Argument::Output => space.output.place(),
+            Argument::Partials => space.partials.place(),
+            Argument::Counters => space.counters.place(),
+            Argument::Slab => space.slab.place(),
+            Argument::Residual => (&space.residual, 0),
+            Argument::Activations
+            | Argument::ActivationMap
+            | Argument::Tokens
+            | Argument::FirstTile => (&space.activations, 0),
+        };
         let launch = LaunchArgs {
-            blocks: sample.blocks.clone(),
             schedule: mode.schedule,
             order: mode.order,
-            ..LaunchArgs::new(kernel.grid(space.tokens), args.collect())
+            ..LaunchArgs::new(kernel, space.tokens, operand).with_blocks(&sample.blocks)
         };
         let outcome = self.device.launch(&self.loaded, &launch)?;
         let output = space.output.read(self.device)?;
@@ -184,7 +187,7 @@ impl<'a> Bench<'a> {
 
     fn damage(&self, space: &Workspace) -> Result<Vec<String>, VerifyError> {
         let mut damage = Vec::new();
-        for buffer in [&space.output, &space.partials, &space.counters] {
+        for buffer in [&space.output, &space.partials, &space.counters, &space.slab] {
             damage.extend(buffer.damage(self.device)?);
         }
         if let Some(at) = space.counters.read(self.device)?.iter().position(|byte| *byte != 0) {

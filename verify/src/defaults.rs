@@ -5,24 +5,31 @@
 
 use qtune_ir::dequant::{self, Engine, Options, PairTable};
 use qtune_ir::{
-    Accumulate, Arch, DType, Family, GemvSchedule, MmaSchedule, Problem, Producer, Raster,
-    Rejected, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
+    Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
+    Problem, Producer, Raster, Rejected, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
 const WGMMA_TOKENS: u32 = 64;
+/// Fewest tokens for which weights are dequantized ahead where warps multiply: from there on the
+/// cost model has the multiplications of floats make up for it.
+const DEQUANT_TOKENS: u32 = 4096;
 /// Most tokens for which CUDA cores are preferred to tensor cores.
 const GEMV_TOKENS: u32 = 2;
 /// Thread blocks per SM that a grid should have before K is split.
 const BLOCKS_PER_SM: u32 = 2;
 
+/// Part of L2 that a slab fills, as a divisor.
+const SLAB_OF_L2: u64 = 4;
+/// Most rows of a slab.
+const SLAB_ROWS_MAX: u32 = 16384;
 /// A lower rung is taken rather than a term that costs more than this many times the cheapest, for
 /// which the shape may lack shared memory.
 const TERM_COST: f64 = 1.5;
 
 /// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens in f16, `wgmma` for many
-/// where the GPU has it and the grid fills it, else `mma`; another family where the preferred one
-/// is not legal.
+/// where the GPU has it and the grid fills it, `dequant` for thousands where it has not, else `mma`;
+/// another family where the preferred one is not legal.
 ///
 /// # Errors
 /// [`Rejected`] with the reason of the first rung if no rung of any family is legal.
@@ -35,6 +42,7 @@ pub fn default_schedule(
     let order = match problem.m {
         0..=GEMV_TOKENS if problem.act == DType::F16 => [Family::Gemv, Family::Mma].as_slice(),
         WGMMA_TOKENS.. if arch.has_wgmma() => &[Family::Wgmma, Family::Mma, Family::Gemv],
+        DEQUANT_TOKENS.. => &[Family::Dequant, Family::Mma, Family::Gemv],
         _ => &[Family::Mma, Family::Gemv],
     };
     let rungs = order.iter().flat_map(|family| ladder(*family, problem, spec, arch));
@@ -64,7 +72,63 @@ fn ladder(family: Family, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> 
         Family::Gemv => gemv_ladder(problem, spec),
         Family::Mma => mma_ladder(problem, arch),
         Family::Wgmma => wgmma_ladder(problem, arch),
+        Family::Dequant => dequant_ladder(problem, arch),
     }
+}
+
+/// The widest tiles of the family that the GPU multiplies with, slab by slab. Narrower k tiles than
+/// those of codes: a float takes four times the room.
+fn dequant_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+    let mut ladder = Vec::new();
+    for gemm in dense_rungs(problem, arch) {
+        let (block_n, _) = gemm.tile();
+        let row = u64::from(gemm.padded_k(problem.k)) * 2;
+        let fitting = (arch.l2_bytes / SLAB_OF_L2 / row) as u32;
+        let most = problem.n.next_multiple_of(block_n).min(SLAB_ROWS_MAX / block_n * block_n);
+        let slab = (fitting / block_n * block_n).clamp(block_n, most);
+        let gemm = DenseGemm::of(gemm);
+        ladder.extend(gemm.map(|gemm| Schedule::Dequant(DequantSchedule { slab, gemm })));
+    }
+    ladder
+}
+
+/// Multiplications of floats: deep rings first.
+fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+    let mut rungs = Vec::new();
+    let raster = |block_m| if problem.m > block_m { Raster::Tokens } else { Raster::Rows };
+    let block_m = problem.m.next_multiple_of(8).min(256);
+    for (block_n, stages) in [(256, 4), (256, 3), (256, 2), (128, 3), (128, 2)] {
+        if !arch.has_wgmma() {
+            break;
+        }
+        rungs.push(Schedule::Wgmma(WgmmaSchedule {
+            block_m: if block_n == 256 { block_m.min(128) } else { block_m },
+            block_n,
+            block_k: if block_n == 256 { 64 } else { 128 },
+            groups: 2,
+            stages,
+            split_k: 1,
+            producer: Producer::Group,
+            raster: raster(block_m),
+            dequant: String::new(),
+        }));
+    }
+    let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(128) };
+    for (block_n, warps_n, stages) in [(256, 8, 3), (256, 8, 2), (64, 2, 2), (16, 1, 2)] {
+        rungs.push(Schedule::Mma(MmaSchedule {
+            block_m,
+            block_n,
+            block_k: 64,
+            warps_n,
+            warps_k: 1,
+            stages,
+            split_k: 1,
+            swizzle: true,
+            raster: raster(block_m),
+            dequant: String::new(),
+        }));
+    }
+    rungs
 }
 
 fn first_legal(
@@ -294,6 +358,33 @@ mod tests {
         assert!(matches!(&many, Schedule::Mma(s) if s.split_k > 1), "{many}");
         let wide = default("w4a16.awq-g128.f16-f16.n55296.k5120.m16", "h200").unwrap();
         assert!(matches!(&wide, Schedule::Mma(s) if s.split_k == 1), "{wide}");
+    }
+
+    #[test]
+    fn thousands_of_tokens_are_worth_dequantizing_ahead_where_warps_multiply() {
+        let of = |gpu: &str, m: u32| {
+            let key = format!("w4a16.awq-g128.f16-f16.n5120.k5120.m{m}");
+            default(&key, gpu).unwrap().family()
+        };
+        assert_eq!([of("a100", 4096), of("a100", 512)], [Family::Dequant, Family::Mma]);
+        assert_eq!(of("h200", 4096), Family::Wgmma);
+    }
+
+    #[test]
+    fn slabs_are_legal_for_every_format_and_gpu() {
+        for format in ["awq-g32", "awq-g128", "awq-ch", "nf4-b64"] {
+            for (n, k, m) in [(5120, 5120, 4096), (96, 1152, 257), (512, 1024, 768)] {
+                let key = format!("w4a16.{format}.bf16-bf16.n{n}.k{k}.m{m}");
+                let problem: Problem = key.parse().unwrap();
+                let spec = qtune_formats::resolve(&problem.format).unwrap();
+                for gpu in ["h200", "a100", "rtx4090"] {
+                    let arch = Arch::named(gpu).unwrap();
+                    let found = default_of_family(Family::Dequant, &problem, &spec, &arch);
+                    let schedule = found.unwrap_or_else(|e| panic!("{key} on {gpu}: {e}"));
+                    schedule.check(&problem, &spec, &arch).unwrap();
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! of every buffer and reports the access itself; there the bands would only hide it.
 
 use crate::VerifyError;
-use qtune_device::{Access, ArgValue, Buffer, Device, Evidence};
+use qtune_device::{Access, Buffer, Device, Evidence};
 
 /// Bytes of pattern on either side. A multiple of every alignment that kernels assume.
 const BAND: usize = 4096;
@@ -52,8 +52,8 @@ impl Guarded {
     }
 
     /// What the kernel is given: the address behind the first band.
-    pub fn argument(&self) -> ArgValue<'_> {
-        ArgValue::Buffer(&self.buffer, self.band)
+    pub fn place(&self) -> (&Buffer, usize) {
+        (&self.buffer, self.band)
     }
 
     /// The contents.

@@ -57,7 +57,7 @@ struct Walk {
 /// for very short K.
 pub fn instructions_per_weight(image: &KernelImage, spec: &WeightSpec) -> Option<f64> {
     let cubin = Cubin::parse(&image.cubin).ok()?;
-    let code = cubin.kernel(&image.kernel.entry)?;
+    let code = cubin.kernel(&image.kernel.main().name)?;
     let program = Program::decode(&code.text, cubin.sm).ok()?;
     let walk = Walk::of(image, spec)?;
     let trips = walk.trips(&program)?;
@@ -88,7 +88,7 @@ impl MainLoop {
     /// The main loop of a kernel, if its machine code has one.
     pub(crate) fn of(image: &KernelImage, spec: &WeightSpec) -> Option<MainLoop> {
         let cubin = Cubin::parse(&image.cubin).ok()?;
-        let code = cubin.kernel(&image.kernel.entry)?;
+        let code = cubin.kernel(&image.kernel.main().name)?;
         let program = Program::decode(&code.text, cubin.sm).ok()?;
         let walk = Walk::of(image, spec)?;
         let trips = walk.trips(&program)?;
@@ -113,8 +113,11 @@ impl MainLoop {
 
 impl Walk {
     fn of(image: &KernelImage, spec: &WeightSpec) -> Option<Walk> {
-        let kernel = &image.kernel;
-        match &kernel.schedule {
+        Walk::of_schedule(&image.kernel.schedule, image, spec)
+    }
+
+    fn of_schedule(schedule: &Schedule, image: &KernelImage, spec: &WeightSpec) -> Option<Walk> {
+        match schedule {
             Schedule::Gemv(s) => Some(Walk::gemv(s, image)),
             Schedule::Mma(s) => {
                 let (weighted, plain) = sums(image, spec)?;
@@ -124,6 +127,8 @@ impl Walk {
                 let (weighted, plain) = sums(image, spec)?;
                 Some(Walk::wgmma(s, image, weighted, plain))
             }
+            // The loop that multiplies; dequantizing is a loop without a multiply.
+            Schedule::Dequant(s) => Walk::of_schedule(&s.multiplication(), image, spec),
         }
     }
 

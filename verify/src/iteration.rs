@@ -82,7 +82,7 @@ pub fn iteration(
         blocks,
         resident_blocks: resident_blocks(
             arch,
-            kernel.threads(),
+            kernel.main().threads,
             resources.registers,
             resources.shared_bytes(),
         ),
@@ -119,6 +119,7 @@ fn pipe_terms(body: &MainLoop, arch: &Arch, act: DType, warps: f64) -> Vec<Itera
 fn loop_warps(schedule: &Schedule) -> u32 {
     match schedule {
         Schedule::Wgmma(s) => s.consumer_threads() / 32,
+        Schedule::Dequant(s) => loop_warps(&s.multiplication()),
         other => other.threads().div_ceil(32),
     }
 }
@@ -129,6 +130,7 @@ fn tensor_term(body: &MainLoop, arch: &Arch, schedule: &Schedule) -> IterationTe
         Schedule::Gemv(_) => (0, arch.mma_macs_per_clock),
         Schedule::Mma(s) => (s.block_k, arch.mma_macs_per_clock),
         Schedule::Wgmma(s) => (s.block_k, WGMMA_MACS_PER_CLOCK),
+        Schedule::Dequant(s) => return tensor_term(body, arch, &s.multiplication()),
     };
     let (rows, tokens) = schedule.tile();
     let macs = f64::from(rows) * f64::from(tokens) * f64::from(block_k) * body.steps;

@@ -59,6 +59,13 @@ impl Rounding {
                 let chain = if whole { row } else { s.segment_k(spec, k) };
                 (chain, row.div_ceil(chain) * sums + s.split_k)
             }
+            Schedule::Dequant(s) => {
+                // Weights are rounded as the term says, which its own classes hold; the
+                // multiplication's are floats already, in one group.
+                let dense = WeightSpec::dense();
+                let gemm = s.multiplication();
+                return Rounding::new(&gemm, &dense, problem, sums, direct);
+            }
             Schedule::Gemv(s) => {
                 let steps = s.padded_k(k) / s.step_k();
                 let chain = if engine == Engine::Half2 { HALF2_CHAIN } else { LANE_K };

@@ -22,8 +22,8 @@ const PACKING_TOKENS: u64 = 16;
 /// The part of a launch that is run, and so checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// Thread blocks to run.
-    pub blocks: Blocks,
+    /// Thread blocks to run, of each step of the launch.
+    pub blocks: Vec<Blocks>,
     /// Output tiles that those blocks complete.
     pub tiles: Vec<OutputTile>,
     /// Thread blocks run, over those in the grid.
@@ -81,9 +81,10 @@ fn choose(count: u32, limit: usize, seed: u64) -> Vec<u32> {
 }
 
 /// The sample of a launch with `tokens` tokens that computes the given row tiles. Up to three
-/// token tiles of each: the first, the last and a seeded one; all where every row tile is run.
+/// token tiles of each: the first, the last and a seeded one; all where every row tile is run. Every
+/// block that contributes to one of them is among those that run: split-K partners, and the blocks
+/// that dequantize its rows.
 pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64) -> Sample {
-    let [x, y, splits] = kernel.grid(tokens);
     let whole = row_tiles.len() == kernel.layout.tiles() as usize;
     let token_tiles = tokens.div_ceil(kernel.schedule.tile().1);
     let kept: BTreeSet<u32> = match whole {
@@ -91,24 +92,32 @@ pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64)
         false => choose(token_tiles, 3, seed).into_iter().collect(),
     };
     let wanted: BTreeSet<u32> = row_tiles.iter().copied().collect();
-    let mut blocks = Vec::new();
-    let mut tiles = BTreeSet::new();
-    for block in 0..x * y {
-        let tile = kernel.block_tile(block, tokens);
-        let token_tile = tile.tokens.start / kernel.schedule.tile().1;
-        if wanted.contains(&tile.row_tile) && kept.contains(&token_tile) {
-            blocks.extend(kernel.partners(block, tokens));
-            tiles.insert(OutputTile {
-                row_tile: tile.row_tile,
-                first_token: tile.tokens.start,
-                end_token: tile.tokens.end,
-            });
+    let (mut blocks, mut tiles) = (Vec::new(), BTreeSet::new());
+    let (mut run, mut total) = (0, 0);
+    for step in kernel.steps(tokens) {
+        let mut own = Vec::new();
+        for block in 0..step.blocks() {
+            let tile = kernel.block_tile(&step, block, tokens);
+            let token_tile = tile.tokens.start / kernel.schedule.tile().1;
+            // What dequantizes serves all tokens: the first token tile is always kept.
+            if !wanted.contains(&tile.row_tile) || !kept.contains(&token_tile) {
+                continue;
+            }
+            own.push(block);
+            if kernel.is_main(&step) {
+                tiles.insert(OutputTile {
+                    row_tile: tile.row_tile,
+                    first_token: tile.tokens.start,
+                    end_token: tile.tokens.end,
+                });
+            }
         }
+        run += own.len();
+        total += step.blocks() as usize;
+        let all = own.len() == step.blocks() as usize;
+        blocks.push(if all { Blocks::All } else { Blocks::List(own) });
     }
-    blocks.sort_unstable();
-    let total = u64::from(x) * u64::from(y) * u64::from(splits);
-    let share = blocks.len() as f64 / total as f64;
-    let blocks = if blocks.len() as u64 == total { Blocks::All } else { Blocks::List(blocks) };
+    let share = run as f64 / total as f64;
     Sample { blocks, tiles: tiles.into_iter().collect(), share }
 }
 

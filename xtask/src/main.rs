@@ -53,7 +53,9 @@ fn docs(part: &Part, check: bool) -> Result<()> {
 /// The kernel families, with the GPUs of those that not every GPU has.
 fn families() -> String {
     let family = |family: qtune_ir::Family| match family {
-        qtune_ir::Family::Gemv | qtune_ir::Family::Mma => format!("`{}`", family.name()),
+        qtune_ir::Family::Gemv | qtune_ir::Family::Mma | qtune_ir::Family::Dequant => {
+            format!("`{}`", family.name())
+        }
         qtune_ir::Family::Wgmma => {
             let has = |name: &&str| qtune_ir::Arch::named(name).is_ok_and(|arch| arch.has_wgmma());
             let gpus: Vec<&str> = qtune_ir::Arch::names().filter(has).collect();

@@ -6,10 +6,12 @@ use crate::kir::BinaryOp;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// CUDA C++ text of a verified program.
-pub fn write(program: &Program) -> String {
+/// CUDA C++ text of verified programs of one schedule, in order. They share a header, helpers and
+/// constants: a name means the same in all of them.
+pub fn write(programs: &[Program]) -> String {
     let mut writer = Writer { text: String::new(), indent: 0, role_threads: None };
-    writer.program(program);
+    writer.preamble(programs);
+    programs.iter().for_each(|program| writer.program(program));
     writer.text
 }
 
@@ -91,19 +93,26 @@ impl Writer {
         self.line("}");
     }
 
-    fn program(&mut self, program: &Program) {
-        for line in &program.header {
+    fn preamble(&mut self, programs: &[Program]) {
+        for line in programs.iter().take(1).flat_map(|program| &program.header) {
             self.line(format!("// {line}"));
         }
         self.line("");
-        if program.parameters.iter().any(|p| matches!(p, Parameter::TensorMap(_))) {
+        let mut parameters = programs.iter().flat_map(|program| &program.parameters);
+        if parameters.any(|p| matches!(p, Parameter::TensorMap(_))) {
             self.line("struct alignas(64) TensorMap { unsigned long long opaque[16]; };");
             self.line("");
         }
-        self.helpers(program);
-        for (name, value) in &program.constants {
-            self.line(format!("constexpr int {name} = {value};"));
+        self.helpers(programs);
+        let mut written = BTreeSet::new();
+        for (name, value) in programs.iter().flat_map(|program| &program.constants) {
+            if written.insert(name) {
+                self.line(format!("constexpr int {name} = {value};"));
+            }
         }
+    }
+
+    fn program(&mut self, program: &Program) {
         self.line("");
         let bounds = match program.alone {
             true => format!("{}, 1", program.threads),
@@ -118,9 +127,9 @@ impl Writer {
         });
     }
 
-    fn helpers(&mut self, program: &Program) {
+    fn helpers(&mut self, programs: &[Program]) {
         let mut used = BTreeSet::new();
-        calls(&program.body, &mut used);
+        programs.iter().for_each(|program| calls(&program.body, &mut used));
         for row in intrinsics::all().filter(|row| used.contains(row.name)) {
             let qualified = "static __device__ __forceinline__";
             match row.text.strip_prefix("template ").and_then(|rest| rest.split_once("> ")) {

@@ -2,7 +2,7 @@
 //! compute nothing. Its time is the roof of a shape on a card, as far as reading goes.
 
 use super::CodegenError;
-use crate::kernel::{Argument, Kernel};
+use crate::kernel::{Argument, Entry, Kernel};
 use crate::kir::{self, call, hex, int, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::{Arch, Problem, Schedule, WeightSpec};
@@ -29,16 +29,21 @@ pub fn load_only(
     schedule.check(problem, spec, arch)?;
     super::check_index_range(problem, schedule)?;
     let problem = Problem { m: 1, ..problem.clone() };
+    // Of a kernel that dequantizes ahead, what multiplies stands for both: it reads the same bytes.
+    let schedule = &match schedule {
+        Schedule::Dequant(s) => s.gemm.schedule(),
+        other => other.clone(),
+    };
     let layout = Layout::new(&problem, spec, schedule)?;
     let params = layout.param_bytes() / PIECE_BYTES;
     let arguments = [Argument::Weights, Argument::Params, Argument::Output, Argument::Tokens];
     let arguments: Vec<Argument> =
         arguments.into_iter().filter(|a| *a != Argument::Params || params > 0).collect();
-    let entry = super::entry_name(&problem, schedule).replacen("qtune_", "qtune_load_only_", 1);
+    let name = super::entry_name(&problem, schedule).replacen("qtune_", "qtune_load_only_", 1);
     let twin = Twin { layout: &layout, schedule };
     let program = Program {
         header: super::header(&problem, schedule, arch),
-        name: entry.clone(),
+        name: name.clone(),
         threads: schedule.threads(),
         alone: false,
         parameters: arguments.iter().map(|a| parameter(*a)).collect(),
@@ -49,9 +54,14 @@ pub fn load_only(
         body: twin.body(params),
     };
     kir::verify(&program, arch.capability)?;
-    let source = kir::write(&program);
-    let schedule = schedule.clone();
-    Ok(Kernel { entry, source, arguments, shared_bytes: 0, layout, problem, schedule })
+    let entry = Entry { name, arguments, threads: program.threads, shared_bytes: 0 };
+    Ok(Kernel {
+        source: kir::write(&[program]),
+        entries: vec![entry],
+        layout,
+        problem,
+        schedule: schedule.clone(),
+    })
 }
 
 /// Everything is read in pieces of 16 bytes, whatever it means; a word may be written.

@@ -122,7 +122,7 @@ impl Mma<'_> {
             Raster::Rows => ("blockIdx.x", "blockIdx.y"),
             Raster::Tokens => ("blockIdx.y", "blockIdx.x"),
         };
-        body.bind("row_tile", Type::I32, var(row));
+        self.cx.bind_row_tile(body, row);
         body.bind("token_tile", Type::I32, var(token));
         if s.split_k > 1 {
             body.bind("split", Type::I32, var("blockIdx.z"));
@@ -204,7 +204,7 @@ impl Mma<'_> {
 
     /// Index of the stage's first piece in a global array that holds `pieces` per stage.
     fn stage_base(&self, step: &Expr, pieces: u32) -> Expr {
-        (var("row_tile") * var("STEPS") + step.clone()) * pieces
+        self.cx.stage_index(step) * pieces
     }
 
     fn load_weights(&self, body: &mut Body, step: &Expr, slot: &Expr) {

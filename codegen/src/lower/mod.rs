@@ -2,6 +2,7 @@
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`]) with its codebooks
 //! ([`table`]), the parameters of fragment rows ([`rows`]), the reduction and output ([`output`]).
 
+mod dequant;
 mod gemv;
 mod load_only;
 mod mma;
@@ -14,14 +15,16 @@ mod wgmma;
 
 pub use load_only::load_only;
 
-use crate::kernel::{Argument, Kernel};
-use crate::kir::{self, Body, Buffer, Expr, Parameter, Program, Space, Type};
+use crate::kernel::{Argument, Entry, Kernel};
+use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError, PairTable};
 use qtune_ir::{
     Arch, CodePacking, DType, Epilogue, Problem, Producer, Rejected, Schedule, WeightSpec,
 };
 use table::SharedTable;
+
+pub(crate) use dequant::slab_parts;
 
 /// Why no kernel was generated.
 #[derive(Debug, thiserror::Error)]
@@ -57,36 +60,21 @@ pub fn generate(
     let context = schedule.context(problem, spec);
     let table_offset = schedule.table_offset(problem, spec);
     let cx = Lowering { problem, spec, layout: &layout, context, table_offset };
-    let (body, shared, mut constants) = match schedule {
-        Schedule::Gemv(s) => gemv::lower(&cx, s)?,
-        Schedule::Mma(s) => mma::lower(&cx, s)?,
-        Schedule::Wgmma(s) => wgmma::lower(&cx, s)?,
+    let parts = match schedule {
+        Schedule::Dequant(s) => dequant::lower(&cx, s)?,
+        _ => vec![cx.part(schedule)?],
     };
-    constants.splice(0..0, [("N".into(), problem.n.into()), ("K".into(), problem.k.into())]);
-    let arguments = arguments(problem, spec, schedule);
-    let entry = entry_name(problem, schedule);
-    let program = Program {
-        header: header(problem, schedule, arch),
-        name: entry.clone(),
-        threads: schedule.threads(),
-        alone: is_alone(problem, schedule),
-        parameters: arguments.iter().map(|a| cx.parameter(*a)).collect(),
-        constants,
-        shared,
-        shared_bytes: schedule.shared_bytes(problem, spec),
-        shared_align: match schedule {
-            // 128-byte swizzle repeats every 1024 bytes.
-            Schedule::Wgmma(_) => 1024,
-            Schedule::Gemv(_) | Schedule::Mma(_) => 16,
-        },
-        body,
-    };
-    kir::verify(&program, arch.capability)?;
+    let (mut programs, mut entries) = (Vec::new(), Vec::new());
+    for part in parts {
+        let name = entry_name(problem, schedule) + part.suffix;
+        entries.push(part.entry(&name));
+        let program = part.program(problem, name, header(problem, schedule, arch));
+        kir::verify(&program, arch.capability)?;
+        programs.push(program);
+    }
     Ok(Kernel {
-        entry,
-        source: kir::write(&program),
-        arguments,
-        shared_bytes: program.shared_bytes,
+        source: kir::write(&programs),
+        entries,
         layout,
         problem: problem.clone(),
         schedule: schedule.clone(),
@@ -138,24 +126,6 @@ fn entry_name(problem: &Problem, schedule: &Schedule) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn arguments(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> Vec<Argument> {
-    let split = schedule.split_k() > 1;
-    let mapped = matches!(schedule, Schedule::Wgmma(_));
-    let all = [
-        (Argument::Weights, true),
-        (Argument::Params, !spec.params.is_empty()),
-        (Argument::Activations, !mapped),
-        (Argument::ActivationMap, mapped),
-        (Argument::Bias, problem.bias),
-        (Argument::Residual, problem.epilogue == Epilogue::Residual),
-        (Argument::Output, true),
-        (Argument::Partials, split),
-        (Argument::Counters, split),
-        (Argument::Tokens, true),
-    ];
-    all.into_iter().filter(|(_, needed)| *needed).map(|(argument, _)| argument).collect()
-}
-
 /// What every lowering needs to know.
 struct Lowering<'a> {
     problem: &'a Problem,
@@ -169,7 +139,118 @@ struct Lowering<'a> {
 /// A lowered body: statements, shared views, named constants.
 type Lowered = (Vec<kir::Stmt>, Vec<Buffer>, Vec<(String, i64)>);
 
+/// One function of a kernel.
+struct Part {
+    /// What its name has behind that of the kernel.
+    suffix: &'static str,
+    arguments: Vec<Argument>,
+    /// The arguments in kernel IR.
+    parameters: Vec<Parameter>,
+    threads: u32,
+    /// See [`Program::alone`].
+    alone: bool,
+    shared_bytes: u32,
+    shared_align: u32,
+    lowered: Lowered,
+}
+
+impl Part {
+    fn entry(&self, name: &str) -> Entry {
+        Entry {
+            name: name.into(),
+            arguments: self.arguments.clone(),
+            threads: self.threads,
+            shared_bytes: self.shared_bytes,
+        }
+    }
+
+    fn program(self, problem: &Problem, name: String, header: Vec<String>) -> Program {
+        let (body, shared, constants) = self.lowered;
+        let sizes = [("N".into(), problem.n.into()), ("K".into(), problem.k.into())];
+        Program {
+            header,
+            name,
+            threads: self.threads,
+            alone: self.alone,
+            parameters: self.parameters,
+            constants: sizes.into_iter().chain(constants).collect(),
+            shared,
+            shared_bytes: self.shared_bytes,
+            shared_align: self.shared_align,
+            body,
+        }
+    }
+}
+
 impl Lowering<'_> {
+    /// The function that multiplies.
+    fn part(&self, schedule: &Schedule) -> Result<Part, CodegenError> {
+        let lowered = match schedule {
+            Schedule::Gemv(s) => gemv::lower(self, s)?,
+            Schedule::Mma(s) => mma::lower(self, s)?,
+            Schedule::Wgmma(s) => wgmma::lower(self, s)?,
+            Schedule::Dequant(s) => return self.part(&s.gemm.schedule()),
+        };
+        // Floats need no table.
+        let schedule = match self.spec.is_dense() {
+            true => schedule.with_dequant(""),
+            false => schedule.clone(),
+        };
+        let arguments = self.arguments(&schedule);
+        Ok(Part {
+            suffix: "",
+            parameters: arguments.iter().map(|a| self.parameter(*a)).collect(),
+            arguments,
+            threads: schedule.threads(),
+            alone: is_alone(self.problem, &schedule),
+            shared_bytes: schedule.shared_bytes(self.problem, self.spec),
+            shared_align: match &schedule {
+                // 128-byte swizzle repeats every 1024 bytes.
+                Schedule::Wgmma(_) => 1024,
+                _ => 16,
+            },
+            lowered,
+        })
+    }
+
+    /// The arguments of the function that multiplies.
+    fn arguments(&self, schedule: &Schedule) -> Vec<Argument> {
+        let split = schedule.split_k() > 1;
+        let mapped = matches!(schedule, Schedule::Wgmma(_));
+        let dense = self.spec.is_dense();
+        let all = [
+            (Argument::Weights, !dense),
+            (Argument::Slab, dense),
+            (Argument::Params, !self.spec.params.is_empty()),
+            (Argument::Activations, !mapped),
+            (Argument::ActivationMap, mapped),
+            (Argument::Bias, self.problem.bias),
+            (Argument::Residual, self.problem.epilogue == Epilogue::Residual),
+            (Argument::Output, true),
+            (Argument::Partials, split),
+            (Argument::Counters, split),
+            (Argument::Tokens, true),
+            (Argument::FirstTile, dense),
+        ];
+        all.into_iter().filter(|(_, needed)| *needed).map(|(argument, _)| argument).collect()
+    }
+
+    /// Binds `row_tile`, and the place of its weights in what this step reads: a slab starts at its
+    /// own first row tile.
+    fn bind_row_tile(&self, body: &mut Body, block: &str) {
+        let tile = match self.spec.is_dense() {
+            true => var("first_tile") + body.bind("slab_tile", Type::I32, var(block)),
+            false => var(block),
+        };
+        body.bind("row_tile", Type::I32, tile);
+    }
+
+    /// Index of a stage of this block's row tile among those of the weights.
+    fn stage_index(&self, step: &Expr) -> Expr {
+        let tile = if self.spec.is_dense() { "slab_tile" } else { "row_tile" };
+        var(tile) * var("STEPS") + step.clone()
+    }
+
     fn parameter(&self, argument: Argument) -> Parameter {
         let out = store_type(self.problem.out);
         let (name, space, element) = match argument {
@@ -189,14 +270,20 @@ impl Lowering<'_> {
             Argument::Partials => ("partials", Space::GlobalWrite, Type::F32),
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
             Argument::ActivationMap => return Parameter::TensorMap("x".into()),
+            Argument::Slab if self.spec.is_dense() => ("weights", Space::GlobalRead, Type::U32x4),
+            Argument::Slab => ("slab", Space::GlobalWrite, Type::U32x4),
             Argument::Tokens => return Parameter::Scalar("tokens".into(), Type::I32),
+            Argument::FirstTile => return Parameter::Scalar("first_tile".into(), Type::I32),
         };
         Parameter::Buffer(Buffer { name: name.into(), space, element })
     }
 
-    /// How the format's codes fill words.
+    /// How the weights fill words.
     fn packing(&self) -> CodePacking {
-        self.layout.packing()
+        match self.spec.is_dense() {
+            true => CodePacking::FLOATS,
+            false => self.layout.packing(),
+        }
     }
 
     /// The ring's packed weights as the loads of a piece take them, in its own view where a load is
@@ -238,7 +325,7 @@ impl Lowering<'_> {
 
     /// The table in shared memory that a term reads, if any.
     fn shared_table(&self, plan: &term::Plan) -> Option<SharedTable> {
-        let (table, entries) = plan.shared_entries()?;
+        let (table, entries) = plan.shared_entries().filter(|_| !self.spec.is_dense())?;
         Some(SharedTable { table, offset: self.table_offset, entries })
     }
 

@@ -5,7 +5,8 @@
 use crate::kir::{hex, int, select, Body, Expr, Type};
 use qtune_ir::CodePacking;
 
-/// Eight codes, each in a field of 4 or 8 bits: see [`CodePacking::field`].
+/// Eight codes, each in a field of 4 or 8 bits: see [`CodePacking::field`]. Or eight floats, a word
+/// for each pair.
 pub(super) struct Octet {
     pub packing: CodePacking,
     words: Vec<Expr>,
@@ -29,12 +30,13 @@ impl Octet {
             3 => vec![three(body, index, word)],
             4 => vec![body.bind("word", Type::U32, word(index.clone()))],
             5 | 6 => bytes(packing, body, index, word),
-            _ => [0u32, 1]
-                .map(|half| {
-                    let value = word(index.clone() * 2u32 + half);
-                    body.bind(format!("word{half}"), Type::U32, value)
-                })
-                .to_vec(),
+            _ => {
+                let count = packing.octet_words();
+                let value = |nth: u32| word(index.clone() * count + nth);
+                (0..count)
+                    .map(|nth| body.bind(format!("word{nth}"), Type::U32, value(nth)))
+                    .collect()
+            }
         };
         Octet { packing, words }
     }
@@ -42,6 +44,14 @@ impl Octet {
     /// The word that holds the codes of a pair.
     pub fn word(&self, pair: usize) -> &Expr {
         &self.words[pair % self.words.len()]
+    }
+
+    /// The pairs of floats that nothing is left to do for.
+    pub fn floats(&self) -> Option<[Expr; 4]> {
+        match &self.words[..] {
+            [a, b, c, d] => Some([a, b, c, d].map(Expr::clone)),
+            _ => None,
+        }
     }
 
     /// The only word of codes in 4-bit fields.

@@ -181,6 +181,9 @@ impl<'a> Plan<'a> {
         octet: &Octet,
         prepared: &Prepared,
     ) -> [Expr; 4] {
+        if let Some(floats) = octet.floats() {
+            return floats;
+        }
         let word = octet.nibbles();
         let upper = match self.lowered.in_place {
             true => body.bind(format!("upper{index}"), Type::U32, word.clone() >> 8u32),

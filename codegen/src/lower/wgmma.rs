@@ -146,7 +146,7 @@ impl Wgmma<'_> {
             Raster::Rows => ("blockIdx.x", "blockIdx.y"),
             Raster::Tokens => ("blockIdx.y", "blockIdx.x"),
         };
-        body.bind("row_tile", Type::I32, var(row));
+        self.cx.bind_row_tile(body, row);
         body.bind("token_tile", Type::I32, var(token));
         if self.split() {
             body.bind("split", Type::I32, var("blockIdx.z"));
@@ -188,8 +188,7 @@ impl Wgmma<'_> {
         let full = Expr::address("full", slot.clone());
         let bytes = s.stage_bytes(self.cx.spec, self.cx.problem.k);
         body.call("barrier_expect", [full.clone(), int(bytes)]);
-        let stage = var("row_tile") * var("STEPS") + step.clone();
-        let stage = body.bind("stage", Type::I32, stage);
+        let stage = body.bind("stage", Type::I32, self.cx.stage_index(step));
         let mut parts = vec![("ring_weights", "weights", self.weight_bytes())];
         if self.rows().needed() {
             parts.push(("ring_params", "params", self.param_bytes()));

@@ -119,22 +119,20 @@ fn same_clock(clock: Option<u32>, usual: Option<u32>) -> bool {
 }
 
 impl Gpu {
-    /// Times `kernel` over `launches`, which differ in their arguments: launch `i` of a sample uses
-    /// set `i` modulo their number.
+    /// Times `launches`, each of them grids that run one after the other. They differ in their
+    /// arguments: launch `i` of a sample is number `i` modulo their count.
     ///
     /// # Errors
     /// [`CudaError::BadLaunch`] without launches or for one that cannot be right,
     /// [`CudaError::Driver`] if capture or a launch fails.
     pub fn time(
         &self,
-        kernel: &Kernel,
-        launches: &[Launch<'_>],
+        launches: &[Vec<(&Kernel, Launch<'_>)>],
         plan: &TimingPlan,
     ) -> Result<Samples, CudaError> {
         if launches.is_empty() || plan.samples == 0 {
-            return Err(CudaError::BadLaunch {
-                reason: format!("{}: nothing to time: no launches or no samples", kernel.name()),
-            });
+            let reason = "nothing to time: no launches or no samples".to_owned();
+            return Err(CudaError::BadLaunch { reason });
         }
         // Copies of inputs must be there before the graph runs on a stream of its own.
         self.synchronize()?;
@@ -145,7 +143,8 @@ impl Gpu {
                 .iter()
                 .cycle()
                 .take(count)
-                .try_for_each(|launch| kernel.launch_on(stream.handle, launch))
+                .flatten()
+                .try_for_each(|(kernel, grid)| kernel.launch_on(stream.handle, grid))
         })?;
         let (start, end) = (Event::new(self)?, Event::new(self)?);
         let sample = || -> Result<f64, CudaError> {

@@ -18,6 +18,7 @@
 //! | `staging` | adds | copying the activations and filling a table before the main loop |
 //! | `reduction` | adds | sums across lanes and warps |
 //! | `split-k` | adds | sums across blocks |
+//! | `dequantize` | adds | dequantizing all slabs, and the gaps between kernels |
 //!
 //! Expect 30 % absolute error at best; a schedule that a device times is never ranked by this.
 
@@ -26,7 +27,7 @@ use super::occupancy::{
     resident_blocks,
 };
 use super::work::{count, Work};
-use crate::{Arch, Epilogue, Problem, Raster, Schedule, WeightSpec};
+use crate::{Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, WeightSpec};
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
 pub const DRAM_EFFICIENCY: f64 = 0.9;
@@ -35,6 +36,12 @@ pub const DRAM_LATENCY_US: f64 = 0.8;
 /// From the launch of a kernel to its first instruction, in us, in a CUDA graph: 1 to 2 plus the
 /// end of the kernel.
 pub const LAUNCH_US: f64 = 2.5;
+/// Between two kernels of a CUDA graph that depend on each other, in us: the last blocks of one run
+/// out, the first loads of the other are on their way.
+pub const BETWEEN_KERNELS_US: f64 = 1.5;
+/// Lane-instructions per weight of the kernel that dequantizes a slab, beside the term's own: load,
+/// stores of 16 bytes, group parameters, addresses, loop.
+pub const SLAB_INSTRUCTIONS: f64 = 0.6;
 /// From the first instruction to full bandwidth, in us.
 pub const FILL_US: f64 = 1.5;
 /// Publishing partial results, a fence and a counter in L2, and the last block's reads, in us.
@@ -53,7 +60,8 @@ pub const ISSUE_LOSS: f64 = 0.05;
 pub const CYCLES_PER_INSTRUCTION: f64 = 2.0;
 /// Cycles until a barrier releases its last warp: 15 to 30.
 pub const BARRIER_CYCLES: f64 = 30.0;
-/// Share of L2 in which weights survive from one token tile to the next.
+/// Share of L2 in which weights survive from one token tile to the next, or from the kernel that
+/// dequantizes them to the one that multiplies.
 pub const L2_KEEPS: f64 = 0.5;
 
 /// One term of the modelled time.
@@ -101,7 +109,10 @@ const OVERLAPPING: [&str; 7] = ["dram", "l2", "issue", "tensor", "fma", "shared"
 /// The position of `issue` in [`OVERLAPPING`].
 const ISSUE: usize = 2;
 /// Names of the terms that add, in the order of [`Times::adding`].
-const ADDING: [&str; 6] = ["overlap", "launch", "fill", "staging", "reduction", "split-k"];
+const ADDING: [&str; 7] =
+    ["overlap", "launch", "fill", "staging", "reduction", "split-k", DEQUANTIZE];
+/// The term that only schedules with slabs have.
+const DEQUANTIZE: &str = "dequantize";
 
 /// The numbers of an estimate, without text: the extractor computes this for every nest.
 pub(super) struct Times {
@@ -199,6 +210,76 @@ pub(super) fn times(
     schedule: &Schedule,
     dequant: f64,
 ) -> Times {
+    match schedule {
+        Schedule::Dequant(s) => slab_times(p, spec, arch, s, dequant),
+        _ => kernel_times(p, spec, arch, schedule, dequant),
+    }
+}
+
+/// Slab after slab: the multiplication of one, as often as there are slabs, but that its weights
+/// come from L2; and before each of them the kernel that dequantizes it.
+fn slab_times(
+    p: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    s: &DequantSchedule,
+    dequant: f64,
+) -> Times {
+    let slabs = f64::from(s.slabs(p.n));
+    let slab = Problem { n: s.slab.min(p.n), ..p.clone() };
+    let mut t = kernel_times(&slab, &WeightSpec::dense(), arch, &s.multiplication(), 0.0);
+    t.waves *= u64::from(s.slabs(p.n));
+    t.blocks = grid_blocks(p, &s.multiplication());
+    t.overlapping.iter_mut().for_each(|us| *us *= slabs);
+    let activations = f64::from(p.m) * f64::from(p.k) * f64::from(p.act.bytes());
+    let kept = activations <= L2_KEEPS * arch.l2_bytes as f64;
+    let again = if kept { 0.0 } else { (slabs - 1.0) * activations };
+    let beside = compulsory_bytes(p, spec) - spec.compulsory_bytes(p.n, p.k);
+    t.dram_bytes = beside as f64 + again;
+    t.overlapping[0] = t.dram_bytes / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY);
+    t.adding[ADDING.len() - 1] = dequantize_us(p, spec, arch, s, dequant);
+    let reductions = &mut t.adding[4];
+    *reductions *= slabs;
+    let longest = t.overlapping.iter().copied().fold(0.0, f64::max);
+    let hidden = t.overlapping.iter().sum::<f64>() - longest;
+    t.adding[0] = hidden * OVERLAP_LOSS + t.overlapping[ISSUE] * (ISSUE_LOSS - OVERLAP_LOSS);
+    t.time_us = longest + t.adding.iter().sum::<f64>();
+    t
+}
+
+/// All slabs' way from packed codes to 16-bit floats in L2, in us, with the gaps between kernels.
+fn dequantize_us(
+    p: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    s: &DequantSchedule,
+    dequant: f64,
+) -> f64 {
+    let weights = f64::from(p.n) * f64::from(s.padded_k(p.k));
+    let packed = spec.compulsory_bytes(p.n, s.padded_k(p.k)) as f64;
+    let gpu_clocks_per_us = arch.clock_ghz * 1000.0 * f64::from(arch.sm_count);
+    let l2 = arch.l2_bytes_per_clock * L2_EFFICIENCY * gpu_clocks_per_us;
+    let instructions = weights * (dequant + SLAB_INSTRUCTIONS) / 32.0;
+    // What L2 does not keep is written to DRAM and read again.
+    let spilled = s.slab_bytes(p.k) as f64 > L2_KEEPS * arch.l2_bytes as f64;
+    let through_dram = if spilled { packed + 2.0 * 2.0 * weights } else { packed };
+    let pass = [
+        through_dram / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY),
+        (packed + 2.0 * weights) / l2,
+        instructions / (arch.rates.issue * gpu_clocks_per_us),
+    ];
+    let kernels = 2.0 * f64::from(s.slabs(p.n)) - 1.0;
+    pass.into_iter().fold(0.0, f64::max) + kernels * BETWEEN_KERNELS_US
+}
+
+/// The numbers of [`estimate`] of a schedule that is one kernel.
+fn kernel_times(
+    p: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    schedule: &Schedule,
+    dequant: f64,
+) -> Times {
     let registers = registers(p, spec, schedule);
     let shared_bytes = schedule.shared_bytes(p, spec);
     let allocated = allocated_registers(schedule, registers);
@@ -224,7 +305,7 @@ pub(super) fn times(
     let staging = staging + work.fill_cycles / clocks_per_us;
     let split = if schedule.split_k() > 1 { SPLIT_US } else { 0.0 };
     let reduction = work.reduction_cycles / clocks_per_us;
-    let adding = [overlap, LAUNCH_US, FILL_US, staging, reduction, split];
+    let adding = [overlap, LAUNCH_US, FILL_US, staging, reduction, split, 0.0];
     Times {
         time_us: longest + adding.iter().sum::<f64>(),
         registers,
@@ -305,10 +386,13 @@ impl Times {
             "fill" => "from the first instruction to full bandwidth".into(),
             "staging" => format!("{:.0} bytes of activations per block", w.staged_bytes),
             "reduction" => format!("{:.0} cycles across lanes and warps", w.reduction_cycles),
+            DEQUANTIZE => "all slabs through L2, and the gaps between kernels".into(),
             _ => format!("{} blocks per output tile", schedule.split_k()),
         };
         let rows = OVERLAPPING.iter().zip(&self.overlapping).map(|(name, us)| (name, us, false));
         let rows = rows.chain(ADDING.iter().zip(&self.adding).map(|(name, us)| (name, us, true)));
+        let slabs = matches!(schedule, Schedule::Dequant(_));
+        let rows = rows.filter(|(name, ..)| slabs || **name != DEQUANTIZE);
         rows.map(|(&name, &us, adds)| Term { name, us, adds, detail: detail(name) }).collect()
     }
 }

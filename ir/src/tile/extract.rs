@@ -44,6 +44,10 @@ impl DequantKey {
     fn of(schedule: &Schedule) -> DequantKey {
         let family = schedule.family();
         match schedule {
+            // Weights are dequantized by themselves: the term depends on nothing else.
+            Schedule::Dequant(_) => {
+                DequantKey { family, half2: false, tokens: 1, rows: 1, lane_k: 1, tile_k: 1 }
+            }
             Schedule::Gemv(s) => DequantKey {
                 family,
                 half2: s.accumulate == crate::Accumulate::Half2,

@@ -1,5 +1,6 @@
 //! The factors that rules may choose from: what keeps the e-graph small.
 
+use super::cost::L2_KEEPS;
 use super::lower::{CHUNK_K, FRAGMENT_M, PIECE_K};
 use crate::{Accumulate, Arch, DType, Problem, Schedule, GROUP_ROWS};
 
@@ -34,6 +35,8 @@ pub struct Factors {
     pub stages: Vec<u32>,
     /// Blocks along K.
     pub splits: Vec<u32>,
+    /// Rows that are dequantized at a time.
+    pub slabs: Vec<u32>,
     /// Whether half2 arithmetic computes in the type of the activations.
     pub half2: bool,
     /// Whether the arch has `mma.sync.m16n8k16`.
@@ -42,6 +45,13 @@ pub struct Factors {
     pub wgmma: bool,
 }
 
+/// Tokens from which dequantizing once may pay: fewer than the widest tile of any family read the
+/// weights once anyway.
+const SLAB_TOKENS: u32 = 512;
+/// Rows of a slab are a multiple of this: the most rows that a tile derived by the rules has.
+const SLAB_ROWS: u32 = 512;
+/// Most rows of a slab: a schedule has no larger numbers.
+const SLAB_ROWS_MAX: u32 = 1 << 16;
 /// Rows that a block has at least when a grid is judged too small for the GPU.
 const SPLIT_ROWS: u32 = 64;
 /// Blocks per SM above which splitting K cannot help: enough to fill every SM and hide the tail.
@@ -63,13 +73,30 @@ fn with_fitting(fitting: u32, most: u32) -> Vec<u32> {
     tiles
 }
 
+/// Rows of the slab that L2 keeps beside activations and outputs, and all rows at once, which fill
+/// the GPU where a slab's tiles do not; none for few tokens.
+fn slabs(p: &Problem, arch: &Arch) -> Vec<u32> {
+    if p.m < SLAB_TOKENS {
+        return Vec::new();
+    }
+    let whole = p.n.next_multiple_of(SLAB_ROWS).min(SLAB_ROWS_MAX);
+    let kept = (arch.l2_bytes as f64 * L2_KEEPS / (2.0 * f64::from(p.k))) as u32;
+    let kept = (kept / SLAB_ROWS * SLAB_ROWS).clamp(SLAB_ROWS, whole);
+    let mut slabs = vec![kept, whole];
+    slabs.dedup();
+    slabs
+}
+
 impl Factors {
     /// Powers of two that the problem has room for, and the number of token tiles that just fits:
     /// even, as one `ldmatrix.x4` brings two.
     pub fn new(p: &Problem, arch: &Arch) -> Factors {
         let tokens = p.m.next_power_of_two();
         let tiles = p.m.div_ceil(FRAGMENT_M);
-        let token_tiles = with_fitting(if tiles == 1 { 1 } else { tiles.next_multiple_of(2) }, 8);
+        let slabs = slabs(p, arch);
+        let most = if slabs.is_empty() { 8 } else { 16 };
+        let token_tiles = if tiles == 1 { 1 } else { tiles.next_multiple_of(2) };
+        let token_tiles = with_fitting(token_tiles, most);
         let token_columns = with_fitting(tiles, 32);
         let pieces = p.k.div_ceil(PIECE_K).next_power_of_two();
         let chunks = p.k.div_ceil(CHUNK_K).next_power_of_two();
@@ -89,6 +116,7 @@ impl Factors {
             k_tiles: powers(2, chunks.min(4)),
             stages: vec![2, 3, 4, 6],
             splits: powers(2, chunks.min(2 * room).min(8)),
+            slabs,
             half2: p.act == DType::F16,
             mma: arch.capability >= MMA_CAPABILITY,
             wgmma: arch.has_wgmma() && tiles > 1,
@@ -113,6 +141,7 @@ impl Factors {
             k_tiles: vec![],
             stages: vec![],
             splits: one(schedule.split_k()),
+            slabs: vec![],
             half2: false,
             mma: false,
             wgmma: false,
@@ -141,6 +170,10 @@ impl Factors {
                 f.k_tiles = one(s.block_k / CHUNK_K);
                 f.stages = one(s.stages);
                 f.wgmma = true;
+            }
+            Schedule::Dequant(s) => {
+                let gemm = Factors::of(&s.gemm.schedule());
+                f = Factors { slabs: vec![s.slab], ..gemm };
             }
         }
         f

@@ -22,6 +22,7 @@ define_language! {
         "for" = For([Id; 4]),
         "stage" = Stage([Id; 3]),
         "ring" = Ring([Id; 2]),
+        "slab" = Slab([Id; 2]),
         "mac" = Mac,
         "fma32" = Fma32,
         "fma2" = Fma2,
@@ -81,6 +82,10 @@ pub(super) fn to_expr(nest: &Nest) -> RecExpr<Tile> {
                 let stages = expr.add(Tile::Num(*stages));
                 expr.add(Tile::Ring([stages, body]))
             }
+            Layer::Slab(rows) => {
+                let rows = expr.add(Tile::Num(*rows));
+                expr.add(Tile::Slab([rows, body]))
+            }
         };
     }
     expr
@@ -113,6 +118,7 @@ pub(super) fn link<'a>(node: &Tile, lookup: &dyn Fn(Id) -> &'a Tile) -> Option<L
         }
         Tile::Stage([_, _, body]) => Link::Layer(Layer::StageX, *body),
         Tile::Ring([stages, body]) => Link::Layer(Layer::Ring(number(*stages)?), *body),
+        Tile::Slab([rows, body]) => Link::Layer(Layer::Slab(number(*rows)?), *body),
         leaf => Link::Leaf(LEAVES.iter().find(|(l, ..)| leaf_node(*l) == *leaf)?.0),
     })
 }

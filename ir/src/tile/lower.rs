@@ -22,6 +22,8 @@
 //! steps, `n 64R reg` is `block_n / groups = 64R`, `m BM reg` is one `wgmma` as wide as `BM`, and no
 //! loop deals k to warps.
 //!
+//! A `dequant` nest is either of them with `slab S` around `n N block`.
+//!
 //! The naive nest is the `gemv` schedule whose every number is 1, with default caching: each lane
 //! takes one row, in a grid of one-warp blocks.
 //!
@@ -32,8 +34,8 @@
 
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 use crate::{
-    Accumulate, GemvSchedule, MmaSchedule, Problem, Producer, Raster, Schedule, WeightCache,
-    WgmmaSchedule, GROUP_ROWS, PIECE_CODES,
+    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Problem, Producer, Raster,
+    Schedule, WeightCache, WgmmaSchedule, GROUP_ROWS, PIECE_CODES,
 };
 
 /// k of one lane's piece of codes: a `gemv` leaf.
@@ -68,6 +70,7 @@ enum Slot {
     Steps,
     StageX,
     Ring,
+    Slab,
 }
 
 const SLOTS: usize = 11;
@@ -86,9 +89,10 @@ const GEMV: [Slot; SLOTS] = [
     Slot::For(Axis::K, Binding::Lane),
 ];
 
-const MMA: [Slot; SLOTS - 1] = [
+const MMA: [Slot; SLOTS] = [
     Slot::For(Axis::M, Binding::Block),
     Slot::For(Axis::M, Binding::Reg),
+    Slot::Slab,
     Slot::For(Axis::N, Binding::Block),
     Slot::For(Axis::N, Binding::Warp),
     Slot::For(Axis::N, Binding::Reg),
@@ -99,9 +103,10 @@ const MMA: [Slot; SLOTS - 1] = [
     Slot::For(Axis::K, Binding::Reg),
 ];
 
-const WGMMA: [Slot; SLOTS - 2] = [
+const WGMMA: [Slot; SLOTS - 1] = [
     Slot::For(Axis::M, Binding::Block),
     Slot::For(Axis::M, Binding::Reg),
+    Slot::Slab,
     Slot::For(Axis::N, Binding::Block),
     Slot::For(Axis::N, Binding::Group),
     Slot::For(Axis::N, Binding::Reg),
@@ -118,7 +123,9 @@ impl Slot {
             (Slot::Steps, Layer::For(l)) => {
                 l.axis == Axis::K && matches!(l.binding, Binding::Serial | Binding::Split(_))
             }
-            (Slot::StageX, Layer::StageX) | (Slot::Ring, Layer::Ring(_)) => true,
+            (Slot::StageX, Layer::StageX)
+            | (Slot::Ring, Layer::Ring(_))
+            | (Slot::Slab, Layer::Slab(_)) => true,
             _ => false,
         }
     }
@@ -142,7 +149,7 @@ impl Filled {
             position = slots[..position].iter().rposition(|slot| slot.takes(layer))?;
             filled.numbers[position] = Some(match layer {
                 Layer::StageX => 1,
-                Layer::Ring(stages) => *stages,
+                Layer::Ring(number) | Layer::Slab(number) => *number,
                 Layer::For(l) => {
                     let steps = l.extent.div_ceil(covered[l.axis.index()]);
                     covered[l.axis.index()] = l.extent;
@@ -161,6 +168,17 @@ impl Filled {
 
     fn slot(&self, slot: Slot) -> Option<u32> {
         self.numbers[self.slots.iter().position(|s| *s == slot)?]
+    }
+
+    /// `schedule`, or what it multiplies slab by slab where the nest has a slab.
+    fn of_slab(&self, schedule: Schedule) -> Option<Schedule> {
+        match self.slot(Slot::Slab) {
+            None => Some(schedule),
+            Some(slab) => {
+                let gemm = DenseGemm::of(schedule)?;
+                Some(Schedule::Dequant(DequantSchedule { slab, gemm }))
+            }
+        }
     }
 
     /// Steps of a loop, 1 if there is none.
@@ -225,7 +243,7 @@ fn mma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
     let (warps_n, warps_k) =
         (filled.steps(Axis::N, Binding::Warp), filled.steps(Axis::K, Binding::Warp));
     let block_m = FRAGMENT_M * filled.steps(Axis::M, Binding::Reg);
-    (chunk_k == CHUNK_K).then(|| {
+    let mma = (chunk_k == CHUNK_K).then(|| {
         Schedule::Mma(MmaSchedule {
             block_m,
             block_n: FRAGMENT_N * filled.steps(Axis::N, Binding::Reg) * warps_n,
@@ -238,7 +256,8 @@ fn mma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             raster: usual_raster(problem, block_m),
             dequant: String::new(),
         })
-    })
+    });
+    filled.of_slab(mma?)
 }
 
 fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
@@ -246,7 +265,7 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
     let chunk_k = filled.steps(Axis::K, Binding::Reg) * Leaf::Wgmma64.extents()[2];
     let groups = filled.steps(Axis::N, Binding::Group);
     let block_m = FRAGMENT_M * filled.steps(Axis::M, Binding::Reg);
-    (chunk_k == CHUNK_K).then(|| {
+    let wgmma = (chunk_k == CHUNK_K).then(|| {
         Schedule::Wgmma(WgmmaSchedule {
             block_m,
             block_n: GROUP_ROWS * filled.steps(Axis::N, Binding::Reg) * groups,
@@ -258,7 +277,8 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             raster: usual_raster(problem, block_m),
             dequant: String::new(),
         })
-    })
+    });
+    filled.of_slab(wgmma?)
 }
 
 /// Several token tiles share their weights: they run one after the other.
@@ -283,6 +303,7 @@ pub fn nest(schedule: &Schedule, problem: &Problem) -> Result<Nest, NestError> {
         Schedule::Gemv(s) => gemv_nest(s, problem),
         Schedule::Mma(s) => mma_nest(s, problem),
         Schedule::Wgmma(s) => wgmma_nest(s, problem),
+        Schedule::Dequant(s) => dequant_nest(s, problem)?,
     };
     super::verify(&nest, extents(problem))?;
     match schedule_of(&nest.layers, nest.leaf, problem) {
@@ -295,6 +316,7 @@ pub fn nest(schedule: &Schedule, problem: &Problem) -> Result<Nest, NestError> {
 fn shape(schedule: &Schedule) -> ((u32, u32), u32) {
     let threads = match schedule {
         Schedule::Wgmma(s) => s.consumer_threads(),
+        Schedule::Dequant(s) => return shape(&s.gemm.schedule()),
         Schedule::Gemv(_) | Schedule::Mma(_) => schedule.threads(),
     };
     (schedule.tile(), threads)
@@ -393,6 +415,16 @@ fn wgmma_nest(s: &WgmmaSchedule, p: &Problem) -> Nest {
         .build()
 }
 
+/// The nest of the multiplication with the slab around its rows.
+fn dequant_nest(s: &DequantSchedule, p: &Problem) -> Result<Nest, NestError> {
+    let mut nest = nest(&s.gemm.schedule(), p)?;
+    let rows =
+        |l: &Layer| matches!(l, Layer::For(l) if (l.axis, l.binding) == (Axis::N, Binding::Block));
+    let at = nest.layers.iter().position(rows).unwrap_or(0);
+    nest.layers.insert(at, Layer::Slab(s.slab));
+    Ok(nest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,6 +456,8 @@ mod tests {
             "mma tile=64x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=",
             "wgmma tile=48x256x128 groups=2 stages=4 split=3 producer=group raster=rows dequant=",
             "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=tokens dequant=",
+            "dequant slab=512 gemm=wgmma tile=48x256x128 groups=2 stages=4 split=1 producer=group raster=rows dequant=",
+            "dequant slab=64 gemm=mma tile=16x64x64 warps=2x1 stages=3 split=1 swizzle=xor raster=tokens dequant=",
         ] {
             let wanted: Schedule = text.parse().unwrap();
             let nest = nest(&wanted, &p).unwrap();

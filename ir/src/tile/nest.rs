@@ -86,6 +86,9 @@ pub enum Layer {
     /// `(ring STAGES BODY)`: the operands of the body arrive in shared memory through a ring of
     /// this many stages.
     Ring(u32),
+    /// `(slab ROWS BODY)`: the weights that the body reads are dequantized this many rows at a
+    /// time, into memory that L2 holds.
+    Slab(u32),
 }
 
 /// A loop nest: layers from the outside to the inside, then the leaf.
@@ -192,6 +195,7 @@ impl fmt::Display for Layer {
             Layer::For(l) => write!(f, "(for {} {} {}", l.axis, l.extent, l.binding),
             Layer::StageX => f.write_str("(stage x shared"),
             Layer::Ring(stages) => write!(f, "(ring {stages}"),
+            Layer::Slab(rows) => write!(f, "(slab {rows}"),
         }
     }
 }
@@ -294,6 +298,7 @@ impl FromStr for Nest {
                     layers.push(Layer::StageX);
                 }
                 "ring" => layers.push(Layer::Ring(words.number()?)),
+                "slab" => layers.push(Layer::Slab(words.number()?)),
                 word => match LEAVES.iter().find(|(_, name, _)| *name == word) {
                     Some((leaf, ..)) => break *leaf,
                     None => return Err(NestError::new(format!("`{word}` is not an operator"), at)),
@@ -325,7 +330,8 @@ pub(super) mod tests {
         let looped = (axis, 1u32..9000, binding)
             .prop_map(|(axis, extent, binding)| Layer::For(Loop { axis, extent, binding }));
         let ring = (1u32..9).prop_map(Layer::Ring);
-        let layer = prop_oneof![6 => looped, 1 => Just(Layer::StageX), 1 => ring];
+        let slab = (1u32..9000).prop_map(Layer::Slab);
+        let layer = prop_oneof![6 => looped, 1 => Just(Layer::StageX), 1 => ring, 1 => slab];
         let leaf = prop::sample::select(LEAVES.map(|row| row.0).to_vec());
         (prop::collection::vec(layer, 0..12), leaf).prop_map(|(layers, leaf)| Nest { layers, leaf })
     }

@@ -35,9 +35,10 @@ pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u
         Schedule::Gemv(s) => gemv_registers(s, spec),
         Schedule::Mma(s) => {
             let apart = sums_groups_apart(&s.dequant, problem, spec);
-            mma_registers(s, 1 + u32::from(apart))
+            mma_registers(s, 1 + u32::from(apart), spec.is_dense())
         }
         Schedule::Wgmma(s) => s.registers(problem, spec),
+        Schedule::Dequant(s) => registers(problem, &WeightSpec::dense(), &s.multiplication()),
     }
 }
 
@@ -46,6 +47,7 @@ pub fn register_limit(schedule: &Schedule) -> u32 {
     match schedule {
         Schedule::Gemv(_) | Schedule::Mma(_) => REGISTERS_PER_THREAD,
         Schedule::Wgmma(s) => s.consumer_registers(),
+        Schedule::Dequant(s) => register_limit(&s.multiplication()),
     }
 }
 
@@ -53,6 +55,7 @@ pub fn register_limit(schedule: &Schedule) -> u32 {
 pub fn allocated_registers(schedule: &Schedule, needed: u32) -> u32 {
     match schedule {
         Schedule::Wgmma(s) if s.producer == Producer::Group => s.launch_registers(),
+        Schedule::Dequant(s) => allocated_registers(&s.multiplication(), needed),
         _ => needed,
     }
 }
@@ -66,10 +69,10 @@ fn gemv_registers(s: &GemvSchedule, spec: &WeightSpec) -> u32 {
     GEMV_REGISTERS + loads + activations + sums + operands * GEMV_OPERAND_REGISTERS
 }
 
-fn mma_registers(s: &MmaSchedule, copies: u32) -> u32 {
+fn mma_registers(s: &MmaSchedule, copies: u32, dense: bool) -> u32 {
     let accumulators = s.row_tiles() * s.token_tiles() * 4 * copies;
-    // Two k16 steps of activations for every token tile, and their sums.
-    let tokens = 8 * s.token_tiles();
+    // Two k16 steps of activations for every token tile, and their sums, which floats do not need.
+    let tokens = if dense { 4 } else { 8 } * s.token_tiles();
     // Where a thread's pieces of activations come from and go to.
     let places = 2 * (s.block_m * s.block_k / 8).div_ceil(s.threads().max(1));
     let words = s.row_tiles() * LOAD_REGISTERS;
@@ -90,7 +93,7 @@ pub fn resident_blocks(arch: &Arch, threads: u32, registers: u32, shared: u32) -
     by_registers.min(by_shared).min(arch.sm.warps / warps).min(arch.sm.blocks)
 }
 
-/// Thread blocks of the whole launch: row tiles, token tiles, splits.
+/// Thread blocks that multiply in the whole launch: row tiles, token tiles, splits.
 pub fn grid_blocks(problem: &Problem, schedule: &Schedule) -> u64 {
     let (block_n, block_m) = schedule.tile();
     let rows = problem.n.div_ceil(block_n) as u64;
@@ -109,6 +112,9 @@ pub fn block_bytes_in_flight(problem: &Problem, spec: &WeightSpec, schedule: &Sc
             (s.stages - 1).max(1) as u64 * stage as u64
         }
         Schedule::Wgmma(s) => u64::from(s.stages - 1) * u64::from(s.stage_bytes(spec, problem.k)),
+        Schedule::Dequant(s) => {
+            block_bytes_in_flight(problem, &WeightSpec::dense(), &s.multiplication())
+        }
     }
 }
 

@@ -70,6 +70,16 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "dequantize-slabs",
+        case: "",
+        from: "(for m ?t reg (for n ?N block ?x))",
+        to: "(for m ?t reg (slab ?a (for n ?N block ?x)))",
+        choose: |site| match site.multiplies_fragments() {
+            true => site.times(&site.factors.slabs, 1),
+            false => vec![],
+        },
+    },
+    Row {
         name: "rows-in-registers",
         case: "gemv",
         from: "(for n ?N block (for n ?w lane ?x))",
@@ -201,6 +211,7 @@ enum Body {
     For(Axis, Binding),
     Stage,
     Ring,
+    Slab,
     Mac,
     Fma,
     Fragment,
@@ -259,6 +270,7 @@ impl Site<'_> {
             Some(Link::Layer(Layer::For(l), _)) => Body::For(l.axis, l.binding),
             Some(Link::Layer(Layer::StageX, _)) => Body::Stage,
             Some(Link::Layer(Layer::Ring(_), _)) => Body::Ring,
+            Some(Link::Layer(Layer::Slab(_), _)) => Body::Slab,
             Some(Link::Leaf(Leaf::Mac)) => Body::Mac,
             Some(Link::Leaf(Leaf::Fma32 | Leaf::Fma2)) => Body::Fma,
             Some(Link::Leaf(Leaf::Mma16816 | Leaf::Wgmma64)) => Body::Fragment,

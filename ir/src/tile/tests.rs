@@ -123,6 +123,9 @@ fn needs() -> Vec<(&'static str, String, Vec<&'static str>)> {
     ]
 }
 
+/// The rule that applies to many tokens only.
+const MANY_TOKENS: &str = "dequantize-slabs";
+
 #[test]
 fn without_a_rule_just_the_schedules_that_need_it_disappear() {
     let p = problem(5120, 5120, 16);
@@ -130,7 +133,7 @@ fn without_a_rule_just_the_schedules_that_need_it_disappear() {
         legal(&p, options).into_iter().map(|(_, s)| s.to_string()).collect()
     };
     let all = schedules(&Options::default());
-    for rule in rule_names() {
+    for rule in rule_names().into_iter().filter(|rule| *rule != MANY_TOKENS) {
         let rest = schedules(&without(&[rule]));
         assert!(rest.is_subset(&all));
         let mut named = 0;
@@ -142,6 +145,18 @@ fn without_a_rule_just_the_schedules_that_need_it_disappear() {
         }
         assert!(named > 0, "no schedule is named for {rule}");
     }
+}
+
+#[test]
+fn without_slabs_just_the_schedules_that_dequantize_ahead_disappear() {
+    let p = problem(1024, 1024, 512);
+    let families = |options: &Options| -> BTreeSet<Family> {
+        legal(&p, options).into_iter().map(|(_, s)| s.family()).collect()
+    };
+    let rest = families(&without(&[MANY_TOKENS]));
+    assert!(!rest.contains(&Family::Dequant) && rest.len() == 3, "{rest:?}");
+    let all = families(&Options::default());
+    assert!(all.contains(&Family::Dequant) && all.is_superset(&rest), "{all:?}");
 }
 
 #[test]
@@ -158,15 +173,16 @@ fn without_rules_the_naive_schedule_is_left() {
 
 #[test]
 fn every_nest_that_the_rules_derive_visits_each_point_once() {
-    let p = problem(130, 200, 9);
     let mut rules = BTreeSet::new();
-    for (nest, schedule) in legal(&p, &Options::default()).iter().step_by(17) {
-        verify(nest, extents(&p)).unwrap();
-        let visits = interpret::visits(nest, extents(&p));
-        assert!(visits.iter().all(|&count| count == 1), "{nest}");
-        rules.extend(
-            explain(&p, schedule, &Options::default()).unwrap().steps.iter().map(|s| s.rule),
-        );
+    for (p, step) in [(problem(130, 200, 9), 17), (problem(66, 200, 520), 499)] {
+        for (nest, schedule) in legal(&p, &Options::default()).iter().step_by(step) {
+            verify(nest, extents(&p)).unwrap();
+            let visits = interpret::visits(nest, extents(&p));
+            assert!(visits.iter().all(|&count| count == 1), "{nest}");
+            rules.extend(
+                explain(&p, schedule, &Options::default()).unwrap().steps.iter().map(|s| s.rule),
+            );
+        }
     }
     assert_eq!(rules.len(), rule_names().len(), "only {rules:?} were exercised");
 }
@@ -335,6 +351,24 @@ fn the_winner_is_slower_without_its_rules() {
         assert!(with.rules.contains(&rule), "{rule} is not in {:?} of {p}", with.rules);
         let without = search(&p, &without(&[rule])).sketches[0].estimate.time_us;
         assert!(without > with.estimate.time_us, "{p} without {rule}");
+    }
+}
+
+#[test]
+fn many_tokens_are_worth_dequantizing_ahead_where_warps_multiply() {
+    let (spec, p) = (awq(), problem(8192, 8192, 8192));
+    let on = |gpu: &str, options: &Options| {
+        let arch = Arch::named(gpu).unwrap();
+        let found = sketches(&p, &spec, &arch, &dequant, options).unwrap().sketches;
+        found.into_iter().next().unwrap()
+    };
+    for gpu in ["a100", "rtx4090"] {
+        let best = on(gpu, &Options::default());
+        assert!(best.rules.contains(&MANY_TOKENS), "{gpu}: {} {:?}", best.schedule, best.estimate);
+        let without = on(gpu, &without(&[MANY_TOKENS]));
+        assert!(without.estimate.time_us > best.estimate.time_us, "{gpu}");
+        let few = sketches(&p.with_m(64), &spec, &h200(), &dequant, &Options::default()).unwrap();
+        assert!(few.sketches.iter().all(|s| s.schedule.family() != Family::Dequant));
     }
 }
 

@@ -9,7 +9,9 @@
 //! 5. the steps of all `lane` loops together are the 32 lanes of a warp; scalar leaves, `mma` and
 //!    `wgmma`, whose lanes the instruction itself binds, have no `lane` loop;
 //! 6. activations are staged at most once, there is at most one ring, and a ring stands inside a
-//!    loop over k and around what that loop's steps cover.
+//!    loop over k and around what that loop's steps cover;
+//! 7. there is at most one slab, around the loop that deals rows to thread blocks, of a nest that
+//!    multiplies fragments.
 
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 
@@ -48,7 +50,7 @@ pub fn verify(nest: &Nest, extents: Extents) -> Result<Facts, NestError> {
 fn loops(nest: &Nest) -> impl Iterator<Item = (usize, Loop)> + Clone + '_ {
     nest.layers.iter().enumerate().filter_map(|(index, layer)| match layer {
         Layer::For(l) => Some((index, *l)),
-        Layer::StageX | Layer::Ring(_) => None,
+        Layer::StageX | Layer::Ring(_) | Layer::Slab(_) => None,
     })
 }
 
@@ -109,6 +111,7 @@ fn check_wrappers(nest: &Nest) -> Result<(), NestError> {
     if count(|l| matches!(l, Layer::StageX)) > 1 || count(|l| matches!(l, Layer::Ring(_))) > 1 {
         return Err(NestError::new("staged twice", nest));
     }
+    check_slab(nest)?;
     let walks_k = |l: &Layer| matches!(l, Layer::For(l) if l.axis == Axis::K);
     match nest.layers.iter().position(|l| matches!(l, Layer::Ring(_))) {
         Some(0) => Err(NestError::new("a ring outside all loops", nest)),
@@ -117,6 +120,25 @@ fn check_wrappers(nest: &Nest) -> Result<(), NestError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Rule 7.
+fn check_slab(nest: &Nest) -> Result<(), NestError> {
+    let slabs = nest.layers.iter().enumerate().filter(|(_, l)| matches!(l, Layer::Slab(_)));
+    let rows =
+        |l: &Layer| matches!(l, Layer::For(l) if (l.axis, l.binding) == (Axis::N, Binding::Block));
+    for (nth, (at, layer)) in slabs.enumerate() {
+        if nth > 0 {
+            return Err(NestError::new("dequantized twice", layer));
+        }
+        if !nest.layers.get(at + 1).is_some_and(rows) {
+            return Err(NestError::new("a slab that no grid of rows reads", layer));
+        }
+        if !matches!(nest.leaf, Leaf::Mma16816 | Leaf::Wgmma64) {
+            return Err(NestError::new("a slab that no tensor core multiplies", layer));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -163,6 +185,8 @@ mod tests {
             ("(stage x shared (stage x shared (for n 64 block (for k 64 serial (mac)))))", "twice"),
             ("(ring 2 (for n 64 block (for k 64 serial (mac))))", "outside all loops"),
             ("(for n 64 block (ring 2 (for k 64 serial (mac))))", "no loop over k drives"),
+            ("(for n 64 block (slab 64 (for k 64 serial (mac))))", "no grid of rows reads"),
+            ("(slab 64 (for n 64 block (for k 64 serial (mac))))", "no tensor core multiplies"),
         ];
         for (text, wanted) in cases {
             let message = why(text, [1, 64, 64]);

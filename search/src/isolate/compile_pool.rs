@@ -47,15 +47,15 @@ impl Compiler for CompilePool {
             reason,
         };
         let target = arch.target();
-        let name = format!("{}.cu", kernel.entry);
+        let name = format!("{}.cu", kernel.main().name);
         let request = Request::Compile { name, target: target.clone() };
         let reply = self.ask(request, kernel.source.clone().into_bytes());
-        match reply.map_err(|reason| lost(&kernel.entry, reason))? {
+        match reply.map_err(|reason| lost(&kernel.main().name, reason))? {
             (Reply::Compiled { ptx, log }, cubin) => {
                 KernelImage::from_parts(kernel, &target, ptx, cubin, log)
             }
-            (Reply::Failed(failure), _) => Err(failure.into_error(&kernel.entry)),
-            _ => Err(lost(&kernel.entry, "it answered something else".into())),
+            (Reply::Failed(failure), _) => Err(failure.into_error(&kernel.main().name)),
+            _ => Err(lost(&kernel.main().name, "it answered something else".into())),
         }
     }
 

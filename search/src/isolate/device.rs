@@ -1,10 +1,10 @@
 //! A device in a worker process.
 
 use super::child::Worker;
-use super::message::{ArgMessage, Id, Image, LaunchMessage, Plan, Reply, Request};
+use super::message::{ArgMessage, GridMessage, Id, Image, LaunchMessage, Plan, Reply, Request};
 use super::WorkerCommand;
 use qtune_device::{
-    Access, ArgValue, Buffer, Device, DeviceError, Evidence, KernelImage, LaunchArgs,
+    Access, ArgValue, Buffer, Device, DeviceError, Evidence, Grid, KernelImage, LaunchArgs,
     LaunchOutcome, LoadedKernel, Timing, TimingPlan,
 };
 use qtune_ir::Arch;
@@ -150,8 +150,12 @@ impl IsolatedDevice {
                 Ok(ArgMessage::TensorMap(id, *offset, *spec))
             }
         };
-        let args = launch.args.iter().map(argument).collect::<Result<_, DeviceError>>()?;
-        Ok(LaunchMessage::new(launch, args))
+        let grid = |grid: &Grid<'_>| {
+            let args = grid.args.iter().map(argument).collect::<Result<_, DeviceError>>()?;
+            Ok(GridMessage::new(grid, args))
+        };
+        let grids = launch.grids.iter().map(grid).collect::<Result<_, DeviceError>>()?;
+        Ok(LaunchMessage::new(launch, grids))
     }
 }
 
@@ -181,7 +185,7 @@ impl Device for IsolatedDevice {
         let id = link.number();
         let request = Request::Load { id, image: message, ptx_bytes: image.ptx.len() };
         let code = [image.ptx.as_bytes(), &image.cubin].concat();
-        link.ask(&kernel.entry, request, code)?;
+        link.ask(&kernel.main().name, request, code)?;
         Ok(LoadedKernel::new(image.clone(), self.remote(link, id)))
     }
 
@@ -217,7 +221,7 @@ impl Device for IsolatedDevice {
         kernel: &LoadedKernel,
         launch: &LaunchArgs<'_>,
     ) -> Result<LaunchOutcome, DeviceError> {
-        let entry = &kernel.image().kernel.entry;
+        let entry = &kernel.image().kernel.main().name;
         let link = &mut lock(&self.link);
         let id = self.id(link, kernel.inner(), entry)?;
         let launch = self.launch_message(link, launch)?;
@@ -236,7 +240,7 @@ impl Device for IsolatedDevice {
         launches: &[LaunchArgs<'_>],
         plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError> {
-        let entry = &kernel.image().kernel.entry;
+        let entry = &kernel.image().kernel.main().name;
         let link = &mut lock(&self.link);
         let id = self.id(link, kernel.inner(), entry)?;
         let launches =

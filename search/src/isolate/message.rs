@@ -2,8 +2,8 @@
 
 use qtune_codegen::TensorMapSpec;
 use qtune_device::{
-    AsyncSchedule, Blocks, DeviceError, Evidence, LaunchArgs, LaunchOutcome, Timing, TimingPlan,
-    WarpOrder,
+    AsyncSchedule, Blocks, DeviceError, Evidence, Grid, LaunchArgs, LaunchOutcome, Timing,
+    TimingPlan, WarpOrder,
 };
 use qtune_ir::Arch;
 use serde::{Deserialize, Serialize};
@@ -52,13 +52,21 @@ pub(super) struct Image {
 /// A launch, its buffers by number.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LaunchMessage {
-    grid: [u32; 3],
+    grids: Vec<GridMessage>,
+    eager: bool,
+    reversed: bool,
+}
+
+/// One grid of a launch.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct GridMessage {
+    /// Index of the kernel's entry.
+    entry: usize,
+    size: [u32; 3],
     /// A buffer with an offset, or a 32-bit integer.
     args: Vec<ArgMessage>,
     /// Linear indices of the thread blocks to run; all if absent.
     blocks: Option<Vec<u32>>,
-    eager: bool,
-    reversed: bool,
 }
 
 /// One argument.
@@ -72,18 +80,17 @@ pub(super) enum ArgMessage {
     U32(u32),
 }
 
-impl LaunchMessage {
-    /// The message for a launch whose arguments have been put in numbers.
-    pub fn new(launch: &LaunchArgs<'_>, args: Vec<ArgMessage>) -> LaunchMessage {
-        LaunchMessage {
-            grid: launch.grid,
+impl GridMessage {
+    /// The message for a grid whose arguments have been put in numbers.
+    pub fn new(grid: &Grid<'_>, args: Vec<ArgMessage>) -> GridMessage {
+        GridMessage {
+            entry: grid.entry,
+            size: grid.size,
             args,
-            blocks: match &launch.blocks {
+            blocks: match &grid.blocks {
                 Blocks::All => None,
                 Blocks::List(list) => Some(list.clone()),
             },
-            eager: launch.schedule == AsyncSchedule::Eager,
-            reversed: launch.order == WarpOrder::Reversed,
         }
     }
 
@@ -92,12 +99,32 @@ impl LaunchMessage {
         &self.args
     }
 
-    /// The launch, once its arguments are found.
-    pub fn with_args<'a>(&self, args: Vec<qtune_device::ArgValue<'a>>) -> LaunchArgs<'a> {
+    /// The grid, once its arguments are found.
+    pub fn with_args<'a>(&self, args: Vec<qtune_device::ArgValue<'a>>) -> Grid<'a> {
+        let blocks = self.blocks.clone().map_or(Blocks::All, Blocks::List);
+        Grid { entry: self.entry, size: self.size, args, blocks }
+    }
+}
+
+impl LaunchMessage {
+    /// The message for a launch of these grids.
+    pub fn new(launch: &LaunchArgs<'_>, grids: Vec<GridMessage>) -> LaunchMessage {
+        LaunchMessage {
+            grids,
+            eager: launch.schedule == AsyncSchedule::Eager,
+            reversed: launch.order == WarpOrder::Reversed,
+        }
+    }
+
+    /// The grids.
+    pub fn grids(&self) -> &[GridMessage] {
+        &self.grids
+    }
+
+    /// The launch of these grids.
+    pub fn with_grids<'a>(&self, grids: Vec<Grid<'a>>) -> LaunchArgs<'a> {
         LaunchArgs {
-            grid: self.grid,
-            args,
-            blocks: self.blocks.clone().map_or(Blocks::All, Blocks::List),
+            grids,
             schedule: if self.eager { AsyncSchedule::Eager } else { AsyncSchedule::Lazy },
             order: if self.reversed { WarpOrder::Reversed } else { WarpOrder::Forward },
         }

@@ -1,6 +1,6 @@
 //! The worker's side: requests from stdin, replies to stdout.
 
-use super::message::{ArgMessage, Failure, Id, Image, LaunchMessage, Reply, Request};
+use super::message::{ArgMessage, Failure, GridMessage, Id, Image, LaunchMessage, Reply, Request};
 use super::wire;
 use qtune_codegen::nvrtc::{Compiled, NvrtcError};
 use qtune_device::{
@@ -185,7 +185,11 @@ impl Serving<'_> {
                 Ok(ArgValue::TensorMap(self.buffer(id)?, offset, spec))
             }
         };
-        let args = message.args().iter().map(argument).collect::<Result<_, Failure>>()?;
-        Ok(message.with_args(args))
+        let grid = |grid: &GridMessage| {
+            let args = grid.args().iter().map(argument).collect::<Result<_, Failure>>()?;
+            Ok(grid.with_args(args))
+        };
+        let grids = message.grids().iter().map(grid).collect::<Result<_, Failure>>()?;
+        Ok(message.with_grids(grids))
     }
 }

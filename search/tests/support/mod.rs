@@ -146,8 +146,9 @@ impl Device for Scripted {
         let kernel = &loaded.image().kernel;
         (self.before_launch)(&kernel.schedule.to_string());
         let outcome = self.sim.launch(loaded, launch)?;
-        let output = kernel.arguments.iter().position(|a| *a == Argument::Output);
-        if let Some(ArgValue::Buffer(buffer, offset)) = output.map(|index| launch.args[index]) {
+        let output = kernel.main().arguments.iter().position(|a| *a == Argument::Output);
+        let last = launch.grids.last().expect("a grid");
+        if let Some(ArgValue::Buffer(buffer, offset)) = output.map(|index| last.args[index]) {
             if (self.wrong)(&kernel.schedule.to_string()) {
                 self.sim.upload(buffer, offset, &[0x77, 0x77])?;
             }
@@ -162,8 +163,8 @@ impl Device for Scripted {
         plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError> {
         let kernel = &loaded.image().kernel;
-        let computes = kernel.arguments.contains(&Argument::Activations)
-            || kernel.arguments.contains(&Argument::ActivationMap);
+        let computes = kernel.main().arguments.contains(&Argument::Activations)
+            || kernel.main().arguments.contains(&Argument::ActivationMap);
         // Reading alone takes half the time.
         let share = if computes { 1.0 } else { 0.5 };
         let median_us = share * (self.times)(&kernel.schedule.to_string());

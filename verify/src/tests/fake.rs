@@ -71,7 +71,8 @@ impl FakeDevice {
     }
 
     fn block(&self, job: &Job<'_>, block: u32) {
-        let tile = job.kernel.block_tile(block, job.tokens);
+        let step = job.kernel.steps(job.tokens)[0];
+        let tile = job.kernel.block_tile(&step, block, job.tokens);
         for m in tile.tokens.clone() {
             for n in tile.rows.clone() {
                 let last = n + 1 == tile.rows.end && m + 1 == tile.tokens.end;
@@ -179,8 +180,8 @@ impl Device for FakeDevice {
     ) -> Result<LaunchOutcome, DeviceError> {
         let kernel = &kernel.image().kernel;
         let argument = |wanted| {
-            let index = kernel.arguments.iter().position(|a| *a == wanted)?;
-            Some(launch.args[index])
+            let index = kernel.main().arguments.iter().position(|a| *a == wanted)?;
+            Some(launch.grids[0].args[index])
         };
         let bytes = |wanted| match argument(wanted) {
             Some(ArgValue::Buffer(buffer, 0)) => self.storage(buffer).lock().unwrap().clone(),
@@ -201,7 +202,7 @@ impl Device for FakeDevice {
             tokens,
         };
         let total = launch.block_count() as u32;
-        let blocks = match &launch.blocks {
+        let blocks = match &launch.grids[0].blocks {
             Blocks::All => (0..total).collect(),
             Blocks::List(blocks) => blocks.clone(),
         };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Counters by line of the kernel's own source; headers of the compiler are left out.
 fn by_line(compiled: &Compiled) -> BTreeMap<u32, &LineCounters> {
-    let file = format!("{}.cu", compiled.image.kernel.entry);
+    let file = format!("{}.cu", compiled.image.kernel.main().name);
     let own = |line: &&LineCounters| line.file.rsplit('/').next() == Some(file.as_str());
     compiled.launch.lines.iter().filter(own).map(|line| (line.line, line)).collect()
 }

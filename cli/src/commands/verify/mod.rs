@@ -48,7 +48,7 @@ pub struct Args {
     /// Schedule to verify [default: the cached winner with --cache, else the untuned schedule]
     #[arg(long)]
     schedule: Option<String>,
-    /// Kernel family of the untuned schedule: gemv or mma
+    /// Kernel family of the untuned schedule: gemv, mma, wgmma or dequant
     #[arg(long, value_parser = problem::family, conflicts_with = "schedule")]
     family: Option<Family>,
     /// Seed of weights and activations

@@ -1,0 +1,183 @@
+//! Schedules of the `dequant` family: which rows are dequantized at a time, and how they are
+//! multiplied.
+
+use super::{
+    check_width, groups_in, require, MmaSchedule, Rejected, Schedule, WgmmaSchedule, CHUNK_K,
+};
+use crate::{Arch, Problem, WeightSpec};
+
+/// Tokens for which the cost of a dequantization term is counted: a weight is dequantized once,
+/// however many tokens follow, so that only its own instructions count.
+pub(super) const TERM_TOKENS: u32 = 8;
+/// Quant groups nearer than this do not share a lane's pair of fragments.
+const HALF_CHUNK_K: u32 = CHUNK_K / 2;
+
+/// How a slab of dequantized weights is multiplied: the schedule of a tensor-core family, whose
+/// weights are 16-bit floats.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DenseGemm {
+    /// `mma.sync`.
+    Mma(MmaSchedule),
+    /// `wgmma`.
+    Wgmma(WgmmaSchedule),
+}
+
+impl DenseGemm {
+    /// The multiplication that `schedule` describes; `None` if its family does not multiply on
+    /// tensor cores.
+    pub fn of(schedule: Schedule) -> Option<DenseGemm> {
+        match schedule {
+            Schedule::Mma(s) => Some(DenseGemm::Mma(s)),
+            Schedule::Wgmma(s) => Some(DenseGemm::Wgmma(s)),
+            Schedule::Gemv(_) | Schedule::Dequant(_) => None,
+        }
+    }
+
+    /// The same as a schedule. Its `dequant` is the term by which the slab was dequantized.
+    pub fn schedule(&self) -> Schedule {
+        match self {
+            DenseGemm::Mma(s) => Schedule::Mma(s.clone()),
+            DenseGemm::Wgmma(s) => Schedule::Wgmma(s.clone()),
+        }
+    }
+
+    /// The dequantization term.
+    pub fn dequant(&self) -> &str {
+        match self {
+            DenseGemm::Mma(s) => &s.dequant,
+            DenseGemm::Wgmma(s) => &s.dequant,
+        }
+    }
+
+    /// The same with another dequantization term.
+    pub fn with_dequant(&self, term: &str) -> DenseGemm {
+        let mut new = self.clone();
+        match &mut new {
+            DenseGemm::Mma(s) => s.dequant = term.into(),
+            DenseGemm::Wgmma(s) => s.dequant = term.into(),
+        }
+        new
+    }
+
+    fn block_n(&self) -> u32 {
+        match self {
+            DenseGemm::Mma(s) => s.block_n,
+            DenseGemm::Wgmma(s) => s.block_n,
+        }
+    }
+
+    fn block_k(&self) -> u32 {
+        match self {
+            DenseGemm::Mma(s) => s.block_k,
+            DenseGemm::Wgmma(s) => s.block_k,
+        }
+    }
+}
+
+/// A `dequant` schedule: two kernels take turns. The first dequantizes a slab of rows into a buffer
+/// that L2 holds, in the order in which the second reads it; the second multiplies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DequantSchedule {
+    /// Output rows of a slab: a multiple of the multiplication's `block_n`.
+    pub slab: u32,
+    /// The multiplication, and the dequantization term.
+    pub gemm: DenseGemm,
+}
+
+impl DequantSchedule {
+    /// Slabs of a matrix of `n` rows.
+    pub fn slabs(&self, n: u32) -> u32 {
+        n.div_ceil(self.slab)
+    }
+
+    /// Row tiles of a slab.
+    pub fn slab_tiles(&self) -> u32 {
+        self.slab / self.gemm.block_n()
+    }
+
+    /// Bytes of one dequantized slab.
+    pub fn slab_bytes(&self, k: u32) -> u64 {
+        u64::from(self.slab) * u64::from(self.padded_k(k)) * 2
+    }
+
+    /// k per stage of the multiplication, and of the packed weights.
+    pub fn block_k(&self) -> u32 {
+        self.gemm.block_k()
+    }
+
+    /// k rounded up to whole stages.
+    pub fn padded_k(&self, k: u32) -> u32 {
+        k.next_multiple_of(self.gemm.block_k())
+    }
+
+    /// Quant groups that a stage touches, as far as they are stored apart.
+    pub fn groups_per_stage(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(self.gemm.block_k(), spec, k)
+    }
+
+    /// The multiplication of a slab by itself, over weights as [`WeightSpec::dense`] has them:
+    /// nothing is left to dequantize.
+    pub fn multiplication(&self) -> Schedule {
+        self.gemm.with_dequant("").schedule()
+    }
+
+    /// Bytes of dynamic shared memory of the multiplication: it needs no table.
+    pub fn shared_bytes(&self, problem: &Problem) -> u32 {
+        self.multiplication().shared_bytes(problem, &WeightSpec::dense())
+    }
+
+    pub(super) fn check(
+        &self,
+        p: &Problem,
+        spec: &WeightSpec,
+        arch: &Arch,
+    ) -> Result<(), Rejected> {
+        check_width("dequant", spec)?;
+        let gemm = self.multiplication();
+        gemm.check(p, &WeightSpec::dense(), arch)?;
+        require(gemm.split_k() == 1, || {
+            format!("{} splits of K: a slab has blocks enough without", gemm.split_k())
+        })?;
+        let block_n = self.gemm.block_n();
+        require(self.slab > 0 && self.slab % block_n == 0, || {
+            format!("a slab of {} rows and row tiles of {block_n}", self.slab)
+        })?;
+        let (group, block_k) = (spec.group.size(p.k), self.gemm.block_k());
+        let nested = group == p.k || group % block_k == 0 || block_k % group == 0;
+        require(nested, || format!("quant group {group} and k tile {block_k}"))?;
+        require(group % HALF_CHUNK_K == 0 || group == p.k, || {
+            format!("quant group {group} is not a multiple of {HALF_CHUNK_K}")
+        })?;
+        let whole = self.gemm.dequant().is_empty() || self.gemm.dequant().starts_with("(sum");
+        require(whole, || {
+            "the term scales sums of products: there are none while a slab is dequantized".into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tile::tests::{awq, h200, problem};
+    use crate::Schedule;
+
+    const SLABS: &str =
+        "dequant slab=512 gemm=wgmma tile=128x256x64 groups=2 stages=4 split=1 producer=group \
+         raster=tokens dequant=(sum x)";
+
+    #[test]
+    fn a_slab_is_whole_tiles_dequantized_before_anything_is_added() {
+        let check = |text: &str| {
+            let schedule: Schedule = text.parse().unwrap();
+            schedule.check(&problem(5120, 5120, 1024), &awq(), &h200())
+        };
+        check(SLABS).unwrap();
+        let refusal = |from: &str, to: &str| {
+            assert_ne!(SLABS.replace(from, to), SLABS);
+            check(&SLABS.replace(from, to)).unwrap_err().reason
+        };
+        assert!(refusal("slab=512", "slab=384").contains("a slab of 384 rows"));
+        assert!(refusal("split=1", "split=2").contains("2 splits"));
+        assert!(refusal("(sum x)", "(* s (sum x))").contains("scales sums"));
+        assert!(refusal("256x64 ", "128x64 ").contains("1 units"), "floats take the same shapes");
+    }
+}
