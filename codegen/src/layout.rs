@@ -16,7 +16,7 @@
 //!
 //! In the fragment layout the position weight therefore depends on the row alone.
 
-use qtune_ir::dequant::CodeOrder;
+use qtune_ir::dequant::{fields, CodeOrder, Field};
 use qtune_ir::{
     CodePacking, GemvSchedule, MmaSchedule, ParamType, Problem, Rejected, Schedule, WeightSpec,
     WgmmaSchedule, OCTET_CODES, PIECE_OCTETS,
@@ -60,7 +60,7 @@ pub struct Layout {
     group: u32,
     groups: u32,
     groups_per_step: u32,
-    params: Vec<ParamType>,
+    fields: Vec<Field>,
     order: CodeOrder,
     packing: CodePacking,
     kind: Kind,
@@ -104,7 +104,7 @@ impl Layout {
                 Schedule::Wgmma(s) => s.groups_per_stage(spec, problem.k),
                 Schedule::Dequant(s) => s.groups_per_stage(spec, problem.k),
             },
-            params: spec.params.iter().map(|p| p.dtype).collect(),
+            fields: fields(schedule.dequant(), spec),
             order: CodeOrder::of_term(schedule.dequant()),
             packing,
             kind: match schedule {
@@ -199,9 +199,14 @@ impl Layout {
         self.steps().div_ceil(self.steps_per_param_set())
     }
 
+    /// What one (row, group) parameter entry holds, in order.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
     /// Bytes of one (row, group) parameter entry.
     pub fn entry_bytes(&self) -> usize {
-        self.params.iter().map(|p| p.packed_bytes() as usize).sum()
+        self.fields.iter().map(|field| field.dtype.packed_bytes() as usize).sum()
     }
 
     /// Bytes of packed weights in one row tile.
@@ -332,9 +337,9 @@ impl Layout {
         for entry in 0..entries {
             let (row, group) = self.param_entry(entry);
             let n = tile * self.tile_rows() + row;
-            for (index, dtype) in self.params.iter().enumerate() {
-                let value = if n < self.n { value(n, group, index) } else { 0.0 };
-                push_param(&mut bytes, *dtype, value);
+            for field in &self.fields {
+                let of_row = || field.value(|index| value(n, group, index));
+                push_param(&mut bytes, field.dtype, if n < self.n { of_row() } else { 0.0 });
             }
         }
         bytes
@@ -393,9 +398,10 @@ impl Layout {
 
 fn push_param(bytes: &mut Vec<u8>, dtype: ParamType, value: f32) {
     match dtype {
-        ParamType::F16 | ParamType::Code(_) => {
+        ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
             bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes())
         }
+        ParamType::E8M0 => bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
         ParamType::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
     }
 }

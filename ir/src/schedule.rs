@@ -9,7 +9,7 @@ mod wgmma;
 pub use dequant::{DenseGemm, DequantSchedule};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
-use crate::dequant::{Context, CostParams, Engine, PairTable};
+use crate::dequant::{packed_param_bytes, Context, CostParams, Engine, PairTable};
 use crate::{Arch, Problem, WeightSpec, PIECE_CODES};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -332,7 +332,7 @@ impl MmaSchedule {
 
     /// Bytes of group parameters per stage.
     pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
-        self.block_n * spec.packed_param_bytes() * self.groups_per_stage(spec, k)
+        self.block_n * packed_param_bytes(&self.dequant, spec) * self.groups_per_stage(spec, k)
     }
 
     /// Bytes of the ring, or of the reduction buffer that reuses it.

@@ -46,23 +46,30 @@ pub enum ParamType {
     F32,
     /// An unsigned integer of this many bits (a zero-point).
     Code(u8),
+    /// A 16-bit float that this many consecutive quant groups share (a scale of scales). Decoded
+    /// layers and packed arrays repeat it for every group.
+    Shared(u8),
+    /// A power of two, as its biased exponent of 8 bits.
+    E8M0,
 }
 
 impl ParamType {
-    /// Bits that a checkpoint needs for one value, without padding.
+    /// Bits that a checkpoint needs for one value per quant group, without padding.
     pub fn bits(self) -> u32 {
         match self {
             ParamType::F16 => 16,
             ParamType::F32 => 32,
             ParamType::Code(bits) => bits.into(),
+            ParamType::Shared(groups) => 16u32.div_ceil(groups.max(1).into()),
+            ParamType::E8M0 => 8,
         }
     }
 
     /// Bytes that one value takes in qtune's packed parameter array. Integer codes up to 2^11 are
-    /// exact in f16, which the kernels can convert without a table.
+    /// exact in f16, which the kernels can convert without a table; powers of two are exact in bf16.
     pub fn packed_bytes(self) -> u32 {
         match self {
-            ParamType::F16 | ParamType::Code(_) => 2,
+            ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) | ParamType::E8M0 => 2,
             ParamType::F32 => 4,
         }
     }
@@ -155,7 +162,13 @@ impl WeightSpec {
         }
     }
 
-    /// Bytes of one (row, group) entry of the packed parameter array.
+    /// Whether scales are themselves multiples of scales that several groups share.
+    pub fn has_two_levels(&self) -> bool {
+        self.params.iter().any(|param| matches!(param.dtype, ParamType::Shared(_)))
+    }
+
+    /// Bytes of one (row, group) entry of the packed parameter array, where it holds the parameters
+    /// themselves.
     pub fn packed_param_bytes(&self) -> u32 {
         self.params.iter().map(|p| p.dtype.packed_bytes()).sum()
     }

@@ -146,7 +146,8 @@ impl<'a> Weights<'a> {
 fn synthetic_param(dtype: ParamType, bits: u64) -> f32 {
     let scale = SCALES.start + (SCALES.end - SCALES.start) * random::unit(bits);
     match dtype {
-        ParamType::F16 => f16::from_f64(scale).to_f32(),
+        ParamType::F16 | ParamType::Shared(_) => f16::from_f64(scale).to_f32(),
+        ParamType::E8M0 => scale.log2().round().exp2() as f32,
         ParamType::F32 => scale as f32,
         ParamType::Code(width) => {
             let top = ((1u32 << width) - 1) as f32;

@@ -20,7 +20,8 @@ use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type}
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError, PairTable};
 use qtune_ir::{
-    Arch, CodePacking, DType, Epilogue, Problem, Producer, Rejected, Schedule, WeightSpec,
+    Arch, CodePacking, DType, Epilogue, ParamType, Problem, Producer, Rejected, Schedule,
+    WeightSpec,
 };
 use table::SharedTable;
 
@@ -341,15 +342,18 @@ impl Lowering<'_> {
     fn param_values(&self, words: &[Expr], entry: usize) -> Vec<(String, Expr)> {
         let mut offset = entry * self.layout.entry_bytes();
         let mut values = Vec::new();
-        for param in &self.spec.params {
+        for field in self.layout.fields() {
             let word = words[offset / 4].clone();
-            let value = match param.dtype.packed_bytes() {
-                4 => kir::call("bits_f32", [word]),
-                _ if offset % 4 == 0 => kir::call("h2_low", [word]),
-                _ => kir::call("h2_high", [word]),
+            let low = offset % 4 == 0;
+            let value = match field.dtype {
+                ParamType::F32 => kir::call("bits_f32", [word]),
+                ParamType::E8M0 => kir::call(if low { "bf2_low" } else { "bf2_high" }, [word]),
+                ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
+                    kir::call(if low { "h2_low" } else { "h2_high" }, [word])
+                }
             };
-            values.push((param.name.clone(), value));
-            offset += param.dtype.packed_bytes() as usize;
+            values.push((field.name.clone(), value));
+            offset += field.dtype.packed_bytes() as usize;
         }
         values
     }

@@ -15,6 +15,12 @@ use qtune_ir::dequant::{
 };
 use qtune_ir::{CodePacking, DType};
 
+/// A value of a row's parameter entry.
+fn field(row: &Row, name: &str) -> Expr {
+    let found = row.params.iter().find(|(field, _)| field == name);
+    found.map_or_else(|| var(name), |(_, value)| value.clone())
+}
+
 /// A dequantization term that can be lowered.
 pub(super) struct Plan<'a> {
     term: &'a Term,
@@ -136,10 +142,8 @@ impl<'a> Plan<'a> {
             Op::Mul([a, b]) => multiply(sub(a), sub(b)),
             Op::Fma([a, b, c]) => add(multiply(sub(a), sub(b)), sub(c)),
             Op::Neg(a) => negate(sub(a)),
-            Op::Param(ref name) => {
-                let found = row.params.iter().find(|(param, _)| param == name.as_str());
-                found.map_or_else(|| var(name.as_str()), |(_, value)| value.clone())
-            }
+            Op::Param(ref name) => field(row, name.as_str()),
+            Op::Stored(_) => field(row, &self.term.text_at(id)),
             // Every other operator depends on a code or an activation.
             _ => float(f64::NAN),
         }

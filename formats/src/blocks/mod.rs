@@ -174,8 +174,10 @@ fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues 
     };
     let bits = (0..n).into_par_iter().flat_map_iter(|n| blocks.row(n).flat_map(of_block));
     match B::VARIANT.params[index].1 {
-        ParamType::F16 => ParamValues::F16(bits.map(|bits| f16::from_bits(bits as u16)).collect()),
-        ParamType::F32 => ParamValues::F32(bits.map(f32::from_bits).collect()),
+        ParamType::F16 | ParamType::Shared(_) => {
+            ParamValues::F16(bits.map(|bits| f16::from_bits(bits as u16)).collect())
+        }
+        ParamType::F32 | ParamType::E8M0 => ParamValues::F32(bits.map(f32::from_bits).collect()),
         ParamType::Code(_) => ParamValues::Code(bits.map(|bits| bits as u8).collect()),
     }
 }

@@ -14,11 +14,14 @@ const SIZE: u32 = 32;
 /// Bytes of their codes.
 const NIBBLES: usize = 16;
 
-/// ggml's `kvalues_iq4nl`.
+/// ggml's `kvalues_iq4nl` over 128, a factor that the expressions put back: products with values
+/// below 1 stay in f16's range as those of other formats do.
 #[rustfmt::skip]
 static IQ4_CODEBOOK: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0,
-    1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
+    -127.0 / 128.0, -104.0 / 128.0, -83.0 / 128.0, -65.0 / 128.0,
+    -49.0 / 128.0, -35.0 / 128.0, -22.0 / 128.0, -10.0 / 128.0,
+    1.0 / 128.0, 13.0 / 128.0, 25.0 / 128.0, 38.0 / 128.0,
+    53.0 / 128.0, 69.0 / 128.0, 89.0 / 128.0, 113.0 / 128.0,
 ];
 
 /// Twice the values of e2m1 (OCP Microscaling Formats 1.0, section 5.3.3): bit 3 is the sign.
@@ -40,7 +43,7 @@ impl Block for Nonlinear {
         bits: 4,
         modifiers: &[],
         params: &[("s", ParamType::F16)],
-        expr: "(* (lookup q) s)",
+        expr: "(* (lookup q) (* 128 s))",
         codebook: &IQ4_CODEBOOK,
     };
 
@@ -65,8 +68,8 @@ impl Block for NonlinearSuper {
     const VARIANT: Variant = Variant {
         bits: 4,
         modifiers: &[],
-        params: &[("d", ParamType::F16), ("i", ParamType::Code(6))],
-        expr: "(* (lookup q) (* d (- i 32)))",
+        params: &[("d", ParamType::Shared(8)), ("i", ParamType::Code(6))],
+        expr: "(* (lookup q) (* 128 (* d (- i 32))))",
         codebook: &IQ4_CODEBOOK,
     };
 
@@ -96,7 +99,7 @@ impl Block for Microscaling {
     const VARIANT: Variant = Variant {
         bits: 4,
         modifiers: &[],
-        params: &[("s", ParamType::F32)],
+        params: &[("s", ParamType::E8M0)],
         expr: "(* (lookup q) s)",
         codebook: &E2M1_CODEBOOK,
     };

@@ -15,8 +15,15 @@ pub(crate) static Q4_K: FormatRow = row::<FourBit>();
 pub(crate) static Q5_K: FormatRow = row::<FiveBit>();
 pub(crate) static Q6_K: FormatRow = row::<SixBit>();
 
-const SCALE: (&str, ParamType) = ("d", ParamType::F16);
-const MINIMUM_SCALE: (&str, ParamType) = ("e", ParamType::F16);
+/// The scale of scales, for this many groups of a block.
+const fn scale(groups: u8) -> (&'static str, ParamType) {
+    ("d", ParamType::Shared(groups))
+}
+
+/// The scale of minima.
+const fn minimum_scale(groups: u8) -> (&'static str, ParamType) {
+    ("e", ParamType::Shared(groups))
+}
 
 /// Codes without offset, groups with a minimum.
 const fn with_minima(bits: u8, params: &'static [(&'static str, ParamType)]) -> Variant {
@@ -46,7 +53,7 @@ impl Block for TwoBit {
     const GROUP: u32 = 16;
     const VARIANT: Variant = with_minima(
         2,
-        &[SCALE, ("i", ParamType::Code(4)), MINIMUM_SCALE, ("j", ParamType::Code(4))],
+        &[scale(16), ("i", ParamType::Code(4)), minimum_scale(16), ("j", ParamType::Code(4))],
     );
 
     fn codes(block: &[u8], codes: &mut [u8]) {
@@ -75,7 +82,7 @@ impl Block for ThreeBit {
     const VARIANT: Variant = Variant {
         bits: 3,
         modifiers: &[],
-        params: &[SCALE, ("i", ParamType::Code(6))],
+        params: &[scale(16), ("i", ParamType::Code(6))],
         expr: "(* (- q 4) (* d (- i 32)))",
         codebook: &[],
     };
@@ -122,7 +129,7 @@ fn six_bit_param(block: &[u8], index: usize, group: usize) -> u32 {
 }
 
 const SIX_BIT_PARAMS: &[(&str, ParamType)] =
-    &[SCALE, ("i", ParamType::Code(6)), MINIMUM_SCALE, ("j", ParamType::Code(6))];
+    &[scale(8), ("i", ParamType::Code(6)), minimum_scale(8), ("j", ParamType::Code(6))];
 
 struct FourBit;
 
@@ -181,7 +188,7 @@ impl Block for SixBit {
     const VARIANT: Variant = Variant {
         bits: 6,
         modifiers: &[],
-        params: &[SCALE, ("i", ParamType::Code(8))],
+        params: &[scale(16), ("i", ParamType::Code(8))],
         expr: "(* (- q 32) (* d (- i 128)))",
         codebook: &[],
     };

@@ -179,7 +179,7 @@ impl<'a> CostModel<'a> {
 
     /// A uniform operation, where it depends on a parameter: others are constants in the code.
     fn uniform(&self, op: &Op, own: &Facts) -> f64 {
-        if op.is_leaf() || !own.param {
+        if op.is_leaf() || !own.param || matches!(op, Op::Stored(_)) {
             return 0.0;
         }
         let variants = if own.position && self.ctx.engine != Engine::Mma { 2.0 } else { 1.0 };

@@ -156,6 +156,13 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// A product that was rounded when weights were packed: the distance is known, too.
+    fn stored(&self, product: Bounded) -> Bounded {
+        let error = (DType::F16.round(product.value) - product.value).abs();
+        let fits = product.value.abs() <= DType::F16.max_finite();
+        Bounded { error: if fits { error } else { f64::INFINITY }, ..product }
+    }
+
     /// An entry of a table in the compute type: which value was rounded is known, so the distance is
     /// no bound but the truth.
     fn entry(&self, value: f64) -> Bounded {
@@ -201,6 +208,9 @@ impl<'a> Evaluator<'a> {
             Op::Mul([a, b]) => value(*a).mul(value(*b)).rounded(dtype),
             Op::Fma([a, b, c]) => value(*a).mul(value(*b)).add(value(*c)).rounded(dtype),
             Op::Neg(a) => value(*a).neg(),
+            Op::Stored([a, b]) => {
+                self.stored(Bounded::exact(self.at(*a, place).value * self.at(*b, place).value))
+            }
             Op::Sum(_) => {
                 let index = self.lowered.sums.iter().position(|sum| sum.id == id);
                 let nothing = Bounded::exact(f64::NAN);

@@ -219,6 +219,7 @@ impl Facts {
                 sum_facts(&product_facts(child(*a), child(*b))?, child(*c), false)
             }
             Op::Neg(a) => negation_facts(child(*a)),
+            Op::Stored([a, b]) => stored_facts(child(*a), child(*b)),
             Op::Sum(a) => match child(*a).role {
                 Role::Activation | Role::Product => Ok(Facts::leaf(Role::Outer, [None; 2])),
                 other => Err(format!("sum of {other:?}, expected x or a weight times x")),
@@ -257,7 +258,9 @@ fn param_facts(ctx: &Context, name: &str) -> Result<Facts, String> {
     };
     let grid = match dtype {
         ParamType::Code(bits) => Grid::integers(2.0f64.powi(bits.into()) - 1.0),
-        ParamType::F16 | ParamType::F32 => Grid { lo: -PARAM_MAX, hi: PARAM_MAX, ulp: FLOAT_ULP },
+        ParamType::F16 | ParamType::F32 | ParamType::Shared(_) | ParamType::E8M0 => {
+            Grid { lo: -PARAM_MAX, hi: PARAM_MAX, ulp: FLOAT_ULP }
+        }
     };
     Ok(Facts { param: true, ..Facts::leaf(Role::Uniform, [Some(grid); 2]) })
 }
@@ -346,6 +349,15 @@ fn product_facts(a: &Facts, b: &Facts) -> Result<Facts, String> {
         (a, b) => return Err(format!("{a:?} and {b:?} cannot be multiplied")),
     };
     Ok(both(a, b, role, map2(a.grid, b.grid, Grid::mul)))
+}
+
+/// The product of two parameters, rounded when weights are packed.
+fn stored_facts(a: &Facts, b: &Facts) -> Result<Facts, String> {
+    if ![a, b].iter().all(|facts| facts.param && facts.hoistable() && !facts.position) {
+        return Err("only products of group parameters are stored".into());
+    }
+    let product = product_facts(a, b)?;
+    Ok(Facts { grid: map1(product.grid, |grid| Grid { ulp: FLOAT_ULP, ..grid }), ..product })
 }
 
 fn negation_facts(a: &Facts) -> Result<Facts, String> {

@@ -59,7 +59,7 @@ impl GroupValues<'_> {
             Op::Subnormal(a) => real(*a) * SUBNORMAL_UNIT,
             Op::Add([a, b]) => real(*a) + real(*b),
             Op::Sub([a, b]) => real(*a) - real(*b),
-            Op::Mul([a, b]) => real(*a) * real(*b),
+            Op::Mul([a, b]) | Op::Stored([a, b]) => real(*a) * real(*b),
             Op::Fma([a, b, c]) => real(*a) * real(*b) + real(*c),
             Op::Neg(a) => -real(*a),
             Op::Sum(a) => (0..self.codes.len()).map(|k| self.at(term, *a, k)).sum(),

@@ -136,6 +136,7 @@ egg::define_language! {
         "*" = Mul([egg::Id; 2]),
         "fma" = Fma([egg::Id; 3]),
         "neg" = Neg(egg::Id),
+        "stored" = Stored([egg::Id; 2]),
         "sum" = Sum(egg::Id),
         Const(Num),
         Param(Name),

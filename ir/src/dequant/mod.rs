@@ -53,6 +53,7 @@
 //! | `(prmt i)` | the same, rounded, from a table in registers by byte permutations |
 //! | `(short i)` | the same over [`Context::short_unit`], from a table of upper bytes in registers |
 //! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
+//! | `(stored a b)` | the product of two group parameters, rounded to f16 when weights are packed ([`Field`]) |
 //! | `(sum e)` | the sum over one quant group's k |
 //!
 //! Weights come in 16-bit half words, of up to four fields of 4 bits with a code each. A word shifted by
@@ -84,7 +85,7 @@
 //! [`check`](Lowered) verifier · [`rules`](RULES) the rewrites, with `README.md` ·
 //! [`cost`](CostModel) · [`rounding`](Rounding) classes · [`extract`](Search) k best terms ·
 //! [`search`](variants) · [`tables`](PairTable) of codebooks · [`explain`] derivations · [`interp`](GroupValues) exact values ·
-//! [`error_bound`](Evaluator).
+//! [`error_bound`](Evaluator) · [`fields`] of packed parameters.
 
 mod check;
 mod code_table;
@@ -94,6 +95,7 @@ mod error_bound;
 mod explain;
 mod extract;
 mod facts;
+mod fields;
 mod interp;
 mod language;
 mod root;
@@ -110,6 +112,7 @@ pub use cost::{CostModel, CostParams, CostParts};
 pub use error_bound::{Bounded, Evaluator};
 pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};
+pub use fields::{fields, packed_param_bytes, Field};
 pub use interp::GroupValues;
 pub use language::{Name, Num, Op};
 pub use root::source;

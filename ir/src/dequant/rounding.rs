@@ -8,10 +8,10 @@ use std::fmt;
 /// A set of rounding classes; the empty set computes exact weights and sums them as the reference
 /// does. Fewer classes are better, and two sets may be incomparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Rounding(u8);
+pub struct Rounding(u16);
 
 /// Every class: its set, its name in output, what it says.
-const CLASSES: [(Rounding, &str, &str); 8] = [
+const CLASSES: [(Rounding, &str, &str); 9] = [
     (Rounding::WEIGHT_ROUNDED, "weight-rounded", "rounded as the format's expression is"),
     (Rounding::WEIGHT_REASSOCIATED, "weight-reassociated", "rounded in another order"),
     (Rounding::SCALED_AFTER_SUM, "scaled-after-sum", "a group parameter multiplies a sum"),
@@ -20,6 +20,11 @@ const CLASSES: [(Rounding, &str, &str); 8] = [
     (Rounding::HALF2_PARTIAL_SUMS, "half2-partial-sums", "partial sums are kept in f16"),
     (Rounding::PRESCALED, "activation-prescaled", "activations are scaled by a power of two"),
     (Rounding::CODEBOOK_ROUNDED, "codebook-rounded", "values of the codebook are rounded"),
+    (
+        Rounding::SCALE_ROUNDED,
+        "scale-rounded",
+        "scales of two levels are multiplied and rounded ahead",
+    ),
 ];
 
 impl Rounding {
@@ -45,6 +50,10 @@ impl Rounding {
 
     /// Values of the codebook are rounded to the compute type before they meet the scale.
     pub const CODEBOOK_ROUNDED: Rounding = Rounding(128);
+
+    /// A scale of scales and an integer scale are multiplied when weights are packed, and rounded to
+    /// f16.
+    pub const SCALE_ROUNDED: Rounding = Rounding(256);
 
     /// Whether every class of `other` is in this set.
     pub fn contains(self, other: Rounding) -> bool {
@@ -95,6 +104,7 @@ pub(super) fn of_node<'a>(
             bias.with(uniform_classes(ctx, weight_op, weight))
         }
         Role::Activation if *op != Op::Activation => Rounding::PRESCALED,
+        Role::Uniform if matches!(op, Op::Stored(_)) => Rounding::SCALE_ROUNDED,
         Role::Outer => outer_classes(ctx, op, child),
         _ => Rounding::EXACT,
     }

@@ -48,13 +48,17 @@ enum Need {
     FitsTable(&'static str),
     /// An integer that selects an entry of a table of single bytes.
     FitsShort(&'static str),
+    /// Depends on group parameters alone.
+    Parameter(&'static str),
+    /// The format has scales of two levels.
+    TwoLevels,
     /// The engine adds products in f16.
     HalfSums,
 }
 
 use Need::{
     AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsShort, FitsSubnormal, FitsTable, HalfSums,
-    Hoistable, Invariant, Scale, SmallOffset, Varying, Weight,
+    Hoistable, Invariant, Parameter, Scale, SmallOffset, TwoLevels, Varying, Weight,
 };
 
 /// The rule that the analysis applies: an operator on constants is a constant.
@@ -96,6 +100,10 @@ pub static RULES: &[Rule] = &[
         &[("(* ?s (- ?a ?b))", "(- (* ?s ?a) (* ?s ?b))"),
           ("(* ?s (+ ?a ?b))", "(+ (* ?s ?a) (* ?s ?b))")],
         &[Hoistable("?s"), AnyOuter("?a", "?b")]),
+
+    rule("store-product", "parameters",
+        &[("(* ?c ?d)", "(stored ?c ?d)")],
+        &[TwoLevels, Parameter("?c"), Parameter("?d")]),
 
     rule("magic-number", "conversions",
         &[("(real ?i)", "(- (magic ?i) BASE)")],
@@ -289,11 +297,10 @@ impl Need {
     fn variables(self) -> Vec<&'static str> {
         match self {
             Weight(a) | Invariant(a) | Hoistable(a) | Varying(a) | Scale(a) | SmallOffset(a)
-            | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsTable(a) | FitsShort(a) => {
-                vec![a]
-            }
+            | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsTable(a) | FitsShort(a)
+            | Parameter(a) => vec![a],
             AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
-            HalfSums => vec![],
+            HalfSums | TwoLevels => vec![],
         }
     }
 
@@ -320,6 +327,8 @@ impl Need {
             (FitsTable(_), [_]) => fits_table(ctx).is_ok(),
             (FitsShort(_), [_]) => fits_short(ctx).is_ok(),
             (HalfSums, _) => ctx.engine == Engine::Half2,
+            (Parameter(_), [a]) => a.hoistable() && a.param && !a.position,
+            (TwoLevels, _) => ctx.spec.has_two_levels(),
             _ => false,
         }
     }
@@ -360,12 +369,12 @@ impl Need {
     fn roles(self) -> Vec<(&'static str, Role)> {
         match self {
             Weight(a) | Varying(a) => vec![(a, Role::Weight)],
-            Invariant(a) | Hoistable(a) | Scale(a) => vec![(a, Role::Uniform)],
+            Invariant(a) | Hoistable(a) | Scale(a) | Parameter(a) => vec![(a, Role::Uniform)],
             FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsTable(a) | FitsShort(a) => {
                 vec![(a, Role::Integer)]
             }
             AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],
-            ExactOffset(..) | SmallOffset(_) | HalfSums => vec![],
+            ExactOffset(..) | SmallOffset(_) | HalfSums | TwoLevels => vec![],
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Schedules of the `wgmma` family: tiles, roles and the registers that they leave.
 
 use super::{check_block, check_width, groups_in, require, with_table, Raster, Rejected};
+use crate::dequant::packed_param_bytes;
 use crate::{Arch, DType, Problem, WeightSpec};
 
 /// Rows of one `wgmma`: 16 for each warp of a warpgroup (PTX ISA, "wgmma.mma_async").
@@ -124,7 +125,7 @@ impl WgmmaSchedule {
 
     /// Bytes of group parameters per stage.
     pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
-        self.block_n * spec.packed_param_bytes() * self.groups_per_stage(spec, k)
+        self.block_n * packed_param_bytes(&self.dequant, spec) * self.groups_per_stage(spec, k)
     }
 
     /// Bytes that one stage brings.

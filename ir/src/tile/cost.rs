@@ -27,6 +27,7 @@ use super::occupancy::{
     resident_blocks,
 };
 use super::work::{count, Work};
+use crate::dequant::packed_param_bytes;
 use crate::{Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, WeightSpec};
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
@@ -144,7 +145,7 @@ fn dram_bytes(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) 
     let n = p.n.next_multiple_of(block_n);
     let groups = spec.group.count(p.k) as f64;
     let codes = n as f64 * k as f64 * spec.bits as f64 / 8.0;
-    let params = n as f64 * groups * spec.packed_param_bytes() as f64;
+    let params = n as f64 * groups * f64::from(packed_param_bytes(schedule.dequant(), spec));
     let rest = compulsory_bytes(p, spec) - spec.compulsory_bytes(p.n, p.k);
     let partials = match schedule.split_k() {
         1 => 0.0,

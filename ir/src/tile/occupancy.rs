@@ -1,6 +1,7 @@
 //! Registers, resident blocks and bytes in flight of a schedule, before it is compiled.
 
 use crate::arch::SHARED_RESERVE;
+use crate::dequant::packed_param_bytes;
 use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Producer, Schedule, WeightSpec};
 
 /// Registers that one thread can have (CUDA C++ Programming Guide, "Compute Capabilities").
@@ -61,7 +62,8 @@ pub fn allocated_registers(schedule: &Schedule, needed: u32) -> u32 {
 }
 
 fn gemv_registers(s: &GemvSchedule, spec: &WeightSpec) -> u32 {
-    let loads = s.unroll * s.rows * (LOAD_REGISTERS + spec.packed_param_bytes().div_ceil(4));
+    let params = packed_param_bytes(&s.dequant, spec).div_ceil(4);
+    let loads = s.unroll * s.rows * (LOAD_REGISTERS + params);
     // Eight activations of each token at a time; a group's sums and the totals.
     let activations = s.tokens * 4;
     let sums = s.rows * s.tokens * 2;

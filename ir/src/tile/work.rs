@@ -8,7 +8,7 @@
 
 use super::lower::{FRAGMENT_N, PIECE_K};
 use crate::arch::WGMMA_MACS_PER_CLOCK;
-use crate::dequant::PairTable;
+use crate::dequant::{packed_param_bytes, PairTable};
 use crate::{
     Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec, WgmmaSchedule,
     GROUP_ROWS,
@@ -178,8 +178,9 @@ fn further_loads(spec: &WeightSpec) -> f64 {
 }
 
 /// Packed bytes of weights with their parameters.
-fn weight_bytes(spec: &WeightSpec, weights: f64, group: u32) -> f64 {
-    weights * (spec.bits as f64 / 8.0 + spec.packed_param_bytes() as f64 / group as f64)
+fn weight_bytes(spec: &WeightSpec, term: &str, weights: f64, group: u32) -> f64 {
+    let params = f64::from(packed_param_bytes(term, spec));
+    weights * (spec.bits as f64 / 8.0 + params / group as f64)
 }
 
 fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: f64) -> Work {
@@ -206,7 +207,7 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
     let lane_instructions_per_weight = dequant + math + convert + loads + overhead;
     let batch_weights = piece * rows * s.unroll as f64;
 
-    let packed = weight_bytes(spec, weights, spec.group.size(p.k));
+    let packed = weight_bytes(spec, &s.dequant, weights, spec.group.size(p.k));
     let x_bytes = tokens * block_k * p.act.bytes() as f64;
     let rereads = if s.stage_x { 0.0 } else { L1_MISS * (s.warps_n - 1) as f64 };
     let x_wavefronts = PIECE_X_LOADS * tokens * s.lanes.div_ceil(8) as f64;

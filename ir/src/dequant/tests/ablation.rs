@@ -35,6 +35,8 @@ const CANDIDATES: &[Row] = &[
         "(* (* 256 s) (sum (* (fma (magic (at q)) rp (- (neg (* 1024 rp)) z)) (* 0.00390625 x))))"),
     ("distribute-scale", awq, MMA_F16,
         "(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))"),
+    ("store-product", two_levels, MMA_F16,
+        "(- (* (* (stored d i) (* rp 16777216)) (sum (* (subn (at q)) x))) (* (stored e j) (sum x)))"),
     ("magic-number", awq, MMA_BF16,
         "(* s (sum (* (- (magic q) (+ 128 z)) x)))"),
     ("subnormal", awq, MMA_F16,

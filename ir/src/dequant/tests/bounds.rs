@@ -48,6 +48,7 @@ impl Machine<'_> {
             Op::Mul([a, b]) => dtype.round(of(a) * of(b)),
             Op::Fma([a, b, c]) => dtype.round(of(a).mul_add(of(b), of(c))),
             Op::Neg(a) => -of(a),
+            Op::Stored(_) => DType::F16.round(self.exact(id)),
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => {
                 dtype.round(self.exact(id))
             }
@@ -61,7 +62,10 @@ impl Machine<'_> {
 fn parameters(ctx: &Context) -> Vec<Vec<f64>> {
     let scale = DType::F16.round(0.011_37);
     let unit = if ctx.spec == odd() { DType::Bf16.round(scale) } else { 1.0 };
-    let offset = |z: f64| [scale, unit * z][..ctx.spec.params.len()].to_vec();
+    let offset = |z: f64| match ctx.spec.params.len() {
+        4 => vec![scale, 37.0, DType::F16.round(8.0 * scale), z],
+        count => [scale, unit * z][..count].to_vec(),
+    };
     [0.0, 7.0, 15.0].map(offset).to_vec()
 }
 

@@ -59,8 +59,19 @@ fn looked_up(values: &[f32]) -> WeightSpec {
     WeightSpec { codebook: Codebook::new(values), ..spec }
 }
 
+/// Scales and minima of two levels, as GGUF's Q4_K has them.
+pub(super) fn two_levels() -> WeightSpec {
+    let params = [
+        ("d", ParamType::Shared(8)),
+        ("i", ParamType::Code(6)),
+        ("e", ParamType::Shared(8)),
+        ("j", ParamType::Code(6)),
+    ];
+    spec("(- (* q (* d i)) (* e j))", &params)
+}
+
 fn formats() -> Vec<WeightSpec> {
-    vec![awq(), symmetric(), float_zero(), odd(), codebook(), thirds()]
+    vec![awq(), symmetric(), float_zero(), odd(), codebook(), thirds(), two_levels()]
 }
 
 /// Every engine with every activation type it takes.

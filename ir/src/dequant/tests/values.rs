@@ -31,7 +31,7 @@ impl Data {
 
 fn data(engine: Engine) -> impl Strategy<Value = Data> {
     let lane = (0u32..16, prop::bool::ANY, -64i32..64);
-    let params = prop::collection::vec(0u32..16, 3);
+    let params = prop::collection::vec(0u32..16, 4);
     (params, prop::collection::vec(lane, 1..9), prop::bool::ANY).prop_map(
         move |(params, lanes, row)| {
             let position = |high: bool| if high { 16.0 } else { 1.0 };
