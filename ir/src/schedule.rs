@@ -94,6 +94,9 @@ const MOST_TOKENS_DENSE: u32 = 128;
 /// k extent of one 16-row fragment chunk: four `k16` steps fill a lane's piece.
 const CHUNK_K: u32 = 64;
 
+/// Least k that `mma` accumulates before group parameters apply to sums: one load of activations.
+const SEGMENT_K: u32 = 32;
+
 /// A `gemv` schedule. A warp covers `rows * 32/lanes` rows by `32*lanes` of k per step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GemvSchedule {
@@ -193,7 +196,18 @@ fn require(condition: bool, reason: impl FnOnce() -> String) -> Result<(), Rejec
     }
 }
 
+/// Whether the group parameters of a term apply inside of its sum, which then runs across groups.
+/// A schedule whose term is still to be chosen may get such a one.
+fn scales_inside(term: &str) -> bool {
+    term.is_empty() || term.trim_start().starts_with("(sum")
+}
+
 impl GemvSchedule {
+    /// Quant groups of the weights that a lane loads at once.
+    pub fn groups_per_lane(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(LANE_K, spec, k)
+    }
+
     /// k covered by one warp step.
     pub fn step_k(&self) -> u32 {
         LANE_K * self.lanes
@@ -258,8 +272,8 @@ impl GemvSchedule {
     fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
         check_width("gemv", spec)?;
         let group = spec.group.size(p.k);
-        require(group % LANE_K == 0 || group == p.k, || {
-            format!("quant group {group} is not a multiple of a lane's {LANE_K} weights")
+        require(group % LANE_K == 0 || group == p.k || group * 2 == LANE_K, || {
+            format!("quant group {group} is no multiple or half of a lane's {LANE_K} weights")
         })?;
         require(group == p.k || group % self.step_k() == 0 || self.step_k() % group == 0, || {
             format!("quant group {group} and step {} do not divide each other", self.step_k())
@@ -316,8 +330,13 @@ impl MmaSchedule {
     pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
         match spec.group.size(k) {
             group if group >= k => self.warp_k(),
-            group => group.min(self.warp_k()),
+            group => group.max(SEGMENT_K).min(self.warp_k()),
         }
+    }
+
+    /// Quant groups of such a segment.
+    pub fn groups_per_segment(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(self.segment_k(spec, k), spec, k)
     }
 
     /// Bytes of weights per stage.
@@ -374,7 +393,10 @@ impl MmaSchedule {
         require(nested(self.block_k) && nested(self.warp_k()), || {
             format!("quant group {group} and k tiles {}/{}", self.block_k, self.warp_k())
         })?;
-        require(group % 32 == 0 || group == p.k, || format!("quant group {group} is not k32"))?;
+        let split = group * 2 == SEGMENT_K && scales_inside(&self.dequant);
+        require(group % SEGMENT_K == 0 || group == p.k || split, || {
+            format!("quant group {group} is not k{SEGMENT_K}, nor half of it with scaled weights")
+        })?;
         require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
         require((1..=8).contains(&self.stages), || format!("{} stages", self.stages))?;
         let steps = self.padded_k(p.k) / self.block_k;

@@ -157,7 +157,7 @@ impl Gemv<'_> {
             body.zeros("words", Type::U32, &[s.unroll, s.rows, words]);
             let entry_words = self.entry_type().words() as u32;
             if self.needs_params() {
-                body.zeros("entry", Type::U32, &[s.unroll, s.rows, entry_words]);
+                body.zeros("entry", Type::U32, &[s.unroll, self.entries(), entry_words]);
             }
             body.unrolled("ahead", s.unroll, |body, ahead| {
                 self.guarded(body, &step, &ahead, |body, at| self.load(body, &ahead, &at));
@@ -195,6 +195,24 @@ impl Gemv<'_> {
         }
     }
 
+    /// Quant groups of a lane's weights in one row and step.
+    fn lane_groups(&self) -> u32 {
+        self.s.groups_per_lane(self.cx.spec, self.cx.problem.k)
+    }
+
+    /// Parameter entries of a lane in one step: those of a row side by side.
+    fn entries(&self) -> u32 {
+        self.s.rows * self.lane_groups()
+    }
+
+    /// The entry of a row's eight weights `part`.
+    fn entry_of(&self, row_part: &Expr, part: &Expr) -> Expr {
+        match self.lane_groups() {
+            1 => row_part.clone(),
+            groups => row_part.clone() * groups + part.clone() / (4 / groups),
+        }
+    }
+
     fn needs_params(&self) -> bool {
         !self.cx.spec.params.is_empty()
     }
@@ -218,14 +236,26 @@ impl Gemv<'_> {
                     }
                 }
             });
-            if self.needs_params() {
-                self.load_entry(body, ahead, step, &row_part);
+            if self.needs_params() && self.lane_groups() == 1 {
+                self.load_entry(body, ahead, step, &row_part, None);
+            } else if self.needs_params() {
+                body.unrolled("lane_group", self.lane_groups(), |body, inner| {
+                    self.load_entry(body, ahead, step, &row_part, Some(&inner));
+                });
             }
         });
     }
 
     /// The group parameters of a lane's row and k: `[warp tile][set][row of the warp][group]`.
-    fn load_entry(&self, body: &mut Body, ahead: &Expr, step: &Expr, row_part: &Expr) {
+    /// `inner` counts a lane's groups, where it has several.
+    fn load_entry(
+        &self,
+        body: &mut Body,
+        ahead: &Expr,
+        step: &Expr,
+        row_part: &Expr,
+        inner: Option<&Expr>,
+    ) {
         let (s, layout) = (self.s, self.cx.layout);
         let set = step.clone() / layout.steps_per_param_set();
         let row = row_part.clone() * (32 / s.lanes) + var("lane_row");
@@ -233,13 +263,20 @@ impl Gemv<'_> {
         let groups = layout.groups_per_step();
         let group = match groups {
             1 => int(0),
-            _ => var("lane_k") * 32u32 / self.cx.spec.group.size(self.cx.problem.k),
+            _ => {
+                let first = var("lane_k") * 32u32 / self.cx.spec.group.size(self.cx.problem.k);
+                inner.map_or_else(|| first.clone(), |inner| first.clone() + inner.clone())
+            }
+        };
+        let entry = match inner {
+            Some(inner) => row_part.clone() * self.lane_groups() + inner.clone(),
+            None => row_part.clone(),
         };
         let ty = self.entry_type();
         let value = load("params", row * groups + group);
         let value = if ty == Type::U16 { value.cast(Type::U32) } else { value };
         let ty = if ty == Type::U16 { Type::U32 } else { ty };
-        let place = |w: usize| Expr::at("entry", [ahead.clone(), row_part.clone(), int(w as u32)]);
+        let place = |w: usize| Expr::at("entry", [ahead.clone(), entry.clone(), int(w as u32)]);
         body.unpack((0..ty.words()).map(place).collect(), ty, value);
     }
 
@@ -248,7 +285,7 @@ impl Gemv<'_> {
         let s = self.s;
         self.prepare_invariants(body, ahead);
         for (index, _) in self.plan.sums().iter().enumerate() {
-            body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, s.rows]);
+            body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, self.entries()]);
         }
         body.unrolled("part", 4, |body, part| {
             body.array("act", Type::U32, &[s.tokens, 4]);
@@ -258,7 +295,7 @@ impl Gemv<'_> {
             body.unrolled("row_part", s.rows, |body, row_part| {
                 let word = |w| Expr::at("words", [ahead.clone(), row_part.clone(), w]);
                 let octet = Octet::load(self.cx.packing(), body, &part, word);
-                self.multiply(body, &row_part, &octet);
+                self.multiply(body, &self.entry_of(&row_part, &part), &octet);
             });
         });
         self.accumulate(body, ahead);
@@ -298,13 +335,13 @@ impl Gemv<'_> {
         self.cx.param_values(&words, 0)
     }
 
-    /// `invariant{i}[row][position]`: operands of weights that are fixed within the group, one
+    /// `invariant{i}[entry][position]`: operands of weights that are fixed within the group, one
     /// per position weight, since odd pairs stay four bits higher.
     fn prepare_invariants(&self, body: &mut Body, ahead: &Expr) {
         for (index, id) in self.plan.invariants().into_iter().enumerate() {
             let name = format!("invariant{index}");
-            body.array(&*name, Type::U32, &[self.s.rows, 2]);
-            body.unrolled("row_part", self.s.rows, |body, row_part| {
+            body.array(&*name, Type::U32, &[self.entries(), 2]);
+            body.unrolled("row_part", self.entries(), |body, row_part| {
                 let params = self.row_params(ahead, &row_part);
                 for position in 0..2 {
                     let row = Row { params: &params, position };
@@ -376,7 +413,7 @@ impl Gemv<'_> {
     /// Adds a lane's sums to its totals, with its rows' coefficients, in f32.
     fn accumulate(&self, body: &mut Body, ahead: &Expr) {
         let s = self.s;
-        body.unrolled("row_part", s.rows, |body, row_part| {
+        body.unrolled("row_part", self.entries(), |body, row_part| {
             let params = match self.needs_params() {
                 true => self.row_params(ahead, &row_part),
                 false => Vec::new(),
@@ -387,7 +424,11 @@ impl Gemv<'_> {
                 let name = self.sum_name(sum);
                 body.unrolled("token", s.tokens, |body, token| {
                     let value = self.widened(Expr::at(name, [token.clone(), row_part.clone()]));
-                    let total = Expr::at("total", [token, row_part.clone()]);
+                    let row = match self.lane_groups() {
+                        1 => row_part.clone(),
+                        groups => row_part.clone() / groups,
+                    };
+                    let total = Expr::at("total", [token, row]);
                     body.assign(total.clone(), call("fma_f32", [coefficient, value, total]));
                 });
             }

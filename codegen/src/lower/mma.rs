@@ -56,7 +56,8 @@ struct Mma<'a> {
 
 impl Mma<'_> {
     fn rows(&self) -> Rows<'_> {
-        Rows { cx: self.cx, plan: &self.plan, count: self.s.row_tiles() }
+        let groups = self.s.groups_per_segment(self.cx.spec, self.cx.problem.k);
+        Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups }
     }
 
     fn steps(&self) -> u32 {
@@ -418,7 +419,8 @@ impl Mma<'_> {
     }
 
     fn multiply_row_tile(&self, body: &mut Body, octet: &Octet, row_part: &Expr, k16: &Expr) {
-        let prepared = self.rows().prepared(row_part);
+        // A segment of several groups has one for each k16.
+        let prepared = self.rows().prepared(&self.rows().place(row_part, k16.clone()));
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, octet, &prepared);
@@ -495,9 +497,14 @@ impl Mma<'_> {
             }
         };
         self.rows().declare(body);
-        self.rows().load(body, |row_part| {
-            let row = var("warp_n") * s.row_tiles() + row_part.clone();
-            let pair = (slot.clone() * groups + group.clone()) * (s.block_n / 2) + row * 8u32;
+        self.rows().load(body, |place| {
+            let (row_part, inner) = self.rows().tile_and_group(place);
+            let row = var("warp_n") * s.row_tiles() + row_part;
+            let group = match self.rows().groups {
+                1 => group.clone(),
+                _ => group.clone() + inner,
+            };
+            let pair = (slot.clone() * groups + group) * (s.block_n / 2) + row * 8u32;
             pair + var("lane") / 4u32
         });
     }

@@ -5,12 +5,16 @@ use super::term::{Plan, Prepared, Row};
 use super::{entry_type, Lowering};
 use crate::kir::{int, load, Body, Expr, Type};
 
-/// The parameters of `count` row tiles of one lane, in `row_words`.
+/// The parameters of the row tiles of one lane, in `row_words`: one place for each tile and quant
+/// group of a segment, the groups of a tile side by side.
 pub(super) struct Rows<'a> {
     pub cx: &'a Lowering<'a>,
     pub plan: &'a Plan<'a>,
     /// Row tiles per lane.
-    pub count: u32,
+    pub tiles: u32,
+    /// Quant groups of a segment: more than one where groups are shorter than what is accumulated
+    /// or loaded at once.
+    pub groups: u32,
 }
 
 /// The type that loads the parameters of rows g and g+8.
@@ -19,6 +23,26 @@ pub(super) fn pair_type(cx: &Lowering) -> Type {
 }
 
 impl Rows<'_> {
+    fn count(&self) -> u32 {
+        self.tiles * self.groups
+    }
+
+    /// The place of a row tile in the quant group `group` of the segment.
+    pub fn place(&self, row_part: &Expr, group: Expr) -> Expr {
+        match self.groups {
+            1 => row_part.clone(),
+            groups => row_part.clone() * groups + group,
+        }
+    }
+
+    /// Row tile and quant group of a place.
+    pub fn tile_and_group(&self, place: &Expr) -> (Expr, Expr) {
+        match self.groups {
+            1 => (place.clone(), int(0)),
+            groups => (place.clone() / groups, place.clone() % groups),
+        }
+    }
+
     fn words(&self) -> u32 {
         pair_type(self.cx).words() as u32
     }
@@ -30,13 +54,13 @@ impl Rows<'_> {
 
     /// Declares `row_words`.
     pub fn declare(&self, body: &mut Body) {
-        body.array("row_words", Type::U32, &[self.count, self.words()]);
+        body.array("row_words", Type::U32, &[self.count(), self.words()]);
     }
 
-    /// Loads `row_words`; `pair(row_part)` is the index of a row tile's pair in `row_pairs`.
+    /// Loads `row_words`; `pair(place)` is the index of a place's pair in `row_pairs`.
     pub fn load(&self, body: &mut Body, pair: impl Fn(&Expr) -> Expr) {
         let ty = pair_type(self.cx);
-        body.unrolled("row_part", self.count, |body, row_part| {
+        body.unrolled("row_part", self.count(), |body, row_part| {
             let value = load("row_pairs", pair(&row_part));
             let places =
                 (0..self.words()).map(|w| Expr::at("row_words", [row_part.clone(), int(w)]));
@@ -44,19 +68,19 @@ impl Rows<'_> {
         });
     }
 
-    /// The named parameters of row g (`half` 0) or g+8 (`half` 1) of a row tile.
+    /// The named parameters of row g (`half` 0) or g+8 (`half` 1) of a place.
     pub fn params(&self, row_part: &Expr, half: usize) -> Vec<(String, Expr)> {
         let words: Vec<Expr> =
             (0..self.words()).map(|w| Expr::at("row_words", [row_part.clone(), int(w)])).collect();
         self.cx.param_values(&words, half)
     }
 
-    /// `invariant{i}[row tile][half]`: operands of weights that are fixed within the group.
+    /// `invariant{i}[place][half]`: operands of weights that are fixed within the group.
     pub fn prepare(&self, body: &mut Body) {
         for (index, id) in self.plan.invariants().into_iter().enumerate() {
             let name = format!("invariant{index}");
-            body.array(&*name, Type::U32, &[self.count, 2]);
-            body.unrolled("row_part", self.count, |body, row_part| {
+            body.array(&*name, Type::U32, &[self.count(), 2]);
+            body.unrolled("row_part", self.count(), |body, row_part| {
                 for half in 0..2 {
                     let params = self.params(&row_part, half);
                     let row = Row { params: &params, position: half };
@@ -67,7 +91,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Where [`Rows::prepare`] put the operands of a row tile.
+    /// Where [`Rows::prepare`] put the operands of a place.
     pub fn prepared(&self, row_part: &Expr) -> Prepared {
         let mut values = Vec::new();
         for (index, id) in self.plan.invariants().into_iter().enumerate() {

@@ -60,7 +60,8 @@ struct Wgmma<'a> {
 
 impl Wgmma<'_> {
     fn rows(&self) -> Rows<'_> {
-        Rows { cx: self.cx, plan: &self.plan, count: self.s.row_tiles() }
+        let groups = self.s.groups_per_segment(self.cx.spec, self.cx.problem.k);
+        Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups }
     }
 
     fn weight_bytes(&self) -> u32 {
@@ -323,13 +324,20 @@ impl Wgmma<'_> {
     }
 
     fn load_params(&self, body: &mut Body, slot: &Expr, segment: &Expr) {
-        let groups = self.cx.layout.groups_per_step();
-        let group = match groups {
-            1 => slot.clone(),
-            _ => slot.clone() * groups + segment.clone(),
+        let (groups, within) = (self.cx.layout.groups_per_step(), self.rows().groups);
+        let group = match (groups, within) {
+            (1, _) => slot.clone(),
+            (_, 1) => slot.clone() * groups + segment.clone(),
+            _ => slot.clone() * groups + segment.clone() * within,
         };
         let first = group * (self.s.block_n / 2) + var("warp_tile") * 8u32 + var("lane") / 4u32;
-        self.rows().load(body, |row_part| first.clone() + row_part.clone() * 32u32);
+        self.rows().load(body, |place| {
+            let (row_part, inner) = self.rows().tile_and_group(place);
+            match within {
+                1 => first.clone() + row_part * 32u32,
+                _ => first.clone() + inner * (self.s.block_n / 2) + row_part * 32u32,
+            }
+        });
     }
 
     /// Converts and multiplies one row tile by 64 of k.
@@ -385,7 +393,9 @@ impl Wgmma<'_> {
 
     fn convert(&self, body: &mut Body, row_part: &Expr, turn: &Expr, k16: &Expr) {
         let octet = Octet::load(self.cx.packing(), body, k16, |w| Expr::at("words", [w]));
-        let prepared = self.rows().prepared(row_part);
+        let rows = self.rows();
+        let group = k16.clone() / (UNIT_K16 / rows.groups).max(1);
+        let prepared = rows.prepared(&rows.place(row_part, group));
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, &octet, &prepared);

@@ -1,6 +1,8 @@
 //! Schedules of the `wgmma` family: tiles, roles and the registers that they leave.
 
-use super::{check_block, check_width, groups_in, require, with_table, Raster, Rejected};
+use super::{
+    check_block, check_width, groups_in, require, scales_inside, with_table, Raster, Rejected,
+};
 use crate::dequant::packed_param_bytes;
 use crate::{Arch, DType, Problem, WeightSpec};
 
@@ -109,8 +111,13 @@ impl WgmmaSchedule {
     pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
         match spec.group.size(k) {
             group if group >= k => self.block_k,
-            group => group.min(self.block_k),
+            group => group.max(UNIT_K).min(self.block_k),
         }
+    }
+
+    /// Quant groups of such a segment.
+    pub fn groups_per_segment(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(self.segment_k(spec, k), spec, k)
     }
 
     /// Bytes of weights per stage.
@@ -179,18 +186,17 @@ impl WgmmaSchedule {
     /// Whether the sums of quant groups are kept apart from the totals, which takes a second set
     /// of accumulators: the term scales them and there are several groups.
     pub fn sums_apart(&self, problem: &Problem, spec: &WeightSpec) -> bool {
-        !self.dequant.is_empty()
-            && !self.dequant.trim_start().starts_with("(sum")
-            && spec.group.size(problem.k) < problem.k
+        !scales_inside(&self.dequant) && spec.group.size(problem.k) < problem.k
     }
 
     /// Registers of a consumer thread, estimated.
     pub fn registers(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
         let copies = 1 + u32::from(self.sums_apart(problem, spec));
         let codes = u32::from(spec.bits).saturating_sub(NARROW_BITS);
+        let groups = self.groups_per_segment(spec, problem.k);
         OPERAND_REGISTERS
             + codes
-            + self.row_tiles() * (self.accumulators() * copies + ROW_REGISTERS)
+            + self.row_tiles() * (self.accumulators() * copies + ROW_REGISTERS * groups)
     }
 
     pub(super) fn check(
@@ -206,8 +212,9 @@ impl WgmmaSchedule {
         let group = spec.group.size(p.k);
         let nested = group == p.k || group % self.block_k == 0 || self.block_k % group == 0;
         require(nested, || format!("quant group {group} and k tile {}", self.block_k))?;
-        require(group % UNIT_K == 0 || group == p.k, || {
-            format!("quant group {group} is not a multiple of a unit's {UNIT_K} of k")
+        let split = group % 16 == 0 && UNIT_K % group == 0 && scales_inside(&self.dequant);
+        require(group % UNIT_K == 0 || group == p.k || split, || {
+            format!("quant group {group} is no multiple of a unit's {UNIT_K} of k, nor a part of it with scaled weights")
         })?;
         require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
         require((2..=8).contains(&self.stages), || {
