@@ -107,3 +107,32 @@ fn a_plain_layer_is_quantized_on_load_by_name() {
     let refused = qtune.run(&[&args[..], &["--format", "awq-g128"]].concat());
     assert!(refused.stderr.contains("needs calibration"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_gguf_file_of_mixed_types_is_listed_and_dequantized_bit_for_bit() {
+    let qtune = Qtune::new();
+    let out = qtune.cache.path().join("w.safetensors");
+    let folder = golden("..").join("gguf/tiny_llama_mixed");
+    let file = folder.join("model.gguf");
+    let path = file.to_str().unwrap();
+    let report = qtune.json(&["inspect", path, "--json"]);
+    let layers = report["layers"].as_array().unwrap();
+    let formats: std::collections::BTreeSet<_> =
+        layers.iter().map(|layer| layer["format"].as_str().unwrap()).collect();
+    assert_eq!(
+        formats.into_iter().collect::<Vec<_>>(),
+        ["iq4_xs", "q4_0", "q4_k", "q5_k", "q6_k", "q8_0"]
+    );
+    assert_eq!(report["plain_tensors"].as_array().unwrap().len(), 3);
+    let text = qtune.ok(&["inspect", path]);
+    assert!(text.contains("3 other tensors (3.1 kB: 3 F32)"), "{text}");
+    let expected = fs::read(folder.join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    for layer in ["blk.0.attn_q", "blk.0.attn_v"] {
+        qtune.ok(&["dequantize", path, "--tensor", layer, "--out", out.to_str().unwrap()]);
+        let written = fs::read(&out).unwrap();
+        let written = SafeTensors::deserialize(&written).unwrap();
+        let wanted = expected.tensor(&format!("{layer}.weight")).unwrap();
+        assert!(written.tensor("weight").unwrap().data() == wanted.data(), "{layer}");
+    }
+}

@@ -48,6 +48,9 @@ const FLOAT_ULP: i32 = -1000;
 /// shows as an infinite error bound.
 const PARAM_MAX: f64 = 64.0;
 
+/// The same of scales of scales, which integers of up to 8 bits multiply.
+const SHARED_MAX: f64 = 1.0;
+
 impl Grid {
     fn constant(value: f64) -> Grid {
         let bits = value.to_bits();
@@ -258,7 +261,8 @@ fn param_facts(ctx: &Context, name: &str) -> Result<Facts, String> {
     };
     let grid = match dtype {
         ParamType::Code(bits) => Grid::integers(2.0f64.powi(bits.into()) - 1.0),
-        ParamType::F16 | ParamType::F32 | ParamType::Shared(_) | ParamType::E8M0 => {
+        ParamType::Shared(_) => Grid { lo: -SHARED_MAX, hi: SHARED_MAX, ulp: FLOAT_ULP },
+        ParamType::F16 | ParamType::F32 | ParamType::E8M0 => {
             Grid { lo: -PARAM_MAX, hi: PARAM_MAX, ulp: FLOAT_ULP }
         }
     };

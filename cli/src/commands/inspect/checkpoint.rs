@@ -2,8 +2,9 @@
 
 use super::{bytes, Report};
 use crate::table::{Align, Table};
-use qtune_formats::Checkpoint;
+use qtune_formats::{Checkpoint, PlainTensor};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Opens the checkpoint and lists its layers.
@@ -28,15 +29,30 @@ fn text(checkpoint: &Checkpoint, files: usize) -> String {
     let plain = checkpoint.plain_tensors();
     let plain_bytes: usize = plain.iter().map(|tensor| tensor.bytes).sum();
     format!(
-        "checkpoint {}: {files} file(s), {} quantized layers ({}), {} other tensors ({})\n\n{}\n\n{}",
+        "checkpoint {}: {files} file(s), {} quantized layers ({}), {} other tensors ({}{})\n\n{}\n\n{}",
         checkpoint.path().display(),
         layers.len(),
         bytes(quantized as u64),
         plain.len(),
         bytes(plain_bytes as u64),
+        types(plain),
         shapes(checkpoint),
         layer_table(checkpoint),
     )
+}
+
+/// The types of tensors that no layer has, and how many have each: `: 3 F32`.
+fn types(plain: &[PlainTensor]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in plain {
+        *counts.entry(&tensor.dtype).or_default() += 1;
+    }
+    let listed: Vec<String> =
+        counts.into_iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+    match listed.is_empty() {
+        true => String::new(),
+        false => format!(": {}", listed.join(", ")),
+    }
 }
 
 fn shapes(checkpoint: &Checkpoint) -> Table {
