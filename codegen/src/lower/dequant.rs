@@ -91,7 +91,7 @@ struct Slab<'a> {
 
 impl Slab<'_> {
     fn rows(&self) -> Rows<'_> {
-        Rows { cx: self.cx, plan: &self.plan, count: 1 }
+        Rows { cx: self.cx, plan: &self.plan, tiles: 1, groups: 1 }
     }
 
     /// 64-wide chunks of k in a stage.
@@ -146,7 +146,7 @@ impl Slab<'_> {
             body.bind("stage", Type::I32, piece.clone() / pieces);
             body.bind("chunk", Type::I32, piece.clone() % pieces / LANES);
         }
-        let halves = if self.halves_differ() { 2 } else { 1 };
+        let halves = self.parts();
         body.unrolled("half", halves, |body, half| {
             if self.rows().needed() {
                 self.load_params(body, &half);
@@ -159,10 +159,13 @@ impl Slab<'_> {
         });
     }
 
-    /// Whether the two halves of a chunk have parameters of their own.
-    fn halves_differ(&self) -> bool {
+    /// Parts of a chunk with parameters of their own: halves or quarters.
+    fn parts(&self) -> u32 {
         let k = self.cx.problem.k;
-        self.rows().needed() && self.cx.spec.group.size(k) < CHUNK_K.min(k)
+        match self.cx.spec.group.size(k) {
+            group if self.rows().needed() && group < CHUNK_K.min(k) => CHUNK_K / group,
+            _ => 1,
+        }
     }
 
     fn load_params(&self, body: &mut Body, half: &Expr) {
@@ -171,7 +174,8 @@ impl Slab<'_> {
         let set = match groups {
             1 => set,
             _ => {
-                let k = var("chunk") % chunks * CHUNK_K + half.clone() * (CHUNK_K / 2);
+                let k = var("chunk") % chunks * CHUNK_K
+                    + half.clone() * (CHUNK_K / self.parts().max(2));
                 set + k / self.cx.spec.group.size(self.cx.problem.k)
             }
         };

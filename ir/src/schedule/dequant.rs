@@ -9,7 +9,7 @@ use crate::{Arch, Problem, WeightSpec};
 /// Tokens for which the cost of a dequantization term is counted: a weight is dequantized once,
 /// however many tokens follow, so that only its own instructions count.
 pub(super) const TERM_TOKENS: u32 = 8;
-/// Quant groups nearer than this do not share a lane's pair of fragments.
+/// k of a lane's pair of fragments, or two groups of half as many.
 const HALF_CHUNK_K: u32 = CHUNK_K / 2;
 
 /// How a slab of dequantized weights is multiplied: the schedule of a tensor-core family, whose
@@ -145,8 +145,9 @@ impl DequantSchedule {
         let (group, block_k) = (spec.group.size(p.k), self.gemm.block_k());
         let nested = group == p.k || group % block_k == 0 || block_k % group == 0;
         require(nested, || format!("quant group {group} and k tile {block_k}"))?;
-        require(group % HALF_CHUNK_K == 0 || group == p.k, || {
-            format!("quant group {group} is not a multiple of {HALF_CHUNK_K}")
+        let parts = group % HALF_CHUNK_K == 0 || group * 2 == HALF_CHUNK_K;
+        require(parts || group == p.k, || {
+            format!("quant group {group} is no multiple or half of {HALF_CHUNK_K}")
         })?;
         let whole = self.gemm.dequant().is_empty() || self.gemm.dequant().starts_with("(sum");
         require(whole, || {
