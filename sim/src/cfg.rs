@@ -6,9 +6,9 @@
 
 use crate::program::{Instruction, Op, NO_PC};
 
-/// Fills [`Instruction::reconverge`] of every branch.
-pub(crate) fn set_reconvergence(code: &mut [Instruction]) {
-    let graph = Graph::new(code);
+/// Fills [`Instruction::reconverge`] of every branch; `tables` are the targets of the indexed ones.
+pub(crate) fn set_reconvergence(code: &mut [Instruction], tables: &[Vec<u32>]) {
+    let graph = Graph::new(code, tables);
     let post_dominators = graph.immediate_post_dominators();
     for (block, &start) in graph.starts.iter().enumerate() {
         let end = graph.starts.get(block + 1).copied().unwrap_or(code.len());
@@ -28,15 +28,24 @@ pub(crate) struct Graph {
 }
 
 fn ends_block(op: &Op) -> bool {
-    matches!(op, Op::Branch { .. } | Op::Exit | Op::Trap)
+    matches!(op, Op::Branch { .. } | Op::BranchIndexed { .. } | Op::Exit | Op::Trap)
+}
+
+/// Where a branch may go when it is taken.
+fn targets<'a>(op: &'a Op, tables: &'a [Vec<u32>]) -> &'a [u32] {
+    match op {
+        Op::Branch { target, .. } => std::slice::from_ref(target),
+        Op::BranchIndexed { table, .. } => tables.get(*table as usize).map_or(&[], Vec::as_slice),
+        _ => &[],
+    }
 }
 
 impl Graph {
-    pub(crate) fn new(code: &[Instruction]) -> Graph {
+    pub(crate) fn new(code: &[Instruction], tables: &[Vec<u32>]) -> Graph {
         let mut leader = vec![false; code.len() + 1];
         leader[0] = true;
         for (pc, instruction) in code.iter().enumerate() {
-            if let Op::Branch { target, .. } = instruction.op {
+            for &target in targets(&instruction.op, tables) {
                 leader[target as usize] = true;
             }
             if ends_block(&instruction.op) {
@@ -53,10 +62,9 @@ impl Graph {
                 let end = starts.get(block + 1).copied().unwrap_or(code.len());
                 let last = &code[end - 1];
                 let mut next = Vec::with_capacity(2);
-                match last.op {
-                    Op::Branch { target, .. } => next.push(block_at(target as usize)),
-                    Op::Exit | Op::Trap => next.push(exit),
-                    _ => {}
+                next.extend(targets(&last.op, tables).iter().map(|&pc| block_at(pc as usize)));
+                if matches!(last.op, Op::Exit | Op::Trap) {
+                    next.push(exit);
                 }
                 if !ends_block(&last.op) || last.guard.is_some() {
                     next.push(block_at(end));

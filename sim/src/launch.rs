@@ -327,7 +327,9 @@ fn cluster_shape(
 fn parameters(program: &Program, launch: &Launch) -> Result<Vec<u8>, SimError> {
     if launch.args.len() != program.parameters.len() {
         let (given, wanted) = (launch.args.len(), program.parameters.len());
-        return refuse(program, format!("{given} arguments for {wanted} parameters"));
+        let sizes: Vec<u32> = program.parameters.iter().map(|&(_, size)| size).collect();
+        let reason = format!("{given} arguments for {wanted} parameters of {sizes:?} bytes");
+        return refuse(program, reason);
     }
     let mut bytes = vec![0; program.parameter_bytes as usize];
     for (index, (arg, &(offset, size))) in launch.args.iter().zip(&program.parameters).enumerate() {

@@ -36,8 +36,6 @@ pub(crate) struct Mbarrier {
     pub joined: VectorClock,
     /// The same of all complete phases.
     pub released: VectorClock,
-    /// Warps of the cluster with their lanes that arrived in this phase, and in the last one.
-    arrivals: [Vec<(u32, u32)>; 2],
 }
 
 /// Why a change of an object is undefined.
@@ -107,20 +105,6 @@ impl Mbarrier {
         Ok(())
     }
 
-    /// Notes who arrived.
-    pub(crate) fn note_arrival(&mut self, warp: u32, lanes: u32) {
-        match self.arrivals[0].iter_mut().find(|(known, _)| *known == warp) {
-            Some((_, known)) => *known |= lanes,
-            None => self.arrivals[0].push((warp, lanes)),
-        }
-    }
-
-    /// Lanes of a warp that arrived in the last complete phase.
-    pub(crate) fn arrived_before(&self, warp: u32) -> u32 {
-        let found = self.arrivals[1].iter().find(|(known, _)| *known == warp);
-        found.map_or(0, |&(_, lanes)| lanes)
-    }
-
     /// Completes the phase when nothing is pending.
     fn settle(&mut self) {
         if self.pending != 0 || self.pending_bytes != 0 {
@@ -129,8 +113,6 @@ impl Mbarrier {
         self.joined.raise(self.agent, self.clock);
         self.released.join(&self.joined);
         self.joined = VectorClock::default();
-        self.arrivals.swap(0, 1);
-        self.arrivals[0].clear();
         self.phase += 1;
         self.clock += 1;
         self.pending = self.expected;

@@ -3,6 +3,7 @@
 use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::address;
 use crate::error::SimError;
@@ -289,6 +290,22 @@ impl Buffer {
             4 => fetch_update!(AtomicU32, u32),
             _ => fetch_update!(AtomicU64, u64),
         }
+    }
+
+    /// The same for 16 bytes as two words, low first. One such update at a time: the machine has no
+    /// atomic of this width that every target offers.
+    pub(crate) fn update_wide(
+        &self,
+        offset: usize,
+        update: impl Fn([u64; 2]) -> [u64; 2],
+    ) -> [u64; 2] {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = [self.load(offset, 8), self.load(offset + 8, 8)];
+        let [low, high] = update(old);
+        self.store(offset, 8, low);
+        self.store(offset + 8, 8, high);
+        old
     }
 
     /// Whether the whole buffer is known to be defined.

@@ -17,7 +17,7 @@ pub(crate) use convert::{
 pub(crate) use float::{
     Extreme, Float1, Float2, FloatFlags, FloatProperty, FloatType, MixedFloat, MixedOp, Rounding,
 };
-pub(crate) use integer::{Extended, ExtendedOp, Int1, Int2, IntType};
+pub(crate) use integer::{Extended, ExtendedOp, Int1, Int2, IntType, PackedInt, PackedOp};
 pub(crate) use matrix::{
     Element, Mma, MmaAccumulator, MmaF64, MmaScales, ScaleSource, Wgmma, WgmmaLeft,
 };
@@ -143,6 +143,16 @@ pub(crate) enum Op {
         b: Slot,
         c: Slot,
     },
+    /// 24-bit integers: the low or the high 32 bits of the product, plus `c` where there is one.
+    Mul24 {
+        hi: bool,
+        signed: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Option<Slot>,
+    },
+    Packed(PackedInt),
     Dp4a {
         a_signed: bool,
         b_signed: bool,
@@ -208,6 +218,11 @@ pub(crate) enum Op {
         wide: bool,
         d: Slot,
         a: Slot,
+    },
+    /// 128 bits as two 64-bit registers.
+    MovePair {
+        d: [Slot; 2],
+        a: [Slot; 2],
     },
     /// Concatenate `count` parts of `part_bytes`, lowest first, into one register.
     Pack {
@@ -388,6 +403,12 @@ pub(crate) enum Op {
 
     Branch {
         target: u32,
+        uniform: bool,
+    },
+    /// `brx.idx`: to one of the targets of [`crate::program::Program::tables`].
+    BranchIndexed {
+        index: Slot,
+        table: u32,
         uniform: bool,
     },
     Exit,

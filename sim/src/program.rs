@@ -83,6 +83,8 @@ pub(crate) struct StaticData {
 pub(crate) struct Program {
     pub name: String,
     pub code: Vec<Instruction>,
+    /// Program counters of each `.branchtargets`.
+    pub tables: Vec<Vec<u32>>,
     /// Definedness indices of the registers that instructions read and write.
     pub operands: Vec<u32>,
     pub count32: usize,

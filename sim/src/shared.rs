@@ -1,7 +1,10 @@
 //! Shared memory of one thread block: bytes, definedness and access history.
 
-use crate::check::{LaneRaces, Races, VectorClock};
+use std::ops::Range;
+
+use crate::check::{Clocks, LaneAccess, LaneRaces, Races, VectorClock};
 use crate::mbarrier::Mbarriers;
+use crate::state::lanes;
 
 /// Shared memory with its shadow state.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl SharedMemory {
     }
 
     /// First byte of a range that is not defined.
-    pub(crate) fn first_undefined(&self, range: std::ops::Range<usize>) -> Option<usize> {
+    pub(crate) fn first_undefined(&self, range: Range<usize>) -> Option<usize> {
         let mut at = range.start;
         while at < range.end {
             let bits = (64 - at % 64).min(range.end - at);
@@ -53,6 +56,33 @@ impl SharedMemory {
             at += bits;
         }
         None
+    }
+
+    /// A lane of another warp whose earlier access to a range `warp` (of the cluster) does not know
+    /// of, although it knows of that warp: it was left behind by the lanes whose release it heard.
+    /// One of the accesses writes. Returns the warp (of the cluster), the lane, and what it did.
+    #[cold]
+    pub(crate) fn left_behind(
+        &self,
+        clocks: &Clocks,
+        warp: u32,
+        range: Range<usize>,
+        access: LaneAccess,
+    ) -> Option<(u32, usize, LaneAccess)> {
+        self.lanes.last(range).find_map(|last| {
+            let other = self.races.first_warp() + last.warp;
+            if other == warp || last.kind == access && access != LaneAccess::Write {
+                return None;
+            }
+            let clock = match last.kind {
+                LaneAccess::Read => self.races.read_at(last.word, last.warp)?,
+                _ => self.races.written_at(last.word, last.warp)?,
+            };
+            let release = clocks.lane_release(warp, other)?;
+            let mut behind =
+                lanes(last.lanes).filter(|&lane| !release.covers(lane, last.interval, clock));
+            behind.next().map(|lane| (other, lane, last.kind))
+        })
     }
 
     /// Notes an access by a warp of another block at its clock.
@@ -152,7 +182,7 @@ impl SharedMemory {
     }
 
     /// Bytes of a range, defined or not.
-    pub(crate) fn bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
+    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
         &self.data[range]
     }
 

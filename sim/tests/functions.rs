@@ -2,7 +2,7 @@
 
 mod support;
 
-use qtune_sim::{Access, Memory, Module, RunOptions};
+use qtune_sim::{Access, FindingKind, Memory, Module, RunOptions};
 use support::{at, launch};
 
 /// A module of `functions` with a kernel that stores `%r9` of every thread after `body`.
@@ -79,6 +79,23 @@ fn names_of_a_function_do_not_hide_those_of_its_caller() {
     let picked = |x: u32| if x < 16 { 2 * x } else { 7 };
     let expected: Vec<u32> = (0..32).map(|x: u32| picked(x + 1).wrapping_sub(x)).collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_failed_assertion_traps_and_printf_is_refused_with_a_remedy() {
+    let fail = ".extern .func __assertfail (.param .b64 m, .param .b32 l);";
+    let body = "setp.lt.u32 %p1, %r1, 32; @%p1 bra GOOD;
+        { .param .b64 m; .param .b32 l; st.param.b64 [m], 0; st.param.b32 [l], 7; call.uni __assertfail, (m, l); }
+        GOOD: mov.u32 %r9, 3;";
+    assert_eq!(run(fail, body), [3; 32]);
+    let text = module(fail, &body.replace("32; @", "9; @"));
+    let mut memory = Memory::new();
+    let p = memory.alloc("p", 128, Access::ReadWrite).unwrap();
+    let shape = ([1, 1, 1], [32, 1, 1], 0);
+    let report = launch(&text, shape, vec![at(p)], &mut memory, &RunOptions::default()).unwrap();
+    assert_eq!(report.findings[0].kind, FindingKind::Trap);
+    let error = Module::parse(&module("", "call vprintf;")).unwrap_err().to_string();
+    assert!(error.contains("take printf out"), "{error}");
 }
 
 #[test]

@@ -37,6 +37,12 @@ fn unknown_opcodes_modifiers_and_operands_are_rejected_with_their_line() {
         ("cvt.s32.f32 %r1, %f1;", "needs .rni"),
         ("lop3.b32 %r1, %r2, %r3, %r4, 256;", "outside"),
         (".magic 5;", "unknown directive"),
+        ("atom.global.u32 %r1, [%rd1], %r2;", "names its operation"),
+        ("brx.idx %r1, nowhere;", "no `.branchtargets` `nowhere`"),
+        ("t: .branchtargets NOWHERE;", "label `NOWHERE`"),
+        (".branchtargets NOWHERE;", "unknown directive"),
+        (".reg .b128 %q; atom.global.add.b128 %q, [%rd1], %q;", ".add"),
+        (".reg .b128 %q; mov.b128 %q, %rd1;", "128 are needed"),
     ] {
         let (line, text) = decode_error(body);
         assert_eq!(line, 9, "{text}");

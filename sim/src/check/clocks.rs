@@ -4,6 +4,8 @@
 //! asynchronous agents, one per mbarrier. The clock of an asynchronous agent counts the phases of
 //! its mbarrier: whoever waits for a phase has seen what landed in it, and nothing later.
 
+use super::lane_releases::{LaneRelease, LaneReleases, SeenIntervals};
+
 /// Write clock of words with a pending asynchronous copy: later than every real clock.
 pub(crate) const PENDING: u32 = u32::MAX;
 
@@ -73,6 +75,9 @@ pub(crate) struct Clocks {
     /// Those of them before the last barrier of the cluster, which everybody knows even where the
     /// arrivals were relaxed.
     published: VectorClock,
+    lane_releases: LaneReleases,
+    /// By warp: it knows another one by a release of some lanes only.
+    hears_lanes: Vec<bool>,
 }
 
 /// A `fence.proxy.async`.
@@ -97,6 +102,8 @@ impl Clocks {
             fences: vec![Vec::new(); warps],
             init_fences: vec![0; warps],
             published: VectorClock::default(),
+            lane_releases: LaneReleases::new(warps),
+            hears_lanes: vec![false; warps],
         };
         clocks.reset();
         clocks
@@ -109,6 +116,8 @@ impl Clocks {
         self.fences.iter_mut().for_each(Vec::clear);
         self.init_fences.fill(0);
         self.published.clear();
+        self.lane_releases.reset();
+        self.hears_lanes.fill(false);
         for (warp, clock) in self.warps.iter_mut().enumerate() {
             clock.clear();
             clock.raise(warp as u32, 1);
@@ -150,12 +159,50 @@ impl Clocks {
     /// What a warp did so far becomes visible through `into`.
     pub(crate) fn release(&mut self, warp: u32, into: &mut VectorClock) {
         into.join(&self.warps[warp as usize]);
+        self.lane_releases.whole(warp, self.now(warp).own);
         self.advance(warp);
+    }
+
+    /// What the lanes of `mask` did so far becomes visible through `into`, and what they have seen
+    /// of the other lanes of their warp.
+    pub(crate) fn release_lanes(
+        &mut self,
+        warp: u32,
+        mask: u32,
+        seen: SeenIntervals,
+        into: &mut VectorClock,
+    ) {
+        into.join(&self.warps[warp as usize]);
+        self.lane_releases.part(warp, self.now(warp).own, mask, seen);
+        self.advance(warp);
+    }
+
+    /// All lanes of a warp waited for each other.
+    pub(crate) fn lanes_synchronised(&mut self, warp: u32) {
+        self.lane_releases.synchronised(warp);
+    }
+
+    /// Lanes of a warp whose release, since they last waited for each other, came back to it with
+    /// what others released.
+    pub(crate) fn lanes_heard(&self, warp: u32, released: &VectorClock) -> u32 {
+        self.lane_releases.known_by(warp, released.get(warp))
+    }
+
+    /// Whether what `warp` knows of others may stop at some of their lanes.
+    #[inline(always)]
+    pub(crate) fn hears_lanes(&self, warp: u32) -> bool {
+        self.hears_lanes[warp as usize]
+    }
+
+    /// The release of some lanes of `other` by which `warp` knows it, if it was one.
+    pub(crate) fn lane_release(&self, warp: u32, other: u32) -> Option<&LaneRelease> {
+        self.lane_releases.at(other, self.of(warp).get(other))
     }
 
     /// Own clock of a warp; what it does afterwards is later.
     pub(crate) fn tick(&mut self, warp: u32) -> u32 {
         let now = self.now(warp).own;
+        self.lane_releases.whole(warp, now);
         self.advance(warp);
         now
     }
@@ -170,6 +217,11 @@ impl Clocks {
     pub(crate) fn acquire(&mut self, warp: u32, released: &VectorClock) {
         self.warps[warp as usize].join(released);
         self.update_floor(warp as usize);
+        self.hears_lanes[warp as usize] = (0..self.warp_count()).any(|other| {
+            other != warp
+                && self.lane_releases.any(other)
+                && self.lane_release(warp, other).is_some()
+        });
     }
 
     /// A warp goes on after a barrier of its block, which also counts the warps that exited.
@@ -183,6 +235,7 @@ impl Clocks {
     pub(crate) fn exit(&mut self, warp: u32) {
         let block = (warp / self.warps_per_block) as usize;
         self.exited[block].join(&self.warps[warp as usize]);
+        self.lane_releases.whole(warp, self.now(warp).own);
         self.advance(warp);
     }
 

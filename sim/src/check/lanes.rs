@@ -17,8 +17,14 @@
 //! shared memory and write another. So their requests only go into a list at first (see
 //! [`super::interval`]), and into the words when one of them might conflict with another.
 
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
 use super::histories::{Histories, History, ROW};
 use super::interval::{Interval, Request};
+use super::lane_releases::SeenIntervals;
 use crate::state::{lanes, Lanes32, FULL, LANES};
 
 /// Bits of [`Cell::stamp`] above the flags that count intervals; the warp is above them.
@@ -37,12 +43,44 @@ pub(crate) enum LaneAccess {
     Write = 2,
 }
 
+impl LaneAccess {
+    /// What a lane does, in words.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LaneAccess::Read => "load",
+            LaneAccess::Atomic => "atomic",
+            LaneAccess::Write => "store",
+        }
+    }
+
+    /// What a lane did, in words.
+    pub(crate) fn past(self) -> &'static str {
+        match self {
+            LaneAccess::Read => "read",
+            LaneAccess::Atomic => "changed atomically",
+            LaneAccess::Write => "wrote",
+        }
+    }
+}
+
 /// An earlier access of another lane without an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaneConflict {
     /// The lowest such lane.
     pub other: u32,
     pub earlier: LaneAccess,
+}
+
+/// The last accesses to some bytes, by lanes of one warp.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LastAccess {
+    /// Number of the 4-byte word.
+    pub word: usize,
+    /// Warp of the block.
+    pub warp: u32,
+    pub lanes: u32,
+    pub interval: u32,
+    pub kind: LaneAccess,
 }
 
 /// Lanes that accessed some bytes in one interval of a warp.
@@ -96,6 +134,8 @@ struct WarpTime {
     stamp: u32,
     /// First interval that is not over for all lanes.
     open: u32,
+    /// Lanes that accessed shared memory since the whole warp synchronised.
+    touched: u32,
     /// By lane and other lane, the last interval of the other that the lane has seen; only after
     /// a part of the warp synchronised.
     seen: Option<Box<[[u32; LANES]; LANES]>>,
@@ -103,7 +143,8 @@ struct WarpTime {
 
 impl WarpTime {
     fn new(warp: usize) -> WarpTime {
-        WarpTime { stamp: (warp as u32) << (INTERVAL_BITS + 3) | 1 << 3, open: 1, seen: None }
+        let stamp = (warp as u32) << (INTERVAL_BITS + 3) | 1 << 3;
+        WarpTime { stamp, open: 1, touched: 0, seen: None }
     }
 
     fn interval(&self) -> u32 {
@@ -202,18 +243,37 @@ impl LaneRaces {
         }
         time.stamp += 1 << 3;
         if all {
-            (time.open, time.seen) = (interval + 1, None);
+            (time.open, time.touched, time.seen) = (interval + 1, 0, None);
             return;
         }
         let seen = time.seen.get_or_insert_with(|| Box::new([[0; LANES]; LANES]));
         let mut joined = [0; LANES];
         for lane in lanes(mask) {
             seen[lane][lane] = interval;
-            for (all, one) in joined.iter_mut().zip(&seen[lane]) {
-                *all = (*all).max(*one);
-            }
+            join(&mut joined, &seen[lane]);
         }
         lanes(mask).for_each(|lane| seen[lane] = joined);
+    }
+
+    /// The lanes of `to` learn what those of `from` did, out of `live` ones.
+    pub(crate) fn learn(&mut self, warp: u32, (from, to): (u32, u32), live: u32) {
+        if from == 0 {
+            return;
+        }
+        let interval = self.warps[warp as usize].interval();
+        if live & !(from & to) == 0 || interval == LAST_INTERVAL {
+            return self.synchronise(warp, from & to, live);
+        }
+        self.enter_listed(warp);
+        let time = &mut self.warps[warp as usize];
+        time.stamp += 1 << 3;
+        let seen = time.seen.get_or_insert_with(|| Box::new([[0; LANES]; LANES]));
+        let mut joined = [0; LANES];
+        for lane in lanes(from) {
+            seen[lane][lane] = interval;
+            join(&mut joined, &seen[lane]);
+        }
+        lanes(to).for_each(|lane| join(&mut seen[lane], &joined));
     }
 
     /// Forgets everything when a warp has synchronised 2^24 times.
@@ -224,6 +284,13 @@ impl LaneRaces {
         self.intervals.iter_mut().for_each(Interval::clear);
         for (index, warp) in self.warps.iter_mut().enumerate() {
             *warp = WarpTime::new(index);
+        }
+    }
+
+    /// From now on the words know what the warp did since it last synchronised.
+    fn enter_listed(&mut self, warp: u32) {
+        if self.intervals[warp as usize].lists() {
+            self.enter_requests(warp);
         }
     }
 
@@ -253,6 +320,7 @@ impl LaneRaces {
         warp: u32,
         access: LaneAccess,
     ) -> u32 {
+        self.warps[warp as usize].touched |= mask;
         let interval = &mut self.intervals[warp as usize];
         if interval.lists() {
             let request = Request { at: *at, mask, bytes: bytes as u32, access };
@@ -294,9 +362,8 @@ impl LaneRaces {
         (warp, lane): (u32, usize),
         access: LaneAccess,
     ) -> Option<LaneConflict> {
-        if self.intervals[warp as usize].lists() {
-            self.enter_requests(warp);
-        }
+        self.warps[warp as usize].touched |= 1 << lane;
+        self.enter_listed(warp);
         self.note(at, bytes, (warp, lane), access)
     }
 
@@ -329,6 +396,70 @@ impl LaneRaces {
         conflict
     }
 
+    /// By lane, the last interval that the lanes of `mask` have seen of it, if they leave behind a
+    /// lane that accessed shared memory since the whole warp synchronised.
+    pub(crate) fn left_behind(&mut self, warp: u32, mask: u32) -> Option<SeenIntervals> {
+        if self.warps[warp as usize].touched & !mask == 0 {
+            return None;
+        }
+        // What they did is looked for in the words, even after the warp has synchronised.
+        self.enter_listed(warp);
+        let time = &self.warps[warp as usize];
+        let mut intervals = Box::new([time.open - 1; LANES]);
+        if let Some(seen) = &time.seen {
+            lanes(mask).for_each(|member| join(&mut intervals, &seen[member]));
+        }
+        Some(intervals)
+    }
+
+    /// The first earlier access to a range by another lane of the warp that `lane` has not
+    /// synchronised with, if one of the two writes. Nothing is noted: for accesses by the async
+    /// proxy, which have no lane.
+    pub(crate) fn unsynchronised(
+        &mut self,
+        range: Range<usize>,
+        (warp, lane): (u32, usize),
+        access: LaneAccess,
+    ) -> Option<LaneConflict> {
+        self.enter_listed(warp);
+        let time = &self.warps[warp as usize];
+        self.cells(range).find_map(|(_, cell)| {
+            if !time.concerns(cell) || cell.kind() == access && access != LaneAccess::Write {
+                return None;
+            }
+            let unseen = time.unseen(cell, lane);
+            (unseen != 0)
+                .then(|| LaneConflict { other: unseen.trailing_zeros(), earlier: cell.kind() })
+        })
+    }
+
+    /// The accesses to a range by the warps that touched it last, with their words.
+    pub(crate) fn last(&self, range: Range<usize>) -> impl Iterator<Item = LastAccess> + '_ {
+        self.cells(range).filter(|(_, cell)| cell.lanes != 0).map(|(word, cell)| LastAccess {
+            word,
+            warp: cell.stamp >> (INTERVAL_BITS + 3),
+            lanes: cell.lanes,
+            interval: cell.interval(),
+            kind: cell.kind(),
+        })
+    }
+
+    /// The histories of a range with their words.
+    fn cells(&self, range: Range<usize>) -> impl Iterator<Item = (usize, Cell)> + '_ {
+        let words = range.start / 4..range.end.div_ceil(4);
+        words.flat_map(move |word| {
+            let whole = *self.words.run(word).0;
+            let bytes = match whole.stamp & SPLIT {
+                0 => 0..1,
+                _ => range.start.max(4 * word) - 4 * word..range.end.min(4 * word + 4) - 4 * word,
+            };
+            bytes.map(move |byte| match whole.stamp & SPLIT {
+                0 => (word, whole),
+                _ => (word, self.bytes[word][byte]),
+            })
+        })
+    }
+
     /// Part of one word.
     fn access_bytes(
         &mut self,
@@ -352,6 +483,13 @@ impl LaneRaces {
             conflict = update(cell, time, lane, access).or(conflict);
         }
         conflict
+    }
+}
+
+/// Learns what another lane has seen.
+fn join(all: &mut [u32; LANES], one: &[u32; LANES]) {
+    for (all, one) in all.iter_mut().zip(one) {
+        *all = (*all).max(*one);
     }
 }
 
@@ -381,100 +519,4 @@ fn update(
         *cell = fresh;
     }
     conflict
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use LaneAccess::{Atomic, Read, Write};
-
-    fn conflict(other: u32, earlier: LaneAccess) -> Option<LaneConflict> {
-        Some(LaneConflict { other, earlier })
-    }
-
-    #[test]
-    fn lanes_race_until_their_warp_synchronises() {
-        let mut races = LaneRaces::new(64, 2);
-        assert_eq!(races.access(0, 16, (0, 3), Write), None);
-        assert_eq!(races.access(4, 4, (0, 3), Read), None);
-        assert_eq!(races.access(4, 4, (0, 5), Read), conflict(3, Write));
-        races.synchronise(0, FULL, FULL);
-        assert_eq!(races.access(4, 4, (0, 5), Read), None);
-        assert_eq!(races.access(0, 16, (0, 3), Write), conflict(5, Read));
-    }
-
-    #[test]
-    fn another_warps_synchronisation_orders_nothing() {
-        let mut races = LaneRaces::new(64, 2);
-        races.access(0, 4, (1, 0), Write);
-        races.synchronise(0, FULL, FULL);
-        assert_eq!(races.access(0, 4, (1, 1), Write), conflict(0, Write));
-    }
-
-    #[test]
-    fn part_of_a_warp_orders_its_members_and_whom_they_have_met() {
-        let mut races = LaneRaces::new(64, 1);
-        races.access(0, 4, (0, 0), Write);
-        races.synchronise(0, 0b0011, FULL);
-        assert_eq!(races.access(0, 4, (0, 1), Read), None);
-        assert_eq!(races.access(0, 4, (0, 2), Read), conflict(0, Write));
-        races.synchronise(0, 0b0110, FULL);
-        assert_eq!(races.access(0, 4, (0, 2), Read), None);
-        assert_eq!(races.access(0, 4, (0, 3), Read), conflict(0, Write));
-        races.synchronise(0, 0b1111, 0b1111);
-        assert_eq!(races.access(0, 4, (0, 3), Write), None);
-    }
-
-    #[test]
-    fn lanes_may_write_neighbouring_bytes_of_one_word() {
-        let mut races = LaneRaces::new(64, 1);
-        assert_eq!(races.access(0, 2, (0, 0), Write), None);
-        assert_eq!(races.access(2, 2, (0, 1), Write), None);
-        assert_eq!(races.access(0, 2, (0, 0), Read), None);
-        assert_eq!(races.access(0, 4, (0, 0), Read), conflict(1, Write));
-        races.synchronise(0, FULL, FULL);
-        assert_eq!(races.access(0, 4, (0, 0), Write), None);
-        assert_eq!(races.access(3, 1, (0, 1), Read), conflict(0, Write));
-    }
-
-    #[test]
-    fn atomics_race_with_plain_accesses_only() {
-        let mut races = LaneRaces::new(64, 1);
-        assert_eq!(races.access(0, 4, (0, 0), Write), None);
-        assert_eq!(races.access(0, 4, (0, 1), Atomic), conflict(0, Write));
-        races.synchronise(0, FULL, FULL);
-        assert_eq!(races.access(0, 4, (0, 0), Atomic), None);
-        assert_eq!(races.access(0, 4, (0, 1), Atomic), None);
-        assert_eq!(races.access(0, 4, (0, 2), Read), conflict(0, Atomic));
-    }
-
-    #[test]
-    fn requests_that_are_only_listed_at_first_conflict_all_the_same() {
-        let at = |first: u32| -> Lanes32 { std::array::from_fn(|lane| first + 4 * lane as u32) };
-        let mut races = LaneRaces::new(512, 1);
-        assert_eq!(races.access_lanes(&at(0), (FULL, true), 4, 0, Read), 0);
-        assert_eq!(races.access_lanes(&at(128), (FULL, true), 4, 0, Write), 0);
-        assert_eq!(races.access_lanes(&at(128), (FULL, true), 4, 0, Read), 0);
-        // Every lane writes what its neighbour read.
-        assert_eq!(races.access_lanes(&at(4), (FULL >> 1, true), 4, 0, Write), FULL >> 1);
-        assert_eq!(races.access(4, 4, (0, 0), Write), conflict(1, Read));
-        races.synchronise(0, FULL, FULL);
-        assert_eq!(races.access_lanes(&at(4), (FULL >> 1, true), 4, 0, Write), 0);
-        // Before lanes synchronise among themselves the list goes into the words.
-        races.synchronise(0, 1, FULL);
-        assert_eq!(races.access(4, 4, (0, 1), Read), conflict(0, Write));
-        assert_eq!(races.access(8, 4, (0, 1), Read), None);
-    }
-
-    #[test]
-    fn a_new_block_and_the_end_of_counting_forget_everything() {
-        let mut races = LaneRaces::new(64, 1);
-        races.access(0, 4, (0, 0), Write);
-        races.reset();
-        assert_eq!(races.access(0, 4, (0, 1), Write), None);
-        races.warps[0].stamp |= LAST_INTERVAL << 3;
-        races.synchronise(0, FULL, FULL);
-        assert_eq!(races.warps[0].interval(), 1);
-        assert_eq!(races.access(0, 4, (0, 2), Write), None);
-    }
 }

@@ -6,6 +6,7 @@ mod global;
 mod histories;
 mod interval;
 mod lane_log;
+mod lane_releases;
 mod lanes;
 mod ordering;
 mod races;

@@ -170,6 +170,25 @@ impl Races {
         });
     }
 
+    /// Clock of the last write of a word by a warp of the block, if nobody wrote it since.
+    pub(crate) fn written_at(&self, word: usize, warp: u32) -> Option<u32> {
+        let word = self.words.run(word).0;
+        let ours = u32::from(word.writer) == self.first_warp + warp;
+        (ours && word.write_clock != PENDING && word.write_clock != 0).then_some(word.write_clock)
+    }
+
+    /// Clock of the last read of a word by a warp of the block, if that is kept.
+    pub(crate) fn read_at(&self, word: usize, warp: u32) -> Option<u32> {
+        let reader = self.first_warp + warp;
+        let mut readers = self.sets.of(self.words.run(word).0, self.first_warp);
+        readers.find(|&(agent, _)| agent == reader).map(|(_, clock)| clock)
+    }
+
+    /// Cluster-wide number of the block's first warp.
+    pub(crate) fn first_warp(&self) -> u32 {
+        self.first_warp
+    }
+
     /// Notes writes of `bytes` at each lane's aligned address by a warp of the block, as far as they
     /// are plain; returns the lanes whose writes need [`Races::write`], or [`Races::issue`] for
     /// `cp.async`, whose writes stay pending. `span` is what the lanes cover together.

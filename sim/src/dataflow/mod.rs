@@ -29,7 +29,7 @@ struct Blocks {
 impl Blocks {
     /// The blocks of a program; `None` if its sets would be too large.
     fn new(program: &Program) -> Option<Blocks> {
-        let graph = Graph::new(&program.code);
+        let graph = Graph::new(&program.code, &program.tables);
         let registers = program.count32 + program.count64 + program.count_predicates;
         if graph.starts.len().saturating_mul(registers / 64 + 1) > MOST_WORDS {
             return None;
@@ -67,7 +67,6 @@ fn for_needed(program: &Program, instruction: &Instruction, mut f: impl FnMut(us
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::program::Tracking;
     use crate::Module;
 

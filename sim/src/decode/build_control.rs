@@ -12,6 +12,7 @@ const fn row(class: Class, form: &'static str, section: &'static str, build: Bui
 
 pub(super) const ROWS: &[Row] = &[
     row(Class::Branch, "bra [uni]", "9.7.12.3", bra),
+    row(Class::Branch, "brx <idx> [uni]", "9.7.12.4", brx),
     row(Class::Branch, "ret [uni]", "9.7.12.6", |o, _| nullary(o, Op::Exit)),
     row(Class::Branch, "exit", "9.7.12.7", |o, _| nullary(o, Op::Exit)),
     row(Class::Branch, "trap", "9.7.19.4", |o, _| nullary(o, Op::Trap)),
@@ -42,6 +43,12 @@ fn nullary(o: &mut Operands<'_>, op: Op) -> Result<Op, SimError> {
 fn bra(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     o.expect(1..=1)?;
     Ok(Op::Branch { target: o.label(0)?, uniform: m.has("uni") })
+}
+
+fn brx(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(2..=2)?;
+    let index = o.source(0, 32)?;
+    Ok(Op::BranchIndexed { index, table: o.table(1)?, uniform: m.has("uni") })
 }
 
 fn barrier(o: &mut Operands<'_>, aligned: bool) -> Result<Op, SimError> {

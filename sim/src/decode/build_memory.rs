@@ -13,9 +13,12 @@ const fn row(class: Class, form: &'static str, section: &'static str, build: Bui
 pub(super) const ROWS: &[Row] = &[
     row(Class::Ldg, "ld {weak|volatile|relaxed|acquire} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster|local|param|param::entry|const} [ca|cg|cs|lu|cv] [nc] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [L2::64B|L2::128B|L2::256B] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.8", load),
     row(Class::Stg, "st {weak|volatile|relaxed|release} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster|local} [wb|cg|cs|wt] [L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate] [L2::evict_normal|L2::evict_first|L2::evict_last] [L2::cache_hint] [v2|v4|v8] <b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64>", "9.7.9.11", store),
-    row(Class::Atomic, "atom {relaxed|acquire|release|acq_rel} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} <add|min|max|inc|dec|and|or|xor|exch> [noftz] [L2::cache_hint] [v2|v4|v8] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.5", |o, m| atom(o, m, false)),
-    row(Class::Atomic, "atom {relaxed|acquire|release|acq_rel} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} <cas> [noftz] [L2::cache_hint] <b16|b32|u32|s32|b64|u64|s64>", "9.7.13.5", |o, m| atom(o, m, true)),
-    row(Class::Atomic, "red {relaxed|release} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} <add|min|max|inc|dec|and|or|xor> [noftz] [L2::cache_hint] [v2|v4|v8] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.7", red),
+    row(Class::Ldg, "ld {weak|volatile|relaxed|acquire} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster|local|param|param::entry|const} [L2::cache_hint] <b128>", "9.7.9.8", |o, m| wide(o, m, false)),
+    row(Class::Stg, "st {weak|volatile|relaxed|release} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster|local} [L2::cache_hint] <b128>", "9.7.9.11", |o, m| wide(o, m, true)),
+    row(Class::Atomic, "atom {relaxed|acquire|release|acq_rel} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} {exch|cas} [L2::cache_hint] <b128>", "9.7.13.5", atom_wide),
+    row(Class::Atomic, "atom {relaxed|acquire|release|acq_rel} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} {add|min|max|inc|dec|and|or|xor|exch} [noftz] [L2::cache_hint] [v2|v4|v8] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.5", |o, m| atom(o, m, false)),
+    row(Class::Atomic, "atom {relaxed|acquire|release|acq_rel} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} {cas} [noftz] [L2::cache_hint] <b16|b32|u32|s32|b64|u64|s64>", "9.7.13.5", |o, m| atom(o, m, true)),
+    row(Class::Atomic, "red {relaxed|release} {cta|cluster|gpu|sys} {global|shared|shared::cta|shared::cluster} {add|min|max|inc|dec|and|or|xor} [noftz] [L2::cache_hint] [v2|v4|v8] <b32|u32|s32|b64|u64|s64|f32|f64|f16|bf16|f16x2|bf16x2>", "9.7.13.7", red),
     row(Class::Barrier, "membar <cta|gl|sys>", "9.7.13.4", fence),
     row(Class::Barrier, "fence [sc|acq_rel|acquire|release] <cta|cluster|gpu|sys>", "9.7.13.4", fence),
     row(Class::Other, "prefetch [global|local] <L1|L2>", "9.7.9.15", prefetch),
@@ -116,6 +119,69 @@ fn check_vector(o: &Operands<'_>, bytes: u8, count: u8) -> Result<(), SimError> 
     Ok(())
 }
 
+/// Class of a load (or the store) by its space.
+fn class_of(space: Space, [global, shared]: [Class; 2]) -> Class {
+    match space {
+        Space::Global | Space::Generic => global,
+        Space::Shared | Space::SharedCluster => shared,
+        _ => Class::Other,
+    }
+}
+
+/// A load or store of 16 bytes in one register: two aligned words of eight bytes.
+fn wide(o: &mut Operands<'_>, m: &Modifiers<'_>, store: bool) -> Result<Op, SimError> {
+    let space = space(m.get(2));
+    cache_policy(o, m, 2)?;
+    let order = memory_order(o, m)?;
+    let address = o.address(usize::from(!store))?;
+    let mut registers = [0; 8];
+    let access = |registers| Access {
+        space,
+        address,
+        bytes: 8,
+        count: 2,
+        signed: false,
+        wide: true,
+        order,
+        registers,
+    };
+    if store {
+        registers[..2].copy_from_slice(&o.source_pair(1)?);
+        o.class = Some(class_of(space, [Class::Stg, Class::Sts]));
+        return Ok(Op::Store(access(registers)));
+    }
+    registers[..2].copy_from_slice(&o.destination_pair(0)?);
+    o.class = Some(class_of(space, [Class::Ldg, Class::Lds]));
+    Ok(Op::Load(access(registers)))
+}
+
+/// The parts of the 16-byte operands lie in `operands`: operand or comparand, then replacement.
+fn atom_wide(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
+    let cas = m.get(3) == "cas";
+    if !cas && m.get(3) != "exch" {
+        return o.fail("atomics of 16 bytes are `.exch` and `.cas`");
+    }
+    cache_policy(o, m, if cas { 4 } else { 3 })?;
+    let address = o.address(1)?;
+    let (mut operands, mut old) = ([0; 8], [0; 8]);
+    operands[..2].copy_from_slice(&o.source_pair(2)?);
+    if cas {
+        operands[2..4].copy_from_slice(&o.source_pair(3)?);
+    }
+    old[..2].copy_from_slice(&o.destination_pair(0)?);
+    Ok(Op::Atomic(Atomic {
+        op: atomic_op(m.get(3)),
+        ty: AtomicType::B128,
+        space: space(m.get(2)),
+        order: atomic_order(m),
+        address,
+        old: Some(old),
+        operands,
+        swap: operands[0],
+        count: 1,
+    }))
+}
+
 fn load(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let space = space(m.get(2));
     let (bytes, count) = (element_bytes(m.last()), vector_length(m.get(9)));
@@ -124,11 +190,7 @@ fn load(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let address = o.address(1)?;
     let bits = u32::from(bytes) * 8;
     let (registers, wide) = o.load_registers(0, usize::from(count), bits)?;
-    o.class = Some(match space {
-        Space::Global | Space::Generic => Class::Ldg,
-        Space::Shared | Space::SharedCluster => Class::Lds,
-        _ => Class::Other,
-    });
+    o.class = Some(class_of(space, [Class::Ldg, Class::Lds]));
     let signed = m.last().starts_with('s');
     let order = memory_order(o, m)?;
     Ok(Op::Load(Access { space, address, bytes, count, signed, wide, order, registers }))
@@ -142,11 +204,7 @@ fn store(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     let address = o.address(0)?;
     let bits = u32::from(bytes) * 8;
     let (registers, wide) = o.store_registers(1, usize::from(count), bits)?;
-    o.class = Some(match space {
-        Space::Global | Space::Generic => Class::Stg,
-        Space::Shared | Space::SharedCluster => Class::Sts,
-        _ => Class::Other,
-    });
+    o.class = Some(class_of(space, [Class::Stg, Class::Sts]));
     let (signed, order) = (false, memory_order(o, m)?);
     Ok(Op::Store(Access { space, address, bytes, count, signed, wide, order, registers }))
 }
@@ -185,6 +243,9 @@ fn atomic_type(modifier: &str) -> AtomicType {
 /// Which operations exist for which types (PTX ISA 9.7.13.5, "Semantics").
 fn check_atomic(o: &Operands<'_>, m: &Modifiers<'_>) -> Result<(), SimError> {
     let (op, ty) = (m.get(3), m.last());
+    if op.is_empty() {
+        return o.fail("an atomic names its operation, `.add` for example");
+    }
     let exists = match op {
         "add" => !ty.starts_with('b') || ty.starts_with("bf"),
         "min" | "max" => ty.starts_with('u') || ty.starts_with('s'),

@@ -15,6 +15,7 @@ pub(super) const ROWS: &[Row] = &[
     row("mov <b16|u16|s16|f16|bf16>", "9.7.9.2", |o, _| mov(o, 16)),
     row("mov <b32|u32|s32|f32>", "9.7.9.2", |o, _| mov(o, 32)),
     row("mov <b64|u64|s64|f64>", "9.7.9.2", |o, _| mov(o, 64)),
+    row("mov <b128>", "9.7.9.2", mov_wide),
     row(
         "cvta <global|shared|shared::cta|shared::cluster|local|param|const> <u32|u64>",
         "9.7.9.20",
@@ -64,6 +65,16 @@ fn mov(o: &mut Operands<'_>, bits: u32) -> Result<Op, SimError> {
         (true, false) => unpack(o, bits),
         (true, true) => o.fail("only one side of a move can be a vector"),
     }
+}
+
+fn mov_wide(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {
+    o.expect(2..=2)?;
+    if o.is_vector(0) && o.is_vector(1) {
+        return o.fail("only one side of a move can be a vector");
+    }
+    o.propagates_undefined = true;
+    let a = o.source_pair(1)?;
+    Ok(Op::MovePair { d: o.destination_pair(0)?, a })
 }
 
 fn part_bits(o: &Operands<'_>, index: usize, bits: u32) -> Result<(usize, u32), SimError> {

@@ -47,6 +47,7 @@ fn lower_into(module: &ModuleSyntax, kernel: &Kernel, places: Places) -> Result<
         code: Vec::new(),
         uses: Vec::new(),
         label_targets: Vec::new(),
+        tables: Vec::new(),
         target: Target::parse(&module.target),
     };
     lowering.scope(&kernel.body)?;
@@ -66,6 +67,8 @@ struct Lowering<'a> {
     uses: Vec<Uses>,
     /// Program counter of each label number.
     label_targets: Vec<u32>,
+    /// Label numbers, later program counters, of each `.branchtargets`.
+    tables: Vec<Vec<u32>>,
     target: Option<Target>,
 }
 
@@ -75,6 +78,7 @@ impl<'a> Lowering<'a> {
     fn scope(&mut self, body: &'a [Statement]) -> Result<(), SimError> {
         let scope = self.declarations(body)?;
         self.names.scopes.push(scope);
+        self.fill_tables(body)?;
         for statement in body {
             match statement {
                 Statement::Scope(inner) => self.scope(inner)?,
@@ -87,10 +91,26 @@ impl<'a> Lowering<'a> {
                 }
                 Statement::Instruction(syntax) => self.instruction(syntax)?,
                 Statement::Variable(_) => self.next_variable += 1,
-                Statement::Registers(_) => {}
+                Statement::Registers(_) | Statement::BranchTargets { .. } => {}
             }
         }
         self.names.scopes.pop();
+        Ok(())
+    }
+
+    /// Looks up the labels of the `.branchtargets` of the scope that was opened last.
+    fn fill_tables(&mut self, body: &'a [Statement]) -> Result<(), SimError> {
+        for statement in body {
+            let Statement::BranchTargets { name, labels, line } = statement else { continue };
+            let number = |label: &String| {
+                let unknown = || SimError::parse(*line, format!("label `{label}` is not in scope"));
+                self.names.label(label).ok_or_else(unknown)
+            };
+            let numbers = labels.iter().map(number).collect::<Result<Vec<u32>, SimError>>()?;
+            if let Some(table) = self.names.table(name) {
+                self.tables[table as usize] = numbers;
+            }
+        }
         Ok(())
     }
 
@@ -117,6 +137,13 @@ impl<'a> Lowering<'a> {
                         scope.variables.insert(&declared.name, address);
                     }
                     variable += 1;
+                }
+                Statement::BranchTargets { name, line, .. } => {
+                    let table = self.tables.len() as u32;
+                    self.tables.push(Vec::new());
+                    if scope.tables.insert(name, table).is_some() {
+                        return Err(SimError::parse(*line, format!("targets `{name}` twice")));
+                    }
                 }
                 Statement::Scope(inner) => variable += variable_count(inner),
                 Statement::Instruction(_) => {}
@@ -181,12 +208,13 @@ impl<'a> Lowering<'a> {
         let files = &self.names.files;
         let counts = [File::R32, File::R64, File::Predicate].map(|file| files.count(file));
         let operands = flatten_uses(&mut self.code, &self.uses, counts);
-        cfg::set_reconvergence(&mut self.code);
+        cfg::set_reconvergence(&mut self.code, &self.tables);
         let layout = self.names.layout;
         let small = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut program = Program {
             name: kernel.name.clone(),
             code: self.code,
+            tables: self.tables,
             operands,
             count32: counts[0],
             count64: counts[1],
@@ -219,12 +247,14 @@ impl<'a> Lowering<'a> {
     fn patch_branches(&mut self) -> Result<(), SimError> {
         let end = self.code.len() as u32;
         for instruction in &mut self.code {
-            if let Op::Branch { target, .. } = &mut instruction.op {
-                *target = match self.label_targets.get(*target as usize) {
-                    Some(&pc) if pc <= end => pc,
-                    _ => return Err(SimError::parse(instruction.line, "branch to nowhere")),
-                };
-            }
+            let targets = match &mut instruction.op {
+                Op::Branch { target, .. } => std::slice::from_mut(target),
+                _ => continue,
+            };
+            place_labels(&self.label_targets, targets, end, instruction.line)?;
+        }
+        for table in &mut self.tables {
+            place_labels(&self.label_targets, table, end, 1)?;
         }
         // Falling off the end is a return; a branch there needs an instruction to land on.
         let line = self.code.last().map_or(0, |i| i.line);
@@ -245,6 +275,17 @@ impl<'a> Lowering<'a> {
         self.uses.push((Vec::new(), Vec::new()));
         Ok(())
     }
+}
+
+/// Replaces label numbers by program counters up to `end`.
+fn place_labels(places: &[u32], labels: &mut [u32], end: u32, line: u32) -> Result<(), SimError> {
+    for label in labels {
+        *label = match places.get(*label as usize) {
+            Some(&pc) if pc <= end => pc,
+            _ => return Err(SimError::parse(line, "branch to nowhere")),
+        };
+    }
+    Ok(())
 }
 
 fn variable_count(body: &[Statement]) -> usize {

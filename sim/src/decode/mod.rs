@@ -16,6 +16,7 @@ mod build_int;
 mod build_matrix;
 mod build_memory;
 mod build_move;
+mod build_packed;
 mod build_warp;
 mod build_wgmma;
 mod lower;

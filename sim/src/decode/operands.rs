@@ -106,7 +106,8 @@ impl<'n> Operands<'n> {
 
     fn check_width(&self, register: Register, bits: u32, exact: bool) -> Result<(), SimError> {
         let fits = if exact { register.bits == bits } else { register.bits >= bits };
-        if fits && register.file != File::Predicate && (register.bits == 64 || bits <= 32) {
+        let same_file = register.bits == 64 || register.bits <= 32 && bits <= 32;
+        if fits && register.file != File::Predicate && same_file {
             return Ok(());
         }
         self.fail(format!("a {}-bit register where {bits} bits are needed", register.bits))
@@ -260,6 +261,17 @@ impl<'n> Operands<'n> {
                 None => self.fail(format!("label `{name}` is not in scope")),
             },
             other => self.fail(format!("expected a label, found {other:?}")),
+        }
+    }
+
+    /// Number of the `.branchtargets` named by operand `index`.
+    pub(super) fn table(&self, index: usize) -> Result<u32, SimError> {
+        match self.operand(index)? {
+            Operand::Name(name) => match self.names.table(name) {
+                Some(table) => Ok(table),
+                None => self.fail(format!("no `.branchtargets` `{name}` in scope")),
+            },
+            other => self.fail(format!("expected the name of `.branchtargets`, found {other:?}")),
         }
     }
 

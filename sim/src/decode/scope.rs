@@ -11,6 +11,8 @@ use crate::ptx::ast::{RegisterRange, ScalarType};
 pub(super) struct Register {
     pub file: File,
     pub slot: Slot,
+    /// Slot of the upper half of a 128-bit register, else the same.
+    pub upper: Slot,
     /// Declared width; 1 for predicates.
     pub bits: u32,
 }
@@ -114,6 +116,8 @@ pub(super) struct Scope<'a> {
     ranges: Vec<Range<'a>>,
     /// Label name to label number.
     pub labels: HashMap<&'a str, u32>,
+    /// Names of `.branchtargets` to their numbers.
+    pub tables: HashMap<&'a str, u32>,
     /// Variable name to space-relative address.
     pub variables: HashMap<&'a str, super::symbols::SymbolAddress>,
 }
@@ -121,14 +125,16 @@ pub(super) struct Scope<'a> {
 fn file_of(ty: ScalarType) -> (File, u32) {
     match ty {
         ScalarType::Pred => (File::Predicate, 1),
-        ScalarType::Bits(64) => (File::R64, 64),
+        ScalarType::Bits(bits @ (64 | 128)) => (File::R64, bits),
         ScalarType::Bits(bits) => (File::R32, bits),
     }
 }
 
 fn allocate(files: &mut Files, ty: ScalarType) -> Option<Register> {
     let (file, bits) = file_of(ty);
-    Some(Register { file, slot: files.allocate(file)?, bits })
+    let slot = files.allocate(file)?;
+    let upper = if bits == 128 { files.allocate(file)? } else { slot };
+    Some(Register { file, slot, upper, bits })
 }
 
 impl<'a> Scope<'a> {

@@ -68,7 +68,8 @@ fn collect<'a>(
             Statement::Scope(inner) => collect(inner, names, variables),
             Statement::Variable(variable) => variables.push(variable),
             Statement::Instruction(i) => i.operands.iter().for_each(|o| operand_names(o, names)),
-            Statement::Registers(_) | Statement::Label { .. } => {}
+            Statement::Registers(_) | Statement::Label { .. } | Statement::BranchTargets { .. } => {
+            }
         }
     }
 }

@@ -4,7 +4,8 @@
 //! must appear in the order of the form; anything else is rejected with the line number, because a
 //! modifier that is skipped (`.sat`, `.trans`, `.relu`, `bar.warp` taken for `bar`) would change
 //! results or hide defects. Neighbouring groups in braces, `{optional|alternatives}`, may change
-//! places: ptxas takes memory order, scope and state space in any order, and compilers use that.
+//! places: ptxas takes memory order, scope, state space and the operation of an atomic in any
+//! order, and compilers use that.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -12,7 +13,8 @@ use std::sync::OnceLock;
 use super::operands::Operands;
 use super::{
     build_async, build_bulk, build_control, build_convert, build_extended, build_float,
-    build_float_forms, build_int, build_matrix, build_memory, build_move, build_warp, build_wgmma,
+    build_float_forms, build_int, build_matrix, build_memory, build_move, build_packed, build_warp,
+    build_wgmma,
 };
 use crate::counters::Class;
 use crate::error::SimError;
@@ -37,6 +39,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     [
         build_int::ROWS,
         build_extended::ROWS,
+        build_packed::ROWS,
         build_float::ROWS,
         build_float_forms::ROWS,
         build_move::ROWS,
@@ -226,8 +229,10 @@ mod tests {
     fn order_scope_and_space_may_change_places_and_nothing_else() {
         let (row, modifiers) = find("atom.global.gpu.acq_rel.add.u32").unwrap();
         let (same, usual) = find("atom.acq_rel.gpu.global.add.u32").unwrap();
-        assert_eq!((row.form, modifiers.groups), (same.form, usual.groups));
-        assert!(find("atom.add.global.u32").is_err());
+        assert_eq!((row.form, &modifiers.groups), (same.form, &usual.groups));
+        let (row, modifiers) = find("atom.add.acq_rel.gpu.global.u32").unwrap();
+        assert_eq!((row.form, &modifiers.groups), (same.form, &usual.groups));
+        assert!(find("atom.u32.add").is_err());
         assert!(find("atom.global.global.add.u32").is_err());
     }
 

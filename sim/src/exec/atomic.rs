@@ -77,6 +77,8 @@ fn add(ty: AtomicType, old: u64, operand: u64) -> u64 {
         AtomicType::Bf16 => u64::from(bf16(0)),
         AtomicType::F16x2 => u64::from(f16(0) | f16(16)),
         AtomicType::Bf16x2 => u64::from(bf16(0) | bf16(16)),
+        // Not added, only exchanged.
+        AtomicType::B128 => old,
     }
 }
 
@@ -120,6 +122,24 @@ fn update_elements(
     write_old(w, atomic, lane, elements);
 }
 
+/// Exchanges the 16 bytes that a lane addresses: `exchange` is given the new value's two words
+/// from the old ones, and returns the old ones.
+fn update_wide(
+    w: &mut Warp,
+    atomic: &Atomic,
+    lane: usize,
+    exchange: impl FnOnce(&dyn Fn([u64; 2]) -> [u64; 2]) -> [u64; 2],
+) {
+    let pair = |at: usize| [0, 1].map(|word| w.get64(atomic.operands[at + word])[lane]);
+    let (operand, swap) = (pair(0), pair(2));
+    let old = exchange(&|old| match atomic.op {
+        AtomicOp::Cas if old == operand => swap,
+        AtomicOp::Cas => old,
+        _ => operand,
+    });
+    write_old(w, atomic, lane, &old);
+}
+
 pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, mask: u32) {
     let at = addresses(w, atomic.address);
     if atomic.old.is_some() {
@@ -154,6 +174,15 @@ fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
         for lane in lanes(group.mask) {
             let start = group.offsets[lane] as usize;
             let changes = &mut block.polls.changes;
+            if atomic.ty == AtomicType::B128 {
+                update_wide(w, atomic, lane, |new| {
+                    let old = buffer.update_wide(start, new);
+                    *changes += u64::from(new(old) != old);
+                    old
+                });
+                buffer.define(start, size as u32);
+                continue;
+            }
             update_elements(w, atomic, lane, |element, new| {
                 let old = buffer.update(start + element * bytes as usize, bytes, new);
                 *changes += u64::from(new(old) != old);
@@ -219,6 +248,15 @@ pub(crate) fn update_shared(
     lane: usize,
 ) {
     let bytes = atomic.ty.bytes() as usize;
+    if atomic.ty == AtomicType::B128 {
+        return update_wide(w, atomic, lane, |new| {
+            let old = [0, 8].map(|word| shared.load(address + word, 8));
+            let [low, high] = new(old);
+            shared.store(address, 8, low);
+            shared.store(address + 8, 8, high);
+            old
+        });
+    }
     update_elements(w, atomic, lane, |element, new| {
         let place = address + element * bytes;
         let old = shared.load(place, bytes);

@@ -5,11 +5,13 @@
 //! offset; without a rank it means the executing block, whose own window is part of the cluster's.
 
 use super::memory::{read_element, write_element, Direction};
-use super::shared::{check_shared, load_shared, narrow, report_conflict, store_shared};
+use super::shared::{
+    check_left_behind_range, check_shared, load_shared, narrow, report_conflict, store_shared,
+};
 use super::{atomic, traffic};
 use crate::address;
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, VectorClock};
+use crate::check::{FindingKind, LaneAccess, VectorClock};
 use crate::program::{Access, Atomic, ClusterOp, Slot, Space};
 use crate::state::{each_lane, lanes, Lanes64, Status, Warp};
 
@@ -158,6 +160,14 @@ fn check_remote_bytes(
         return;
     }
     let agent = block.agent;
+    let access = match direction {
+        Direction::Load => LaneAccess::Read,
+        Direction::Store => LaneAccess::Write,
+        Direction::Atomic => LaneAccess::Atomic,
+    };
+    if block.cluster.clocks.hears_lanes(agent) {
+        check_left_behind_range(block, rank, (lane, at..at + size), access);
+    }
     let (shared, clocks) = block.shared_of(rank);
     let conflict = match direction {
         Direction::Load => shared.races.read_remote(clocks, at, size, agent),

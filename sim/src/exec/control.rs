@@ -2,9 +2,9 @@
 
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, VectorClock};
-use crate::program::{BarrierKind, BarrierUse, Instruction};
+use crate::program::{BarrierKind, BarrierUse, Instruction, Slot};
 use crate::residency::Room;
-use crate::state::{first_lane, Frame, Status, Warp, LANES};
+use crate::state::{first_lane, lanes, Frame, Status, Warp, LANES};
 
 /// Number of barriers of a thread block.
 const BARRIER_COUNT: u32 = 16;
@@ -57,17 +57,64 @@ impl Barriers {
 /// ends at that point, the frame below it is that one, so loops whose lanes leave one by one do
 /// not grow the stack.
 pub(crate) fn diverge(w: &mut Warp, instruction: &Instruction, target: u32, next: u32, taken: u32) {
-    let reconverge = instruction.reconverge;
-    let Some(top) = w.stack.pop() else { return };
+    let Some(top) = w.stack.last() else { return };
     let others = top.mask & !taken;
+    split(w, instruction.reconverge, &[(next, others), (target, taken)]);
+}
+
+/// Splits the lanes of the top frame over several places, of which the last goes on first.
+fn split(w: &mut Warp, reconverge: u32, parts: &[(u32, u32)]) {
+    let Some(top) = w.stack.pop() else { return };
     if top.reconverge != reconverge {
         w.stack.push(Frame { pc: reconverge, ..top });
     }
-    for (pc, mask) in [(next, others), (target, taken)] {
+    for &(pc, mask) in parts {
         if pc != reconverge {
             w.stack.push(Frame { pc, reconverge, mask });
         }
     }
+}
+
+/// `brx.idx`: each lane of `taken`, out of the `active` ones, goes to the target that its index
+/// names (PTX ISA 9.7.12.4).
+pub(crate) fn branch_indexed(
+    block: &mut Block<'_>,
+    w: &mut Warp,
+    instruction: &Instruction,
+    (index, table, uniform): (Slot, u32, bool),
+    [active, taken]: [u32; 2],
+) {
+    let program = block.context.program;
+    let targets = program.tables.get(table as usize).map_or(&[][..], Vec::as_slice);
+    let Some(&first) = targets.first() else { return };
+    let indices = *w.get32(index);
+    let mut parts: Vec<(u32, u32)> = Vec::new();
+    if active != taken {
+        parts.push((block.pc as u32 + 1, active & !taken));
+    }
+    for lane in lanes(taken) {
+        let target = targets.get(indices[lane] as usize).copied().unwrap_or_else(|| {
+            let message = format!("index {} of {} branch targets", indices[lane], targets.len());
+            block.report(FindingKind::InvalidOperand, Place::lane(lane), message);
+            first
+        });
+        match parts.iter_mut().find(|(pc, _)| *pc == target) {
+            Some((_, mask)) => *mask |= 1 << lane,
+            None => parts.push((target, 1 << lane)),
+        }
+    }
+    if let [(target, _)] = parts[..] {
+        if let Some(frame) = w.stack.last_mut() {
+            frame.pc = target;
+        }
+        return;
+    }
+    block.counters().divergent += 1;
+    if uniform {
+        let message = format!("brx.idx.uni taken to {} places", parts.len());
+        block.report(FindingKind::BarrierDivergence, Place::default(), message);
+    }
+    split(w, instruction.reconverge, &parts);
 }
 
 /// Removes exiting lanes from the whole stack.

@@ -1,9 +1,13 @@
 //! Extended-precision integer arithmetic: additions that pass a carry on.
+//!
+//! A subtraction adds the complement, and its flag is the adder's carry: set where there is no
+//! borrow. That makes no difference to `subc`, but `addc` after `sub.cc` sees it, and the 128-bit
+//! division of NVIDIA's compiler is built on that.
 
 use crate::program::{Extended, ExtendedOp, IntType, PredicateSource, Slot};
-use crate::state::{each_lane, Lanes32, Lanes64, Warp, LANES};
+use crate::state::{each_lane, Lanes32, Lanes64, Warp, FULL, LANES};
 
-/// The result and the carry (for subtraction the borrow) of one lane, from sources in `bits` bits.
+/// The result and the carry of one lane.
 fn scalar(op: ExtendedOp, ty: IntType, [a, b, c]: [u64; 3], carry: bool) -> (u64, bool) {
     let (bits, signed) = match ty {
         IntType::U64 => (64, false),
@@ -15,8 +19,7 @@ fn scalar(op: ExtendedOp, ty: IntType, [a, b, c]: [u64; 3], carry: bool) -> (u64
     let (a, b, c) = (u128::from(a & keep), u128::from(b & keep), u128::from(c & keep));
     let sum = match op {
         ExtendedOp::Add => a + b + u128::from(carry),
-        // The borrow out of the top bit fills all bits above the result.
-        ExtendedOp::Sub => a.wrapping_sub(b).wrapping_sub(u128::from(carry)),
+        ExtendedOp::Sub => a + (b ^ u128::from(keep)) + u128::from(carry),
         ExtendedOp::MadLo => ((a * b) & u128::from(keep)) + c + u128::from(carry),
         ExtendedOp::MadHi => high(a, b, bits, signed) + c + u128::from(carry),
     };
@@ -38,7 +41,8 @@ fn high(a: u128, b: u128, bits: u32, signed: bool) -> u128 {
 /// Executes one operation for the lanes of `mask`.
 pub(crate) fn execute(w: &mut Warp, mask: u32, operation: &Extended) {
     let Extended { op, ty, d, sources, carry_in, carry_out } = *operation;
-    let carry = carry_in.map_or(0, |slot| w.predicate(PredicateSource { slot, negated: false }));
+    let none = if op == ExtendedOp::Sub { FULL } else { 0 };
+    let carry = carry_in.map_or(none, |slot| w.predicate(PredicateSource { slot, negated: false }));
     let wide = matches!(ty, IntType::U64 | IntType::S64);
     let [a, b, c] = sources.map(|slot: Slot| -> Lanes64 {
         if wide {
@@ -80,7 +84,8 @@ mod tests {
                 for (op, whole) in
                     [(ExtendedOp::Add, a.wrapping_add(b)), (ExtendedOp::Sub, a.wrapping_sub(b))]
                 {
-                    let (low, carry) = scalar(op, IntType::U32, [al, bl, 0], false);
+                    let start = op == ExtendedOp::Sub;
+                    let (low, carry) = scalar(op, IntType::U32, [al, bl, 0], start);
                     let (high, _) = scalar(op, IntType::U32, [ah, bh, 0], carry);
                     assert_eq!(high << 32 | low, whole, "{op:?} {a:#x} {b:#x}");
                 }

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::mbarrier::{change, Location};
+use super::proxy::check_lanes;
 use super::reduce;
 use super::shared::describe_conflict;
 use crate::block::{Block, Place};
-use crate::check::{Conflict, FindingKind, Ticket, VectorClock};
+use crate::check::{Conflict, FindingKind, LaneAccess, Ticket, VectorClock};
 use crate::launch::{split_mix, WarpOrder};
 use crate::program::Reduction;
 
@@ -76,10 +77,14 @@ pub(crate) fn issue(block: &mut Block<'_>, op: InFlight, what: &str) {
     let checks = block.checks();
     let (issuer, rank) = (block.agent, block.rank);
     for write in &op.writes {
-        let (shared, clocks) = block.shared_of(op.barrier.rank);
+        let (shared, _) = block.shared_of(op.barrier.rank);
         let Some(agent) = shared.mbarriers.get(op.barrier.at).map(|b| b.agent) else { return };
         let range = write.at as usize..write.at as usize + write.bytes.len();
         let issued = op.signal == Signal::Bytes && checks;
+        if issued && op.barrier.rank == rank {
+            check_lanes(block, range.clone(), Some(op.lane), (what, LaneAccess::Write));
+        }
+        let (shared, clocks) = block.shared_of(op.barrier.rank);
         let conflict =
             if issued { shared.races.issue_bulk(clocks, range, issuer, agent) } else { None };
         // Reductions of several copies that complete together may be in flight at once.

@@ -52,7 +52,7 @@ pub(crate) fn execute(block: &mut Block<'_>, w: &mut Warp, op: &MbarrierOp, mask
             let counts = arrive.count.map_or([1; LANES], |slot| *w.get32(slot));
             let at = (arrive.space, arrive.address);
             each(block, w, at, mask, |block, w, lane, location| {
-                self::arrive(block, w, &arrive, (lane, location), counts[lane]);
+                self::arrive(block, w, &arrive, (lane, location), (counts[lane], mask));
             });
         }
         MbarrierOp::CopyArrive { space, address, increment } => {
@@ -203,12 +203,13 @@ fn add_bytes(block: &mut Block<'_>, lane: usize, location: Location, bytes: i64)
     }
 }
 
+/// An arrival of one lane; those of `together` execute the same instruction.
 fn arrive(
     block: &mut Block<'_>,
     w: &mut Warp,
     arrive: &MbarrierArrive,
     (lane, location): (usize, Location),
-    count: u32,
+    (count, together): (u32, u32),
 ) {
     let what = if arrive.drop { "mbarrier.arrive_drop" } else { "mbarrier.arrive" };
     if !usable(block, lane, location, what) {
@@ -220,15 +221,17 @@ fn arrive(
         misuse(block, lane, location, format!("{what} with a count of {arrivals}"));
     }
     let agent = block.agent;
+    let behind = block.shared.lanes.left_behind(block.warp, together);
     let (shared, clocks) = block.shared_of(location.rank);
     let Some(barrier) = shared.mbarriers.live(location.at) else { return };
     if let Some(slot) = arrive.state {
         w.r64[usize::from(slot)][lane] = state_of(barrier);
     }
-    if !arrive.relaxed {
-        clocks.release(agent, &mut barrier.joined);
+    match behind {
+        _ if arrive.relaxed => {}
+        Some(seen) => clocks.release_lanes(agent, together, seen, &mut barrier.joined),
+        None => clocks.release(agent, &mut barrier.joined),
     }
-    barrier.note_arrival(agent, 1 << lane);
     let phase = barrier.phase;
     let mut completed = false;
     change(block, lane, location, |barrier| {
@@ -274,7 +277,7 @@ fn copy_arrive(
 /// `test_wait` and `try_wait`.
 fn wait(block: &mut Block<'_>, w: &mut Warp, wait: &MbarrierWait, mask: u32) {
     let at = addresses(w, wait.address);
-    let (mut passed, mut together) = (0, 0);
+    let (mut passed, mut heard) = (0, 0);
     let (mut failed, mut acquired) = (None, None);
     for lane in lanes(mask) {
         let located = locate(block, lane, wait.space, at[lane]);
@@ -285,11 +288,10 @@ fn wait(block: &mut Block<'_>, w: &mut Warp, wait: &MbarrierWait, mask: u32) {
             continue;
         };
         match look(block, w, wait, (lane, location)) {
-            Look::Complete { arrived } => {
+            Look::Complete => {
                 passed |= 1 << lane;
-                together |= 1 << lane | arrived;
                 if !wait.relaxed && acquired != Some(location) {
-                    acquire(block, location);
+                    heard |= acquire(block, location);
                     acquired = Some(location);
                 }
             }
@@ -302,16 +304,14 @@ fn wait(block: &mut Block<'_>, w: &mut Warp, wait: &MbarrierWait, mask: u32) {
         block.counters().failed_waits += 1;
         w.status = Status::Polling;
     }
-    if together != 0 {
-        block.synchronise_lanes(w.index, together, w.live);
+    if passed != 0 {
+        block.lanes_learn((heard & w.live, passed), w.live);
     }
 }
 
 enum Look {
-    /// The phase asked for is complete; lanes of this warp that arrived in it.
-    Complete {
-        arrived: u32,
-    },
+    /// The phase asked for is complete.
+    Complete,
     Pending(Poll),
 }
 
@@ -322,12 +322,11 @@ fn look(
     wait: &MbarrierWait,
     (lane, location): (usize, Location),
 ) -> Look {
-    let agent = block.agent;
     let (shared, _) = block.shared_of(location.rank);
     let Some(barrier) = shared.mbarriers.live(location.at) else {
-        return Look::Complete { arrived: 0 };
+        return Look::Complete;
     };
-    let (phase, arrived) = (barrier.phase, barrier.arrived_before(agent));
+    let phase = barrier.phase;
     let complete = if wait.parity {
         let parity = w.get32(wait.phase)[lane];
         // Compilers that hold the parity as a truth value extend its sign.
@@ -348,18 +347,19 @@ fn look(
         misuse(block, lane, location, message);
     }
     if complete {
-        Look::Complete { arrived }
+        Look::Complete
     } else {
         Look::Pending(Poll { location, phase })
     }
 }
 
-fn acquire(block: &mut Block<'_>, location: Location) {
+/// The running warp learns what those who arrived did; returns its own lanes among them.
+fn acquire(block: &mut Block<'_>, location: Location) -> u32 {
     let agent = block.agent;
     let (shared, clocks) = block.shared_of(location.rank);
-    if let Some(barrier) = shared.mbarriers.live(location.at) {
-        clocks.acquire(agent, &barrier.released);
-    }
+    let Some(barrier) = shared.mbarriers.live(location.at) else { return 0 };
+    clocks.acquire(agent, &barrier.released);
+    clocks.lanes_heard(agent, &barrier.released)
 }
 
 /// Whether the phase that a polling warp waits for is over.

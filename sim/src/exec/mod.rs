@@ -27,6 +27,7 @@ pub(crate) mod mbarrier;
 mod memory;
 mod minifloat;
 mod numeric;
+mod packed;
 pub(crate) mod proxy;
 mod reduce;
 pub(crate) mod shared;
@@ -131,6 +132,9 @@ fn step<M: Machine>(
     match instruction.op {
         Op::Branch { target, uniform } => {
             branch(block, w, instruction, (target, uniform), active, mask);
+        }
+        Op::BranchIndexed { index, table, uniform } => {
+            control::branch_indexed(block, w, instruction, (index, table, uniform), [active, mask]);
         }
         _ if mask == 0 => {}
         Op::Exit => control::exit(block, w, mask),
@@ -270,6 +274,10 @@ fn execute<M: Machine>(
         Op::Dp2a { high, a_signed, b_signed, d, a, b, c } => {
             int::dp2a(w, mask, high, [a_signed, b_signed], [d, a, b, c]);
         }
+        Op::Mul24 { hi, signed, d, a, b, c } => {
+            packed::mul24(w, mask, [hi, signed], [d, a, b], c);
+        }
+        Op::Packed(operation) => packed::execute(w, mask, &operation),
         Op::Dp4a { a_signed, b_signed, d, a, b, c } => {
             int::dp4a(w, mask, [a_signed, b_signed], [d, a, b, c]);
         }
@@ -312,6 +320,10 @@ fn execute_moves<M: Machine>(
     match instruction.op {
         Op::Move { wide: false, d, a } => int::map1(w, mask, d, a, |x| x),
         Op::Move { wide: true, d, a } => int::map1_64(w, mask, d, a, |x| x),
+        Op::MovePair { d, a } => {
+            let values = a.map(|slot| *w.get64(slot));
+            d.iter().zip(&values).for_each(|(&slot, values)| w.set64(slot, mask, values));
+        }
         Op::Pack { wide, count, part_bytes, d, parts } => {
             convert::pack(w, mask, wide, part_bytes, &parts[..usize::from(count)], d);
         }

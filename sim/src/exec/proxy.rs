@@ -7,17 +7,18 @@
 
 use std::ops::Range;
 
-use super::shared::describe_conflict;
+use super::shared::{check_left_behind_range, describe_conflict, report_lanes};
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, Ticket};
+use crate::check::{FindingKind, LaneAccess, Ticket};
 
 /// Checks that an asynchronous operation of the running warp may read these ranges of the block's
 /// memory (multiples of 4, inside it), and marks them as being read until [`end_read`].
 ///
-/// `what` begins the messages, for example "wgmma load". Without checks there is nothing to mark.
+/// `lane` executes it, or the whole warp. `what` begins the messages, for example "wgmma load". Without checks there is nothing to mark.
 pub(crate) fn begin_read(
     block: &mut Block<'_>,
     ranges: Vec<Range<usize>>,
+    lane: Option<usize>,
     what: &str,
 ) -> Option<Ticket> {
     if !block.checks() {
@@ -25,6 +26,7 @@ pub(crate) fn begin_read(
     }
     let mut ordered = None;
     for range in &ranges {
+        check_lanes(block, range.clone(), lane, (what, LaneAccess::Read));
         let clocks = &block.cluster.clocks;
         if let Some(conflict) =
             block.shared.races.check_async(clocks, range.clone(), block.agent, &mut ordered)
@@ -40,6 +42,24 @@ pub(crate) fn begin_read(
         }
     }
     Some(block.shared.races.begin_reads(ranges))
+}
+
+/// Checks a range that `lane`, or the whole running warp, hands to the async proxy against what
+/// single lanes did: others of its own warp, and those that another warp's release left behind.
+pub(crate) fn check_lanes(
+    block: &mut Block<'_>,
+    range: Range<usize>,
+    lane: Option<usize>,
+    (what, access): (&str, LaneAccess),
+) {
+    if block.cluster.clocks.hears_lanes(block.agent) {
+        check_left_behind_range(block, block.rank, (lane.unwrap_or(0), range.clone()), access);
+    }
+    let Some(lane) = lane else { return };
+    let own = (block.warp, lane);
+    if let Some(conflict) = block.shared.lanes.unsynchronised(range.clone(), own, access) {
+        report_lanes(block, lane, range.start, what, conflict);
+    }
 }
 
 /// The running warp waited for the operation: its reads are over and count as the warp's own.

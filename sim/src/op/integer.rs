@@ -75,3 +75,32 @@ pub(crate) struct Extended {
     pub carry_in: Option<Slot>,
     pub carry_out: Option<Slot>,
 }
+
+/// Operations of the SIMD video instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PackedOp {
+    Add,
+    Sub,
+    /// Average, a half rounded towards positive infinity unless the sum is negative.
+    Average,
+    /// Absolute difference.
+    Distance,
+    Min,
+    Max,
+}
+
+/// A SIMD video instruction on two or four parts of 32-bit registers (PTX ISA 9.7.18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackedInt {
+    pub op: PackedOp,
+    /// Bits of a part, 8 or 16.
+    pub bits: u32,
+    /// Signedness of the parts of the result and of the two sources.
+    pub signed: [bool; 3],
+    /// Clamp to the range of the result's parts.
+    pub sat: bool,
+    /// The result is the sum of the parts and `c`.
+    pub sum: bool,
+    /// `d a b c`.
+    pub slots: [Slot; 4],
+}

@@ -88,6 +88,8 @@ pub(crate) enum AtomicType {
     Bf16,
     F16x2,
     Bf16x2,
+    /// Two 64-bit registers; `.exch` and `.cas` only.
+    B128,
 }
 
 impl AtomicType {
@@ -96,18 +98,19 @@ impl AtomicType {
         match self {
             AtomicType::U16 | AtomicType::F16 | AtomicType::Bf16 => 2,
             AtomicType::U64 | AtomicType::S64 | AtomicType::F64 => 8,
+            AtomicType::B128 => 16,
             _ => 4,
         }
     }
 
     /// The operands are in the 64-bit file.
     pub(crate) fn wide(self) -> bool {
-        self.bytes() == 8
+        self.bytes() >= 8
     }
 
     pub(crate) fn is_integer(self) -> bool {
-        use AtomicType::{S32, S64, U16, U32, U64};
-        matches!(self, U16 | U32 | S32 | U64 | S64)
+        use AtomicType::{B128, S32, S64, U16, U32, U64};
+        matches!(self, U16 | U32 | S32 | U64 | S64 | B128)
     }
 }
 

@@ -27,6 +27,7 @@ impl ScalarType {
             ".b16" | ".u16" | ".s16" | ".f16" | ".bf16" => ScalarType::Bits(16),
             ".b32" | ".u32" | ".s32" | ".f32" | ".f16x2" | ".bf16x2" => ScalarType::Bits(32),
             ".b64" | ".u64" | ".s64" | ".f64" | ".f32x2" => ScalarType::Bits(64),
+            ".b128" => ScalarType::Bits(128),
             _ => return None,
         })
     }
@@ -120,7 +121,16 @@ pub(crate) enum Statement {
     Scope(Vec<Statement>),
     Registers(RegisterRange),
     Variable(Variable),
-    Label { name: String, line: u32 },
+    Label {
+        name: String,
+        line: u32,
+    },
+    /// `name: .branchtargets a, b, c;`
+    BranchTargets {
+        name: String,
+        labels: Vec<String>,
+        line: u32,
+    },
     Instruction(InstructionSyntax),
 }
 

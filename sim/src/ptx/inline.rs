@@ -118,7 +118,7 @@ impl Inliner<'_> {
             return Err(error("predicated calls are not supported".to_owned()));
         }
         let Some(function) = self.module.functions.iter().find(|f| f.name == *name) else {
-            return Err(error(format!("the module does not define the function `{name}`")));
+            return failed_assertion(call, name).ok_or_else(|| error(undefined(name)));
         };
         if depth >= MAX_CALL_DEPTH {
             return Err(error(format!("calls nest deeper than {MAX_CALL_DEPTH}: recursion?")));
@@ -155,6 +155,27 @@ fn is(opcode: &str, base: &str) -> bool {
 
 fn return_label(call: u32) -> String {
     format!("return#{call}")
+}
+
+/// What a call of the driver's function behind `assert` does here: it traps.
+fn failed_assertion(call: &InstructionSyntax, name: &str) -> Option<Statement> {
+    (name == "__assertfail").then(|| {
+        Statement::Instruction(InstructionSyntax {
+            opcode: "trap".to_owned(),
+            operands: Vec::new(),
+            ..call.clone()
+        })
+    })
+}
+
+/// Why a function that the module only declares cannot be called.
+fn undefined(name: &str) -> String {
+    let remedy = match name {
+        "vprintf" => "; the driver does: take printf out of the kernel",
+        "malloc" | "free" => "; the driver does: give the kernel a buffer instead",
+        _ => "; link it in",
+    };
+    format!("the module does not define the function `{name}`{remedy}")
 }
 
 fn bind(names: &mut Names, formal: &[Parameter], actual: &[Operand]) -> Result<(), String> {

@@ -263,7 +263,7 @@ impl<'a> Parser<'_, 'a> {
             }
         }
         if word.starts_with('.') {
-            return Err(SimError::parse(line, format!("unknown directive `{word}`")));
+            return self.body_directive(word, line, body);
         }
         let calls = word == "call" || word.starts_with("call.");
         let operands = if calls { self.call_operands()? } else { self.operands()? };
@@ -275,6 +275,29 @@ impl<'a> Parser<'_, 'a> {
             source: self.source,
         }));
         Ok(())
+    }
+
+    /// Directives of a body that are seldom written.
+    fn body_directive(
+        &mut self,
+        word: &str,
+        line: u32,
+        body: &mut Vec<Statement>,
+    ) -> Result<(), SimError> {
+        if let Some(ty) = word.strip_prefix(".reg").filter(|ty| ty.starts_with('.')) {
+            return self.registers_of(ty, line, body);
+        }
+        let unknown = || SimError::parse(line, format!("unknown directive `{word}`"));
+        if word != ".branchtargets" {
+            return Err(unknown());
+        }
+        let Some(Statement::Label { name, .. }) = body.pop() else { return Err(unknown()) };
+        let mut labels = vec![self.word("a label")?.to_owned()];
+        while self.accept(',') {
+            labels.push(self.word("a label")?.to_owned());
+        }
+        body.push(Statement::BranchTargets { name, labels, line });
+        self.expect(';')
     }
 
     fn guard(&mut self) -> Result<Option<(String, bool)>, SimError> {

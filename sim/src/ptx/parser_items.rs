@@ -74,6 +74,16 @@ impl Parser<'_, '_> {
     pub(super) fn registers(&mut self, body: &mut Vec<Statement>) -> Result<(), SimError> {
         let line = self.line();
         let word = self.word("a register type")?;
+        self.registers_of(word, line, body)
+    }
+
+    /// The same after the type, which may follow `.reg` without a blank between.
+    pub(super) fn registers_of(
+        &mut self,
+        word: &str,
+        line: u32,
+        body: &mut Vec<Statement>,
+    ) -> Result<(), SimError> {
         let Some(ty) = ScalarType::from_directive(word) else {
             return self.error(format!("unknown register type `{word}`"));
         };
@@ -164,9 +174,9 @@ impl Parser<'_, '_> {
                 continue;
             }
             let value = match self.operand()? {
-                Operand::Int(value) => value as u64,
-                Operand::Float32(bits) => u64::from(bits),
-                Operand::Float64(bits) => bits,
+                Operand::Int(value) => value as u128,
+                Operand::Float32(bits) => u128::from(bits),
+                Operand::Float64(bits) => u128::from(bits),
                 _ => return self.error("initializers must be literals, not addresses"),
             };
             bytes.extend_from_slice(&value.to_le_bytes()[..scalar_bytes as usize]);

@@ -37,12 +37,16 @@ pub enum Kernel {
     GeneratedGemv,
     /// The generator's tensor-core product with a ring of stages, K over warps and split K.
     GeneratedMma,
+    /// The generator's `wgmma`: one warp keeps a ring of stages full by bulk and tensor copies.
+    GeneratedWgmma,
+    /// The same with two consumer warpgroups and a whole warpgroup as producer.
+    GeneratedGroup,
 }
 
 use Kernel::*;
 
 impl Kernel {
-    pub const ALL: [Kernel; 14] = [
+    pub const ALL: [Kernel; 16] = [
         Gemv,
         Mma,
         SplitK,
@@ -57,12 +61,15 @@ impl Kernel {
         Warpgroup,
         GeneratedGemv,
         GeneratedMma,
+        GeneratedWgmma,
+        GeneratedGroup,
     ];
 
     /// Targets that the kernel is compiled for.
     pub fn targets(self) -> &'static [&'static str] {
         match self {
-            Pipeline | Tiles | Cluster | Gather | Wgmma | Warpgroup => &["sm90a"],
+            Pipeline | Tiles | Cluster | Gather | Wgmma | Warpgroup | GeneratedWgmma
+            | GeneratedGroup => &["sm90a"],
             _ => &super::support::TARGETS,
         }
     }
@@ -89,6 +96,8 @@ impl Kernel {
             Warpgroup => "warpgroup",
             GeneratedGemv => "generated_gemv",
             GeneratedMma => "generated_mma",
+            GeneratedWgmma => "generated_wgmma",
+            GeneratedGroup => "generated_producer_group",
         }
     }
 
@@ -110,6 +119,8 @@ impl Kernel {
             Warpgroup => data.warpgroup(),
             GeneratedGemv => data.generated_gemv(),
             GeneratedMma => data.generated_mma(),
+            GeneratedWgmma => data.generated_wgmma(128, 160, 25632),
+            GeneratedGroup => data.generated_wgmma(256, 384, 43040),
         };
         launch(text, shape, data.args, &mut data.memory, options)
     }
@@ -304,6 +315,27 @@ impl Data {
         self.zeros("counters", 4);
         self.args.push(Arg::U32(m as u32));
         ([1, 1, 2], [64, 1, 1], 24576 + 3 * 256)
+    }
+
+    /// `n` rows in one tile, K in two splits of four steps each.
+    fn generated_wgmma(&mut self, n: usize, threads: u32, shared: u32) -> Shape {
+        let (m, k, tokens) = (13, 1024, 16);
+        self.words("weights", n * k / 8);
+        self.halves("params", n * k / 128 * 2);
+        self.halves("x", m * k);
+        let Some(Arg::Buffer { id, .. }) = self.args.pop() else { unreachable!("just pushed") };
+        self.args.push(Arg::TensorMap(TensorMapSpec {
+            dtype: TensorType::F16,
+            strides_bytes: vec![k as u64 * 2],
+            box_dims: vec![64, tokens],
+            swizzle: Swizzle::B128,
+            ..tensor_map(id, k as u64, m as u64)
+        }));
+        self.output("out", m * n * 2);
+        self.output("partials", 2 * n * tokens as usize * 4);
+        self.zeros("counters", 4);
+        self.args.push(Arg::I32(m as i32));
+        ([1, 1, 2], [threads, 1, 1], shared)
     }
 }
 

@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod formats;
+pub mod recorder;
 pub mod registers;
 pub mod schedules;
 pub mod warpgroup;
 
-use qtune_sim::{run, Access, Arg, BufferId, Launch, Memory, Module, Report, RunOptions, SimError};
+use qtune_sim::{run, Access, Arg, BufferId, Launch, Memory, Report, RunOptions, SimError};
 
 /// Every PTX fixture by kernel name and target.
 pub const TARGETS: [&str; 3] = ["sm80", "sm90a", "sm120"];
@@ -74,7 +75,7 @@ pub fn launch(
     memory: &mut Memory,
     options: &RunOptions,
 ) -> Result<Report, SimError> {
-    let module = Module::parse(text)?;
+    let module = recorder::parse(text)?;
     let entry = module.entries().next().expect("a kernel").to_owned();
     let launch = Launch { grid, block, cluster: [1, 1, 1], dynamic_shared_bytes, args };
     run(&module, &entry, &launch, memory, options)

@@ -1,6 +1,7 @@
 //! Runs of a text kernel under every schedule.
 
-use super::{at, Access, Launch, Memory, Module, Report, RunOptions, SimError};
+use super::recorder::parse;
+use super::{at, Access, Launch, Memory, Report, RunOptions, SimError};
 use qtune_sim::{run, AsyncSchedule, FindingKind, WarpOrder};
 
 /// Every combination of async schedule and warp order that tests run under.
@@ -27,7 +28,7 @@ pub fn words(
     let mut memory = Memory::new();
     let p = memory.alloc("p", count * 4, Access::ReadWrite)?;
     memory.write(p, 0, &vec![0; count * 4])?;
-    let module = Module::parse(text)?;
+    let module = parse(text)?;
     let args = vec![at(p)];
     let launch = Launch { grid, block: [threads, 1, 1], cluster, dynamic_shared_bytes: 0, args };
     let report = run(&module, "k", &launch, &mut memory, options)?;

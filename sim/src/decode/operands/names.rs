@@ -20,6 +20,7 @@ pub(in crate::decode) trait NameLookup {
     fn register(&mut self, name: &str) -> Option<Option<Register>>;
     fn symbol(&self, name: &str) -> Option<SymbolAddress>;
     fn label(&self, name: &str) -> Option<u32>;
+    fn table(&self, name: &str) -> Option<u32>;
     fn files(&mut self) -> &mut Files;
     fn special(&mut self, special: Special) -> Option<Slot>;
 }
@@ -37,6 +38,10 @@ impl NameLookup for Names<'_> {
 
     fn label(&self, name: &str) -> Option<u32> {
         self.scopes.iter().rev().find_map(|scope| scope.labels.get(name)).copied()
+    }
+
+    fn table(&self, name: &str) -> Option<u32> {
+        self.scopes.iter().rev().find_map(|scope| scope.tables.get(name)).copied()
     }
 
     fn files(&mut self) -> &mut Files {

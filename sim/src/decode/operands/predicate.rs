@@ -57,7 +57,8 @@ impl Operands<'_> {
 
     fn carry(&mut self) -> Result<Register, SimError> {
         let slot = self.names.files().carry();
-        Ok(Register { file: File::Predicate, slot: self.full(slot)?, bits: 1 })
+        let slot = self.full(slot)?;
+        Ok(Register { file: File::Predicate, slot, upper: slot, bits: 1 })
     }
 
     /// The carry flag `CC.CF` as a source.

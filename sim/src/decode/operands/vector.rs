@@ -1,7 +1,7 @@
 //! Vectors of registers in braces.
 
 use super::Operands;
-use crate::decode::scope::File;
+use crate::decode::scope::{File, Register};
 use crate::error::SimError;
 use crate::program::Slot;
 use crate::ptx::ast::Operand;
@@ -76,6 +76,40 @@ impl<'n> Operands<'n> {
             ));
         }
         Ok(elements)
+    }
+
+    /// The halves of a 128-bit source, low first: a register, or two of 64 bits in braces.
+    pub(in crate::decode) fn source_pair(&mut self, index: usize) -> Result<[Slot; 2], SimError> {
+        if self.is_vector(index) {
+            return self.source_vector(index, 2, 64);
+        }
+        let [low, high] = self.halves(index)?;
+        Ok([self.note_read(low), self.note_read(high)])
+    }
+
+    /// The halves of a 128-bit destination.
+    pub(in crate::decode) fn destination_pair(
+        &mut self,
+        index: usize,
+    ) -> Result<[Slot; 2], SimError> {
+        if self.is_vector(index) {
+            return self.destination_vector(index, 2, 64);
+        }
+        if self.is_sink(index) {
+            return Ok([self.sink(64)?, self.sink(64)?]);
+        }
+        let [low, high] = self.halves(index)?;
+        Ok([self.note_write(low), self.note_write(high)])
+    }
+
+    fn halves(&mut self, index: usize) -> Result<[Register; 2], SimError> {
+        let operand = self.operand(index)?;
+        let register = self.register(operand)?;
+        if register.bits != 128 {
+            return self.fail(format!("a {}-bit register where 128 are needed", register.bits));
+        }
+        let low = Register { bits: 64, ..register };
+        Ok([low, Register { slot: low.upper, ..low }])
     }
 
     /// Data registers of a load: slots and whether they are in the 64-bit file.

@@ -68,7 +68,7 @@ pub(crate) fn issue<M: Machine>(
         accumulate(m, &operands, &mut sums);
         accumulators.store(m, w, mask, (slots, old), &sums);
     }
-    let ticket = proxy::begin_read(block, operand::ranges(pieces), "wgmma load");
+    let ticket = proxy::begin_read(block, operand::ranges(pieces), None, "wgmma load");
     w.wgmma.reads(ticket);
 }
 

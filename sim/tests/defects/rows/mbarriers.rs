@@ -34,4 +34,9 @@ pub const ROWS: &[Defect] = &[
     found("barrier between the proxy fence and the copy dropped", Tiles, &[("bar.sync \t0;", 1, "")], &[SharedRace, UninitialisedShared], "cp.async.bulk.tensor"),
     found("bulk copy misaligned", Pipeline, &[("[%r33], [%rd33], 1024", 0, "[%r33], [%rd33+8], 1024")], &[Misaligned], "[%rd33+8]"),
     found("bulk copy misaligned", Tiles, &[("[%r17], [%rd11, {%r18, %r1}]", 0, "[%r17+32], [%rd11, {%r18, %r1}]")], &[Misaligned], "[%r17+32]"),
+    found("__syncwarp before an arrival dropped", Pipeline, &[("bar.warp.sync \t-1;", 0, "")], &[LaneRace], "cp.async.bulk.shared::cluster.global"),
+    found("__syncwarp before an arrival dropped", GeneratedWgmma, &[("bar.warp.sync \t-1;", 0, "")], &[LaneRace], "cp.async.bulk.shared::cluster.global"),
+    found("__syncwarp before an arrival dropped", GeneratedGroup, &[("bar.warp.sync \t-1;", 0, "")], &[LaneRace], "cp.async.bulk.shared::cluster.global"),
+    found("stage refilled before it is handed back", GeneratedWgmma, &[("mbarrier.try_wait.parity.shared::cta.b64 done, [%r145], %r164;", 0, "setp.eq.u32 done, 0, 0;")], &[SharedRace, AsyncNotAwaited, AsyncRead], "cp.async.bulk"),
+    found("stage refilled before it is handed back", GeneratedGroup, &[("mbarrier.try_wait.parity.shared::cta.b64 done, [%r146], %r165;", 0, "setp.eq.u32 done, 0, 0;")], &[SharedRace, AsyncNotAwaited, AsyncRead], "cp.async.bulk"),
 ];

@@ -26,4 +26,10 @@ pub const ROWS: &[Defect] = &[
     found("one warp of the warpgroup leaves", Warpgroup, &[("wgmma.fence.sync.aligned;", 0, "setp.ge.u32 \t%p1, %r1, 96;\n\t@%p1 ret;\n\twgmma.fence.sync.aligned;")], &[WarpgroupDivergence], ""),
     found("registers raised by setmaxnreg.dec", Wgmma, &[(".maxntid 128, 1, 1", 0, ".maxntid 128, 1, 1\n.maxnreg 128"), ("wgmma.fence.sync.aligned;", 0, "setmaxnreg.dec.sync.aligned.u32 \t160;\n\twgmma.fence.sync.aligned;")], &[InvalidOperand], "setmaxnreg"),
     found("registers raised by setmaxnreg.dec", Warpgroup, &[(".maxntid 128, 1, 1", 0, ".maxntid 128, 1, 1\n.maxnreg 128"), ("wgmma.fence.sync.aligned;", 0, "setmaxnreg.dec.sync.aligned.u32 \t160;\n\twgmma.fence.sync.aligned;")], &[InvalidOperand], "setmaxnreg"),
+    found("wgmma.fence dropped", GeneratedWgmma, &[("wgmma.fence.sync.aligned;", 0, "")], &[WgmmaHazard], "wgmma.mma_async"),
+    found("wgmma.fence dropped", GeneratedGroup, &[("wgmma.fence.sync.aligned;", 1, "")], &[WgmmaHazard], "wgmma.mma_async"),
+    found("accumulators used before the wait", GeneratedWgmma, &[("wgmma.wait_group.sync.aligned 0;", 0, "")], &[WgmmaHazard], ""),
+    found("accumulators used before the wait", GeneratedGroup, &[("wgmma.wait_group.sync.aligned 0;", 0, "")], &[WgmmaHazard], ""),
+    found("stage handed back while products read it", GeneratedWgmma, &[("wgmma.wait_group.sync.aligned 1;", 0, "wgmma.wait_group.sync.aligned 2;"), ("wgmma.wait_group.sync.aligned 1;", 0, "wgmma.wait_group.sync.aligned 2;")], &[SharedRace, AsyncRead], "cp.async.bulk"),
+    found("stage handed back while products read it", GeneratedGroup, &[("wgmma.wait_group.sync.aligned 1;", 0, "wgmma.wait_group.sync.aligned 2;"), ("wgmma.wait_group.sync.aligned 1;", 0, "wgmma.wait_group.sync.aligned 2;")], &[SharedRace, AsyncRead], "cp.async.bulk"),
 ];
