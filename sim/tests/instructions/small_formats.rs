@@ -1,11 +1,22 @@
 //! Conversions to and from the small number formats, exhaustively, against decoders and a nearest
 //! search written from the formats' definitions (PTX ISA 5.2.3 and 9.7.9.21).
 
-mod support;
-
+use crate::support::registers::map;
+use crate::support::Random;
 use half::{bf16, f16};
-use support::registers::map;
-use support::Random;
+
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.9.21"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    every_pair_of_codes_widens_to_its_values,
+    f32_pairs_narrow_to_the_nearest_codes,
+    every_f16_narrows_to_the_nearest_fp8_code,
+    scales_are_the_powers_of_two_next_to_a_value,
+    satfinite_clamps_to_the_largest_number_and_relu_to_zero,
+    bytes_are_packed_lowest_first,
+    integers_saturate_and_round_in_every_mode,
+];
 
 /// A format by its definition: name, bits, exponent bits, mantissa bits, codes that are numbers.
 #[derive(Clone, Copy)]

@@ -1,14 +1,21 @@
 //! `mma.sync` of every shape and format against the dense product, with the fragment layouts of PTX
 //! ISA 9.7.14.5.
 
-// Matrices are indexed by row and column.
-#![allow(clippy::needless_range_loop)]
+use crate::support::formats::*;
+use crate::support::registers::{run, run_on};
+use crate::support::{f16, Random};
 
-mod support;
-
-use support::formats::*;
-use support::registers::{run, run_on};
-use support::{f16, Random};
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.14"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    every_shape_multiplies_like_the_dense_product,
+    one_element_of_a_row_or_column_is_found_at_every_k,
+    integer_sums_wrap_or_saturate,
+    subnormal_inputs_are_not_flushed,
+    block_scales_come_from_the_named_bytes_and_lanes,
+    double_precision_products_follow_their_fragments,
+];
 
 /// A product of `rows` x `k` by `k` x 8.
 #[derive(Clone, Copy)]
@@ -124,7 +131,10 @@ impl Shape {
 
     fn opcode(self) -> String {
         let Shape { rows, k, a, b, accumulator: c, kind } = self;
-        format!("mma.sync.aligned{kind}.m{rows}n8k{k}.row.col.{c}.{}.{}.{c}", a.name, b.name)
+        // The kind stands before the shape or behind the layouts; both are in use.
+        let (early, late) = if a.name == b.name { ("", kind) } else { (kind, "") };
+        let types = format!("{c}.{}.{}.{c}", a.name, b.name);
+        format!("mma.sync.aligned{early}.m{rows}n8k{k}.row.col{late}.{types}")
     }
 
     fn check(self, m: &Matrices) {
@@ -274,8 +284,12 @@ fn check_scaled(
     inputs.extend(shape.fragments(shape.b, &plain.b));
     inputs.extend(shape.accumulators(|row, column| plain.c[row][column]));
     inputs.extend([a_scales, b_scales]);
+    let (early, late) = match a_thread {
+        0 => (format!(".{kind}"), String::new()),
+        _ => (String::new(), format!(".{kind}")),
+    };
     let opcode = format!(
-        "mma.sync.aligned.{kind}.m16n8k{}.row.col.f32.{}.{}.f32.{ty}",
+        "mma.sync.aligned{early}.m16n8k{}.row.col{late}.f32.{}.{}.f32.{ty}",
         shape.k, shape.a.name, shape.b.name
     );
     let body = format!(

@@ -1,11 +1,29 @@
 //! mbarrier objects: what every instruction does, the order it gives, and its misuse (PTX ISA
 //! 9.7.13.15).
 
-mod support;
-
 use qtune_sim::{FindingKind, RunOptions};
-use support::kernel;
-use support::schedules::{caught, clean, words, Shape};
+
+use crate::support::kernel;
+use crate::support::schedules::{caught, clean, words, Shape};
+
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.13", "9.7.9"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    a_ring_of_stages_hands_values_from_warp_to_warp,
+    waiting_costs_few_instructions_and_is_counted,
+    a_missing_wait_or_one_of_the_wrong_parity_is_found,
+    relaxed_arrivals_and_waits_give_no_order,
+    an_initialisation_must_be_visible_and_its_bytes_left_alone,
+    states_tell_phases_and_pending_counts,
+    dropped_arrivals_do_not_count_in_later_phases,
+    bytes_are_expected_and_completed,
+    counts_that_an_mbarrier_cannot_hold_are_found,
+    asynchronous_copies_arrive_when_they_have_landed,
+    arrivals_reach_mbarriers_of_other_blocks,
+    a_phase_that_passes_twice_while_a_warp_waits_for_it_is_an_overrun,
+    malformed_forms_are_refused_with_a_reason,
+];
 
 const BLOCK: Shape = ([1, 1, 1], 64, [1, 1, 1]);
 const WARP: Shape = ([1, 1, 1], 32, [1, 1, 1]);

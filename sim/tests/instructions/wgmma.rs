@@ -1,11 +1,17 @@
 //! `wgmma.mma_async` against dense products, with operands laid out after PTX ISA 9.7.15.5.
 
-// Matrices are indexed by row and column.
-#![allow(clippy::needless_range_loop)]
+use crate::support::warpgroup::*;
 
-mod support;
-
-use support::warpgroup::*;
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.15"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    every_element_type_multiplies_like_the_dense_product,
+    every_number_of_columns_works,
+    every_layout_of_both_operands_is_read_as_specified,
+    signs_accumulators_and_scale_d_are_obeyed,
+    one_element_of_a_row_or_column_is_found_at_every_position,
+];
 
 /// Runs the case with correct synchronisation and compares every element.
 fn check(case: &Case) {
@@ -96,7 +102,7 @@ fn signs_accumulators_and_scale_d_are_obeyed() {
 }
 
 #[test]
-fn one_element_of_a_meets_its_row_of_b_at_every_position() {
+fn one_element_of_a_row_or_column_is_found_at_every_position() {
     for format in [F16, BF16, TF32, E4M3, E5M2, S8, U8] {
         for in_registers in [false, true] {
             // Rows do not meet each other, so each may have its element at another k.
@@ -108,6 +114,15 @@ fn one_element_of_a_meets_its_row_of_b_at_every_position() {
                     let k = case.a.step * format.k() + (row * 5 + shift) % format.k();
                     let at = row * case.a.tile_k() + k;
                     case.a.values[at] = 3.0;
+                }
+                check(&case);
+                let mut case = Case::new(format, format, 8, PLAIN, shift as u64);
+                case.a_in_registers = in_registers;
+                case.b.values.fill(0.0);
+                for column in 0..8 {
+                    let k = case.b.step * format.k() + (column * 3 + shift) % format.k();
+                    let at = column * case.b.tile_k() + k;
+                    case.b.values[at] = 2.0;
                 }
                 check(&case);
             }

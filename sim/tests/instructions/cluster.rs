@@ -1,10 +1,26 @@
 //! Clusters: distributed shared memory, the barrier of the cluster, ranks and launch checks.
 
-mod support;
-
 use qtune_sim::{Blocks, FindingKind, RunOptions};
-use support::kernel;
-use support::schedules::{caught, clean, kinds, words as launch, Shape};
+
+use crate::support::kernel;
+use crate::support::schedules::{caught, clean, kinds, words as launch, Shape};
+
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.13", "9.7.9"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    values_travel_between_blocks_in_both_directions_without_findings,
+    generic_addresses_reach_other_blocks_and_tell_their_rank,
+    remote_atomics_of_all_blocks_add_up,
+    special_registers_describe_the_place_in_the_cluster,
+    accesses_without_the_barrier_of_the_cluster_are_races,
+    memory_of_blocks_that_have_not_started_or_may_have_exited_is_out_of_reach,
+    ranks_and_offsets_outside_the_cluster_are_found,
+    misuse_of_the_cluster_barrier_is_named,
+    a_block_that_waits_for_one_that_does_not_come_is_a_deadlock_with_its_place,
+    launches_that_do_not_fit_the_cluster_are_refused,
+    a_chosen_block_runs_with_its_whole_cluster,
+];
 
 /// Address of this thread's word of the output into `%rd9`, its thread and rank into `%r1`, `%r2`.
 const PREAMBLE: &str = "mov.u32 %r1, %tid.x; mov.u32 %r2, %cluster_ctarank;

@@ -1,9 +1,18 @@
 //! Instructions that few kernels use, against scalar code after the PTX ISA's own pseudocode.
 
-mod support;
+use crate::support::registers::{map, run_on};
+use crate::support::Random;
 
-use support::registers::{map, run_on};
-use support::Random;
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.1", "9.7.3", "9.7.6", "9.7.13"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    bit_masks_and_extensions_follow_their_pseudocode,
+    the_nth_set_bit_is_found_in_both_directions,
+    testp_tells_what_kind_of_number_it_is,
+    directed_roundings_take_the_neighbour_on_their_side,
+    redux_finds_extremes_of_f32_over_the_warp,
+];
 
 /// Random words with small ones in between.
 fn words(seed: u64) -> Vec<u32> {

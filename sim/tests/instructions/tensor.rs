@@ -1,14 +1,32 @@
 //! Tensor copies against a scalar model written from the manual (PTX ISA 5.5, 9.7.9.27), and what is
 //! wrong with tiles and maps.
 
-mod support;
-
 use qtune_sim::{
-    run, Access, Arg, BufferId, FindingKind, Launch, Memory, Module, OutOfBoundsFill, Report,
-    RunOptions, SimError, Swizzle, TensorMapSpec, TensorType,
+    run, Access, Arg, BufferId, FindingKind, Launch, Memory, OutOfBoundsFill, Report, RunOptions,
+    SimError, Swizzle, TensorMapSpec, TensorType,
 };
-use support::at;
-use support::schedules::{kinds, schedules};
+
+use crate::support::at;
+use crate::support::recorder::parse;
+use crate::support::schedules::{kinds, schedules};
+
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.9", "9.7.13"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    tiles_of_every_rank_load_with_zeros_outside_the_tensor,
+    tiles_of_every_rank_store_only_what_lies_inside_the_tensor,
+    every_swizzle_places_the_units_of_rows_as_the_manual_tables_do,
+    element_strides_skip_elements_and_nan_fills_what_is_outside,
+    tiles_are_added_to_global_memory_in_the_type_of_their_map,
+    elements_of_other_sizes_are_moved_whole,
+    misplaced_tiles_and_maps_are_found,
+    a_copy_needs_as_many_dimensions_as_its_map,
+    a_tensor_larger_than_its_buffer_is_out_of_bounds,
+    maps_that_the_driver_refuses_refuse_the_launch,
+    kernels_make_tensor_maps_of_their_own,
+    maps_with_a_wrong_or_missing_field_are_found_when_they_are_used,
+];
 
 /// A tensor of bytes 1, 2, 3, ... with its map and the coordinates of a tile.
 #[derive(Clone)]
@@ -172,10 +190,11 @@ fn load_kernel(case: &Case) -> String {
     let out = copy_words(bytes, "ld.shared.u32 %r12, [%r11]; st.global.u32 [%rd11], %r12;");
     with_map(&format!(
         "@!%p1 bra C; mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], {bytes};
-        cp.async.bulk.tensor.{rank}d.shared::cluster.global.mbarrier::complete_tx::bytes [tile], [%rd3, {}], [bar];
+        cp.async.bulk.prefetch.tensor.{rank}d.L2.global [%rd3, {at}];
+        cp.async.bulk.tensor.{rank}d.shared::cluster.global.mbarrier::complete_tx::bytes [tile], [%rd3, {at}], [bar];
         C: W: mbarrier.try_wait.parity.shared::cta.b64 %p9, [bar], 0; @!%p9 bra W;
         {out}",
-        coordinates(case)
+        at = coordinates(case)
     ))
 }
 
@@ -222,7 +241,7 @@ fn execute(
         dynamic_shared_bytes: 0,
         args: vec![at(p), Arg::TensorMap(case.spec(t))],
     };
-    let report = run(&Module::parse(text)?, "k", &launch, &mut memory, options)?;
+    let report = run(&parse(text)?, "k", &launch, &mut memory, options)?;
     let (plain, tensor) = (memory.read(p, 0, plain.len())?, memory.read(t, 0, tensor.len())?);
     Ok(Done { plain, tensor, report })
 }
@@ -428,6 +447,7 @@ fn making_a_map(edit: impl Fn(&str) -> String) -> Result<(Vec<u8>, Report), SimE
         mbarrier.init.shared::cta.b64 [bar], 1; fence.proxy.async;
         {} I: bar.warp.sync -1;
         tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%rd3], [front], 128;
+        fence.proxy.tensormap::generic.release.gpu; cp.async.bulk.prefetch.L2.global [%rd3], 128;
         fence.proxy.tensormap::generic.acquire.gpu [%rd3], 128;
         bar.sync 0; @!%p1 bra C;
         mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 1024;
@@ -450,7 +470,7 @@ fn making_a_map(edit: impl Fn(&str) -> String) -> Result<(Vec<u8>, Report), SimE
         dynamic_shared_bytes: 0,
         args: vec![at(p), at(t), at(s)],
     };
-    let module = Module::parse(&edit(&text))?;
+    let module = parse(&edit(&text))?;
     let report = run(&module, "k", &launch, &mut memory, &RunOptions::default())?;
     Ok((memory.read(p, 0, 1024)?, report))
 }

@@ -1,9 +1,16 @@
 //! Matrices between shared memory and registers, with the fragment layouts of PTX ISA 9.7.14.
 
-mod support;
+use crate::support::registers::run;
+use crate::support::Random;
 
-use support::registers::run;
-use support::Random;
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.14"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    ldmatrix_distributes_rows_and_columns,
+    stmatrix_is_the_inverse_of_ldmatrix_and_movmatrix_transposes,
+    asynchronous_copies_fill_zero_and_obey_their_predicates,
+];
 
 #[test]
 fn ldmatrix_distributes_rows_and_columns() {

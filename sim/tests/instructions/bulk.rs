@@ -1,11 +1,29 @@
 //! Bulk copies in every direction, their mbarriers and groups, and what goes wrong with them (PTX
 //! ISA 9.7.9.25.4, 9.7.9.25.5).
 
-mod support;
-
 use qtune_sim::{Class, FindingKind, RunOptions};
-use support::kernel;
-use support::schedules::{caught, clean, kinds, schedules, words, Shape};
+
+use crate::support::kernel;
+use crate::support::schedules::{caught, clean, kinds, schedules, words, Shape};
+
+/// Sections of the PTX ISA that the tests are about.
+pub const SECTIONS: &[&str] = &["9.7.9", "9.7.13"];
+/// All tests of the file.
+pub const TESTS: &[fn()] = &[
+    a_bulk_load_lands_before_its_phase_completes,
+    bulk_bytes_and_sectors_are_counted_once_per_copy,
+    data_that_was_not_waited_for_is_found,
+    a_load_over_bytes_that_are_still_used_is_found,
+    a_block_that_exits_while_a_copy_is_in_flight_is_found,
+    sizes_addresses_and_bounds_of_bulk_copies_are_checked,
+    a_bulk_store_writes_global_memory_by_its_wait,
+    reductions_add_to_global_memory_elementwise,
+    stores_need_a_fence_before_and_a_wait_after,
+    blocks_of_a_cluster_exchange_shared_memory_in_bulk,
+    asynchronous_stores_reach_other_blocks,
+    a_multicast_lands_in_every_block_of_its_mask,
+    what_is_not_simulated_is_refused_with_a_reason,
+];
 
 const BLOCK: Shape = ([1, 1, 1], 64, [1, 1, 1]);
 const PAIR: Shape = ([2, 1, 1], 64, [2, 1, 1]);
