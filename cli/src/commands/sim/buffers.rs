@@ -159,6 +159,25 @@ impl Arguments {
         Ok(Outputs { outputs: outputs.collect::<Result<_, _>>()? })
     }
 
+    /// The outputs before the kernel runs.
+    pub fn untouched(&self) -> anyhow::Result<Outputs> {
+        let (memory, args) = self.place()?;
+        self.take(&memory, &args)
+    }
+
+    /// For each element of all outputs whether a run changed it.
+    pub fn changed(&self, before: &Outputs, after: &Outputs) -> Vec<bool> {
+        let pairs = self.outputs(before).zip(&after.outputs);
+        let changed = pairs.flat_map(|((buffer, before), after)| {
+            let size = buffer.array.stored.bytes;
+            let elements = before.data.chunks_exact(size).zip(after.data.chunks_exact(size));
+            elements.enumerate().map(|(index, (old, new))| {
+                old != new || after.written.as_ref().is_some_and(|written| written[index])
+            })
+        });
+        changed.collect()
+    }
+
     /// Compares outputs with what is expected of them. After a run of some blocks only, elements
     /// that were left alone are left out.
     pub fn compare(&self, outputs: &Outputs, sampled: bool) -> Vec<Comparison> {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// A launch file as it is written. Unknown names are errors: a mistyped `expected` must not turn
 /// a comparison off.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with entry, grid, block and args")]
 struct Written {
     entry: Option<String>,
     grid: [u32; 3],
@@ -27,7 +27,7 @@ fn one_block() -> [u32; 3] {
 /// One argument: exactly one of its kinds, and for `buffer` what goes with it. A struct instead of
 /// an enum, so that errors name the field.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "an object such as {\"u32\": 1}")]
 struct WrittenArg {
     buffer: Option<String>,
     mode: Option<Mode>,

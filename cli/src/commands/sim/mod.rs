@@ -10,6 +10,7 @@ mod compare;
 mod launch_file;
 mod npy;
 mod number;
+mod partners;
 mod report;
 mod run;
 mod target;

@@ -3,15 +3,17 @@
 use super::buffers::{read, Arguments, Outputs};
 use super::compare::Difference;
 use super::launch_file::LaunchFile;
+use super::partners::{self, Axes};
 use super::report::{self, Ran, Verdict};
 use super::target;
 use crate::exit::Exit;
 use crate::output;
 use anyhow::{bail, Context};
 use clap::ValueEnum;
-use qtune_sim::{AsyncSchedule, Blocks, Launch, Module, Partners, Report, RunOptions, WarpOrder};
+use qtune_sim::{
+    AsyncSchedule, Blocks, FindingKind, Launch, Module, Report, RunOptions, WarpOrder,
+};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Options of `sim run`.
 #[derive(Debug, clap::Args)]
@@ -34,8 +36,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1, requires = "sample_blocks")]
     seed: u64,
     /// Blocks that differ along these grid axes alone work together (split-K): of a sampled one all
-    /// partners run [default: none]
-    #[arg(long, value_name = "AXES", requires = "sample_blocks", value_parser = axes)]
+    /// partners run [default: the axes along which neighbours change the same elements]
+    #[arg(long, value_name = "AXES", requires = "sample_blocks", value_parser = partners::parse)]
     partners: Option<Axes>,
     /// GPU whose limits hold [default: by the .target of the PTX]
     #[arg(long, value_name = "NAME")]
@@ -65,31 +67,6 @@ impl Schedule {
     }
 }
 
-/// Grid axes by x, y, z.
-type Axes = [bool; 3];
-
-fn axes(text: &str) -> Result<Axes, String> {
-    match text.chars().all(|c| "xyz".contains(c)) && !text.is_empty() {
-        true => Ok(['x', 'y', 'z'].map(|axis| text.contains(axis))),
-        false => Err("axes are letters of xyz".into()),
-    }
-}
-
-/// The blocks of a grid that differ from one along some axes alone, itself included.
-fn partners_along(axes: Axes, grid: [u32; 3]) -> Partners {
-    Arc::new(move |block| {
-        let at = [block % grid[0], block / grid[0] % grid[1], block / grid[0] / grid[1]];
-        let along = |axis: usize| if axes[axis] { 0..grid[axis] } else { at[axis]..at[axis] + 1 };
-        let mut all = Vec::new();
-        for z in along(2) {
-            for y in along(1) {
-                all.extend(along(0).map(|x| x + grid[0] * (y + grid[1] * z)));
-            }
-        }
-        all
-    })
-}
-
 fn order(text: &str) -> Result<WarpOrder, String> {
     match text {
         "forward" => Ok(WarpOrder::Forward),
@@ -111,14 +88,15 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let launch = LaunchFile::parse(&text(&args.launch)?).with_context(of_launch)?;
     let module = Module::parse(&text(&args.kernel)?).with_context(of_kernel)?;
     let folder = args.launch.parent().unwrap_or(Path::new(""));
-    let job = Job {
+    let mut job = Job {
         args,
         entry: entry(&module, launch.entry.as_deref()).with_context(of_kernel)?,
-        options: options(args, &module, launch.grid).with_context(of_kernel)?,
+        options: options(args, &module).with_context(of_kernel)?,
         arguments: Arguments::load(&launch, folder).with_context(of_launch)?,
         launch,
         module: &module,
     };
+    job.options.blocks = job.blocks().with_context(of_launch)?;
     let runs = job.runs().with_context(of_launch)?;
     let verdict = job.verdict(&runs);
     job.arguments.write(&runs[0].1)?;
@@ -144,20 +122,17 @@ fn entry(module: &Module, named: Option<&str>) -> anyhow::Result<String> {
     }
 }
 
-fn options(args: &Args, module: &Module, grid: [u32; 3]) -> anyhow::Result<RunOptions> {
-    let partners = args.partners.map(|axes| partners_along(axes, grid));
-    let blocks = match args.sample_blocks {
-        Some(count) => Blocks::Sample { count, seed: args.seed, partners },
-        None => Blocks::All,
-    };
+fn options(args: &Args, module: &Module) -> anyhow::Result<RunOptions> {
     Ok(RunOptions {
         warp_order: args.order,
-        blocks,
         instruction_limit: args.instruction_limit,
         limits: target::limits(args.gpu.as_deref(), module.target())?,
         ..RunOptions::default()
     })
 }
+
+/// Warp instructions after which a block that runs alone is taken to wait for another.
+const TRIAL_INSTRUCTIONS: u64 = 20_000_000;
 
 /// Everything about a launch that its runs share.
 struct Job<'a> {
@@ -170,6 +145,40 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// The blocks to run. A sample needs to know which blocks work together.
+    fn blocks(&self) -> anyhow::Result<Blocks> {
+        let Some(count) = self.args.sample_blocks else { return Ok(Blocks::All) };
+        let axes = match self.args.partners {
+            Some(axes) => axes,
+            None => self.find_partners()?,
+        };
+        let partners = axes.contains(&true).then(|| partners::along(axes, self.launch.grid));
+        Ok(Blocks::Sample { count, seed: self.args.seed, partners })
+    }
+
+    fn find_partners(&self) -> anyhow::Result<Axes> {
+        let before = self.arguments.untouched()?;
+        let axes = partners::find(self.launch.grid, self.launch.cluster, |block| {
+            let options = RunOptions {
+                blocks: Blocks::List(vec![block]),
+                checks: false,
+                instruction_limit: self.options.instruction_limit.min(TRIAL_INSTRUCTIONS),
+                ..self.options.clone()
+            };
+            let (report, outputs) = self.run_with(options).ok()?;
+            let waits = report.findings.iter().any(|f| f.kind == FindingKind::Deadlock);
+            if waits {
+                return None;
+            }
+            Some(self.arguments.changed(&before, &outputs))
+        });
+        if axes.contains(&true) {
+            let names = partners::names(axes);
+            output::note(format_args!("blocks along {names} work together: all of them run"));
+        }
+        Ok(axes)
+    }
+
     /// Runs under each schedule.
     ///
     /// Float atomics of thread blocks on several threads add up in any order, so where they make
@@ -192,6 +201,10 @@ impl Job<'_> {
         schedule: AsyncSchedule,
         threads: usize,
     ) -> anyhow::Result<(Report, Outputs)> {
+        self.run_with(RunOptions { schedule, threads, ..self.options.clone() })
+    }
+
+    fn run_with(&self, options: RunOptions) -> anyhow::Result<(Report, Outputs)> {
         let (mut memory, args) = self.arguments.place()?;
         let launch = Launch {
             grid: self.launch.grid,
@@ -200,7 +213,6 @@ impl Job<'_> {
             dynamic_shared_bytes: self.launch.dynamic_shared_bytes,
             args,
         };
-        let options = RunOptions { schedule, threads, ..self.options.clone() };
         let report = qtune_sim::run(self.module, &self.entry, &launch, &mut memory, &options)?;
         let outputs = self.arguments.take(&memory, &launch.args)?;
         Ok((report, outputs))
@@ -234,20 +246,5 @@ impl Job<'_> {
             schedule_differences: differences,
             schedules: schedules.iter().map(|schedule| report::schedule_name(*schedule)).collect(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partners_are_the_blocks_along_the_named_axes() {
-        let grid = [4, 3, 2];
-        let block = 1 + 4 * 2;
-        assert_eq!(partners_along(axes("z").unwrap(), grid)(block), [block, block + 12]);
-        assert_eq!(partners_along(axes("x").unwrap(), grid)(block), [8, 9, 10, 11]);
-        assert_eq!(partners_along(axes("xyz").unwrap(), grid)(block).len(), 24);
-        assert!(axes("w").is_err() && axes("").is_err());
     }
 }
