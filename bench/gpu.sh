@@ -7,7 +7,7 @@
 # Sections, in order, with their time limits in seconds:
 #
 #   doctor=60     what the machine has
-#   verify=180    every format and family on the GPU against the stored codes in f64
+#   verify=240    every format and family on the GPU against the stored codes in f64
 #   compare=180   the same kernels in the simulator; verdicts must agree
 #   peers=180     PyTorch's fp16 and int4 matrix multiplies and one in Triton, where installed
 #   tune=300      the preset's shapes, timed; cache and trial log stay in OUT_DIR/cache
@@ -16,8 +16,8 @@
 # Without sections all run. A section that does not end in time is stopped, and the next one
 # begins. OUT_DIR/summary.json says how each ended; the other files are the sections' own.
 #
-# Variables: QTUNE (the binary; default: qtune on the PATH), DEVICE (cuda:0), PRESET, FORMATS,
-# TOKENS.
+# Variables: QTUNE (the binary; default: qtune on the PATH), DEVICE (cuda:0), PRESET, FORMATS, JOBS
+# (formats verified at a time), TOKENS (token counts that are tuned), VERIFY_TOKENS.
 #
 # Exit codes: 0 all sections passed, 1 some did not, 2 usage, 3 no GPU.
 
@@ -26,10 +26,13 @@ set -uo pipefail
 QTUNE=${QTUNE:-qtune}
 DEVICE=${DEVICE:-cuda:0}
 PRESET=${PRESET:-qwen2.5-32b}
-FORMATS=${FORMATS:-awq-g128 awq-g64 awq-g32 gptq-g128 gptq-g128-asym}
+FORMATS=${FORMATS:-awq-g128 awq-g32 gptq-g128 gptq-g128-asym gptq-w2-g128 gptq-w3-g128 gptq-w8-g128 \
+  nf4-b64 fp4-b64 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs mxfp4-b32}
+JOBS=${JOBS:-8}
 TOKENS=${TOKENS:-1,2,4,8,16,32,64}
+VERIFY_TOKENS=${VERIFY_TOKENS:-1,2,3,8,13,16,17,33,64,118,257,768}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ALL="doctor=60 verify=180 compare=180 peers=180 tune=300 report=60"
+ALL="doctor=60 verify=240 compare=180 peers=180 tune=300 report=60"
 
 usage() {
   echo "error: $1; usage: bench/gpu.sh OUT_DIR [SECTION[=SECONDS]...], sections: ${ALL}" >&2
@@ -50,26 +53,36 @@ section_doctor() {
   "$QTUNE" doctor --json >"$OUT/doctor.json" || test -s "$OUT/doctor.json"
 }
 
-# One line of JSON for each format and size, on device $1; fails if a kernel is wrong.
-verify_all() {
-  local format size failed=0
-  for format in $FORMATS; do
-    for size in "4096 4096" "5120 27648" "1000 1024"; do
-      read -r n k <<<"$size"
-      "$QTUNE" verify --gpu auto --device "$1" --format "$format" --n "$n" --k "$k" \
-        --m "$TOKENS" --json || failed=1
-    done
+# One line of JSON for each size of format $2, on device $1; fails if a kernel is wrong.
+verify_format() {
+  local size failed=0
+  for size in "4096 4096" "1000 1024"; do
+    read -r n k <<<"$size"
+    "$QTUNE" verify --gpu auto --device "$1" --format "$2" --n "$n" --k "$k" \
+      --m "$VERIFY_TOKENS" --json || failed=1
   done
   return $failed
 }
 
+# All formats, several at a time, since most of the time goes into compiles; each writes a file of
+# its own, so that lines do not mix and the order is the same on every device.
+verify_all() {
+  local device=$1 parts=$2 format failed=0
+  rm -rf "$parts" && mkdir -p "$parts"
+  printf '%s\n' $FORMATS | xargs -P "$JOBS" -I{} \
+    bash -c "verify_format '$device' '{}' >'$parts/{}.jsonl'" || failed=1
+  for format in $FORMATS; do cat "$parts/$format.jsonl"; done
+  return $failed
+}
+
 section_verify() {
-  verify_all "$DEVICE" >"$OUT/verify.jsonl"
+  verify_all "$DEVICE" "$OUT/verify" >"$OUT/verify.jsonl"
 }
 
 section_compare() {
-  verify_all sim >"$OUT/verify-sim.jsonl"
+  verify_all sim "$OUT/verify-sim" >"$OUT/verify-sim.jsonl"
   # A verdict is decided by arithmetic and addresses, which both devices share.
+  [ -s "$OUT/verify.jsonl" ] || { echo "the section verify left nothing to compare with" >&2; return 1; }
   diff <(grep -o '"passed":[a-z]*' "$OUT/verify.jsonl") \
     <(grep -o '"passed":[a-z]*' "$OUT/verify-sim.jsonl") >"$OUT/compare.diff"
 }
@@ -99,8 +112,8 @@ section_report() {
 run_section() {
   local name=$1 started=$SECONDS code
   LIMIT=$2
-  export QTUNE DEVICE PRESET FORMATS TOKENS HERE OUT LIMIT
-  export -f verify_all "section_$name"
+  export QTUNE DEVICE PRESET FORMATS JOBS TOKENS VERIFY_TOKENS HERE OUT LIMIT
+  export -f verify_format verify_all "section_$name"
   timeout --kill-after=10 "$LIMIT" bash -uo pipefail -c "section_$name" 2>"$OUT/$name.log"
   code=$?
   printf '{"section": "%s", "exit": %d, "seconds": %d, "limit": %d, "timed_out": %s}' \

@@ -100,3 +100,16 @@ fn unknown_sections_and_limits_are_usage_errors() {
         assert!(String::from_utf8_lossy(&ended.stderr).starts_with("error: "), "{sections:?}");
     }
 }
+
+#[test]
+fn every_format_of_the_registry_is_verified() {
+    let script = Script::new(STAND_IN);
+    let ended = script.run(&["verify"]);
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    let calls = script.calls();
+    for row in qtune_formats::FORMATS {
+        let family = row.family;
+        let named = |word: &str| word == family || word.starts_with(&format!("{family}-"));
+        assert!(calls.split_whitespace().any(named), "{family} is not among:\n{calls}");
+    }
+}
