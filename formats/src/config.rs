@@ -104,6 +104,16 @@ impl QuantConfig {
         self.fields.get(key).and_then(Value::as_object).is_some_and(|object| !object.is_empty())
     }
 
+    /// The value of `inner` in the object that `key` holds.
+    pub fn entry(&self, key: &str, inner: &str) -> Option<&Value> {
+        self.fields.get(key)?.get(inner)
+    }
+
+    /// The values of the object that `key` holds, in the order of their names.
+    pub fn children(&self, key: &str) -> impl Iterator<Item = &Value> {
+        self.fields.get(key).and_then(Value::as_object).into_iter().flat_map(Map::values)
+    }
+
     /// The programs in `meta.quantizer`, such as `gptqmodel:2.2.0`; none where it is absent or
     /// of another kind, since it is informational.
     pub fn quantizers(&self) -> impl Iterator<Item = &str> {

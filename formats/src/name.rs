@@ -5,7 +5,7 @@
 //! family   = word { "-" word }          awq, nf4, fp8-e4m3, w8a8-int8, q4_k
 //! part     = "w" bits                   bits per code, when not the family's usual width
 //!          | "g" size | "b" size | "ch" one scale per quant group | flat block | output channel
-//!          | modifier                   fast, asym, actorder, dq
+//!          | modifier                   fast, asym, actorder, dq, bf16
 //! ```
 //!
 //! Parts may come in any order and are printed in the order above, so two spellings of one format
@@ -58,14 +58,17 @@ pub enum Modifier {
     ActOrder,
     /// `dq`: the scales themselves are quantized.
     DoubleQuant,
+    /// `bf16`: bf16 scales, in a family whose scales are usually f16.
+    Bf16Scales,
 }
 
 impl Modifier {
-    const WORDS: [(&'static str, Modifier); 4] = [
+    const WORDS: [(&'static str, Modifier); 5] = [
         ("fast", Modifier::Fast),
         ("asym", Modifier::Asym),
         ("actorder", Modifier::ActOrder),
         ("dq", Modifier::DoubleQuant),
+        ("bf16", Modifier::Bf16Scales),
     ];
 }
 

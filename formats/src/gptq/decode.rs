@@ -2,11 +2,12 @@
 
 use super::layout::{k_order, Parts};
 use super::zeros::{self, Convention};
-use super::{stream_code, UNIT};
+use super::UNIT;
 use crate::error::FormatError;
 use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::Modifier;
 use crate::registry::LayerHeader;
+use crate::stream;
 use crate::tensors::{Module, TensorRef};
 use rayon::prelude::*;
 
@@ -65,7 +66,7 @@ fn codes(qweight: &TensorRef<'_>, n: usize, k: usize, bits: u8, order: Option<&[
                 let word = |at| qweight.word((top + at) * n + first + row);
                 for (index, code) in natural[row * k + unit * UNIT..][..UNIT].iter_mut().enumerate()
                 {
-                    *code = stream_code(bits, index, word);
+                    *code = stream::code(bits, index, word);
                 }
             }
         }

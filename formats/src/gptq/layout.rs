@@ -1,10 +1,11 @@
 //! Whether a GPTQ layer's tensors agree, and what they say about it.
 
 use super::settings::Settings;
-use super::{order, zeros, UNIT, WIDTHS};
+use super::{zeros, UNIT, WIDTHS};
 use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::name::{FormatName, Grouping, Modifier};
+use crate::order;
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};

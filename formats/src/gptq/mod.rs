@@ -15,7 +15,6 @@
 
 mod decode;
 mod layout;
-mod order;
 mod settings;
 mod zeros;
 
@@ -103,33 +102,8 @@ pub(crate) static ROW: FormatRow = FormatRow {
     quantize: None,
 };
 
-/// Code `index` of a stream of `bits`-bit codes that fills words from the lowest bit.
-fn stream_code(bits: u8, index: usize, word: impl Fn(usize) -> u32) -> u8 {
-    let first = usize::from(bits) * index;
-    let (at, shift) = (first / 32, first % 32);
-    let mut value = word(at) >> shift;
-    if shift + usize::from(bits) > 32 {
-        value |= word(at + 1) << (32 - shift);
-    }
-    (value & ((1 << bits) - 1)) as u8
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_fill_words_from_the_lowest_bit() {
-        for (bits, words) in
-            [(4u8, vec![0x7654_3210u32]), (3, vec![0x88fa_c688, 0xc688_fac6, 0xfac6_88fa])]
-        {
-            for index in 0..words.len() * 32 / usize::from(bits) {
-                let code = stream_code(bits, index, |at| words[at]);
-                assert_eq!(usize::from(code), index % 8, "{bits} bits, code {index}");
-            }
-        }
-    }
-
     #[test]
     fn every_width_resolves_with_and_without_zero_points_and_act_order() {
         for bits in ["", "-w2", "-w3", "-w8"] {

@@ -1,6 +1,7 @@
 //! GPTQ's stored zero-points, and the ways in which libraries wrote them.
 
-use super::{stream_code, UNIT};
+use super::UNIT;
+use crate::stream;
 use crate::tensors::TensorRef;
 use rayon::prelude::*;
 
@@ -60,7 +61,7 @@ impl Convention {
     /// Zero-point `n` of a row of words.
     fn zero(self, bits: u8, n: usize, word: impl Fn(usize) -> u32) -> u8 {
         let restored = |at| word(at).wrapping_add(self.subtracted(bits, at));
-        let stored = stream_code(bits, n, restored);
+        let stored = stream::code(bits, n, restored);
         match (self, bits) {
             (Convention::V1, 3) => (stored + 1) & 7,
             _ => stored,

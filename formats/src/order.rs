@@ -4,7 +4,7 @@ use crate::error::FormatError;
 use crate::tensors::{TensorRef, EXPORT_AGAIN};
 
 /// The group of each column, from `g_idx` `[K]`; each must be one of `groups`.
-pub(super) fn group_of(g_idx: &TensorRef<'_>, groups: usize) -> Result<Vec<u32>, FormatError> {
+pub(crate) fn group_of(g_idx: &TensorRef<'_>, groups: usize) -> Result<Vec<u32>, FormatError> {
     let columns = (0..g_idx.bytes.len() / 4).map(|k| {
         let group = g_idx.word(k);
         if (group as usize) < groups {
@@ -19,7 +19,7 @@ pub(super) fn group_of(g_idx: &TensorRef<'_>, groups: usize) -> Result<Vec<u32>,
 
 /// The columns sorted by group, in which groups are runs of `size`; `None` if they are already.
 /// Stable, as the libraries' kernels sort them.
-pub(super) fn k_order(
+pub(crate) fn k_order(
     g_idx: &TensorRef<'_>,
     groups: usize,
     size: usize,
