@@ -9,6 +9,7 @@ use crate::exec::control::Barriers;
 #[cfg(target_arch = "x86_64")]
 use crate::exec::machine::Avx2;
 use crate::exec::warpgroup::Warpgroups;
+use crate::exec::wgmma::Fetches;
 use crate::launch::{AsyncSchedule, RunOptions};
 use crate::program::Program;
 use crate::residency::Polls;
@@ -135,6 +136,8 @@ pub(crate) struct Block<'r> {
     pub tally: Tally,
     /// Warp instructions executed by this block.
     pub executed: u64,
+    /// What matrix products read, kept from one to the next.
+    pub fetches: Fetches,
     /// Reads that could be waiting for another thread block.
     pub polls: Polls,
     /// Where the running warp stands, for reports and counters.
@@ -156,6 +159,7 @@ impl<'r> Block<'r> {
             cluster: Cluster::new(context),
             tally: Tally::new(context),
             executed: 0,
+            fetches: Fetches::default(),
             polls: Polls::default(),
             pc: 0,
             warp: 0,

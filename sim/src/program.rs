@@ -24,6 +24,8 @@ pub(crate) struct Instruction {
     /// Uses registers that some `wgmma` uses too.
     pub touches_wgmma: bool,
     pub tracking: Tracking,
+    /// Goes on with the next instruction in any case, and never waits.
+    pub straight: bool,
     /// Range of [`Program::operands`]: first the registers read, then those written.
     pub operands_start: u32,
     pub reads: u8,

@@ -14,7 +14,7 @@ use crate::exec::{cluster, control, in_flight, mbarrier, run_warp, warpgroup};
 use crate::launch::{split_mix, WarpOrder};
 use crate::program::Special;
 use crate::residency::{Residents, Room};
-use crate::state::{Lanes32, Status, Warp, FULL, LANES};
+use crate::state::{Status, Warp, FULL, LANES};
 
 /// Instructions of one warp before another gets a turn; warps normally stop at barriers earlier.
 const QUANTUM: u64 = 4096;
@@ -261,10 +261,13 @@ impl<'r> Resident<'r> {
         for &(slot, special) in context.program.specials.iter().filter(|(_, s)| wanted(*s)) {
             for (agent, warp) in (0..).zip(&mut self.warps) {
                 let (index, rank) = (warp.index, agent / context.warps());
-                let values: Lanes32 = std::array::from_fn(|lane| {
-                    special_value(context, special, (cluster, rank), index, lane as u32)
-                });
-                warp.r32[slot as usize] = values;
+                let value = |lane| special_value(context, special, (cluster, rank), index, lane);
+                let values = &mut warp.r32[slot as usize];
+                if depends_on_lane(special) {
+                    (0..).zip(values).for_each(|(lane, each)| *each = value(lane));
+                } else {
+                    *values = [value(0); LANES];
+                }
             }
         }
     }
@@ -272,6 +275,14 @@ impl<'r> Resident<'r> {
 
 fn depends_on_cluster(special: Special) -> bool {
     matches!(special, Special::Ctaid(_) | Special::ClusterId(_) | Special::SmId)
+}
+
+fn depends_on_lane(special: Special) -> bool {
+    use Special::{LaneId, LanemaskEq, LanemaskGe, LanemaskGt, LanemaskLe, LanemaskLt, Tid};
+    matches!(
+        special,
+        LaneId | LanemaskEq | LanemaskGe | LanemaskGt | LanemaskLe | LanemaskLt | Tid(_)
+    )
 }
 
 /// Value of a special register in one lane (PTX ISA chapter 10).

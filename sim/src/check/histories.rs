@@ -96,6 +96,24 @@ impl<T: History> Histories<T> {
         }
     }
 
+    /// The rows of an aligned range of bytes, if each of them has one history as a whole.
+    #[inline(always)]
+    pub(crate) fn whole_rows(&mut self, bytes: Range<usize>) -> Option<&mut [T]> {
+        let rows = bytes.start / ROW..bytes.end / ROW;
+        let whole = self.joined[rows.clone()].iter().all(|&joined| joined)
+            || rows.clone().all(|row| self.joined[row] || self.join(row));
+        whole.then(|| &mut self.rows[rows])
+    }
+
+    /// A word, to be changed by itself.
+    #[inline(always)]
+    pub(crate) fn word(&mut self, word: usize) -> &mut T {
+        if self.joined[word / WORDS] {
+            self.split_row(word / WORDS);
+        }
+        &mut self.words[word]
+    }
+
     /// The words of a range, to be changed one by one.
     #[inline(always)]
     pub(crate) fn split(&mut self, words: Range<usize>) -> &mut [T] {

@@ -39,11 +39,20 @@ impl Request {
     }
 }
 
+/// The bytes between the first and the last that a request touches.
+#[derive(Debug, Clone, Copy)]
+struct Touched {
+    first: u32,
+    end: u32,
+    reads: bool,
+}
+
 /// The requests of a warp between two synchronisations.
 #[derive(Debug, Default)]
 pub(super) struct Interval {
     requests: Vec<Request>,
-    ranges: Vec<[u32; 2]>,
+    /// What each of them touches, close together because every request is compared with all.
+    ranges: Vec<Touched>,
     /// Words are kept instead.
     given_up: bool,
 }
@@ -83,16 +92,16 @@ impl Interval {
         if self.requests.len() == REQUESTS || !(reads || apart) {
             return false;
         }
-        let range @ [first, end] = request.range();
-        for (earlier, &[from, to]) in self.requests.iter().zip(&self.ranges) {
-            let both_read = reads && earlier.access == LaneAccess::Read;
+        let [first, end] = request.range();
+        for (number, earlier) in self.ranges.iter().enumerate() {
+            let meet = earlier.first < end && first < earlier.end && !(reads && earlier.reads);
             // Repeated lanes are apart, because one of the two requests is a write.
-            if from < end && first < to && !both_read && !request.repeats(earlier) {
+            if meet && !request.repeats(&self.requests[number]) {
                 return false;
             }
         }
         self.requests.push(request);
-        self.ranges.push(range);
+        self.ranges.push(Touched { first, end, reads });
         true
     }
 }

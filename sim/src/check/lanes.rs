@@ -179,6 +179,8 @@ impl WarpTime {
                     None => return false,
                 }
             }
+        } else if bytes == 4 {
+            return words.word(at / 4).note(self, 1 << lane, access);
         } else {
             for cell in words.split(at / 4..(at + bytes) / 4) {
                 if !cell.note(self, 1 << lane, access) {

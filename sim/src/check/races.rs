@@ -17,11 +17,12 @@ mod word;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::clocks::{Clocks, PENDING};
 use super::histories::{Histories, ROW};
 use super::span::Span;
-use crate::state::{lanes, Lanes32};
+use crate::state::{lanes, lanes_where, Lanes32};
 use readers::{Reader, ReaderSets};
 use word::{byte_mask, unseen_write, Plain, PlainRead, PlainWrite, Word, Writer};
 
@@ -57,7 +58,7 @@ pub(crate) struct Races {
     /// Asynchronous reads in progress, by unit; empty before the first.
     reading: Vec<u16>,
     /// Ranges of each of them.
-    reads: HashMap<Ticket, Vec<Range<usize>>>,
+    reads: HashMap<Ticket, Rc<[Range<usize>]>>,
     next_ticket: u32,
 }
 
@@ -96,8 +97,10 @@ impl Races {
         bytes: usize,
         warp: u32,
     ) -> u32 {
-        let bit = 1 << (warp - self.first_warp);
-        let reader = PlainRead { now: clocks.now(warp), warp, bit };
+        self.sets.tidy(&mut self.words);
+        let (reader, floor) = self.reader(clocks, warp);
+        let (first_warp, sets) = (self.first_warp, &mut self.sets);
+        let mut reader = PlainRead { floor, reader, sets, first_warp };
         if let Some(rows) = span.and_then(Span::rows) {
             if reader.note_all(&mut self.words, rows.start, rows.len()) {
                 return 0;
@@ -111,6 +114,14 @@ impl Races {
         closer
     }
 
+    /// A warp of the block as a reader, with its floor.
+    #[inline(always)]
+    fn reader<'c>(&self, clocks: &'c Clocks, warp: u32) -> (Reader<'c>, u32) {
+        let (now, known) = (clocks.now(warp), clocks.of(warp));
+        let bit = 1 << (warp - self.first_warp);
+        (Reader { agent: warp, clock: now.own, bit, known }, now.floor)
+    }
+
     /// Notes a read by a warp of the block and checks it against earlier writes.
     pub(crate) fn read(
         &mut self,
@@ -119,22 +130,41 @@ impl Races {
         bytes: usize,
         warp: u32,
     ) -> Option<Conflict> {
+        self.read_ranges(clocks, std::iter::once(at..at + bytes), warp)
+    }
+
+    /// [`Races::read`] of several ranges.
+    fn read_ranges(
+        &mut self,
+        clocks: &Clocks,
+        ranges: impl Iterator<Item = Range<usize>>,
+        warp: u32,
+    ) -> Option<Conflict> {
         self.sets.tidy(&mut self.words);
-        let (now, known) = (clocks.now(warp), clocks.of(warp));
-        let bit = 1u32 << (warp - self.first_warp);
-        let reader = Reader { agent: warp, clock: now.own, bit, known };
-        let mask = byte_mask(at, bytes);
+        let (reader, floor) = self.reader(clocks, warp);
         let (first_warp, sets) = (self.first_warp, &mut self.sets);
+        let now = clocks.now(warp);
         let mut conflict = None;
-        self.words.for_range(at, bytes, |word| {
-            if word.written_unseen(now.floor, warp, mask) {
-                conflict = unseen_write(word, known, warp).or(conflict);
-            }
-            if !word.note_reader(now, bit, mask) {
-                sets.join(word, first_warp, reader);
-                word.read |= mask;
-            }
-        });
+        // Words next to each other mostly have the same history, before and after.
+        let mut latest = (Word::default(), 0, Word::default());
+        for range in ranges {
+            let mask = byte_mask(range.start, range.len());
+            self.words.for_range(range.start, range.len(), |word| {
+                if (latest.0, latest.1) == (*word, mask) {
+                    *word = latest.2;
+                    return;
+                }
+                (latest.0, latest.1) = (*word, mask);
+                if word.written_unseen(floor, warp, mask) {
+                    conflict = unseen_write(word, reader.known, warp).or(conflict);
+                }
+                if !word.note_reader(now, reader.bit, mask) {
+                    sets.join(word, first_warp, reader);
+                    word.read |= mask;
+                }
+                latest.2 = *word;
+            });
+        }
         conflict
     }
 
@@ -202,25 +232,31 @@ impl Races {
         (warp, pending): (u32, bool),
     ) -> u32 {
         // A word that is pending already is a conflict, so nothing may be noted twice: only whole
-        // rows are noted at once.
-        if !self.reads.is_empty() || pending && bytes != ROW {
+        // rows are noted at once, and all or none of a span.
+        if pending && bytes != ROW {
             return mask;
         }
+        let being_read = match self.reads.is_empty() {
+            true => 0,
+            false => lanes_where(mask, |lane| self.being_read(at[lane] as usize, bytes)),
+        };
         let clock = if pending { PENDING } else { clocks.now(warp).own };
         let writer = Writer { issuer: warp, agent: warp, clock };
-        let (floor, bit) = (clocks.now(warp).floor, 1 << (warp - self.first_warp));
-        let writer = PlainWrite { writer, floor, bit };
-        if let Some(rows) = span.and_then(Span::rows).filter(|_| !pending) {
+        let (reader, floor) = self.reader(clocks, warp);
+        let (first_warp, sets) = (self.first_warp, &self.sets);
+        let (bit, known) = (reader.bit, reader.known);
+        let mut writer = PlainWrite { writer, floor, bit, known, sets, first_warp };
+        if let Some(rows) = span.and_then(Span::rows).filter(|_| being_read == 0) {
             if writer.note_all(&mut self.words, rows.start, rows.len()) {
                 return 0;
             }
         }
         let mut closer = 0;
-        for lane in lanes(mask) {
+        for lane in lanes(mask & !being_read) {
             let plain = writer.note_all(&mut self.words, at[lane] as usize, bytes);
             closer |= u32::from(!plain) << lane;
         }
-        closer
+        closer | being_read
     }
 
     /// Notes a write by a warp of the cluster and checks it against earlier accesses.
@@ -244,18 +280,24 @@ impl Races {
         let (warp, floor) = (writer.issuer, clocks.now(writer.issuer).floor);
         let known = clocks.of(warp);
         let mask = byte_mask(at, bytes);
-        let mut conflict = self.reader_in_progress(at, bytes);
+        let mut conflict = self.being_read(at, bytes).then_some(Conflict::BeingRead);
         let (first_warp, sets) = (self.first_warp, &self.sets);
+        let mut latest = (Word::default(), None);
         self.words.for_range(at, bytes, |word| {
+            if latest.1.is_some() && latest.0 == *word {
+                *word = latest.1.unwrap_or_default();
+                return;
+            }
+            latest.0 = *word;
             if word.read_unseen(floor, 0, mask) {
-                let mut readers = sets.of(word, first_warp);
-                let unseen = readers.find(|&(agent, at)| agent != warp && at > known.get(agent));
-                conflict = unseen.map(|(agent, _)| Conflict::ReadBy(agent)).or(conflict);
+                let unseen = sets.unseen(word, first_warp, warp, known);
+                conflict = unseen.map(Conflict::ReadBy).or(conflict);
             }
             if word.written_unseen(floor, warp, mask) {
                 conflict = unseen_write(word, known, warp).or(conflict);
             }
             word.note_writer(writer, mask);
+            latest.1 = Some(*word);
         });
         conflict
     }

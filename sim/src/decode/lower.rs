@@ -183,6 +183,7 @@ impl<'a> Lowering<'a> {
             propagates_undefined,
             touches_wgmma: false,
             tracking: Tracking::Full,
+            straight: is_straight(op),
             operands_start: 0,
             reads: read_count,
             writes: write_count,
@@ -266,6 +267,7 @@ impl<'a> Lowering<'a> {
             propagates_undefined: false,
             touches_wgmma: false,
             tracking: Tracking::Full,
+            straight: false,
             operands_start: 0,
             reads: 0,
             writes: 0,
@@ -286,6 +288,23 @@ fn place_labels(places: &[u32], labels: &mut [u32], end: u32, line: u32) -> Resu
         };
     }
     Ok(())
+}
+
+/// Whether an operation leaves the flow of control alone. Not all that do are told apart, but those
+/// that loops are made of.
+fn is_straight(op: Op) -> bool {
+    undefined::computes(op)
+        || matches!(
+            op,
+            Op::Load(_)
+                | Op::Store(_)
+                | Op::Ldmatrix { .. }
+                | Op::Mma(_)
+                | Op::CpAsync { .. }
+                | Op::CpAsyncCommit
+                | Op::CpAsyncWait { .. }
+                | Op::Shuffle { .. }
+        )
 }
 
 fn variable_count(body: &[Statement]) -> usize {

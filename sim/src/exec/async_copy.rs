@@ -256,7 +256,9 @@ pub(crate) fn wait_all(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
 fn store_data(block: &mut Block<'_>, copy: &Copy, mask: u32) {
     let at = &copy.destinations;
     if copy.bytes == 16 {
-        lanes(mask).for_each(|lane| block.shared.store_row(at[lane] as usize, &copy.data[lane]));
+        for lane in lanes(mask) {
+            block.shared.store_row(at[lane] as usize, &copy.data[lane]);
+        }
         return;
     }
     for lane in lanes(mask) {

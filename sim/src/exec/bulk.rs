@@ -274,7 +274,7 @@ fn exchange(block: &mut Block<'_>, w: &Warp, copy: &BulkExchange, lane: usize) {
         return block.report(FindingKind::InvalidOperand, Place::lane(lane), message);
     }
     let range = from.at as usize..from.at as usize + bytes as usize;
-    let ticket = super::proxy::begin_read(block, vec![range.clone()], Some(lane), "a bulk copy");
+    let ticket = super::proxy::begin_read(block, [range.clone()].into(), Some(lane), "a bulk copy");
     let rank = block.rank;
     let parcel = Parcel {
         writes: vec![Write { at: to.at, bytes: Rc::from(block.shared.bytes(range)) }],

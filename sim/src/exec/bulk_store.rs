@@ -67,7 +67,7 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, store: &BulkStore, lane
     }
     block.counters().bulk_bytes += bytes as u64;
     let range = source.at as usize..source.at as usize + bytes;
-    let ticket = proxy::begin_read(block, vec![range], Some(lane), "a bulk store");
+    let ticket = proxy::begin_read(block, [range].into(), Some(lane), "a bulk store");
     // A tile's elements are of its map's type.
     let reduction = store.reduction.map(|reduction| match &destination {
         Global::Tile(tile) => Reduction { ty: tile.map.dtype.atomic(), ..reduction },

@@ -15,13 +15,20 @@ pub(crate) trait Machine: Copy {
     /// The inverse of [`Machine::widen_f16`], to nearest even; NaN becomes the one of PTX.
     fn narrow_f16(self, values: [f32; 8]) -> [u32; 4];
 
-    /// a * b + c where the product is exact in f32, so that it does not matter how often the
-    /// operation rounds.
-    fn multiply_add(self, a: f32, b: f32, c: f32) -> f32;
-
-    /// Exchanges rows and columns.
-    fn transpose(self, rows: [[f32; 8]; 8]) -> [[f32; 8]; 8];
+    /// Adds the products of sixteen rows with eight columns, of which the first `length` elements
+    /// count, to sums: k increasing, one rounding per step. `exact` says that products are exact in
+    /// f32, so that it does not matter how often a step rounds.
+    fn multiply(
+        self,
+        sums: &mut Rows,
+        factors: (&Rows, &[[f32; 8]; 8]),
+        length: usize,
+        exact: bool,
+    );
 }
+
+/// Sixteen rows of eight numbers.
+pub(crate) type Rows = [[f32; 8]; 16];
 
 /// Any CPU.
 #[derive(Debug, Clone, Copy)]
@@ -48,19 +55,21 @@ impl Machine for Portable {
     }
 
     #[inline(always)]
-    fn multiply_add(self, a: f32, b: f32, c: f32) -> f32 {
-        a * b + c
-    }
-
-    #[inline(always)]
-    fn transpose(self, rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
-        let mut columns = [[0.0; 8]; 8];
-        for row in 0..8 {
-            for column in 0..8 {
-                columns[column][row] = rows[row][column];
+    fn multiply(
+        self,
+        sums: &mut Rows,
+        (rows, columns): (&Rows, &[[f32; 8]; 8]),
+        length: usize,
+        exact: bool,
+    ) {
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            for k in 0..length.min(8) {
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    let (a, b) = (row[k], column[k]);
+                    *sum = if exact { a * b + *sum } else { a.mul_add(b, *sum) };
+                }
             }
         }
-        columns
     }
 }
 
@@ -86,7 +95,7 @@ impl Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Avx2, Machine};
+    use super::{Avx2, Machine, Rows};
     use crate::exec::numeric::HALF_NAN;
     use std::arch::x86_64::*;
     use std::mem::transmute;
@@ -114,10 +123,10 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn transpose(rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+    unsafe fn transpose(rows: &[[f32; 8]; 8]) -> [__m256; 8] {
         // SAFETY: as above.
         unsafe {
-            let r = transmute::<[[f32; 8]; 8], [__m256; 8]>(rows);
+            let r = transmute::<[[f32; 8]; 8], [__m256; 8]>(*rows);
             // Pairs of rows, then fours, then all eight.
             let mut pairs = r;
             for i in 0..4 {
@@ -137,7 +146,36 @@ mod avx2 {
                 columns[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[4 + i]);
                 columns[4 + i] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[4 + i]);
             }
-            transmute(columns)
+            columns
+        }
+    }
+
+    /// Not inlined: with its operands in memory, the compiler broadcasts elements of A by loads,
+    /// which cost nothing beside the multiplications, instead of by shuffles.
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn multiply(sums: &mut Rows, rows: &Rows, columns: &[[f32; 8]; 8], length: usize) {
+        // SAFETY: as above.
+        unsafe {
+            let b = transpose(columns);
+            let halves = sums.chunks_exact_mut(8).zip(rows.chunks_exact(8));
+            for (sums, rows) in halves {
+                // Eight rows side by side, so that additions do not wait for each other: two units
+                // with a latency of four cycles are busy with eight.
+                let mut total = [_mm256_setzero_ps(); 8];
+                for row in 0..8 {
+                    total[row] = _mm256_loadu_ps(sums[row].as_ptr());
+                }
+                for k in 0..length.min(8) {
+                    for row in 0..8 {
+                        let a = _mm256_broadcast_ss(&rows[row][k]);
+                        total[row] = _mm256_fmadd_ps(a, b[k], total[row]);
+                    }
+                }
+                for row in 0..8 {
+                    _mm256_storeu_ps(sums[row].as_mut_ptr(), total[row]);
+                }
+            }
         }
     }
 
@@ -156,14 +194,15 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn multiply_add(self, a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-
-        #[inline(always)]
-        fn transpose(self, rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+        fn multiply(
+            self,
+            sums: &mut Rows,
+            (rows, columns): (&Rows, &[[f32; 8]; 8]),
+            length: usize,
+            _exact: bool,
+        ) {
             // SAFETY: see above.
-            unsafe { transpose(rows) }
+            unsafe { multiply(sums, rows, columns, length) }
         }
     }
 }
@@ -199,12 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn both_machines_transpose() {
+    fn both_machines_multiply_rows_by_columns() {
         let Some(avx2) = Avx2::detect() else { return };
-        let rows: [[f32; 8]; 8] =
-            std::array::from_fn(|row| std::array::from_fn(|column| (10 * row + column) as f32));
-        let columns = Portable.transpose(rows);
-        assert_eq!(columns[3][5], 53.0);
-        assert_eq!(avx2.transpose(rows), columns);
+        let rows: Rows = std::array::from_fn(|r| std::array::from_fn(|k| (r + 3 * k) as f32));
+        let columns = std::array::from_fn(|c| std::array::from_fn(|k| (7 * c) as f32 - k as f32));
+        let start: Rows = std::array::from_fn(|r| [r as f32; 8]);
+        for length in [4, 8] {
+            let (mut portable, mut fast) = (start, start);
+            Portable.multiply(&mut portable, (&rows, &columns), length, true);
+            avx2.multiply(&mut fast, (&rows, &columns), length, false);
+            assert_eq!(portable, fast);
+            let (row, column) = (9, 5);
+            let product = (0..length).map(|k| rows[row][k] * columns[column][k]).sum::<f32>();
+            assert_eq!(fast[row][column], row as f32 + product);
+        }
     }
 }

@@ -45,7 +45,7 @@ use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::error::SimError;
 use crate::program::{Clock, Instruction, Op, Tracking};
-use crate::state::{Operands, Status, Warp, FULL, LANES};
+use crate::state::{Frame, Operands, Status, Warp, FULL, LANES};
 
 /// Runs a warp until it waits, exits or has executed `quantum` instructions.
 pub(crate) fn run_warp(block: &mut Block<'_>, w: &mut Warp, quantum: u64) -> Result<(), SimError> {
@@ -77,30 +77,54 @@ fn interpret<M: Machine>(
     let program = block.context.program;
     block.warp = w.index;
     block.agent = block.rank * block.cluster.clocks.warps_per_block() + w.index;
+    // The top of the warp's stack, while it is only counted on.
+    let mut top: Option<Frame> = None;
     for _ in 0..quantum {
-        if w.status != Status::Ready {
-            return Ok(());
-        }
-        let Some(frame) = w.stack.last_mut() else {
-            w.status = Status::Exited;
-            return Ok(());
+        let mut frame = match top.take() {
+            Some(frame) => frame,
+            None if w.status != Status::Ready => return Ok(()),
+            None => match w.stack.last() {
+                Some(frame) => *frame,
+                None => {
+                    w.status = Status::Exited;
+                    return Ok(());
+                }
+            },
         };
-        let (pc, active) = (frame.pc as usize, frame.mask);
+        let pc = frame.pc as usize;
         frame.pc += 1;
         let ends_here = frame.pc == frame.reconverge;
         let Some(instruction) = program.code.get(pc) else {
             // Only the virtual exit lies outside the code, and only exited lanes get there.
-            control::exit(block, w, active);
+            put_back(w, frame);
+            control::exit(block, w, frame.mask);
             continue;
         };
+        let straight = instruction.straight && !ends_here;
+        if !straight {
+            put_back(w, frame);
+        }
         block.pc = pc;
-        step(m, block, w, instruction, active)?;
-        // Branches and exits change the stack; other instructions can only reach its end.
-        if ends_here || w.stack.last().is_none_or(|f| f.mask == 0 || f.pc == f.reconverge) {
+        step(m, block, w, instruction, frame.mask)?;
+        if straight {
+            top = Some(frame);
+        } else if ends_here || w.stack.last().is_none_or(|f| f.mask == 0 || f.pc == f.reconverge) {
+            // Branches and exits change the stack; other instructions can only reach its end.
             control::settle(w);
         }
     }
+    if let Some(frame) = top {
+        put_back(w, frame);
+    }
     Ok(())
+}
+
+/// Replaces the top of a warp's stack.
+#[inline(always)]
+fn put_back(w: &mut Warp, frame: Frame) {
+    if let Some(top) = w.stack.last_mut() {
+        *top = frame;
+    }
 }
 
 /// Executes one instruction for the lanes whose guard holds.

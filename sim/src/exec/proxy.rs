@@ -6,6 +6,7 @@
 //! waits for it, and meanwhile nobody may write to the bytes.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::shared::{check_left_behind_range, describe_conflict, report_lanes};
 use crate::block::{Block, Place};
@@ -17,7 +18,7 @@ use crate::check::{FindingKind, LaneAccess, Ticket};
 /// `lane` executes it, or the whole warp. `what` begins the messages, for example "wgmma load". Without checks there is nothing to mark.
 pub(crate) fn begin_read(
     block: &mut Block<'_>,
-    ranges: Vec<Range<usize>>,
+    ranges: Rc<[Range<usize>]>,
     lane: Option<usize>,
     what: &str,
 ) -> Option<Ticket> {
@@ -25,7 +26,7 @@ pub(crate) fn begin_read(
         return None;
     }
     let mut ordered = None;
-    for range in &ranges {
+    for range in ranges.iter() {
         check_lanes(block, range.clone(), lane, (what, LaneAccess::Read));
         let clocks = &block.cluster.clocks;
         if let Some(conflict) =

@@ -130,18 +130,18 @@ pub(crate) fn part_wavefronts(addresses: &[u32], part: u32, unit: u32) -> u64 {
 
 /// The most distinct units in one bank group; equal ones are a broadcast.
 fn most_in_one_group(addresses: &[u32], part: u32, unit: u32, groups: usize) -> u64 {
-    let mut ids = [0u32; LANES];
-    let mut count = 0;
+    // By group its first unit and the number of units; further units of all groups.
+    let (mut first, mut per_group) = ([0u32; 32], [0u64; 32]);
+    let (mut more, mut count) = ([0u32; LANES], 0);
     for lane in lanes(part) {
         let id = addresses[lane] / unit;
-        if !ids[..count].contains(&id) {
-            ids[count] = id;
-            count += 1;
+        let group = id as usize % groups;
+        if per_group[group] == 0 {
+            (first[group], per_group[group]) = (id, 1);
+        } else if first[group] != id && !more[..count].contains(&id) {
+            (more[count], count) = (id, count + 1);
+            per_group[group] += 1;
         }
-    }
-    let mut per_group = [0u64; 32];
-    for id in &ids[..count] {
-        per_group[*id as usize % groups] += 1;
     }
     per_group.into_iter().max().unwrap_or(1)
 }

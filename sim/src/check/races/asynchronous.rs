@@ -1,11 +1,13 @@
 //! Copies and other asynchronous operations in the history of shared memory.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::readers::Reader;
 use super::word::{unseen_write, Word, Writer, MBARRIER};
 use super::{Conflict, Races, Ticket};
 use crate::check::clocks::{Clocks, VectorClock, PENDING};
+use crate::check::histories::ROW;
 use crate::check::span::Span;
 use crate::state::{lanes, Lanes32};
 
@@ -72,7 +74,11 @@ impl Races {
                 (word.write_clock, word.writer) = (clock, agent as u16);
             }
         };
-        self.words.for_range(range.start, range.len(), landed);
+        let aligned = range.start % ROW == 0 && range.end % ROW == 0;
+        match aligned.then(|| self.words.whole_rows(range.clone())).flatten() {
+            Some(rows) => rows.iter_mut().for_each(landed),
+            None => self.words.for_range(range.start, range.len(), landed),
+        }
     }
 
     /// The 8 bytes at `at` become an mbarrier, or stop to be one.
@@ -119,11 +125,11 @@ impl Races {
 
     /// An asynchronous operation starts to read these ranges: until [`Races::end_reads`] nobody
     /// may write to them.
-    pub(crate) fn begin_reads(&mut self, ranges: Vec<Range<usize>>) -> Ticket {
+    pub(crate) fn begin_reads(&mut self, ranges: Rc<[Range<usize>]>) -> Ticket {
         if self.reading.is_empty() {
             self.reading = vec![0; (self.words.len() * 4).div_ceil(UNIT)];
         }
-        for range in &ranges {
+        for range in ranges.iter() {
             for count in &mut self.reading[range.start / UNIT..range.end.div_ceil(UNIT)] {
                 *count = count.saturating_add(1);
             }
@@ -138,14 +144,16 @@ impl Races {
     pub(crate) fn end_reads(&mut self, clocks: &Clocks, ticket: Ticket, agent: u32, clock: u32) {
         let Some(ranges) = self.reads.remove(&ticket) else { return };
         let local = agent.wrapping_sub(self.first_warp) < self.warps;
-        for range in ranges {
+        for range in ranges.iter() {
             for count in &mut self.reading[range.start / UNIT..range.end.div_ceil(UNIT)] {
                 *count = count.saturating_sub(1);
             }
-            if local {
-                // The write was checked when the reads began; what came since was reported.
-                self.read(clocks, range.start, range.len(), agent);
-            } else {
+        }
+        if local {
+            // The write was checked when the reads began; what came since was reported.
+            self.read_ranges(clocks, ranges.iter().cloned(), agent);
+        } else {
+            for range in ranges.iter() {
                 // Whoever it is, what it knew then is not known here.
                 let known = &VectorClock::default();
                 let reader = Reader { agent, clock, bit: 0, known };
@@ -154,12 +162,10 @@ impl Races {
         }
     }
 
+    /// Whether an asynchronous operation is reading some of these bytes.
     #[inline(always)]
-    pub(super) fn reader_in_progress(&self, at: usize, bytes: usize) -> Option<Conflict> {
-        if self.reads.is_empty() {
-            return None;
-        }
-        let units = &self.reading[at / UNIT..(at + bytes).div_ceil(UNIT)];
-        units.iter().any(|&count| count != 0).then_some(Conflict::BeingRead)
+    pub(super) fn being_read(&self, at: usize, bytes: usize) -> bool {
+        !self.reads.is_empty()
+            && self.reading[at / UNIT..(at + bytes).div_ceil(UNIT)].iter().any(|&count| count != 0)
     }
 }

@@ -69,6 +69,19 @@ impl ReaderSets {
         set.iter().copied().chain(alone)
     }
 
+    /// A reader of a word, other than `warp`, that somebody with this knowledge has not seen.
+    #[inline]
+    pub(super) fn unseen(
+        &self,
+        word: &Word,
+        first_warp: u32,
+        warp: u32,
+        known: &VectorClock,
+    ) -> Option<u32> {
+        let mut readers = self.of(word, first_warp);
+        readers.find(|&(agent, at)| agent != warp && at > known.get(agent)).map(|(agent, _)| agent)
+    }
+
     /// Adds a reader to those of a word. Earlier readers that it has seen are dropped: a write that
     /// is ordered after this read is ordered after theirs.
     #[inline]

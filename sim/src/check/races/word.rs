@@ -1,5 +1,6 @@
 //! The history of one word of shared memory, and accesses to it that need no closer look.
 
+use super::readers::{Reader, ReaderSets};
 use super::Conflict;
 use crate::check::clocks::{Now, VectorClock, PENDING};
 use crate::check::histories::{Histories, History, ROW};
@@ -96,7 +97,7 @@ pub(super) struct Writer {
 }
 
 /// The last write of a word, if the warp has not seen it.
-#[cold]
+#[inline]
 pub(super) fn unseen_write(word: &Word, clock: &VectorClock, warp: u32) -> Option<Conflict> {
     let writer = u32::from(word.writer);
     if word.write_clock == PENDING {
@@ -111,64 +112,94 @@ pub(super) fn unseen_write(word: &Word, clock: &VectorClock, warp: u32) -> Optio
 /// An access that is noted where it needs no closer look.
 pub(super) trait Plain {
     /// Notes the access to these bytes of a word; false, and nothing done, if it is not plain.
-    fn note(&self, word: &mut Word, bytes: u8) -> bool;
+    fn note(&mut self, word: &mut Word, bytes: u8) -> bool;
+
+    /// Notes the access to whole rows; false, and perhaps some of it done, if it is not plain.
+    fn note_rows(&mut self, rows: &mut [Word]) -> bool;
 
     /// Notes the access to an aligned range up to the first word where it is not plain, which
     /// makes it false.
     #[inline(always)]
-    fn note_all(&self, words: &mut Histories<Word>, at: usize, bytes: usize) -> bool {
+    fn note_all(&mut self, words: &mut Histories<Word>, at: usize, bytes: usize) -> bool {
         if bytes >= ROW {
-            for row in 0..bytes / ROW {
-                match words.row(at + row * ROW) {
-                    Some(word) => {
-                        if !self.note(word, 0xF) {
-                            return false;
-                        }
-                    }
-                    None => return false,
-                }
-            }
-        } else {
-            let mask = byte_mask(at, bytes);
-            for word in words.split(at / 4..(at + bytes).div_ceil(4)) {
-                if !self.note(word, mask) {
-                    return false;
-                }
-            }
+            return words.whole_rows(at..at + bytes).is_some_and(|rows| self.note_rows(rows));
+        }
+        if bytes <= 4 {
+            return self.note(words.word(at / 4), byte_mask(at, bytes));
+        }
+        words.split(at / 4..(at + bytes) / 4).iter_mut().all(|word| self.note(word, 0xF))
+    }
+}
+
+/// Reads by a warp of the block. Those that race are not plain.
+pub(super) struct PlainRead<'r> {
+    pub(super) floor: u32,
+    pub(super) reader: Reader<'r>,
+    pub(super) sets: &'r mut ReaderSets,
+    pub(super) first_warp: u32,
+}
+
+impl Plain for PlainRead<'_> {
+    #[inline(always)]
+    fn note(&mut self, word: &mut Word, bytes: u8) -> bool {
+        let Reader { agent, clock, bit, known } = self.reader;
+        if word.written_unseen(self.floor, agent, bytes)
+            && unseen_write(word, known, agent).is_some()
+        {
+            return false;
+        }
+        if !word.note_reader(Now { own: clock, floor: self.floor }, bit, bytes) {
+            self.sets.join(word, self.first_warp, self.reader);
+            word.read |= bytes;
         }
         true
     }
-}
 
-/// Reads by a warp of the block.
-pub(super) struct PlainRead {
-    pub(super) now: Now,
-    pub(super) warp: u32,
-    pub(super) bit: u32,
-}
-
-impl Plain for PlainRead {
     #[inline(always)]
-    fn note(&self, word: &mut Word, bytes: u8) -> bool {
-        !word.written_unseen(self.now.floor, self.warp, bytes)
-            && word.note_reader(self.now, self.bit, bytes)
+    fn note_rows(&mut self, rows: &mut [Word]) -> bool {
+        rows.iter_mut().all(|row| self.note(row, 0xF))
     }
 }
 
-/// Writes by a warp of the block.
-pub(super) struct PlainWrite {
+/// Writes by a warp of the block. Those that race are not plain.
+pub(super) struct PlainWrite<'r> {
     pub(super) writer: Writer,
     pub(super) floor: u32,
     pub(super) bit: u32,
+    pub(super) known: &'r VectorClock,
+    pub(super) sets: &'r ReaderSets,
+    pub(super) first_warp: u32,
 }
 
-impl Plain for PlainWrite {
+impl PlainWrite<'_> {
     #[inline(always)]
-    fn note(&self, word: &mut Word, bytes: u8) -> bool {
-        let plain = !word.read_unseen(self.floor, self.bit, bytes)
-            && !word.written_unseen(self.floor, self.writer.issuer, bytes);
-        if plain {
+    fn races(&self, word: &Word, bytes: u8) -> bool {
+        let issuer = self.writer.issuer;
+        word.read_unseen(self.floor, self.bit, bytes)
+            && self.sets.unseen(word, self.first_warp, issuer, self.known).is_some()
+            || word.written_unseen(self.floor, issuer, bytes)
+                && unseen_write(word, self.known, issuer).is_some()
+    }
+}
+
+impl Plain for PlainWrite<'_> {
+    #[inline(always)]
+    fn note(&mut self, word: &mut Word, bytes: u8) -> bool {
+        let races = self.races(word, bytes);
+        if !races {
             word.note_writer(self.writer, bytes);
+        }
+        !races
+    }
+
+    /// All or nothing.
+    #[inline(always)]
+    fn note_rows(&mut self, rows: &mut [Word]) -> bool {
+        let plain = !rows.iter().any(|row| self.races(row, 0xF));
+        if plain {
+            let mut written = Word::default();
+            written.note_writer(self.writer, 0xF);
+            rows.fill(written);
         }
         plain
     }

@@ -7,7 +7,7 @@
 
 use super::element::{four_lanes, slices, unpack};
 use super::sums::Sums;
-use crate::exec::machine::Machine;
+use crate::exec::machine::{Machine, Rows};
 use crate::program::Element;
 use crate::state::Lanes32;
 
@@ -30,17 +30,6 @@ pub(crate) struct Scales {
     pub b: [[f32; 4]; 8],
     /// Slices of eight elements that share a scale.
     pub slices: usize,
-}
-
-/// The product of two elements added to a sum, with one rounding.
-#[inline(always)]
-fn step<M: Machine>(m: M, ty: Element, a: f32, b: f32, sum: f32) -> f32 {
-    match ty {
-        // Exact but for overflow and underflow.
-        Element::Bf16 | Element::Tf32 => a.mul_add(b, sum),
-        // At most 22 bits between 2^-48 and 2^32.
-        _ => m.multiply_add(a, b, sum),
-    }
 }
 
 /// sums += a * b in f32 with one rounding per step, k increasing.
@@ -66,49 +55,46 @@ fn accumulate_as<M: Machine>(
     o: &Operands<'_>,
     sums: &mut Sums,
 ) {
-    /// Rows that are summed up side by side, so that additions do not wait for each other: two
-    /// units of a latency of four cycles are busy with eight.
-    const ROWS: usize = 8;
     let parts = slices(a_type);
     let length = if a_type == Element::Tf32 { 4 } else { 8 };
+    // Products of the others have at most 22 bits between 2^-48 and 2^32; those of bf16 and tf32
+    // may overflow and underflow.
+    let exact = !matches!(a_type, Element::Bf16 | Element::Tf32);
     for slice in 0..o.b.len() * parts {
         let (register, part) = (slice / parts, slice % parts);
         let mut columns = [[0.0; 8]; 8];
         for i in 0..8 {
-            // Even columns first, as in the sums.
-            let column = 2 * (i % 4) + i / 4;
-            columns[i] = unpack(m, b_type, four_lanes(o.b[register], column), part);
-            if let Some(scales) = o.scales {
-                scale(&mut columns[i], scales.b[column][slice / scales.slices]);
-            }
+            columns[i] = unpack(m, b_type, four_lanes(o.b[register], column_at(i)), part);
         }
-        let b = m.transpose(columns);
-        for block in 0..16 / ROWS {
-            let a = o.a[2 * register + block * ROWS / 8];
-            let mut rows = [[0.0; 8]; ROWS];
-            for row in 0..ROWS {
-                let number = block * ROWS + row;
-                rows[row] = unpack(m, a_type, four_lanes(a, number % 8), part);
-                if let Some(scales) = o.scales {
-                    scale(&mut rows[row], scales.a[number][slice / scales.slices]);
-                }
-            }
-            let mut block_sums = [[0.0; 8]; ROWS];
-            block_sums.copy_from_slice(&sums[block * ROWS..(block + 1) * ROWS]);
-            for k in 0..length {
-                for row in 0..ROWS {
-                    for column in 0..8 {
-                        let sum = &mut block_sums[row][column];
-                        *sum = step(m, a_type, rows[row][k], b[k][column], *sum);
-                    }
-                }
-            }
-            sums[block * ROWS..(block + 1) * ROWS].copy_from_slice(&block_sums);
+        let mut rows = [[0.0; 8]; 16];
+        for row in 0..16 {
+            let a = o.a[2 * register + row / 8];
+            rows[row] = unpack(m, a_type, four_lanes(a, row % 8), part);
         }
+        if let Some(scales) = o.scales {
+            scale_all(&mut rows, &mut columns, scales, slice);
+        }
+        m.multiply(sums, (&rows, &columns), length, exact);
     }
 }
 
+/// The column at a place of the sums, which hold the even ones first.
 #[inline(always)]
+fn column_at(place: usize) -> usize {
+    2 * (place % 4) + place / 4
+}
+
+#[cold]
+fn scale_all(rows: &mut Rows, columns: &mut [[f32; 8]; 8], scales: &Scales, slice: usize) {
+    let at = slice / scales.slices;
+    for (place, column) in columns.iter_mut().enumerate() {
+        scale(column, scales.b[column_at(place)][at]);
+    }
+    for (row, scales) in rows.iter_mut().zip(&scales.a) {
+        scale(row, scales[at]);
+    }
+}
+
 fn scale(values: &mut [f32; 8], factor: f32) {
     values.iter_mut().for_each(|value| *value *= factor);
 }

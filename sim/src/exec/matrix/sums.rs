@@ -42,28 +42,29 @@ impl Accumulators {
     ) {
         match self.format {
             MmaAccumulator::F32 => {
-                let registers = scatter_f32(sums);
-                set_all(w, mask, d, &registers);
+                for (slots, rows) in d.chunks_exact(2).zip(sums.chunks_exact(8)) {
+                    w.set32(slots[0], mask, &scatter::<0>(rows, canonical));
+                    w.set32(slots[1], mask, &scatter::<1>(rows, canonical));
+                }
             }
             MmaAccumulator::F16 => {
                 let registers = scatter_f16(m, sums);
-                set_all(w, mask, d, &registers);
+                for (&slot, values) in d.iter().zip(&registers) {
+                    w.set32(slot, mask, values);
+                }
             }
             MmaAccumulator::S32 { saturate } => {
-                let products = scatter(sums, |sum| sum as i32 as u32);
-                for (register, (&slot, product)) in d.iter().zip(&products).enumerate() {
+                for (register, &slot) in d.iter().enumerate() {
+                    let (rows, integer) = (&sums[register / 2 * 8..], |sum| sum as i32 as u32);
+                    let product = match register % 2 {
+                        0 => scatter::<0>(rows, integer),
+                        _ => scatter::<1>(rows, integer),
+                    };
                     let old = c.map_or([0; LANES], |c| *w.get32(c[register]));
-                    w.set32(slot, mask, &add(&old, product, saturate));
+                    w.set32(slot, mask, &add(&old, &product, saturate));
                 }
             }
         }
-    }
-}
-
-#[inline(always)]
-fn set_all(w: &mut Warp, mask: u32, slots: &[Slot], registers: &[Lanes32]) {
-    for (&slot, values) in slots.iter().zip(registers) {
-        w.set32(slot, mask, values);
     }
 }
 
@@ -89,23 +90,17 @@ fn gather_f32(registers: [&Lanes32; 4]) -> Sums {
     sums
 }
 
-/// The inverse of [`gather_f32`].
+/// The even (0) or odd (1) columns of eight rows as a register with one element per lane: the
+/// inverse of [`gather_f32`].
 #[inline(always)]
-fn scatter_f32(sums: &Sums) -> [Lanes32; 4] {
-    scatter(sums, canonical)
-}
-
-/// Registers with one element per lane.
-#[inline(always)]
-fn scatter(sums: &Sums, bits: impl Fn(f32) -> u32) -> [Lanes32; 4] {
-    let mut registers = [[0; LANES]; 4];
-    for (row, sums) in sums.iter().enumerate() {
-        for (i, &sum) in sums.iter().enumerate() {
-            let register = &mut registers[2 * (row / 8) + i / 4];
-            register[4 * (row % 8) + i % 4] = bits(sum);
+fn scatter<const ODD: usize>(rows: &[[f32; 8]], bits: impl Fn(f32) -> u32) -> Lanes32 {
+    let mut register = [0; LANES];
+    for (lanes, row) in register.chunks_exact_mut(4).zip(rows) {
+        for i in 0..4 {
+            lanes[i] = bits(row[4 * ODD + i]);
         }
     }
-    registers
+    register
 }
 
 /// Sums from registers of f16 pairs.
@@ -142,6 +137,9 @@ mod tests {
         let sums = gather_f32(registers.each_ref());
         // Row 9, column 3: the odd columns stand behind the even ones.
         assert_eq!(sums[9][5], f32::from_bits(registers[3][4 + 1]));
-        assert_eq!(scatter_f32(&sums), registers);
+        for (half, rows) in sums.chunks_exact(8).enumerate() {
+            assert_eq!(scatter::<0>(rows, canonical), registers[2 * half]);
+            assert_eq!(scatter::<1>(rows, canonical), registers[2 * half + 1]);
+        }
     }
 }

@@ -9,6 +9,7 @@ mod descriptor;
 mod operand;
 mod registers;
 
+pub(crate) use operand::Fetches;
 use operand::{Operand, Pair};
 
 use crate::block::{Block, Place};
@@ -18,7 +19,7 @@ use crate::exec::machine::Machine;
 use crate::exec::matrix::{accumulate, Accumulators, Operands};
 use crate::exec::{proxy, warpgroup};
 use crate::program::{Element, Instruction, Slot, Tracking, Wgmma, WgmmaLeft};
-use crate::state::{Lanes32, Warp, FULL};
+use crate::state::{Lanes32, Warp, FULL, LANES};
 pub(crate) use registers::{
     commit, concerned, exit, fence, mark_operands, touch, wait, WgmmaState,
 };
@@ -39,8 +40,13 @@ pub(crate) fn issue<M: Machine>(
     };
     warpgroup::step(block, w, [a_descriptor, w.get64(op.b)[0]], "wgmma.mma_async", mask);
     registers::issue(block, w, instruction, op);
-    let mut pieces = Vec::new();
-    let a = left(block, w, op, mask, &mut pieces);
+    let a_operand = match op.a {
+        WgmmaLeft::Registers(_) => None,
+        WgmmaLeft::Shared { descriptor, transposed } => {
+            Some(Operand::new(block, w, descriptor, transposed, mask))
+        }
+    };
+    let a = left(block, w, op, a_operand.as_ref());
     let b = Operand::new(block, w, op.b, op.b_transposed, mask);
     count_traffic(block, w, u64::from(op.n));
     let keep = keeps_accumulators(block, w, op, mask);
@@ -56,7 +62,7 @@ pub(crate) fn issue<M: Machine>(
         if instruction.tracking == Tracking::Full {
             check_defined(block, w, old);
         }
-        let columns = b.load(block, group, &mut pieces);
+        let columns = b.load(block, group);
         let operands = Operands {
             a_type: op.a_type,
             b_type: op.b_type,
@@ -68,27 +74,33 @@ pub(crate) fn issue<M: Machine>(
         accumulate(m, &operands, &mut sums);
         accumulators.store(m, w, mask, (slots, old), &sums);
     }
-    let ticket = proxy::begin_read(block, operand::ranges(pieces), None, "wgmma load");
-    w.wgmma.reads(ticket);
+    if !block.checks() {
+        return;
+    }
+    let rows = own_rows(w);
+    let a_fetch = a_operand.map(|operand| (operand, rows[0]..rows[1] + 1));
+    for (operand, groups) in a_fetch.into_iter().chain([(b, 0..usize::from(op.n) / 8)]) {
+        let ranges = operand.ranges(block, groups);
+        let ticket = proxy::begin_read(block, ranges, None, "wgmma load");
+        w.wgmma.reads(ticket);
+    }
+}
+
+/// The warp's two groups of eight rows.
+fn own_rows(w: &Warp) -> [usize; 2] {
+    let warp = (w.index % warpgroup::WARPS) as usize;
+    [2 * warp, 2 * warp + 1]
 }
 
 /// A's sixteen rows: registers of rows 0 to 7 and of rows 8 to 15.
-fn left(
-    block: &mut Block<'_>,
-    w: &Warp,
-    op: &Wgmma,
-    mask: u32,
-    pieces: &mut Vec<u32>,
-) -> [Pair; 2] {
-    let mut rows = match op.a {
-        WgmmaLeft::Registers([a, b, c, d]) => {
+fn left(block: &mut Block<'_>, w: &Warp, op: &Wgmma, shared: Option<&Operand>) -> [Pair; 2] {
+    let mut rows = match (op.a, shared) {
+        (WgmmaLeft::Registers([a, b, c, d]), _) => {
             [[a, c], [b, d]].map(|slots| slots.map(|slot| *w.get32(slot)))
         }
-        WgmmaLeft::Shared { descriptor, transposed } => {
-            let operand = Operand::new(block, w, descriptor, transposed, mask);
+        (WgmmaLeft::Shared { .. }, operand) => {
             count_traffic(block, w, 64);
-            let warp = (w.index % warpgroup::WARPS) as usize;
-            [2 * warp, 2 * warp + 1].map(|group| operand.load(block, group, pieces))
+            own_rows(w).map(|group| operand.map_or([[0; LANES]; 2], |o| o.load(block, group)))
         }
     };
     if op.negate_a != op.negate_b {

@@ -1,6 +1,8 @@
 //! Operands of `wgmma` in shared memory.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::descriptor::Descriptor;
 use crate::block::{Block, Place};
@@ -11,14 +13,23 @@ use crate::state::{Lanes32, Warp, LANES};
 /// Bytes that are read together.
 const PIECE: usize = 16;
 
+/// Most operands whose ranges are kept.
+const MOST_FETCHES: usize = 256;
+
 /// Eight rows with 32 bytes of K as an `mma` holds them: register r has word t + 4r of row g.
 pub(super) type Pair = [Lanes32; 2];
 
 /// An operand in shared memory.
 pub(super) struct Operand {
+    bits: u64,
     descriptor: Descriptor,
     transposed: bool,
 }
+
+/// The ranges of shared memory that operands are read from, by descriptor, orientation and groups
+/// of eight rows: every warp of a group and every turn of a loop reads the same ones.
+#[derive(Debug, Default)]
+pub(crate) struct Fetches(HashMap<(u64, bool, Range<usize>), Rc<[Range<usize>]>>);
 
 impl Operand {
     /// Reads the descriptor and checks what can be told before any access.
@@ -40,15 +51,49 @@ impl Operand {
                 block.report(FindingKind::InvalidDescriptor, Place::default(), message);
             }
         }
-        Operand { descriptor: Descriptor::new(bits), transposed }
+        Operand { bits, descriptor: Descriptor::new(bits), transposed }
     }
 
-    /// Rows (or columns) 8 * `group` on, with the instruction's whole K. Notes the pieces read.
-    pub(super) fn load(&self, block: &mut Block<'_>, group: usize, pieces: &mut Vec<u32>) -> Pair {
+    /// The ranges that `groups` of eight rows (or columns) are read from, as far as they exist.
+    pub(super) fn ranges(&self, block: &mut Block<'_>, groups: Range<usize>) -> Rc<[Range<usize>]> {
+        let key = (self.bits, self.transposed, groups.clone());
+        if let Some(ranges) = block.fetches.0.get(&key) {
+            return ranges.clone();
+        }
+        let length = block.shared.len();
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for at in groups.flat_map(|group| (0..16).map(move |piece| self.piece_at(group, piece))) {
+            let piece = at as usize..at as usize + PIECE;
+            match ranges.last_mut() {
+                _ if piece.end as u64 > length => {}
+                Some(last) if last.end == piece.start => last.end = piece.end,
+                Some(last) if last.start == piece.end => last.start = piece.start,
+                _ => ranges.push(piece),
+            }
+        }
+        if block.fetches.0.len() == MOST_FETCHES {
+            block.fetches.0.clear();
+        }
+        let ranges: Rc<[Range<usize>]> = ranges.into();
+        block.fetches.0.insert(key, ranges.clone());
+        ranges
+    }
+
+    /// Address of one of the sixteen pieces of a group.
+    fn piece_at(&self, group: usize, piece: usize) -> u32 {
+        if self.transposed {
+            self.descriptor.mn_major(group, piece)
+        } else {
+            self.descriptor.k_major(8 * group + piece / 2, piece % 2)
+        }
+    }
+
+    /// Rows (or columns) 8 * `group` on, with the instruction's whole K.
+    pub(super) fn load(&self, block: &mut Block<'_>, group: usize) -> Pair {
         let mut out = [[0; LANES]; 2];
         if self.transposed {
             for k in 0..16 {
-                let piece = load_piece(block, self.descriptor.mn_major(group, k), pieces);
+                let piece = load_piece(block, self.piece_at(group, k));
                 for row in 0..8 {
                     let element = piece[row / 2] >> (16 * (row % 2)) & 0xFFFF;
                     out[k / 8][4 * row + k % 8 / 2] |= element << (16 * (k % 2));
@@ -57,8 +102,7 @@ impl Operand {
         } else {
             for row in 0..8 {
                 for (half, register) in out.iter_mut().enumerate() {
-                    let at = self.descriptor.k_major(8 * group + row, half);
-                    let piece = load_piece(block, at, pieces);
+                    let piece = load_piece(block, self.piece_at(group, 2 * row + half));
                     register[4 * row..4 * row + 4].copy_from_slice(&piece);
                 }
             }
@@ -68,7 +112,8 @@ impl Operand {
 }
 
 /// Sixteen bytes of shared memory; zero where there is none.
-fn load_piece(block: &mut Block<'_>, at: u32, pieces: &mut Vec<u32>) -> [u32; 4] {
+#[inline(always)]
+fn load_piece(block: &mut Block<'_>, at: u32) -> [u32; 4] {
     let end = u64::from(at) + PIECE as u64;
     if end > block.shared.len() {
         let message = format!("the operand reaches byte {end} of {}", block.shared.len());
@@ -76,20 +121,5 @@ fn load_piece(block: &mut Block<'_>, at: u32, pieces: &mut Vec<u32>) -> [u32; 4]
         block.report(FindingKind::InvalidDescriptor, place, message);
         return [0; 4];
     }
-    pieces.push(at);
     block.shared.load_row(at as usize)
-}
-
-/// Pieces as ranges, neighbours joined.
-pub(super) fn ranges(pieces: Vec<u32>) -> Vec<Range<usize>> {
-    let mut ranges: Vec<Range<usize>> = Vec::with_capacity(pieces.len() / 2);
-    for at in pieces {
-        let at = at as usize;
-        match ranges.last_mut() {
-            Some(last) if last.end == at => last.end = at + PIECE,
-            Some(last) if last.start == at + PIECE => last.start = at,
-            _ => ranges.push(at..at + PIECE),
-        }
-    }
-    ranges
 }
