@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures the simulator and writes bench/results/simulator.json. Leave the machine alone meanwhile.
+# Measures the simulator, says which targets each kernel meets and writes bench/results/simulator.json. Leave the machine alone meanwhile.
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p bench/results
