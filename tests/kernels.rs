@@ -10,7 +10,8 @@ use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
     Accumulate, Arch, Codebook, DenseGemm, DequantSchedule, GemvSchedule, Group, MmaSchedule,
-    Param, ParamType, Problem, Producer, Raster, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
+    Overlap, Param, ParamType, Problem, Producer, Raster, Schedule, WeightCache, WeightSpec,
+    WgmmaSchedule,
 };
 use qtune_tests::{archs, nvrtc};
 use qtune_verify::{default_schedule, verify, Verdict, VerifyRequest};
@@ -71,6 +72,7 @@ fn gemv() -> impl Strategy<Value = Schedule> {
             stage_x,
             accumulate: if half2 { Accumulate::Half2 } else { Accumulate::F32 },
             cache: if stream { WeightCache::NoAllocate } else { WeightCache::Normal },
+            overlap: Overlap::NONE,
             dequant: String::new(),
         })
     })
@@ -92,6 +94,7 @@ fn mma() -> impl Strategy<Value = Schedule> {
             split_k,
             swizzle,
             raster: if by_rows { Raster::Rows } else { Raster::Tokens },
+            overlap: Overlap::NONE,
             dequant: String::new(),
         })
     })
@@ -111,6 +114,7 @@ fn wgmma() -> impl Strategy<Value = Schedule> {
             split_k,
             producer: if one_warp { Producer::Warp } else { Producer::Group },
             raster: if by_rows { Raster::Rows } else { Raster::Tokens },
+            overlap: Overlap::NONE,
             dequant: String::new(),
         })
     })
@@ -153,6 +157,8 @@ fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
     let archs = archs();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let overlap = any::<[bool; 2]>().prop_map(|[pdl, prefetch]| Overlap { pdl, prefetch });
+    let family = (family, overlap).prop_map(|(schedule, overlap)| schedule.with_overlap(overlap));
     let strategy = (problems(), family, 0..archs.len(), any::<prop::sample::Index>());
     let mut verified = 0;
     for _ in 0..random_cases() * 1000 {

@@ -5,8 +5,10 @@
 
 mod epilogue;
 mod hopper;
+mod overlap;
 
 pub use hopper::{is_multiply, multiply_name, COMMIT, FENCE, WAIT};
+pub use overlap::WAIT_AHEAD;
 
 use crate::kir::Type;
 use qtune_ir::DType;
@@ -498,9 +500,11 @@ pub const TABLE: &[Intrinsic] = &[
     },
 ];
 
-/// Every row: the table, what finishes an output, then what only sm_90a has.
+/// Every row: the table, what finishes an output and meets other kernels, then what only sm_90a
+/// has.
 pub fn all() -> impl Iterator<Item = &'static Intrinsic> {
-    TABLE.iter().chain(epilogue::ROWS).chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
+    let common = TABLE.iter().chain(epilogue::ROWS).chain(overlap::ROWS);
+    common.chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
 }
 
 /// The row called `name`.

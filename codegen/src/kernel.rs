@@ -34,6 +34,12 @@ pub enum Argument {
     Partials,
     /// One u32 per output tile, zero before the first launch; every launch leaves them zero.
     Counters,
+    /// What the next kernel will read, for schedules that ask L2 for it: never read, so it may be
+    /// any address while there are no lines.
+    Next,
+    /// How many lines of 128 bytes [`Argument::Next`] has, u32; 0 asks for nothing. More than a
+    /// part of L2 evicts what this kernel still needs.
+    NextLines,
     /// The token count M of this launch, u32.
     Tokens,
     /// Dequantized weights of one slab, 16-bit floats as fragments lie in registers; written by one
@@ -42,6 +48,9 @@ pub enum Argument {
     /// The first row tile of a step, u32: see [`Step::first_tile`].
     FirstTile,
 }
+
+/// Bytes of a line of L2, the unit of [`Argument::NextLines`].
+pub const LINE_BYTES: u32 = 128;
 
 /// A row-major matrix in global memory as the hardware's tensor copies see it (CUDA driver API,
 /// `cuTensorMapEncodeTiled`): copied in boxes, zeros beyond its edges, each box stored with rows of

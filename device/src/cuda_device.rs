@@ -76,7 +76,7 @@ impl CudaDevice {
             block: [entry.threads, 1, 1],
             cluster: None,
             dynamic_shared_bytes: entry.shared_bytes,
-            dependent: false,
+            dependent: kernel.image().kernel.schedule.overlap().pdl,
             arguments: grid.args.iter().map(argument).collect::<Result<_, DeviceError>>()?,
         })
     }

@@ -1,7 +1,7 @@
 //! The vocabulary of a launch: buffers, arguments, options, and what comes back.
 
 use crate::KernelImage;
-use qtune_codegen::{Argument, Kernel, Step, TensorMapSpec};
+use qtune_codegen::{Argument, Kernel, Step, TensorMapSpec, LINE_BYTES};
 use qtune_sim::{Counters, LineCounters};
 use std::any::Any;
 use std::fmt;
@@ -191,7 +191,8 @@ pub struct LaunchArgs<'a> {
 
 impl<'a> LaunchArgs<'a> {
     /// A launch of all steps of `kernel` with `tokens` tokens. `operand` gives the buffers; the
-    /// counts are known here, and activations take the form that the kernel wants.
+    /// counts are known here, and activations take the form that the kernel wants. Nothing is asked
+    /// for ahead: see [`LaunchArgs::with_next`].
     pub fn new(
         kernel: &Kernel,
         tokens: u32,
@@ -201,6 +202,11 @@ impl<'a> LaunchArgs<'a> {
             let argument = |argument: &Argument| match argument {
                 Argument::Tokens => ArgValue::U32(tokens),
                 Argument::FirstTile => ArgValue::U32(step.first_tile),
+                Argument::NextLines => ArgValue::U32(0),
+                Argument::Next => {
+                    let (buffer, offset) = operand(Argument::Weights);
+                    ArgValue::Buffer(buffer, offset)
+                }
                 Argument::Activations | Argument::ActivationMap => {
                     let (buffer, offset) = operand(Argument::Activations);
                     ArgValue::activations(kernel, tokens, buffer, offset)
@@ -218,6 +224,22 @@ impl<'a> LaunchArgs<'a> {
             schedule: AsyncSchedule::default(),
             order: WarpOrder::default(),
         }
+    }
+
+    /// The same launch of `kernel` that also has L2 fetch the first `bytes` of a buffer, where its
+    /// schedule does so.
+    pub fn with_next(mut self, kernel: &Kernel, next: &'a Buffer, bytes: u32) -> LaunchArgs<'a> {
+        for grid in &mut self.grids {
+            let arguments = &kernel.entries[grid.entry].arguments;
+            for (value, argument) in grid.args.iter_mut().zip(arguments) {
+                match argument {
+                    Argument::Next => *value = ArgValue::Buffer(next, 0),
+                    Argument::NextLines => *value = ArgValue::U32(bytes / LINE_BYTES),
+                    _ => {}
+                }
+            }
+        }
+        self
     }
 
     /// The same launch of some thread blocks: one entry for each grid, grids beyond run whole.

@@ -4,9 +4,11 @@
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
 mod dequant;
+mod overlap;
 mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};
+pub use overlap::Overlap;
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
 use crate::dequant::{packed_param_bytes, Context, CostParams, Engine, PairTable};
@@ -120,6 +122,8 @@ pub struct GemvSchedule {
     pub accumulate: Accumulate,
     /// Caching of weight loads.
     pub cache: WeightCache,
+    /// How the kernel meets those before and after it.
+    pub overlap: Overlap,
     /// The dequantization term (see [`crate::dequant`]).
     pub dequant: String,
 }
@@ -145,6 +149,8 @@ pub struct MmaSchedule {
     pub swizzle: bool,
     /// Order of thread blocks.
     pub raster: Raster,
+    /// How the kernel meets those before and after it.
+    pub overlap: Overlap,
     /// The dequantization term (see [`crate::dequant`]).
     pub dequant: String,
 }
@@ -452,6 +458,7 @@ impl Schedule {
             Schedule::Wgmma(s) => s.check(p, spec, arch),
             Schedule::Dequant(s) => s.check(p, spec, arch),
         }?;
+        self.overlap().check(arch)?;
         let rows = self.tile().0;
         require(rows % p.epilogue.rows_per_column() == 0, || {
             format!("{rows} rows per block; gate and up lie in pairs of rows")
@@ -520,6 +527,29 @@ impl Schedule {
             Schedule::Mma(s) => s.dequant = term.into(),
             Schedule::Wgmma(s) => s.dequant = term.into(),
             Schedule::Dequant(s) => s.gemm = s.gemm.with_dequant(term),
+        }
+        new
+    }
+
+    /// How the kernel meets those before and after it.
+    pub fn overlap(&self) -> Overlap {
+        match self {
+            Schedule::Gemv(s) => s.overlap,
+            Schedule::Mma(s) => s.overlap,
+            Schedule::Wgmma(s) => s.overlap,
+            Schedule::Dequant(s) => s.gemm.schedule().overlap(),
+        }
+    }
+
+    /// The same schedule with other launch options. A `dequant` schedule has none: each of its
+    /// launches reads what the one before it wrote.
+    pub fn with_overlap(&self, overlap: Overlap) -> Schedule {
+        let mut new = self.clone();
+        match &mut new {
+            Schedule::Gemv(s) => s.overlap = overlap,
+            Schedule::Mma(s) => s.overlap = overlap,
+            Schedule::Wgmma(s) => s.overlap = overlap,
+            Schedule::Dequant(_) => {}
         }
         new
     }
@@ -601,7 +631,7 @@ impl fmt::Display for Schedule {
         match self {
             Schedule::Gemv(s) => write!(
                 f,
-                "gemv tokens={} rows={} lanes={} warps={}x{} unroll={} split={} x={} acc={} cache={} dequant={}",
+                "gemv tokens={} rows={} lanes={} warps={}x{} unroll={} split={} x={} acc={} cache={}{} dequant={}",
                 s.tokens,
                 s.rows,
                 s.lanes,
@@ -618,11 +648,12 @@ impl fmt::Display for Schedule {
                     WeightCache::Normal => "normal",
                     WeightCache::NoAllocate => "stream",
                 },
+                s.overlap,
                 s.dequant
             ),
             Schedule::Mma(s) => write!(
                 f,
-                "mma tile={}x{}x{} warps={}x{} stages={} split={} swizzle={} raster={} dequant={}",
+                "mma tile={}x{}x{} warps={}x{} stages={} split={} swizzle={} raster={}{} dequant={}",
                 s.block_m,
                 s.block_n,
                 s.block_k,
@@ -632,11 +663,12 @@ impl fmt::Display for Schedule {
                 s.split_k,
                 if s.swizzle { "xor" } else { "none" },
                 s.raster.name(),
+                s.overlap,
                 s.dequant
             ),
             Schedule::Wgmma(s) => write!(
                 f,
-                "wgmma tile={}x{}x{} groups={} stages={} split={} producer={} raster={} dequant={}",
+                "wgmma tile={}x{}x{} groups={} stages={} split={} producer={} raster={}{} dequant={}",
                 s.block_m,
                 s.block_n,
                 s.block_k,
@@ -648,6 +680,7 @@ impl fmt::Display for Schedule {
                     Producer::Group => "group",
                 },
                 s.raster.name(),
+                s.overlap,
                 s.dequant
             ),
             Schedule::Dequant(s) => {
@@ -717,6 +750,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Launch options: each is absent or on.
+    fn overlap(&mut self) -> Result<Overlap, ScheduleError> {
+        let mut found = [false; Overlap::WORDS.len()];
+        for (on, key) in found.iter_mut().zip(Overlap::WORDS) {
+            if self.words.contains_key(key) {
+                *on = self.choice(key, &[(Overlap::ON, true)])?;
+            }
+        }
+        Ok(Overlap::of_words(found))
+    }
+
     fn finish(self) -> Result<(), ScheduleError> {
         match self.words.keys().next() {
             Some(key) => self.fail(format!("unknown `{key}=`")),
@@ -758,6 +802,7 @@ impl Fields<'_> {
                         "cache",
                         &[("normal", WeightCache::Normal), ("stream", WeightCache::NoAllocate)],
                     )?,
+                    overlap: f.overlap()?,
                     dequant: f.word("dequant")?.into(),
                 })
             }
@@ -774,6 +819,7 @@ impl Fields<'_> {
                     split_k: f.number("split")?,
                     swizzle: f.choice("swizzle", &[("xor", true), ("none", false)])?,
                     raster: f.choice("raster", &Raster::NAMES)?,
+                    overlap: f.overlap()?,
                     dequant: f.word("dequant")?.into(),
                 })
             }
@@ -791,6 +837,7 @@ impl Fields<'_> {
                         &[("warp", Producer::Warp), ("group", Producer::Group)],
                     )?,
                     raster: f.choice("raster", &Raster::NAMES)?,
+                    overlap: f.overlap()?,
                     dequant: f.word("dequant")?.into(),
                 })
             }
@@ -827,6 +874,20 @@ mod tests {
     fn schedules_print_and_parse_back() {
         for text in [GEMV, MMA, WGMMA, DEQUANT] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn launch_options_are_printed_where_they_are_on() {
+        for text in [GEMV, MMA, WGMMA] {
+            for words in ["pdl=on ", "prefetch=on ", "pdl=on prefetch=on "] {
+                let with = text.replace("dequant=", &format!("{words}dequant="));
+                let schedule: Schedule = with.parse().unwrap();
+                assert_eq!(schedule.to_string(), with);
+                assert_eq!(schedule.with_overlap(Overlap::NONE).to_string(), text);
+            }
+            let off = text.replace("dequant=", "pdl=off dequant=").parse::<Schedule>();
+            assert!(off.unwrap_err().to_string().contains("`pdl=off` is not one of on"));
         }
     }
 

@@ -79,6 +79,9 @@ pub struct Batch<'a> {
     pub residual: Option<(&'a Buffer, usize)>,
     /// Output `[tokens, N]`, or `[tokens, N/2]` of gated rows, and the byte it starts at.
     pub output: (&'a Buffer, usize),
+    /// What the next kernel on the stream will read and how many bytes of it L2 is asked for, if
+    /// this layer's schedule does so.
+    pub next: Option<(&'a Buffer, u32)>,
     /// Thread blocks to run of each grid of the launch, all where there is no entry; for the
     /// simulator.
     pub blocks: &'a [Blocks],
@@ -244,6 +247,7 @@ impl<'r> LinearLayer<'r> {
             tokens,
             activations: (&activations, 0),
             residual: None,
+            next: None,
             output: (&output, 0),
             blocks: &[],
             schedule: AsyncSchedule::default(),
@@ -296,13 +300,15 @@ impl<'r> LinearLayer<'r> {
             Argument::Activations
             | Argument::ActivationMap
             | Argument::Tokens
-            | Argument::FirstTile => batch.activations,
+            | Argument::FirstTile
+            | Argument::Next
+            | Argument::NextLines => batch.activations,
         };
-        let launch = LaunchArgs {
-            schedule: batch.schedule,
-            order: batch.order,
-            ..LaunchArgs::new(kernel, batch.tokens, operand).with_blocks(batch.blocks)
-        };
+        let mut all = LaunchArgs::new(kernel, batch.tokens, operand).with_blocks(batch.blocks);
+        if let Some((next, bytes)) = batch.next {
+            all = all.with_next(kernel, next, bytes);
+        }
+        let launch = LaunchArgs { schedule: batch.schedule, order: batch.order, ..all };
         Ok(device.launch(&ready.loaded, &launch)?)
     }
 

@@ -88,6 +88,7 @@ impl Device for ServedLayer<'_> {
             tokens,
             activations: buffer(Argument::Activations).or(buffer(Argument::ActivationMap))?,
             residual: buffer(Argument::Residual).ok(),
+            next: None,
             output: buffer(Argument::Output)?,
             blocks: &launch.grids.iter().map(|grid| grid.blocks.clone()).collect::<Vec<_>>(),
             schedule: launch.schedule,

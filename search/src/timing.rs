@@ -105,7 +105,9 @@ impl<'a> Stopwatch<'a> {
                 Argument::Activations
                 | Argument::ActivationMap
                 | Argument::Tokens
-                | Argument::FirstTile => (&self.activations, 0),
+                | Argument::FirstTile
+                | Argument::Next
+                | Argument::NextLines => (&self.activations, 0),
             })
         };
         let launches: Vec<LaunchArgs<'_>> =

@@ -173,12 +173,17 @@ impl<'a> Bench<'a> {
             Argument::Activations
             | Argument::ActivationMap
             | Argument::Tokens
-            | Argument::FirstTile => (&space.activations, 0),
+            | Argument::FirstTile
+            | Argument::Next
+            | Argument::NextLines => (&space.activations, 0),
         };
+        // The weights stand for the next matrix: nothing of it is read.
+        let all = LaunchArgs::new(kernel, space.tokens, operand);
+        let all = all.with_next(kernel, &self.weights, self.weights.bytes() as u32);
         let launch = LaunchArgs {
             schedule: mode.schedule,
             order: mode.order,
-            ..LaunchArgs::new(kernel, space.tokens, operand).with_blocks(&sample.blocks)
+            ..all.with_blocks(&sample.blocks)
         };
         let outcome = self.device.launch(&self.loaded, &launch)?;
         let output = space.output.read(self.device)?;

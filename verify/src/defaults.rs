@@ -6,7 +6,7 @@
 use qtune_ir::dequant::{self, Engine, Options, PairTable};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
-    Problem, Producer, Raster, Rejected, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
+    Overlap, Problem, Producer, Raster, Rejected, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -185,6 +185,7 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
                     stage_x,
                     accumulate,
                     cache: WeightCache::NoAllocate,
+                    overlap: Overlap::NONE,
                     dequant: String::new(),
                 }));
             }
@@ -209,6 +210,7 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
         split_k,
         swizzle: true,
         raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+        overlap: Overlap::NONE,
         dequant: String::new(),
     };
     let (wide_n, wide_k, wide_warps) = match block_m {
@@ -271,6 +273,7 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
                 split_k,
                 producer: Producer::Group,
                 raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+                overlap: Overlap::NONE,
                 dequant: String::new(),
             }));
         }

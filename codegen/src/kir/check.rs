@@ -32,6 +32,16 @@ pub fn verify(program: &Program, capability: (u8, u8)) -> Result<(), KirError> {
     checked.map_err(|what| KirError { kernel: program.name.clone(), what })
 }
 
+/// Checks a program for programmatic dependent launch: until it has waited for the kernel ahead, it
+/// touches only the `early` ones of its global buffers.
+///
+/// # Errors
+/// The first buffer that is touched too early.
+pub fn verify_dependent(program: &Program, early: &[&str]) -> Result<(), KirError> {
+    let checked = super::dependent::check(program, early);
+    checked.map_err(|what| KirError { kernel: program.name.clone(), what })
+}
+
 #[derive(Clone)]
 enum Name {
     Value(Type),
@@ -42,7 +52,15 @@ enum Name {
     TensorMap,
 }
 
-const BUILTINS: [&str; 4] = ["threadIdx.x", "blockIdx.x", "blockIdx.y", "blockIdx.z"];
+const BUILTINS: [&str; 7] = [
+    "threadIdx.x",
+    "blockIdx.x",
+    "blockIdx.y",
+    "blockIdx.z",
+    "gridDim.x",
+    "gridDim.y",
+    "gridDim.z",
+];
 
 struct Checker<'a> {
     program: &'a Program,

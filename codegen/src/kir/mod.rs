@@ -6,12 +6,13 @@
 
 mod build;
 mod check;
+mod dependent;
 mod expr;
 mod flow;
 mod write;
 
 pub use build::Body;
-pub use check::{verify, KirError};
+pub use check::{verify, verify_dependent, KirError};
 pub use expr::{call, float, hex, int, load, select, var, BinaryOp, Expr};
 pub use write::write;
 

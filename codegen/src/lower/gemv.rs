@@ -5,9 +5,11 @@
 
 use super::octet::Octet;
 use super::output::{self, Tile};
+use super::overlap;
 use super::table::SharedTable;
 use super::term::{Plan, Prepared, Row};
 use super::{beyond, entry_type, CodegenError, Lowered, Lowering};
+use crate::kernel::LINE_BYTES;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
 use qtune_ir::{Accumulate, DType, GemvSchedule, WeightCache};
@@ -20,9 +22,11 @@ pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenE
     let gemv = Gemv { cx, s, plan, scale, table };
     let mut body = Body::new();
     gemv.prologue(&mut body);
+    gemv.ask_ahead(&mut body);
     if let Some(table) = &gemv.table {
         table.fill(&mut body, s.threads());
     }
+    overlap::wait_ahead(cx, &mut body);
     if s.stage_x {
         gemv.stage_activations(&mut body);
     }
@@ -104,6 +108,37 @@ impl Gemv<'_> {
         body.bind("warp_tile", Type::I32, warp_tile);
         output::split_range(body, s.split_k);
         body.zeros("total", Type::F32, &[s.tokens, s.rows]);
+    }
+
+    /// Under programmatic dependent launch: has the weights of this warp's first steps on their way
+    /// to L2 before it waits for the kernel ahead.
+    fn ask_ahead(&self, body: &mut Body) {
+        let s = self.s;
+        if !self.cx.overlap.pdl {
+            return;
+        }
+        body.section("ask L2 for this warp's first weights");
+        let step = var("first") + var("warp_k");
+        body.unrolled("ahead", s.unroll, |body, ahead| {
+            let at = body.bind("at", Type::I32, step + ahead * s.warps_k);
+            let packing = self.cx.packing();
+            let line_loads = LINE_BYTES / (4 * packing.load_words());
+            let asks = (var("lane") % line_loads).equals(0u32);
+            body.when(at.clone().less(var("last")).and(asks), |body| {
+                body.unrolled("row_part", s.rows, |body, row_part| {
+                    for load in 0..packing.loads() {
+                        let place = beyond(self.piece(&at, &row_part), 32 * load);
+                        body.call("prefetch_l2", [Expr::address("weights", place)]);
+                    }
+                });
+            });
+        });
+    }
+
+    /// The first load of this lane's piece of a step.
+    fn piece(&self, step: &Expr, row_part: &Expr) -> Expr {
+        let slab = (var("warp_tile") * var("STEPS") + step.clone()) * self.s.rows;
+        (slab + row_part.clone()) * self.cx.slab_loads() + var("lane")
     }
 
     /// Eight activations from global memory, or zeros past M and K, packed and scaled.
@@ -224,8 +259,7 @@ impl Gemv<'_> {
     fn load(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
         body.unrolled("row_part", s.rows, |body, row_part| {
-            let slab = (var("warp_tile") * var("STEPS") + step.clone()) * s.rows;
-            let piece = (slab + row_part.clone()) * self.cx.slab_loads() + var("lane");
+            let piece = self.piece(step, &row_part);
             let place = |w: u32| Expr::at("words", [ahead.clone(), row_part.clone(), int(w)]);
             self.cx.load_piece(body, place, |distance| {
                 let piece = beyond(piece.clone(), distance);

@@ -9,6 +9,7 @@
 
 use super::octet::Octet;
 use super::output::{self, Tile};
+use super::overlap;
 use super::rows::{self, Rows};
 use super::table::SharedTable;
 use super::term::Plan;
@@ -141,6 +142,7 @@ impl Mma<'_> {
         let stages = self.s.stages;
         if stages == 1 {
             self.fill_table(body);
+            overlap::wait_ahead(self.cx, body);
             body.section("mainloop: load a stage, wait for it, compute");
             return body.range("step", var("first"), var("last"), 1u32, |body, step| {
                 self.load_stage(body, &step, &int(0));
@@ -151,14 +153,7 @@ impl Mma<'_> {
                 body.barrier();
             });
         }
-        body.section("fill the ring: all stages but one");
-        body.range("ahead", 0u32, stages - 1, 1u32, |body, ahead| {
-            let step = body.bind("step", Type::I32, var("first") + ahead.clone());
-            body.when_uniform(step.clone().less(var("last")), |body| {
-                self.load_stage(body, &step, &ahead);
-            });
-            body.call("copy_commit", []);
-        });
+        self.fill_ring(body);
         self.fill_table(body);
         body.section("mainloop: wait for the oldest stage, refill the one before it, compute");
         let slot = body.variable("slot", Type::I32, int(0));
@@ -181,6 +176,32 @@ impl Mma<'_> {
         body.call("copy_wait", [int(0)]);
     }
 
+    /// All stages but one. A dependent launch has all of their weights on their way, in the group of
+    /// the first stage, before it waits for the kernel ahead.
+    fn fill_ring(&self, body: &mut Body) {
+        if !self.cx.overlap.pdl {
+            body.section("fill the ring: all stages but one");
+            return self.for_ring(body, |body, step, slot| self.load_stage(body, step, slot), true);
+        }
+        body.section(
+            "fill the ring with weights, wait for the kernel ahead, then with activations",
+        );
+        self.for_ring(body, |body, step, slot| self.load_constants(body, step, slot), false);
+        overlap::wait_ahead(self.cx, body);
+        self.for_ring(body, |body, step, slot| self.load_activations(body, step, slot), true);
+    }
+
+    /// `load(step, slot)` for every stage but one, each closed as a group of copies if `commit`.
+    fn for_ring(&self, body: &mut Body, load: impl Fn(&mut Body, &Expr, &Expr), commit: bool) {
+        body.range("ahead", 0u32, self.s.stages - 1, 1u32, |body, ahead| {
+            let step = body.bind("step", Type::I32, var("first") + ahead.clone());
+            body.when_uniform(step.clone().less(var("last")), |body| load(body, &step, &ahead));
+            if commit {
+                body.call("copy_commit", []);
+            }
+        });
+    }
+
     /// Copies are on their way meanwhile; the barrier of the first stage shows all threads the table.
     fn fill_table(&self, body: &mut Body) {
         if let Some(table) = &self.table {
@@ -198,6 +219,14 @@ impl Mma<'_> {
     fn load_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         self.load_weights(body, step, slot);
         self.load_activations(body, step, slot);
+        if self.rows().needed() {
+            self.load_params(body, step, slot);
+        }
+    }
+
+    /// Weights and group parameters of a stage.
+    fn load_constants(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+        self.load_weights(body, step, slot);
         if self.rows().needed() {
             self.load_params(body, step, slot);
         }

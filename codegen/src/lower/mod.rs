@@ -8,6 +8,7 @@ mod load_only;
 mod mma;
 mod octet;
 mod output;
+mod overlap;
 mod rows;
 mod table;
 mod term;
@@ -20,7 +21,7 @@ use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type}
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError, PairTable};
 use qtune_ir::{
-    Arch, CodePacking, DType, Epilogue, ParamType, Problem, Producer, Rejected, Schedule,
+    Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Producer, Rejected, Schedule,
     WeightSpec,
 };
 use table::SharedTable;
@@ -60,7 +61,8 @@ pub fn generate(
     let layout = Layout::new(problem, spec, schedule)?;
     let context = schedule.context(problem, spec);
     let table_offset = schedule.table_offset(problem, spec);
-    let cx = Lowering { problem, spec, layout: &layout, context, table_offset };
+    let overlap = schedule.overlap();
+    let cx = Lowering { problem, spec, layout: &layout, context, table_offset, overlap };
     let parts = match schedule {
         Schedule::Dequant(s) => dequant::lower(&cx, s)?,
         _ => vec![cx.part(schedule)?],
@@ -71,6 +73,9 @@ pub fn generate(
         entries.push(part.entry(&name));
         let program = part.program(problem, name, header(problem, schedule, arch));
         kir::verify(&program, arch.capability)?;
+        if overlap.pdl {
+            kir::verify_dependent(&program, &overlap::EARLY)?;
+        }
         programs.push(program);
     }
     Ok(Kernel {
@@ -135,6 +140,7 @@ struct Lowering<'a> {
     context: Context,
     /// Byte of dynamic shared memory at which the term's table starts, if it has one.
     table_offset: u32,
+    overlap: Overlap,
 }
 
 /// A lowered body: statements, shared views, named constants.
@@ -230,6 +236,8 @@ impl Lowering<'_> {
             (Argument::Output, true),
             (Argument::Partials, split),
             (Argument::Counters, split),
+            (Argument::Next, self.overlap.prefetch),
+            (Argument::NextLines, self.overlap.prefetch),
             (Argument::Tokens, true),
             (Argument::FirstTile, dense),
         ];
@@ -270,6 +278,8 @@ impl Lowering<'_> {
             Argument::Output => ("out", Space::GlobalWrite, out),
             Argument::Partials => ("partials", Space::GlobalWrite, Type::F32),
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
+            Argument::Next => ("next", Space::GlobalRead, Type::U32x4),
+            Argument::NextLines => return Parameter::Scalar("next_lines".into(), Type::I32),
             Argument::ActivationMap => return Parameter::TensorMap("x".into()),
             Argument::Slab if self.spec.is_dense() => ("weights", Space::GlobalRead, Type::U32x4),
             Argument::Slab => ("slab", Space::GlobalWrite, Type::U32x4),

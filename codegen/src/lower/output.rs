@@ -4,7 +4,7 @@
 //! Split K is deterministic: every block stores its partial tile, the last one to arrive adds all
 //! of them in order. Nobody waits, so blocks may run in any order.
 
-use super::Lowering;
+use super::{overlap, Lowering};
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::{DType, Epilogue};
 
@@ -22,6 +22,7 @@ pub(super) struct Tile {
 /// `red` and `arrived` are shared views; all warps have stored to `red` before this.
 pub(super) fn emit(cx: &Lowering, tile: &Tile, body: &mut Body) {
     let output = Output { cx, tile, paired: is_paired(cx) };
+    overlap::prefetch_next(cx, tile.threads, body);
     body.section("epilogue: add the warps' partial sums");
     body.barrier();
     if tile.split_k == 1 {

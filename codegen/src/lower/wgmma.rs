@@ -13,6 +13,7 @@
 
 use super::octet::Octet;
 use super::output::{self, Tile};
+use super::overlap;
 use super::rows::{self, Rows};
 use super::table::SharedTable;
 use super::term::Plan;
@@ -176,15 +177,38 @@ impl Wgmma<'_> {
             let slot = body.variable("slot", Type::I32, int(0));
             // A new barrier passes for one whose phase of parity 1 is complete: all stages are free.
             let phase = body.variable("phase", Type::U32, hex(1));
-            body.range("step", var("first"), var("last"), 1u32, |body, step| {
+            let from = self.fill_ahead(body, &phase);
+            body.range("step", from, var("last"), 1u32, |body, step| {
                 body.call("barrier_wait", [Expr::address("empty", slot.clone()), phase.clone()]);
-                self.fill_stage(body, &step, &slot);
+                self.fill_constants(body, &step, &slot);
+                self.fill_tokens(body, &step, &slot);
                 self.advance(body, &slot, &phase);
             });
         });
     }
 
-    fn fill_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+    /// A dependent launch fills the ring with weights, waits for the kernel ahead, then adds the
+    /// activations: the producer's first lap. Returns the step that the ring is filled to.
+    fn fill_ahead(&self, body: &mut Body, phase: &Expr) -> Expr {
+        if !self.cx.overlap.pdl {
+            return var("first");
+        }
+        let stages = self.s.stages;
+        let lap = |body: &mut Body, fill: &dyn Fn(&mut Body, &Expr, &Expr)| {
+            body.range("ahead", 0u32, stages, 1u32, |body, ahead| {
+                let step = body.bind("step", Type::I32, var("first") + ahead.clone());
+                body.when(step.clone().less(var("last")), |body| fill(body, &step, &ahead));
+            });
+        };
+        lap(body, &|body, step, slot| self.fill_constants(body, step, slot));
+        overlap::wait_ahead(self.cx, body);
+        lap(body, &|body, step, slot| self.fill_tokens(body, step, slot));
+        body.assign(phase.clone(), hex(0));
+        var("first") + stages
+    }
+
+    /// Weights and group parameters of a stage; its barrier expects the activations too.
+    fn fill_constants(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         let s = self.s;
         let full = Expr::address("full", slot.clone());
         let bytes = s.stage_bytes(self.cx.spec, self.cx.problem.k);
@@ -199,6 +223,11 @@ impl Wgmma<'_> {
             let from = Expr::address(global, stage.clone() * (bytes / PIECE));
             body.call("bulk_copy", [to, from, int(bytes), full.clone()]);
         }
+    }
+
+    fn fill_tokens(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+        let s = self.s;
+        let full = Expr::address("full", slot.clone());
         body.unrolled("panel", self.panels(), |body, panel| {
             let to = slot.clone() * self.act_pieces() + panel.clone() * self.panel_pieces();
             let column = step.clone() * s.block_k + panel * 64u32;
@@ -243,6 +272,7 @@ impl Wgmma<'_> {
             table.fill(body, s.consumer_threads());
             body.barrier();
         }
+        overlap::wait_ahead(self.cx, body);
         body.section("mainloop");
         let slot = body.variable("slot", Type::I32, int(0));
         let phase = body.variable("phase", Type::U32, hex(0));

@@ -2,7 +2,8 @@
 //! multiplied.
 
 use super::{
-    check_width, groups_in, require, MmaSchedule, Rejected, Schedule, WgmmaSchedule, CHUNK_K,
+    check_width, groups_in, require, MmaSchedule, Overlap, Rejected, Schedule, WgmmaSchedule,
+    CHUNK_K,
 };
 use crate::{Arch, Problem, WeightSpec};
 
@@ -137,6 +138,9 @@ impl DequantSchedule {
         gemm.check(p, &WeightSpec::dense(), arch)?;
         require(gemm.split_k() == 1, || {
             format!("{} splits of K: a slab has blocks enough without", gemm.split_k())
+        })?;
+        require(gemm.overlap() == Overlap::NONE, || {
+            "pdl and prefetch: each launch of a slab waits for the one before it".into()
         })?;
         let block_n = self.gemm.block_n();
         require(self.slab > 0 && self.slab % block_n == 0, || {

@@ -1,7 +1,8 @@
 //! Schedules of the `wgmma` family: tiles, roles and the registers that they leave.
 
 use super::{
-    check_block, check_width, groups_in, require, scales_inside, with_table, Raster, Rejected,
+    check_block, check_width, groups_in, require, scales_inside, with_table, Overlap, Raster,
+    Rejected,
 };
 use crate::dequant::packed_param_bytes;
 use crate::{Arch, DType, Problem, WeightSpec};
@@ -63,6 +64,8 @@ pub struct WgmmaSchedule {
     pub producer: Producer,
     /// Order of thread blocks.
     pub raster: Raster,
+    /// How the kernel meets those before and after it.
+    pub overlap: Overlap,
     /// The dequantization term (see [`crate::dequant`]).
     pub dequant: String,
 }

@@ -34,8 +34,8 @@
 
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 use crate::{
-    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Problem, Producer, Raster,
-    Schedule, WeightCache, WgmmaSchedule, GROUP_ROWS, PIECE_CODES,
+    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Overlap, Problem, Producer,
+    Raster, Schedule, WeightCache, WgmmaSchedule, GROUP_ROWS, PIECE_CODES,
 };
 
 /// k of one lane's piece of codes: a `gemv` leaf.
@@ -213,6 +213,7 @@ const NAIVE: GemvSchedule = GemvSchedule {
     stage_x: false,
     accumulate: Accumulate::F32,
     cache: WeightCache::Normal,
+    overlap: Overlap::NONE,
     dequant: String::new(),
 };
 
@@ -232,6 +233,7 @@ fn gemv(layers: &[Layer], leaf: Leaf, accumulate: Accumulate) -> Option<Schedule
             stage_x: filled.slot(Slot::StageX).is_some(),
             accumulate,
             cache: WeightCache::NoAllocate,
+            overlap: Overlap::NONE,
             dequant: String::new(),
         })
     })
@@ -254,6 +256,7 @@ fn mma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             split_k: filled.slot(Slot::Steps).unwrap_or(1),
             swizzle: true,
             raster: usual_raster(problem, block_m),
+            overlap: Overlap::NONE,
             dequant: String::new(),
         })
     });
@@ -275,6 +278,7 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             split_k: filled.slot(Slot::Steps).unwrap_or(1),
             producer: if groups > 1 { Producer::Group } else { Producer::Warp },
             raster: usual_raster(problem, block_m),
+            overlap: Overlap::NONE,
             dequant: String::new(),
         })
     });
@@ -290,16 +294,14 @@ fn usual_raster(problem: &Problem, block_m: u32) -> Raster {
 }
 
 /// The nest that a schedule refines: the inverse of [`schedule`], but for what nests do not say
-/// (caching, swizzle, raster, dequantization). A schedule that is the naive one in every number
+/// (caching, swizzle, raster, launch options, dequantization). A schedule that is the naive one in every number
 /// gives the naive nest.
 ///
 /// # Errors
 /// [`NestError`] if a tile is not a multiple of what it is made of: no nest describes it.
 pub fn nest(schedule: &Schedule, problem: &Problem) -> Result<Nest, NestError> {
     let nest = match schedule {
-        Schedule::Gemv(s) if GemvSchedule { dequant: String::new(), ..s.clone() } == NAIVE => {
-            Nest::naive(extents(problem))
-        }
+        Schedule::Gemv(s) if numbers(s) == NAIVE => Nest::naive(extents(problem)),
         Schedule::Gemv(s) => gemv_nest(s, problem),
         Schedule::Mma(s) => mma_nest(s, problem),
         Schedule::Wgmma(s) => wgmma_nest(s, problem),
@@ -310,6 +312,11 @@ pub fn nest(schedule: &Schedule, problem: &Problem) -> Result<Nest, NestError> {
         Some(meant) if shape(&meant) == shape(schedule) => Ok(nest),
         _ => Err(NestError::new("a tile that is no multiple of its fragments", schedule)),
     }
+}
+
+/// A schedule without what nests do not say of the naive one.
+fn numbers(s: &GemvSchedule) -> GemvSchedule {
+    GemvSchedule { overlap: Overlap::NONE, dequant: String::new(), ..s.clone() }
 }
 
 /// Tile and computing threads of a schedule; who feeds them is not the nest's matter.
