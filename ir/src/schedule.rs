@@ -4,7 +4,10 @@
 //! is part of the schedule because codegen sees nothing else of the algebra.
 
 mod dequant;
+mod dimensions;
 mod overlap;
+mod overlap;
+mod wgmma;
 mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};

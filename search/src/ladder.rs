@@ -6,7 +6,7 @@ use crate::report::Failures;
 use crate::request::{Limits, Task};
 use crate::terms::Terms;
 use crate::SearchError;
-use qtune_ir::tile::{self, DequantChoice, Options};
+use qtune_ir::tile::{self, DequantChoice, Options, Space};
 use qtune_ir::{Arch, Family, Rejected, Schedule};
 use std::collections::HashSet;
 
@@ -28,6 +28,24 @@ pub(crate) struct Climb {
     pub ranked: Vec<Candidate>,
     /// Neighbours that were left out, by cause.
     pub rejected: Failures,
+    /// Everything that was considered, if [`Ladder::survey`] was asked for it.
+    pub space: Option<Space>,
+}
+
+impl Climb {
+    fn reject(&mut self, schedule: &Schedule, cause: String) {
+        if let Some(space) = &mut self.space {
+            space.count(schedule, Some(&cause));
+        }
+        *self.rejected.entry(cause).or_default() += 1;
+    }
+
+    fn rank(&mut self, candidate: &Candidate) {
+        if let Some(space) = &mut self.space {
+            space.count(&candidate.schedule, None);
+        }
+        self.ranked.push(candidate.clone());
+    }
 }
 
 /// What the ladder needs to know.
@@ -46,13 +64,24 @@ impl Ladder<'_> {
     /// # Errors
     /// [`SearchError::Tile`] if the e-graph holds no legal sketch.
     pub fn climb(&self) -> Result<Climb, SearchError> {
-        let mut climb = self.sketches()?;
+        self.climb_from(self.sketches(false)?)
+    }
+
+    /// Climbs all rungs, and surveys the space.
+    ///
+    /// # Errors
+    /// As [`Ladder::climb`].
+    pub fn survey(&self) -> Result<Climb, SearchError> {
+        self.climb_from(self.sketches(true)?)
+    }
+
+    fn climb_from(&self, mut climb: Climb) -> Result<Climb, SearchError> {
         let mut seen: HashSet<String> = climb.kept.iter().map(|c| c.text.clone()).collect();
         let mut pool = self.keep_of_each_family(&climb.kept);
         for _ in 0..self.limits.passes {
             for rung in RUNGS {
-                let fresh = self.rung(rung, &pool, &mut seen, &mut climb.rejected);
-                climb.ranked.extend(fresh.iter().cloned());
+                let fresh = self.rung(rung, &pool, &mut seen, &mut climb);
+                fresh.iter().for_each(|candidate| climb.rank(candidate));
                 pool.extend(fresh);
                 pool = self.keep_of_each_family(&pool);
                 // A later pass may keep again what an earlier rung kept.
@@ -66,10 +95,10 @@ impl Ladder<'_> {
         Ok(climb)
     }
 
-    fn sketches(&self) -> Result<Climb, SearchError> {
+    fn sketches(&self, survey: bool) -> Result<Climb, SearchError> {
         let Task { problem, spec, .. } = self.task;
         let offers = |s: &Schedule| self.terms.offers(problem, spec, s);
-        let options = Options { k: self.limits.sketches, ..Options::default() };
+        let options = Options { k: self.limits.sketches, survey, ..Options::default() };
         let search = tile::sketches(problem, spec, self.arch, &offers, &options)?;
         let own_choice = |s: &Schedule| offers(s).into_iter().find(|c| c.term == s.dequant());
         let kept: Vec<Candidate> = search
@@ -85,6 +114,7 @@ impl Ladder<'_> {
             kept,
             sketches_considered: search.considered,
             rejected: Failures::new(),
+            space: survey.then_some(search.space),
         })
     }
 
@@ -94,16 +124,15 @@ impl Ladder<'_> {
         rung: u8,
         pool: &[Candidate],
         seen: &mut HashSet<String>,
-        rejected: &mut Failures,
+        climb: &mut Climb,
     ) -> Vec<Candidate> {
         let mut fresh = Vec::new();
-        let mut reject = |cause: String| *rejected.entry(cause).or_default() += 1;
         for parent in pool {
             for schedule in self.schedules(rung, parent) {
                 // The shape alone: the term that it gets may need less shared memory.
                 if let Err(illegal) = self.check(&schedule.with_dequant("")) {
                     if seen.insert(schedule.to_string()) {
-                        reject(without_numbers(&illegal.reason));
+                        climb.reject(&schedule, without_numbers(&illegal.reason));
                     }
                     continue;
                 }
@@ -113,12 +142,12 @@ impl Ladder<'_> {
                         continue;
                     }
                     if let Err(illegal) = self.check(&complete) {
-                        reject(without_numbers(&illegal.reason));
+                        climb.reject(&complete, without_numbers(&illegal.reason));
                         continue;
                     }
                     let candidate = self.candidate(&schedule, &choice, rung);
                     match self.refusal(&candidate) {
-                        Some(cause) => reject(cause.into()),
+                        Some(cause) => climb.reject(&complete, cause.into()),
                         None => fresh.push(candidate),
                     }
                 }

@@ -4,6 +4,7 @@ use crate::ladder::Ladder;
 use crate::request::{Limits, Task};
 use crate::terms::Terms;
 use crate::{SearchError, TuneRequest};
+use qtune_ir::tile::Space;
 use rayon::prelude::*;
 use std::collections::HashSet;
 
@@ -25,6 +26,10 @@ pub struct PlannedProblem {
     pub candidates: usize,
     /// Schedules that would be compiled, with their modelled time in microseconds, best first.
     pub finalists: Vec<(String, f64)>,
+    /// The space by family: dimensions with their values, sizes before and after pruning, and why.
+    /// Sketches are complete nests; of the dimensions that later rungs vary, the neighbours of the
+    /// candidates that were kept count.
+    pub space: Space,
     /// Expected wall-clock seconds on this machine, alone.
     pub seconds: f64,
 }
@@ -42,7 +47,7 @@ pub fn plan(request: &TuneRequest) -> Result<Vec<PlannedProblem>, SearchError> {
     let planned = |task: &Task| {
         let ladder =
             Ladder { task, arch: &request.arch, terms: &terms, limits, poisoned: &poisoned };
-        let climb = ladder.climb()?;
+        let climb = ladder.survey()?;
         let finalists = climb.finalists.into_iter().map(|c| (c.text, c.estimate.time_us));
         Ok(PlannedProblem {
             shape: task.name.clone(),
@@ -50,6 +55,7 @@ pub fn plan(request: &TuneRequest) -> Result<Vec<PlannedProblem>, SearchError> {
             sketches_considered: climb.sketches_considered,
             candidates: climb.ranked.len(),
             finalists: finalists.collect(),
+            space: climb.space.unwrap_or_default(),
             seconds: seconds(limits),
         })
     };

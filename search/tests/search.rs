@@ -278,6 +278,13 @@ fn a_plan_names_what_would_be_compiled() {
         assert!(planned.sketches_considered > planned.finalists.len());
         assert!(planned.candidates >= planned.finalists.len() && planned.seconds > 0.0);
         assert!(planned.finalists.windows(2).all(|pair| pair[0].1 <= pair[1].1));
+        for (family, space) in &planned.space.families {
+            let pruned: usize = space.pruned.values().sum();
+            assert_eq!(space.considered, space.legal + pruned, "{family:?}");
+            assert!(space.dimensions["pdl"].len() == 2 || space.legal == 0, "{family:?}");
+        }
+        let legal: usize = planned.space.families.values().map(|space| space.legal).sum();
+        assert!(legal >= planned.candidates);
     }
     let Some(lab) = Lab::new() else { return };
     lab.run(&request(&[1]), &Scripted::modelled());

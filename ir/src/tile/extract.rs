@@ -10,6 +10,7 @@ use super::cost::{times, Times};
 use super::language::{link, EGraph, Link};
 use super::lower::schedule_of;
 use super::nest::{Layer, Leaf, Nest};
+use super::space::Space;
 use super::{Dequant, DequantChoice};
 use crate::{Arch, Family, Problem, Schedule, WeightSpec};
 use egg::Id;
@@ -89,6 +90,9 @@ pub(super) struct Walk<'a> {
     pub legal: Vec<Candidate>,
     pub considered: usize,
     pub rejected: BTreeMap<String, usize>,
+    /// Filled if asked for.
+    pub space: Space,
+    survey: bool,
 }
 
 /// Nodes of one class as chain nodes.
@@ -103,6 +107,7 @@ impl<'a> Walk<'a> {
         spec: &'a WeightSpec,
         arch: &'a Arch,
         dequant: &'a Dequant<'a>,
+        survey: bool,
     ) -> Walk<'a> {
         let lookup = |id: Id| &egraph[id].nodes[0];
         let links: Links = egraph
@@ -118,6 +123,8 @@ impl<'a> Walk<'a> {
             legal: Vec::new(),
             considered: 0,
             rejected: BTreeMap::new(),
+            space: Space::default(),
+            survey,
         };
         walk.descend(egraph, &links, root, &mut Vec::new());
         walk
@@ -139,25 +146,31 @@ impl<'a> Walk<'a> {
 
     fn consider(&mut self, layers: &[Layer], leaf: Leaf) {
         self.considered += 1;
-        if let Err(reason) = self.judge(layers, leaf) {
+        let Some(schedule) = schedule_of(layers, leaf, self.problem) else {
+            return *self.rejected.entry("no kernel family".into()).or_default() += 1;
+        };
+        let verdict = self.judge(layers, leaf, &schedule);
+        if self.survey {
+            self.space.count(&schedule, verdict.as_ref().err().map(String::as_str));
+        }
+        if let Err(reason) = verdict {
             *self.rejected.entry(reason).or_default() += 1;
         }
     }
 
     /// Keeps a legal nest, or says why it is none.
-    fn judge(&mut self, layers: &[Layer], leaf: Leaf) -> Result<(), String> {
-        let schedule = schedule_of(layers, leaf, self.problem).ok_or("no kernel family")?;
+    fn judge(&mut self, layers: &[Layer], leaf: Leaf, schedule: &Schedule) -> Result<(), String> {
         schedule
             .check(self.problem, self.spec, self.arch)
             .map_err(|r| without_numbers(&r.reason))?;
-        let key = DequantKey::of(&schedule);
-        let ask = || (self.dequant)(&schedule);
+        let key = DequantKey::of(schedule);
+        let ask = || (self.dequant)(schedule);
         let offered = self.choices.entry(key).or_insert_with(ask);
         let (problem, spec, arch) = (self.problem, self.spec, self.arch);
         let mut best: Option<(usize, Times)> = None;
         let mut refusal = "no dequantization term".to_string();
         for (index, choice) in offered.iter().enumerate() {
-            match complete(problem, spec, arch, &schedule, choice) {
+            match complete(problem, spec, arch, schedule, choice) {
                 Ok(t) if best.as_ref().is_none_or(|(_, best)| t.time_us < best.time_us) => {
                     best = Some((index, t));
                 }
@@ -168,7 +181,7 @@ impl<'a> Walk<'a> {
         let (choice, t) = best.ok_or(refusal)?;
         self.legal.push(Candidate {
             nest: Nest { layers: layers.to_vec(), leaf },
-            schedule,
+            schedule: schedule.clone(),
             dequant: key,
             choice,
             time_us: t.time_us,

@@ -30,6 +30,7 @@ mod nest;
 pub mod occupancy;
 mod rules;
 mod search;
+mod space;
 mod verify;
 mod work;
 
@@ -42,6 +43,7 @@ pub use rules::rule_names;
 pub use search::{
     explain, sketches, Dequant, DequantChoice, Derivation, Options, Search, Sketch, Step, TileError,
 };
+pub use space::{Choice, FamilySpace, Space};
 pub use verify::{verify, Facts};
 
 #[cfg(test)]

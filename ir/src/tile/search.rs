@@ -5,6 +5,7 @@ use super::factors::Factors;
 use super::language::{from_expr, to_expr, Cover, EGraph, Tile};
 use super::nest::{Nest, NestError};
 use super::rules::{rewrites, rule_named};
+use super::space::Space;
 use super::{estimate, extents, lower, Estimate};
 use crate::{Arch, Problem, Schedule, WeightSpec};
 use egg::{FlatTerm, RecExpr, Rewrite, Runner, SimpleScheduler};
@@ -22,11 +23,13 @@ pub struct Options {
     pub nodes: usize,
     /// Names of rules that are left out, of [`super::rule_names`].
     pub disabled_rules: Vec<String>,
+    /// Whether [`Search::space`] is filled, which takes as long as the rest of the search.
+    pub survey: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { k: 24, iterations: 16, nodes: 20_000, disabled_rules: Vec::new() }
+        Options { k: 24, iterations: 16, nodes: 20_000, disabled_rules: Vec::new(), survey: false }
     }
 }
 
@@ -78,6 +81,8 @@ pub struct Search {
     pub considered: usize,
     /// Nests that were rejected, by reason (numbers in reasons are written `#`).
     pub rejected: BTreeMap<String, usize>,
+    /// The same by family, with the values of every dimension, if [`Options::survey`] is set.
+    pub space: Space,
 }
 
 /// What can go wrong in a search for tilings.
@@ -162,7 +167,8 @@ pub fn sketches(
     let start = Nest::naive(extents(problem));
     let runner = saturate(Runner::new(Cover), &start, &rules, options);
     let egraph: &EGraph = &runner.egraph;
-    let mut walk = Walk::over(egraph, runner.roots[0], problem, spec, arch, dequant);
+    let mut walk =
+        Walk::over(egraph, runner.roots[0], problem, spec, arch, dequant, options.survey);
     let legal = std::mem::take(&mut walk.legal);
     if legal.is_empty() {
         return Err(no_sketch(problem, arch, &walk.rejected));
@@ -189,6 +195,7 @@ pub fn sketches(
         classes: egraph.number_of_classes(),
         considered: walk.considered,
         rejected: walk.rejected,
+        space: walk.space,
     })
 }
 

@@ -54,7 +54,7 @@ fn legal(p: &Problem, options: &Options) -> Vec<(Nest, Schedule)> {
     let rules = rewrites(Factors::new(p, &arch), &options.disabled_rules).unwrap();
     let runner = saturate(Runner::new(Cover), &Nest::naive(extents(p)), &rules, options);
     let spec = awq();
-    let walk = Walk::over(&runner.egraph, runner.roots[0], p, &spec, &arch, &dequant);
+    let walk = Walk::over(&runner.egraph, runner.roots[0], p, &spec, &arch, &dequant, false);
     walk.legal.into_iter().map(|c| (c.nest, c.schedule)).collect()
 }
 

@@ -7,6 +7,7 @@ mod plan;
 mod report;
 mod shapes;
 mod shard;
+mod space;
 
 use bed::Bed;
 use shard::Shard;

@@ -1,5 +1,6 @@
 //! What a search is about to do, and `--dry-run`.
 
+use super::space;
 use crate::exit::Exit;
 use crate::output;
 use crate::table::{Align, Table};
@@ -29,6 +30,9 @@ pub fn run(request: &TuneRequest, json: bool) -> anyhow::Result<Exit> {
         output::json(&json!({ "problems": plan, "seconds": seconds, "limits": limits }))?;
     } else {
         output::result(table(&plan))?;
+        for problem in &plan {
+            output::result(space::text(problem))?;
+        }
         output::note(format_args!(
             "{} problem(s) for {}, about {:.0} s; nothing was compiled",
             plan.len(),
