@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn tokens_are_served_by_the_smallest_bucket_that_holds_them() {
-        assert_eq!([1, 3, 16, 33, 64, 65].map(bucket), [1, 4, 16, 64, 64, 65]);
+        assert_eq!([1, 3, 16, 33, 64, 65].map(bucket), [1, 4, 16, 64, 64, 128]);
+        assert_eq!([1024, 1025].map(bucket), [1024, 1025]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use qtune_ir::{Arch, Problem, WeightSpec};
 
 /// Token counts that kernels are tuned for. A kernel serves every count down to the next smaller
 /// one; beyond the last, its kernel runs with more token tiles.
-pub const BUCKETS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
+pub const BUCKETS: [u32; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
 /// The bucket whose kernel serves `tokens` tokens.
 pub fn bucket(tokens: u32) -> u32 {
@@ -25,6 +25,7 @@ mod tests {
     #[test]
     fn every_token_count_has_the_smallest_bucket_that_holds_it() {
         assert_eq!([1, 2, 3, 9, 33, 64].map(bucket), [1, 2, 4, 16, 64, 64]);
-        assert_eq!([65, 4096, 65536].map(bucket), [64; 3]);
+        assert_eq!([65, 129, 1024].map(bucket), [128, 256, 1024]);
+        assert_eq!([1025, 4096, 65536].map(bucket), [1024; 3]);
     }
 }

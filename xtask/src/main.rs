@@ -2,6 +2,8 @@
 //! parts of the documentation.
 
 use anyhow::{bail, Context, Result};
+use qtune_ir::{Arch, Family};
+use qtune_verify::default_of_family;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -12,7 +14,7 @@ struct Part {
     file: &'static str,
     /// Name in the markers around the part.
     name: &'static str,
-    text: fn() -> String,
+    text: fn() -> Result<String>,
 }
 
 const PARTS: [Part; 2] = [
@@ -40,7 +42,7 @@ fn docs(part: &Part, check: bool) -> Result<()> {
     let none = || format!("{file} has no generated part `{name}`");
     let (head, rest) = old.split_once(&begin).with_context(none)?;
     let (_, tail) = rest.split_once(END).with_context(none)?;
-    let fresh = format!("{head}{begin}\n{}{END}{tail}", text());
+    let fresh = format!("{head}{begin}\n{}{END}{tail}", text()?);
     if fresh == old {
         return Ok(());
     }
@@ -50,26 +52,50 @@ fn docs(part: &Part, check: bool) -> Result<()> {
     std::fs::write(&path, fresh).context(*file)
 }
 
-/// The kernel families, with the GPUs of those that not every GPU has.
-fn families() -> String {
-    let family = |family: qtune_ir::Family| match family {
-        qtune_ir::Family::Gemv | qtune_ir::Family::Mma | qtune_ir::Family::Dequant => {
-            format!("`{}`", family.name())
+/// The kernel families that have a schedule for formats of a row, with the GPUs of those that not
+/// every GPU has and the formats of the row that they refuse.
+fn families(row: &qtune_formats::FormatRow) -> Result<String> {
+    let mut told = Vec::new();
+    for family in Family::ALL {
+        let gpus: Vec<&str> = match family {
+            Family::Wgmma => {
+                let has = |name: &&str| Arch::named(name).is_ok_and(|arch| arch.has_wgmma());
+                Arch::names().filter(has).collect()
+            }
+            _ => Vec::new(),
+        };
+        let arch = Arch::named(gpus.first().unwrap_or(&"h200"))?;
+        let mut refused = Vec::new();
+        for format in row.examples {
+            let spec = qtune_formats::resolve(format)?;
+            let bits = spec.bits;
+            let problem = format!("w{bits}a16.{format}.f16-f16.n16384.k4096.m{TABLE_TOKENS}");
+            if default_of_family(family, &problem.parse()?, &spec, &arch).is_err() {
+                refused.push(format!("`{format}`"));
+            }
         }
-        qtune_ir::Family::Wgmma => {
-            let has = |name: &&str| qtune_ir::Arch::named(name).is_ok_and(|arch| arch.has_wgmma());
-            let gpus: Vec<&str> = qtune_ir::Arch::names().filter(has).collect();
-            format!("`{}` ({})", family.name(), gpus.join(", "))
+        if refused.len() == row.examples.len() {
+            continue;
         }
-    };
-    qtune_ir::Family::ALL.map(family).join(", ")
+        let mut limits = Vec::new();
+        limits.extend((!gpus.is_empty()).then(|| gpus.join(", ")));
+        limits.extend((!refused.is_empty()).then(|| format!("not {}", refused.join(", "))));
+        told.push(match limits.is_empty() {
+            true => format!("`{}`", family.name()),
+            false => format!("`{}` ({})", family.name(), limits.join("; ")),
+        });
+    }
+    Ok(told.join(", "))
 }
 
+/// Tokens at which the table asks families for a schedule: all of them take any number.
+const TABLE_TOKENS: u32 = 16;
+
 /// Formats by GPU: which kernel families exist.
-fn formats_table() -> String {
+fn formats_table() -> Result<String> {
     let mut table =
         String::from("| format | packings read | kernel families | GPUs |\n|---|---|---|---|\n");
-    let gpus: Vec<&str> = qtune_ir::Arch::names().collect();
+    let gpus: Vec<&str> = Arch::names().collect();
     for row in qtune_formats::FORMATS {
         let names: Vec<String> = row.examples.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(
@@ -77,15 +103,15 @@ fn formats_table() -> String {
             "| {} | {} | {} | {} |",
             names.join(", "),
             row.packing.lines().next().unwrap_or_default(),
-            families(),
+            families(row)?,
             gpus.join(", ")
         );
     }
-    table
+    Ok(table)
 }
 
 /// Instruction forms that the simulator decodes, by counter class.
-fn instruction_list() -> String {
+fn instruction_list() -> Result<String> {
     let mut classes: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for instruction in qtune_sim::covered_instructions() {
         classes.entry(instruction.class).or_default().push(instruction);
@@ -99,5 +125,5 @@ fn instruction_list() -> String {
             let _ = writeln!(text, "| `{form}` | {} |", instruction.section);
         }
     }
-    text + "\n"
+    Ok(text + "\n")
 }

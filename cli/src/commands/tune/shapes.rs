@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn token_counts_become_buckets_once_each() {
-        assert_eq!(buckets(&[7, 8, 1, 200, 64]).unwrap(), [1, 8, 64]);
+        assert_eq!(buckets(&[7, 8, 1, 200, 64, 9000]).unwrap(), [1, 8, 64, 256, 1024]);
         assert!(buckets(&[0]).is_err() && buckets(&[1 << 20]).is_err());
     }
 }
