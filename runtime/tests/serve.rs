@@ -2,10 +2,10 @@
 
 use qtune_cache::{Evidence, Kernel, MemoryStore, Store, Winner};
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
-use qtune_device::{KernelImage, SimDevice};
-use qtune_formats::Checkpoint;
-use qtune_ir::{Arch, DType, Problem};
-use qtune_runtime::{winner_key, LinearLayer, LoadOptions, Lookups, Origin, Runtime};
+use qtune_device::{Access, AsyncSchedule, Blocks, KernelImage, SimDevice, WarpOrder};
+use qtune_formats::{Checkpoint, QuantizedLinear};
+use qtune_ir::{Arch, DType, Epilogue, Problem};
+use qtune_runtime::{winner_key, Batch, LinearLayer, LoadOptions, Lookups, Origin, Runtime};
 use qtune_verify::default_schedule;
 use std::path::Path;
 
@@ -34,33 +34,102 @@ fn activations(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7 + i / 11) % 9) as f32 / 4.0 - 1.0).collect()
 }
 
+/// Error of a right output, as a share of the products' magnitudes. The verifier has the sharp
+/// bound; this one only tells right from wrong.
+const CLOSE: f64 = 1.0 / 512.0;
+
+/// The product with its bias and the sum of the products' magnitudes, `[tokens, N]`.
+fn product(weights: &QuantizedLinear, x: &[f32]) -> Vec<(f64, f64)> {
+    let (k, w) = (weights.k, weights.dequantize());
+    let bias = weights.bias.as_ref().expect("this layer has a bias");
+    let element = |(x, row): (&[f32], usize)| {
+        let pairs = x.iter().zip(&w[row * k..][..k]);
+        let products: Vec<f64> = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).collect();
+        let sum = products.iter().sum::<f64>() + f64::from(bias[row]);
+        (sum, products.iter().map(|p| p.abs()).sum::<f64>() + sum.abs())
+    };
+    x.chunks(k).flat_map(|x| (0..weights.n).map(move |row| (x, row))).map(element).collect()
+}
+
+#[test]
+fn a_gate_and_an_up_projection_become_one_layer() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let checkpoint = golden(BIASED.0);
+    let options = LoadOptions { tokens: &[3], ..LoadOptions::new(DType::F16) };
+    let both = [BIASED.1, BIASED.1];
+    let layer = LinearLayer::load_gated(&runtime, &checkpoint, both, &options).unwrap();
+    let weights = checkpoint.load_layer(BIASED.1).unwrap();
+    let x = activations(3 * weights.k);
+    let got = layer.run(&x, 3).unwrap();
+    assert_eq!(got.len(), 3 * weights.n, "half of the rows of both");
+    for (got, (y, scale)) in got.into_iter().zip(product(&weights, &x)) {
+        let expected = y / (1.0 + (-y).exp()) * y;
+        let error = (f64::from(got) - expected).abs();
+        assert!(error <= 3.0 * scale * scale.max(1.0) * CLOSE, "{got} for {expected}");
+    }
+}
+
+#[test]
+fn a_residual_may_be_the_output() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let checkpoint = golden(BIASED.0);
+    let weights = checkpoint.load_layer(BIASED.1).unwrap();
+    let plain = LoadOptions { tokens: &[5], ..LoadOptions::new(DType::F16) };
+    let options = LoadOptions { epilogue: Epilogue::Residual, ..plain };
+    let layer = LinearLayer::of(&runtime, &weights, BIASED.1, &options).unwrap();
+    let x = activations(5 * weights.k);
+    assert!(layer.run(&x, 5).unwrap_err().to_string().contains("adds a residual"));
+    let device = runtime.device();
+    let halves = |values: &[f32]| -> Vec<u8> {
+        values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect()
+    };
+    let input = device.alloc("x", 10 * weights.k, Access::ReadOnly).unwrap();
+    let both = device.alloc("hidden", 10 * weights.n, Access::ReadWrite).unwrap();
+    device.upload(&input, 0, &halves(&x)).unwrap();
+    let residual = activations(5 * weights.n);
+    device.upload(&both, 0, &halves(&residual)).unwrap();
+    let batch = Batch {
+        tokens: 5,
+        activations: (&input, 0),
+        residual: Some((&both, 0)),
+        output: (&both, 0),
+        next: None,
+        blocks: Blocks::All,
+        schedule: AsyncSchedule::default(),
+        order: WarpOrder::default(),
+    };
+    assert_eq!(layer.launch(&batch).unwrap().findings, Vec::<String>::new());
+    let bytes = device.download(&both, 0, 10 * weights.n).unwrap();
+    let got = bytes.chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64());
+    let expected = product(&weights, &x).into_iter().zip(residual);
+    for (got, ((y, scale), residual)) in got.zip(expected) {
+        let expected = y + f64::from(residual);
+        assert!((got - expected).abs() <= (scale + 1.0) * CLOSE, "{got} for {expected}");
+    }
+}
+
 #[test]
 fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias() {
     let Some(nvrtc) = nvrtc() else { return };
     let runtime = runtime(nvrtc, None);
-    let tokens = [1, 7, 16, 33, 130];
+    let tokens = [1, 7, 16, 33, 50, 130];
     let options = LoadOptions { tokens: &tokens, ..LoadOptions::new(DType::F16) };
     let checkpoint = golden(BIASED.0);
     let layer = LinearLayer::load(&runtime, &checkpoint, BIASED.1, &options).unwrap();
     let weights = checkpoint.load_layer(BIASED.1).unwrap();
-    let (n, k, w) = (weights.n, weights.k, weights.dequantize());
-    let bias = weights.bias.as_ref().expect("this layer has a bias");
     for m in tokens {
-        let x = activations(m as usize * k);
+        let x = activations(m as usize * weights.k);
         let got = layer.run(&x, m).unwrap();
-        assert_eq!(got.len(), m as usize * n);
-        for (at, got) in got.iter().enumerate() {
-            let (token, row) = (at / n, at % n);
-            let pairs = x[token * k..][..k].iter().zip(&w[row * k..][..k]);
-            let products: Vec<f64> = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).collect();
-            let expected = products.iter().sum::<f64>() + f64::from(bias[row]);
-            // The verifier has the sharp bound; this one only tells right from wrong.
-            let scale = products.iter().map(|p| p.abs()).sum::<f64>() + expected.abs();
+        let expected = product(&weights, &x);
+        assert_eq!(got.len(), expected.len());
+        for (at, (got, (expected, scale))) in got.iter().zip(expected).enumerate() {
             let error = (f64::from(*got) - expected).abs();
-            assert!(error <= scale * 2f64.powi(-9), "m {m} [{token},{row}]: {got} for {expected}");
+            assert!(error <= scale * CLOSE, "m {m} [{at}]: {got} for {expected}");
         }
     }
-    assert_eq!(runtime.lookups(), Lookups { hits: 0, misses: 4 }, "33 and 130 share a kernel");
+    assert_eq!(runtime.lookups(), Lookups { hits: 0, misses: 5 }, "33 and 50 share a kernel");
 }
 
 #[test]

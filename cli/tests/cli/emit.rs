@@ -15,6 +15,27 @@ fn cuda_text_names_problem_and_schedule_and_is_the_same_every_time() {
 }
 
 #[test]
+fn epilogues_and_launch_options_are_in_the_text_and_in_the_key() {
+    let qtune = Qtune::new();
+    let emit = |more: &[&str]| qtune.ok(&[&["emit"], &PROBLEM[..], &["--m", "16"], more].concat());
+    let gated = emit(&["--bias", "--silu-mul"]);
+    assert!(gated.contains("m16+bias+silu_mul@") && gated.contains("silu(gate"), "{gated}");
+    let residual = emit(&["--residual"]);
+    assert!(residual.contains("m16+residual@") && residual.contains("&residual["), "{residual}");
+    let schedule = "mma tile=16x32x128 warps=2x1 stages=3 split=1 swizzle=xor raster=rows pdl=on \
+                    prefetch=on dequant=(sum (* (* (- (real q) z) s) x))";
+    let chained = emit(&["--schedule", schedule]);
+    assert!(chained.contains("wait_ahead();") && chained.contains("next_lines"), "{chained}");
+    let both = [&["emit"], &PROBLEM[..], &["--residual", "--silu-mul"]].concat();
+    qtune.fails(&both, 2, &["--residual", "--silu-mul"]);
+    let odd = ["emit", "--gpu", "h200", "--format", "awq-g128", "--n", "33", "--k", "128"];
+    qtune.fails(&[&odd[..], &["--silu-mul"]].concat(), 2, &["N = 33 is odd"]);
+    let old = ["emit", "--gpu", "a100", "--format", "awq-g128", "--n", "64", "--k", "256"];
+    let old = [&old[..], &["--m", "16", "--schedule", schedule]].concat();
+    qtune.fails(&old, 2, &["pdl needs compute capability 9.0"]);
+}
+
+#[test]
 fn compiled_forms_come_out_whole() {
     if !has_compiler() {
         return;

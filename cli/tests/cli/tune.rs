@@ -110,11 +110,18 @@ fn a_dry_run_touches_nothing_and_names_every_problem() {
     let problems = plan["problems"].as_array().unwrap();
     assert_eq!(problems.len(), 2);
     assert!(problems.iter().all(|p| !p["finalists"].as_array().unwrap().is_empty()));
+    let mma = &problems[0]["space"]["mma"];
+    let pruned = mma["pruned"].as_object().unwrap().values().map(|count| count.as_u64().unwrap());
+    let legal = mma["legal"].as_u64().unwrap();
+    assert_eq!(mma["considered"].as_u64(), Some(legal + pruned.sum::<u64>()), "{mma}");
+    assert!(legal > 0 && mma["dimensions"]["stages"].as_array().unwrap().len() > 1, "{mma}");
     assert!(!qtune.cache.path().join("cache").exists());
     let preset = qtune.ok(&["tune", "--gpu", "h200", "--format", "awq-g128", "--dry-run"]);
     for shape in ["n7168.k5120", "n5120.k5120", "n55296.k5120", "n5120.k27648"] {
         assert!(preset.contains(shape) && !preset.contains("+bias"), "{shape}: {preset}");
     }
+    assert!(preset.contains("wgmma: ") && preset.contains("pruned: "), "{preset}");
+    assert!(preset.contains("n5120.k5120.m1024"), "{preset}");
     let shard = ["tune", "--gpu", "h200", "--format", "awq-g128", "--tp", "4", "--dry-run"];
     let shard = qtune.ok(&shard);
     for shape in ["n1792.k5120", "n5120.k1280", "n13824.k5120", "n5120.k6912"] {

@@ -278,7 +278,7 @@ impl Lowering<'_> {
             Argument::Output => ("out", Space::GlobalWrite, out),
             Argument::Partials => ("partials", Space::GlobalWrite, Type::F32),
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
-            Argument::Next => ("next", Space::GlobalRead, Type::U32x4),
+            Argument::Next => ("next_matrix", Space::GlobalRead, Type::U32x4),
             Argument::NextLines => return Parameter::Scalar("next_lines".into(), Type::I32),
             Argument::ActivationMap => return Parameter::TensorMap("x".into()),
             Argument::Slab if self.spec.is_dense() => ("weights", Space::GlobalRead, Type::U32x4),

@@ -6,7 +6,7 @@ use crate::kernel::LINE_BYTES;
 use crate::kir::{var, Body, Expr, Type};
 
 /// Buffers that no kernel writes: a dependent launch may read them before it waits.
-pub(super) const EARLY: [&str; 3] = ["weights", "params", "next"];
+pub(super) const EARLY: [&str; 3] = ["weights", "params", "next_matrix"];
 /// Pieces of 16 bytes in a line of L2.
 pub(super) const LINE_PIECES: u32 = LINE_BYTES / 16;
 
@@ -32,6 +32,6 @@ pub(super) fn prefetch_next(cx: &Lowering, threads: u32, body: &mut Body) {
     let blocks = var("gridDim.x") * var("gridDim.y") * var("gridDim.z");
     let from = block * threads + var("thread");
     body.range("line", from, var("next_lines"), blocks * threads, |body, line| {
-        body.call("prefetch_l2", [Expr::address("next", line * LINE_PIECES)]);
+        body.call("prefetch_l2", [Expr::address("next_matrix", line * LINE_PIECES)]);
     });
 }
