@@ -6,8 +6,6 @@
 mod dequant;
 mod dimensions;
 mod overlap;
-mod overlap;
-mod wgmma;
 mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};

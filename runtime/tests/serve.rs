@@ -2,7 +2,7 @@
 
 use qtune_cache::{Evidence, Kernel, MemoryStore, Store, Winner};
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
-use qtune_device::{Access, AsyncSchedule, Blocks, KernelImage, SimDevice, WarpOrder};
+use qtune_device::{Access, AsyncSchedule, KernelImage, SimDevice, WarpOrder};
 use qtune_formats::{Checkpoint, QuantizedLinear};
 use qtune_ir::{Arch, DType, Epilogue, Problem};
 use qtune_runtime::{winner_key, Batch, LinearLayer, LoadOptions, Lookups, Origin, Runtime};
@@ -96,7 +96,7 @@ fn a_residual_may_be_the_output() {
         residual: Some((&both, 0)),
         output: (&both, 0),
         next: None,
-        blocks: Blocks::All,
+        blocks: &[],
         schedule: AsyncSchedule::default(),
         order: WarpOrder::default(),
     };

@@ -110,6 +110,7 @@ fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             split_k: 1,
             producer: Producer::Group,
             raster: raster(block_m),
+            overlap: Overlap::NONE,
             dequant: String::new(),
         }));
     }
@@ -125,6 +126,7 @@ fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             split_k: 1,
             swizzle: true,
             raster: raster(block_m),
+            overlap: Overlap::NONE,
             dequant: String::new(),
         }));
     }

@@ -30,6 +30,13 @@ const MOST_REGISTERS: u32 = 248;
 const OPERAND_REGISTERS: u32 = 64;
 /// Width of codes up to which [`OPERAND_REGISTERS`] suffice; every further bit is a word of a unit.
 const NARROW_BITS: u32 = 4;
+/// What stands for [`OPERAND_REGISTERS`] beside the sum of activations that corrects an offset: where
+/// registers are short, and where a consumer has [`AMPLE_REGISTERS`], of which the compiler makes
+/// better use. Fitted to the widest tiles whose multiplies it does not serialise.
+const SHORT_CORRECTED_REGISTERS: u32 = 57;
+const AMPLE_CORRECTED_REGISTERS: u32 = 12;
+/// See [`SHORT_CORRECTED_REGISTERS`].
+const AMPLE_REGISTERS: u32 = 240;
 /// Group parameters of a row tile, as loaded and as operands.
 const ROW_REGISTERS: u32 = 12;
 
@@ -197,9 +204,22 @@ impl WgmmaSchedule {
         let copies = 1 + u32::from(self.sums_apart(problem, spec));
         let codes = u32::from(spec.bits).saturating_sub(NARROW_BITS);
         let groups = self.groups_per_segment(spec, problem.k);
-        OPERAND_REGISTERS
-            + codes
-            + self.row_tiles() * (self.accumulators() * copies + ROW_REGISTERS * groups)
+        let rows = self.accumulators() * copies + ROW_REGISTERS * groups;
+        let sums = codes + self.row_tiles() * rows;
+        let corrected = match self.consumer_registers() {
+            AMPLE_REGISTERS.. => AMPLE_CORRECTED_REGISTERS,
+            _ => SHORT_CORRECTED_REGISTERS,
+        };
+        match self.sums_activations() {
+            true => sums + OPERAND_REGISTERS.max(corrected + self.accumulators()),
+            false => sums + OPERAND_REGISTERS,
+        }
+    }
+
+    /// Whether the term corrects an offset by the sum of activations, which takes accumulators of
+    /// its own.
+    fn sums_activations(&self) -> bool {
+        !self.dequant.trim_start().starts_with("(sum") && self.dequant.contains("(sum x)")
     }
 
     pub(super) fn check(
@@ -287,6 +307,21 @@ mod tests {
             "groups=1 stages=2 split=1 producer=group"
         )
         .contains("one consumer"));
+    }
+
+    #[test]
+    fn sums_of_activations_take_accumulators_of_their_own() {
+        let term = "(* s (- (sum (* (magic q) x)) (* (+ 1024 z) (sum x))))";
+        let check = |tokens: u32, producer: &str| {
+            let text = WIDE.replace("128x128x128", &format!("{tokens}x128x128"));
+            let text = text.replace("producer=warp", producer).replace("(sum x)", term);
+            let schedule: Schedule = text.replace("stages=4", "stages=2").parse().unwrap();
+            schedule.check(&problem(5120, 5120, 160), &awq(), &h200())
+        };
+        assert_eq!(check(64, "producer=warp"), Ok(()));
+        assert!(check(80, "producer=warp").unwrap_err().reason.contains("registers"));
+        assert_eq!(check(144, "producer=group"), Ok(()));
+        assert!(check(160, "producer=group").unwrap_err().reason.contains("registers"));
     }
 
     #[test]
