@@ -4,7 +4,7 @@
 //! lanes that come back to their own bytes, there is no race and nothing to keep for each word.
 
 use super::lanes::LaneAccess;
-use crate::state::{each_lane, Lanes32, LANES};
+use crate::state::{each_lane, Lanes32};
 
 /// Most requests that are listed.
 const REQUESTS: usize = 64;
@@ -26,9 +26,9 @@ impl Request {
         let outside: Lanes32 = each_lane!(|lane| (self.mask >> lane & 1).wrapping_sub(1));
         let mut first = u32::MAX;
         let mut last = 0;
-        for lane in 0..LANES {
-            first = first.min(self.at[lane] | outside[lane]);
-            last = last.max(self.at[lane] & !outside[lane]);
+        for (at, outside) in self.at.iter().zip(outside) {
+            first = first.min(at | outside);
+            last = last.max(at & !outside);
         }
         [first, last + self.bytes]
     }

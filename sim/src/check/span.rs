@@ -20,8 +20,8 @@ impl Span {
         let first = at.iter().fold(u32::MAX, |first, &at| first.min(at));
         let shift = bytes.trailing_zeros();
         let (mut parts, mut beyond) = (0, 0);
-        for lane in 0..LANES {
-            let part = at[lane].wrapping_sub(first) >> shift;
+        for at in at {
+            let part = at.wrapping_sub(first) >> shift;
             beyond |= part;
             parts |= 1u32.wrapping_shl(part);
         }

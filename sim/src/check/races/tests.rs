@@ -136,8 +136,8 @@ fn asynchronous_readers_need_the_fence_of_the_writer() {
 #[test]
 fn bytes_being_read_asynchronously_may_not_be_written_until_the_reads_end() {
     let mut block = Block::new(2);
-    let first = block.races.begin_reads([0..32].into());
-    let second = block.races.begin_reads([16..48].into());
+    let first = block.races.begin_reads(std::iter::once(0..32).collect());
+    let second = block.races.begin_reads(std::iter::once(16..48).collect());
     assert_eq!(block.write(48, 4, 0), None);
     assert_eq!(block.write(40, 4, 0), Some(Conflict::BeingRead));
     let own = block.clocks.now(0).own;

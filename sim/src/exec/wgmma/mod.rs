@@ -9,6 +9,8 @@ mod descriptor;
 mod operand;
 mod registers;
 
+use std::ops::Range;
+
 pub(crate) use operand::Fetches;
 use operand::{Operand, Pair};
 
@@ -34,18 +36,15 @@ pub(crate) fn issue<M: Machine>(
     op: &Wgmma,
     mask: u32,
 ) {
-    let a_descriptor = match op.a {
-        WgmmaLeft::Shared { descriptor, .. } => w.get64(descriptor)[0],
-        WgmmaLeft::Registers(_) => 0,
+    let in_memory = match op.a {
+        WgmmaLeft::Shared { descriptor, transposed } => Some((descriptor, transposed)),
+        WgmmaLeft::Registers(_) => None,
     };
+    let a_descriptor = in_memory.map_or(0, |(descriptor, _)| w.get64(descriptor)[0]);
     warpgroup::step(block, w, [a_descriptor, w.get64(op.b)[0]], "wgmma.mma_async", mask);
     registers::issue(block, w, instruction, op);
-    let a_operand = match op.a {
-        WgmmaLeft::Registers(_) => None,
-        WgmmaLeft::Shared { descriptor, transposed } => {
-            Some(Operand::new(block, w, descriptor, transposed, mask))
-        }
-    };
+    let a_operand = in_memory
+        .map(|(descriptor, transposed)| Operand::new(block, w, descriptor, transposed, mask));
     let a = left(block, w, op, a_operand.as_ref());
     let b = Operand::new(block, w, op.b, op.b_transposed, mask);
     count_traffic(block, w, u64::from(op.n));
@@ -74,12 +73,16 @@ pub(crate) fn issue<M: Machine>(
         accumulate(m, &operands, &mut sums);
         accumulators.store(m, w, mask, (slots, old), &sums);
     }
-    if !block.checks() {
-        return;
+    let [first, second] = own_rows(w);
+    if let Some(a) = a_operand {
+        begin_reads(block, w, &a, first..second + 1);
     }
-    let rows = own_rows(w);
-    let a_fetch = a_operand.map(|operand| (operand, rows[0]..rows[1] + 1));
-    for (operand, groups) in a_fetch.into_iter().chain([(b, 0..usize::from(op.n) / 8)]) {
+    begin_reads(block, w, &b, 0..usize::from(op.n) / 8);
+}
+
+/// From now until the wait the product reads these groups of eight rows (or columns).
+fn begin_reads(block: &mut Block<'_>, w: &mut Warp, operand: &Operand, groups: Range<usize>) {
+    if block.checks() {
         let ranges = operand.ranges(block, groups);
         let ticket = proxy::begin_read(block, ranges, None, "wgmma load");
         w.wgmma.reads(ticket);

@@ -29,7 +29,9 @@ pub(super) struct Operand {
 /// The ranges of shared memory that operands are read from, by descriptor, orientation and groups
 /// of eight rows: every warp of a group and every turn of a loop reads the same ones.
 #[derive(Debug, Default)]
-pub(crate) struct Fetches(HashMap<(u64, bool, Range<usize>), Rc<[Range<usize>]>>);
+pub(crate) struct Fetches(HashMap<Fetch, Rc<[Range<usize>]>>);
+
+type Fetch = (u64, bool, Range<usize>);
 
 impl Operand {
     /// Reads the descriptor and checks what can be told before any access.
