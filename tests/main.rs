@@ -1,6 +1,7 @@
 //! Integration tests: one binary, one module per subject.
 
 mod compile;
+mod format_names;
 mod goldens;
 mod intrinsics;
 mod kernels;

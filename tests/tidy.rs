@@ -8,7 +8,7 @@ const FILE_LINES_MAX: usize = 900;
 /// Lines of one function.
 const FUNCTION_LINES_MAX: usize = 90;
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();

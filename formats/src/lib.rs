@@ -33,6 +33,7 @@ mod name;
 mod order;
 mod plain;
 pub mod presets;
+mod qweight;
 mod registry;
 pub mod safetensors;
 mod source;

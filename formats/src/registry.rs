@@ -60,8 +60,8 @@ pub struct FormatRow {
     pub anchors: &'static [&'static str],
     /// All tensor suffixes that belong to such a layer.
     pub companions: &'static [&'static str],
-    /// Whether a module with an anchor is in this format. The tensors decide; the configuration
-    /// only where they leave it open.
+    /// Whether a module with an anchor, which no row before this one claimed, is in this format. The
+    /// tensors decide; the configuration only where they leave it open.
     pub claims: fn(&Module<'_>, Option<&QuantConfig>) -> Result<bool, FormatError>,
     /// Checks a claimed module's tensors against each other and the configuration, reading only
     /// data that the format's name depends on (GPTQ's column index).

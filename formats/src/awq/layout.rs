@@ -5,6 +5,7 @@ use super::PER_WORD;
 use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::name::{FormatName, Grouping, Modifier};
+use crate::qweight::is_packed_along_k;
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
@@ -101,8 +102,7 @@ pub(super) fn claims(
         if parts.fits_gemm() || parts.fits_gemv() || parts.qweight.stored == ElementType::I16 {
             return Ok(true);
         }
-        // GPTQ's tensors have the same names.
-        if crate::gptq::fits(module) {
+        if is_packed_along_k(module) {
             return Ok(false);
         }
     }

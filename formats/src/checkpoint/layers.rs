@@ -14,9 +14,11 @@ pub(super) fn find(
 ) -> Result<(Vec<Layer>, Vec<PlainTensor>), FormatError> {
     let mut layers = Vec::new();
     let mut taken = BTreeSet::new();
+    let mut claimed = BTreeSet::new();
     for row in FORMATS {
         for path in candidates(row, table) {
-            if (row.claims)(&table.module(path), config)? {
+            if !claimed.contains(path) && (row.claims)(&table.module(path), config)? {
+                claimed.insert(path);
                 let layer = inspect(row, path, table, config)?;
                 taken.extend(layer.tensors.iter().map(|tensor| tensor.name.clone()));
                 layers.push(layer);

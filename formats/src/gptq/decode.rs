@@ -2,10 +2,10 @@
 
 use super::layout::{k_order, Parts};
 use super::zeros::{self, Convention};
-use super::UNIT;
 use crate::error::FormatError;
 use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::Modifier;
+use crate::qweight::UNIT;
 use crate::registry::LayerHeader;
 use crate::stream;
 use crate::tensors::{Module, TensorRef};

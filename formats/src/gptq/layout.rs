@@ -1,11 +1,12 @@
 //! Whether a GPTQ layer's tensors agree, and what they say about it.
 
 use super::settings::Settings;
-use super::{zeros, UNIT, WIDTHS};
+use super::zeros;
 use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::name::{FormatName, Grouping, Modifier};
 use crate::order;
+use crate::qweight::{width, UNIT};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
@@ -37,29 +38,9 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Whether a module's shapes are GPTQ's: qweight `[_, N]`, qzeros `[R, N*bits/32]`, scales `[R, N]`.
-pub(crate) fn fits(module: &Module<'_>) -> bool {
-    let shape = |suffix: &str| <[usize; 2]>::try_from(module.get(suffix)?.shape).ok();
-    let shapes = (shape("qweight"), shape("qzeros"), shape("scales"));
-    let (Some([_, n]), Some([groups, words]), Some([scale_rows, scale_cols])) = shapes else {
-        return false;
-    };
-    n == scale_cols && groups == scale_rows && width(words, n).is_some()
-}
-
-/// The width at which `words` words hold `n` codes.
-fn width(words: usize, n: usize) -> Option<u8> {
-    let units = n / UNIT;
-    let holds = |bits: &u8| units > 0 && units.checked_mul((*bits).into()) == Some(words);
-    WIDTHS.into_iter().find(|bits| n % UNIT == 0 && holds(bits))
-}
-
-/// See [`crate::FormatRow::claims`]. AWQ's tensors have the same names, and it knows its own.
-pub(super) fn claims(
-    module: &Module<'_>,
-    config: Option<&QuantConfig>,
-) -> Result<bool, FormatError> {
-    Ok(!(crate::awq::ROW.claims)(module, config)?)
+/// See [`crate::FormatRow::claims`]. Other packings under these names have been claimed before.
+pub(super) fn claims(_: &Module<'_>, _: Option<&QuantConfig>) -> Result<bool, FormatError> {
+    Ok(true)
 }
 
 /// See [`crate::FormatRow::inspect`].

@@ -18,16 +18,9 @@ mod layout;
 mod settings;
 mod zeros;
 
-pub(crate) use layout::fits;
-
 use crate::name::Modifier;
 use crate::registry::{FormatRow, GroupNames, Variant};
 use qtune_ir::ParamType;
-
-/// Widths with the int32 stream packing; the first is the usual one.
-const WIDTHS: [u8; 4] = [4, 2, 3, 8];
-/// Codes that `bits` words hold, whatever the width. N and K are multiples of it.
-const UNIT: usize = 32;
 
 const SCALE: (&str, ParamType) = ("s", ParamType::F16);
 

@@ -1,9 +1,9 @@
 //! What the configuration of a GPTQ checkpoint says.
 
 use super::zeros::Convention;
-use super::WIDTHS;
 use crate::config::QuantConfig;
 use crate::error::{shown, FormatError};
+use crate::qweight::WIDTHS;
 use qtune_ir::Group;
 
 /// What the configuration says about all layers; nothing where there is none.

@@ -1,6 +1,6 @@
 //! GPTQ's stored zero-points, and the ways in which libraries wrote them.
 
-use super::UNIT;
+use crate::qweight::UNIT;
 use crate::stream;
 use crate::tensors::TensorRef;
 use rayon::prelude::*;
