@@ -16,12 +16,15 @@
 //!
 //! In the fragment layout the position weight therefore depends on the row alone.
 
+mod pack;
+
+pub use pack::CodeRow;
+
 use qtune_ir::dequant::{fields, CodeOrder, Field};
 use qtune_ir::{
     CodePacking, GemvSchedule, MmaSchedule, ParamType, Problem, Rejected, Schedule, WeightSpec,
-    WgmmaSchedule, OCTET_CODES, PIECE_OCTETS,
+    WgmmaSchedule,
 };
-use rayon::prelude::*;
 
 /// Lanes of a warp: pieces of a slab.
 const LANES: u32 = 32;
@@ -294,98 +297,6 @@ impl Layout {
         }
     }
 
-    /// Packs one row tile of codes. `code(n, k)` is asked for every weight that exists; padding
-    /// is zero.
-    pub fn pack_weight_tile(&self, tile: u32, code: &(impl Fn(u32, u32) -> u8 + Sync)) -> Vec<u8> {
-        let mut words = vec![0u32; self.tile_words()];
-        let slab_words = (LANES * self.packing.words()) as usize;
-        let pairs: [(u32, u32); OCTET_CODES / 2] =
-            std::array::from_fn(|pair| self.pair_offset(pair as u32));
-        for slab in 0..(words.len() / slab_words) as u32 {
-            for lane in 0..LANES {
-                let (row, k) = self.piece_origin(slab, lane);
-                let n = tile * self.tile_rows() + row;
-                let mut octets = [[0; OCTET_CODES]; PIECE_OCTETS];
-                for (octet, codes) in (0..).zip(&mut octets) {
-                    for ((rows, columns), pair) in pairs.iter().zip(codes.chunks_mut(2)) {
-                        let (n, k) = (n + rows, k + octet * self.octet_k() + columns);
-                        for (half, place) in (0..).zip(pair) {
-                            if n < self.n && k + half < self.k {
-                                *place = code(n, k + half);
-                            }
-                        }
-                    }
-                }
-                let packed = self.packing.pack(&octets, self.order);
-                for (index, word) in (0..self.packing.words()).zip(packed) {
-                    words[self.word(slab, lane, index)] = word;
-                }
-            }
-        }
-        words.iter().flat_map(|word| word.to_le_bytes()).collect()
-    }
-
-    /// Packs one row tile of group parameters. `value(n, group, param)` is asked for every entry;
-    /// rows past N get zeros, so that padding contributes nothing.
-    pub fn pack_param_tile(
-        &self,
-        tile: u32,
-        value: &(impl Fn(u32, u32, usize) -> f32 + Sync),
-    ) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
-        let entries = self.param_sets() * self.groups_per_step() * self.tile_rows();
-        for entry in 0..entries {
-            let (row, group) = self.param_entry(entry);
-            let n = tile * self.tile_rows() + row;
-            for field in &self.fields {
-                let of_row = || field.value(|index| value(n, group, index));
-                push_param(&mut bytes, field.dtype, if n < self.n { of_row() } else { 0.0 });
-            }
-        }
-        bytes
-    }
-
-    /// Row in the tile and quant group of a parameter entry of a row tile.
-    fn param_entry(&self, entry: u32) -> (u32, u32) {
-        let per_step = self.groups_per_step();
-        let (set, row, group) = match &self.kind {
-            Kind::Gemv(s) => {
-                // Sets of one warp follow each other: [warp][set][row of the warp][group].
-                let (row, group) = (entry / per_step, entry % per_step);
-                let (set, row) = (row / s.warp_rows(), row % s.warp_rows());
-                let (warp, set) = (set / self.param_sets(), set % self.param_sets());
-                (set, warp * s.warp_rows() + row, group)
-            }
-            Kind::Fragments(_) => {
-                // Rows g and g+8 of a 16-row tile lie side by side: one load serves a lane.
-                let (group, row) = (entry / self.tile_rows(), entry % self.tile_rows());
-                let row = row / 16 * 16 + row % 16 / 2 + 8 * (row & 1);
-                (group / per_step, row, group % per_step)
-            }
-        };
-        let base = set as u64 * (self.steps_per_param_set() * self.step_k()) as u64;
-        let group = (base / self.group as u64) as u32 + group;
-        (row, group.min(self.groups - 1))
-    }
-
-    /// Packs the whole matrix, row tiles in parallel: `(weights, params)`.
-    pub fn pack(
-        &self,
-        code: impl Fn(u32, u32) -> u8 + Sync,
-        value: impl Fn(u32, u32, usize) -> f32 + Sync,
-    ) -> (Vec<u8>, Vec<u8>) {
-        let mut weights = vec![0; self.weight_bytes()];
-        let mut params = vec![0; self.param_bytes()];
-        let tiles = weights
-            .par_chunks_mut(self.tile_weight_bytes())
-            .zip(params.par_chunks_mut(self.tile_param_bytes()));
-        tiles.enumerate().for_each(|(tile, (weights, params))| {
-            weights.copy_from_slice(&self.pack_weight_tile(tile as u32, &code));
-            params.copy_from_slice(&self.pack_param_tile(tile as u32, &value));
-        });
-        (weights, params)
-    }
-
     /// The code of weight `(n, k)` in a packed buffer.
     pub fn code(&self, weights: &[u8], n: u32, k: u32) -> u8 {
         let part = |bits: Bits| {
@@ -393,16 +304,6 @@ impl Layout {
             (byte >> (bits.shift % 8) & ((1u16 << bits.width) - 1) as u8) << bits.low
         };
         self.bits(n, k).map(part).fold(0, |code, part| code | part)
-    }
-}
-
-fn push_param(bytes: &mut Vec<u8>, dtype: ParamType, value: f32) {
-    match dtype {
-        ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
-            bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes())
-        }
-        ParamType::E8M0 => bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-        ParamType::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
     }
 }
 
@@ -463,7 +364,8 @@ mod tests {
         }
     }
 
-    fn layouts(n: u32, k: u32, group: qtune_ir::Group) -> Vec<Layout> {
+    /// Layouts of every family and width.
+    pub(super) fn layouts(n: u32, k: u32, group: qtune_ir::Group) -> Vec<Layout> {
         let problem: Problem = format!("w4a16.test.f16-f16.n{n}.k{k}.m1").parse().unwrap();
         let schedules = [
             "gemv tokens=1 rows=2 lanes=8 warps=2x1 unroll=1 split=1 x=shared acc=half2 \
@@ -504,36 +406,6 @@ mod tests {
                     taken[bits.word] |= mask;
                 }
                 assert_eq!(width, layout.packing().bits());
-            }
-        }
-    }
-
-    #[test]
-    fn packing_round_trips_codes_and_pads_with_zeros() {
-        for layout in layouts(40, 96, qtune_ir::Group::Size(32)) {
-            let mask = layout.packing().code_mask();
-            let code = |n: u32, k: u32| ((n * 7 + k * 3 + 1) & mask) as u8;
-            let (weights, _) = layout.pack(code, |_, _, _| 1.0);
-            let same = |n, k| layout.code(&weights, n, k) == code(n, k);
-            assert!((0..40).all(|n| (0..96).all(|k| same(n, k))), "{}", layout.id());
-            let ones: u32 = weights.iter().map(|byte| byte.count_ones()).sum();
-            let codes = (0..40).flat_map(|n| (0..96).map(move |k| code(n, k).count_ones()));
-            assert_eq!(ones, codes.sum::<u32>(), "{}", layout.id());
-        }
-    }
-
-    #[test]
-    fn every_group_of_every_row_is_among_the_packed_parameters() {
-        for group in
-            [qtune_ir::Group::Size(32), qtune_ir::Group::Size(128), qtune_ir::Group::Channel]
-        {
-            for layout in layouts(40, 256, group) {
-                let mut seen = std::collections::HashSet::new();
-                for entry in 0..layout.tile_param_bytes() / layout.entry_bytes() {
-                    seen.insert(layout.param_entry(entry as u32));
-                }
-                let wanted = layout.tile_rows() * group.count(256);
-                assert_eq!(seen.len(), wanted as usize, "{} {group}", layout.id());
             }
         }
     }

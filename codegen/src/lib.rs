@@ -16,5 +16,5 @@ pub mod nvrtc;
 
 pub use fingerprint::fingerprint;
 pub use kernel::{Argument, BlockTile, Entry, Kernel, Step, TensorMapSpec, LINE_BYTES};
-pub use layout::Layout;
+pub use layout::{CodeRow, Layout};
 pub use lower::{generate, load_only, CodegenError, GENERATOR_VERSION};

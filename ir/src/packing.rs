@@ -159,6 +159,39 @@ impl CodePacking {
         }
         words
     }
+
+    /// [`CodePacking::pack`] for codes of up to 4 bits, those of an octet in the nibbles of a word, in
+    /// their order from the lowest up.
+    pub fn pack_nibbles(self, octets: [u32; PIECE_OCTETS], order: CodeOrder) -> [u32; 8] {
+        let fields = match order {
+            CodeOrder::Split => octets.map(split_nibbles),
+            CodeOrder::Sequential => octets,
+        };
+        let mut words = [0; 8];
+        if self.bits == 4 {
+            words[..PIECE_OCTETS].copy_from_slice(&fields);
+            return words;
+        }
+        for plane in self.planes() {
+            let mask = ((1 << plane.width) - 1) * 0x1111_1111;
+            let sharing = 4 / plane.width;
+            for (octet, field) in (0..).zip(fields) {
+                let bits = (field >> plane.low & mask) << (octet % sharing * plane.width);
+                words[(plane.first_word + octet / sharing) as usize] |= bits;
+            }
+        }
+        words
+    }
+}
+
+/// Even nibbles to the lower half word, odd ones to the upper: [`CodeOrder::Split`].
+fn split_nibbles(word: u32) -> u32 {
+    let even = |word: u32| {
+        let bytes = word & 0x0f0f_0f0f;
+        let pairs = (bytes | bytes >> 4) & 0x00ff_00ff;
+        (pairs | pairs >> 8) & 0xffff
+    };
+    even(word) | even(word >> 4) << 16
 }
 
 #[cfg(test)]
@@ -186,6 +219,23 @@ mod tests {
             }
             let full = taken.iter().take_while(|word| **word == u32::MAX).count();
             assert_eq!(full as u32, packing.words(), "{packing:?}");
+        }
+    }
+
+    #[test]
+    fn nibbles_are_packed_as_codes_are() {
+        for (packing, order) in packings()
+            .filter(|packing| packing.bits() <= 4)
+            .flat_map(|packing| [CodeOrder::Split, CodeOrder::Sequential].map(|o| (packing, o)))
+        {
+            let code = |octet: usize, index: usize| {
+                (octet * 5 + index * 3 + 1) as u8 & packing.code_mask() as u8
+            };
+            let octets = std::array::from_fn(|o| std::array::from_fn(|index| code(o, index)));
+            let nibbles = octets.map(|codes: [u8; OCTET_CODES]| {
+                (0..).zip(codes).fold(0, |word, (i, code)| word | u32::from(code) << (4 * i))
+            });
+            assert_eq!(packing.pack_nibbles(nibbles, order), packing.pack(&octets, order));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::convert::encode;
 use crate::RuntimeError;
-use qtune_codegen::Layout;
+use qtune_codegen::{CodeRow, Layout};
 use qtune_device::{Access, Buffer, Device};
 use qtune_formats::QuantizedLinear;
 use qtune_ir::Problem;
@@ -51,11 +51,14 @@ pub(crate) fn pack(
 
 fn pack_tile(layer: &QuantizedLinear, layout: &Layout, tile: u32) -> (Vec<u8>, Vec<u8>) {
     let groups = layer.groups();
-    let code = |n: u32, k: u32| layer.codes.get(n as usize, k as usize);
+    let row = |n: u32| match layer.spec.bits {
+        0..=4 => CodeRow::Nibbles(layer.codes.row(n as usize)),
+        _ => CodeRow::Bytes(layer.codes.row(n as usize)),
+    };
     let value = |n: u32, group: u32, param: usize| {
         layer.params[param].values.get(n as usize * groups + group as usize) as f32
     };
-    (layout.pack_weight_tile(tile, &code), layout.pack_param_tile(tile, &value))
+    (layout.pack_weight_tile(tile, &row), layout.pack_param_tile(tile, &value))
 }
 
 /// The bias of a layer in the output's element type; without one, a buffer that is never read.

@@ -7,7 +7,7 @@ use crate::reference::Reference;
 use crate::sample::Sample;
 use crate::weights::Weights;
 use crate::VerifyError;
-use qtune_codegen::{Argument, Kernel};
+use qtune_codegen::{Argument, CodeRow, Kernel};
 use qtune_device::{
     Access, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel,
     WarpOrder,
@@ -79,7 +79,7 @@ impl<'a> Bench<'a> {
         let packed_params = read_only("params", layout.param_bytes())?;
         let pack = |(_, reference): (&u32, &Reference)| {
             let tile = reference.tile();
-            let codes = layout.pack_weight_tile(tile.index, &|n, k| tile.code(n, k));
+            let codes = layout.pack_weight_tile(tile.index, &|n| CodeRow::Bytes(tile.row_codes(n)));
             let value = |n, group, param: usize| tile.row_params(n, group)[param];
             (tile.index as usize, codes, layout.pack_param_tile(tile.index, &value))
         };

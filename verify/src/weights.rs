@@ -163,11 +163,6 @@ impl RowTile {
         self.groups
     }
 
-    /// The code of weight `(n, k)`; `n` in `rows`.
-    pub fn code(&self, n: u32, k: u32) -> u8 {
-        self.codes[(n - self.rows.start) as usize * self.k + k as usize]
-    }
-
     /// All codes of row `n`.
     pub fn row_codes(&self, n: u32) -> &[u8] {
         let at = (n - self.rows.start) as usize * self.k;
@@ -199,7 +194,6 @@ mod tests {
         for n in part.rows.clone() {
             assert_eq!(whole.row_codes(n), part.row_codes(n));
             assert_eq!(whole.row_params(n, 2), part.row_params(n, 2));
-            assert_eq!(part.code(n, 5), part.row_codes(n)[5]);
         }
     }
 

@@ -93,18 +93,27 @@ fn zeros(n: usize, groups: usize, at: impl Fn(usize, usize) -> u8 + Sync) -> Par
 /// Output rows that one task transposes: their 16 words of one input feature fill a cache line.
 const GEMM_ROWS: usize = 16 * PER_WORD;
 
+/// The lower nibble of every byte.
+const LOW_NIBBLES: u32 = 0x0f0f_0f0f;
+
 /// `gemm`: the code of row n, column k is in word `k * N/8 + n/8`.
 fn gemm_codes(packed: &[u8], n: usize, k: usize) -> Codes {
     let mut codes = Codes::zeros(n, k, 4);
     let (stride, words) = (codes.row_stride(), n / PER_WORD);
     codes.bytes_mut().par_chunks_mut(GEMM_ROWS * stride).enumerate().for_each(|(tile, rows)| {
-        for column in 0..k {
-            let first = column * words + tile * GEMM_ROWS / PER_WORD;
+        let first = tile * GEMM_ROWS / PER_WORD;
+        for at in 0..stride {
             for (index, eight_rows) in rows.chunks_mut(PER_WORD * stride).enumerate() {
-                let word = word(packed, first + index);
-                for (nibble, row) in GEMM_ORDER.into_iter().enumerate() {
-                    let code = (word >> (4 * nibble) & 15) as u8;
-                    eight_rows[row * stride + column / 2] |= code << (4 * (column % 2));
+                let column = |column: usize| word(packed, column * words + first + index);
+                let (even, odd) =
+                    (column(2 * at), if 2 * at + 1 < k { column(2 * at + 1) } else { 0 });
+                // A byte of a row is a code of each column.
+                let low = even & LOW_NIBBLES | (odd & LOW_NIBBLES) << 4;
+                let high = even >> 4 & LOW_NIBBLES | odd & !LOW_NIBBLES;
+                let bytes = low.to_le_bytes().into_iter().zip(high.to_le_bytes());
+                for ([low, high], rows) in bytes.map(|b| [b.0, b.1]).zip(GEMM_ORDER.chunks(2)) {
+                    eight_rows[rows[0] * stride + at] = low;
+                    eight_rows[rows[1] * stride + at] = high;
                 }
             }
         }

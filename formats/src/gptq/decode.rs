@@ -59,6 +59,9 @@ fn codes(qweight: &TensorRef<'_>, n: usize, k: usize, bits: u8, order: Option<&[
     let stride = codes.row_stride();
     codes.bytes_mut().par_chunks_mut(TASK_ROWS * stride).enumerate().for_each(|(task, rows)| {
         let first = task * TASK_ROWS;
+        if order.is_none() && matches!(bits, 4 | 8) {
+            return copy_words(qweight, n, first, rows, stride);
+        }
         let mut natural = vec![0; TASK_ROWS * k];
         for unit in 0..k / UNIT {
             let top = unit * usize::from(bits);
@@ -83,4 +86,14 @@ fn codes(qweight: &TensorRef<'_>, n: usize, k: usize, bits: u8, order: Option<&[
         }
     });
     codes
+}
+
+/// Rows from `first` on of codes whose stream is what [`Codes`] keeps: word by word.
+fn copy_words(qweight: &TensorRef<'_>, n: usize, first: usize, rows: &mut [u8], stride: usize) {
+    for at in 0..stride / 4 {
+        for (row, bytes) in rows.chunks_mut(stride).enumerate() {
+            let word = qweight.word(at * n + first + row);
+            bytes[4 * at..4 * at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+    }
 }

@@ -1,0 +1,232 @@
+//! Packing: from rows of codes and values of group parameters to the bytes of a layout.
+//!
+//! Codes of up to 4 bits are packed eight at a time where a lane's piece lies inside of the matrix:
+//! the nibbles of an octet are put together from the bytes of its rows, and split into the order of
+//! the layout by shifts of the whole word. The edges, and wider codes, go one by one.
+
+use super::{Kind, Layout, LANES};
+use qtune_ir::{ParamType, OCTET_CODES, PIECE_OCTETS};
+
+/// The codes of one output row, as decoders keep them.
+#[derive(Clone, Copy, Debug)]
+pub enum CodeRow<'a> {
+    /// Codes of up to 4 bits, two to a byte, the even column in the low nibble.
+    Nibbles(&'a [u8]),
+    /// One code to a byte.
+    Bytes(&'a [u8]),
+}
+
+impl CodeRow<'_> {
+    fn code(self, k: u32) -> u8 {
+        let k = k as usize;
+        match self {
+            CodeRow::Nibbles(bytes) => bytes[k / 2] >> (4 * (k % 2)) & 15,
+            CodeRow::Bytes(bytes) => bytes[k],
+        }
+    }
+}
+
+impl Layout {
+    /// Packs one row tile of codes. `rows(n)` is asked for rows that exist, whose codes it gives for
+    /// every k; padding is zero.
+    pub fn pack_weight_tile<'a>(&self, tile: u32, rows: &impl Fn(u32) -> CodeRow<'a>) -> Vec<u8> {
+        let mut packed = vec![0; self.tile_weight_bytes()];
+        let (words, width) = (self.packing.words(), self.packing.load_words());
+        let slab_bytes = (4 * LANES * words) as usize;
+        for (slab, bytes) in (0..).zip(packed.chunks_mut(slab_bytes)) {
+            for lane in 0..LANES {
+                let piece = self.pack_piece(tile, (slab, lane), rows);
+                let loads = piece[..words as usize].chunks(width as usize);
+                for (load, words) in (0..).zip(loads) {
+                    let at = 4 * ((load * LANES + lane) * width) as usize;
+                    let places = bytes[at..at + 4 * words.len()].chunks_exact_mut(4);
+                    for (place, word) in places.zip(words) {
+                        place.copy_from_slice(&word.to_le_bytes());
+                    }
+                }
+            }
+        }
+        packed
+    }
+
+    /// The words of a lane's piece; the first [`qtune_ir::CodePacking::words`] count.
+    fn pack_piece<'a>(
+        &self,
+        tile: u32,
+        (slab, lane): (u32, u32),
+        rows: &impl Fn(u32) -> CodeRow<'a>,
+    ) -> [u32; 8] {
+        let (row, k) = self.piece_origin(slab, lane);
+        let n = tile * self.tile_rows() + row;
+        let row = |n: u32| (n < self.n).then(|| rows(n));
+        let first = row(n);
+        let second = match &self.kind {
+            Kind::Gemv(_) => first,
+            Kind::Fragments(_) => row(n + 8),
+        };
+        match (first, second) {
+            (Some(CodeRow::Nibbles(first)), Some(CodeRow::Nibbles(second)))
+                if self.packing.bits() <= 4 && k + self.octet_k() * 4 <= self.k =>
+            {
+                let octets = self.nibbles(first, second, k as usize / 2);
+                self.packing.pack_nibbles(octets, self.order)
+            }
+            _ => self.packing.pack(&self.codes([first, second], k), self.order),
+        }
+    }
+
+    /// The octets of a piece, from the bytes of its rows from byte `at` on.
+    fn nibbles(&self, first: &[u8], second: &[u8], at: usize) -> [u32; PIECE_OCTETS] {
+        match &self.kind {
+            Kind::Gemv(_) => std::array::from_fn(|octet| {
+                let bytes = &first[at + 4 * octet..at + 4 * octet + 4];
+                u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+            }),
+            // A pair of k is a byte of its row; the second half of a k16 lies four bytes on.
+            Kind::Fragments(_) => std::array::from_fn(|octet| {
+                let at = at + 8 * octet;
+                u32::from_le_bytes([first[at], second[at], first[at + 4], second[at + 4]])
+            }),
+        }
+    }
+
+    /// The codes of a piece, with zeros where there are none.
+    fn codes(&self, rows: [Option<CodeRow<'_>>; 2], k: u32) -> [[u8; OCTET_CODES]; PIECE_OCTETS] {
+        let mut octets = [[0; OCTET_CODES]; PIECE_OCTETS];
+        for (octet, codes) in (0..).zip(&mut octets) {
+            for (pair, places) in (0..).zip(codes.chunks_mut(2)) {
+                let (row, column) = self.pair_offset(pair);
+                let Some(codes) = rows[row as usize / 8] else { continue };
+                let k = k + octet * self.octet_k() + column;
+                for (k, place) in (k..self.k).zip(places) {
+                    *place = codes.code(k);
+                }
+            }
+        }
+        octets
+    }
+
+    /// Packs one row tile of group parameters. `value(n, group, param)` is asked for every entry;
+    /// rows past N get zeros, so that padding contributes nothing.
+    pub fn pack_param_tile(&self, tile: u32, value: &impl Fn(u32, u32, usize) -> f32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+        self.for_entries(|row, group| {
+            let n = tile * self.tile_rows() + row;
+            for field in &self.fields {
+                let of_row = || field.value(|index| value(n, group, index));
+                push_param(&mut bytes, field.dtype, if n < self.n { of_row() } else { 0.0 });
+            }
+        });
+        bytes
+    }
+
+    /// Tells row in the tile and quant group of every parameter entry of a row tile, in their order.
+    fn for_entries(&self, mut each: impl FnMut(u32, u32)) {
+        let (sets, rows) = (self.param_sets(), self.tile_rows());
+        let last = self.groups - 1;
+        let groups = |set: u32| {
+            let base = u64::from(set) * u64::from(self.steps_per_param_set() * self.step_k());
+            let first = (base / u64::from(self.group)) as u32;
+            (first..first + self.groups_per_step()).map(move |group| group.min(last))
+        };
+        match &self.kind {
+            // Sets of one warp follow each other: [warp][set][row of the warp][group].
+            Kind::Gemv(s) => {
+                for first in (0..rows).step_by(s.warp_rows() as usize) {
+                    for set in 0..sets {
+                        for row in first..first + s.warp_rows() {
+                            groups(set).for_each(|group| each(row, group));
+                        }
+                    }
+                }
+            }
+            // Rows g and g+8 of a 16-row tile lie side by side: one load serves a lane.
+            Kind::Fragments(_) => {
+                for group in (0..sets).flat_map(groups) {
+                    for row in 0..rows {
+                        each(row / 16 * 16 + row % 16 / 2 + 8 * (row & 1), group);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn push_param(bytes: &mut Vec<u8>, dtype: ParamType, value: f32) {
+    match dtype {
+        ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
+            bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes())
+        }
+        ParamType::E8M0 => bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
+        ParamType::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::layouts;
+    use super::*;
+    use qtune_ir::Group;
+
+    /// Rows of codes, one to a byte and as decoders keep them.
+    fn rows(bits: u32, n: u32, k: u32) -> Vec<[Vec<u8>; 2]> {
+        let code = |n: u32, k: u32| ((n * 7 + k * 3 + k / 16 + 1) & ((1 << bits) - 1)) as u8;
+        let row = |n: u32| {
+            let bytes: Vec<u8> = (0..k).map(|k| code(n, k)).collect();
+            let nibbles = bytes.chunks(2).map(|pair| pair[0] | pair[1] << 4).collect();
+            [bytes, nibbles]
+        };
+        (0..n).map(row).collect()
+    }
+
+    fn packed<'a>(layout: &Layout, row: &impl Fn(u32) -> CodeRow<'a>) -> Vec<u8> {
+        (0..layout.tiles()).flat_map(|tile| layout.pack_weight_tile(tile, row)).collect()
+    }
+
+    #[test]
+    fn packing_round_trips_codes_and_pads_with_zeros() {
+        for (n, k) in [(40, 96), (48, 320), (9, 72)] {
+            for layout in layouts(n, k, Group::Channel) {
+                let rows = rows(layout.packing().bits(), n, k);
+                let bytes = packed(&layout, &|n| CodeRow::Bytes(&rows[n as usize][0]));
+                for (n, row) in (0..n).zip(&rows) {
+                    let codes: Vec<u8> = (0..k).map(|k| layout.code(&bytes, n, k)).collect();
+                    assert_eq!(codes, row[0], "{} row {n}", layout.id());
+                }
+                let ones = |bytes: &[u8]| bytes.iter().map(|b| b.count_ones()).sum::<u32>();
+                let codes: u32 = rows.iter().map(|row| ones(&row[0])).sum();
+                assert_eq!(ones(&bytes), codes, "{}", layout.id());
+            }
+        }
+    }
+
+    #[test]
+    fn nibbles_are_packed_as_bytes_are() {
+        for (n, k) in [(40, 96), (48, 320)] {
+            let narrow = layouts(n, k, Group::Channel);
+            for layout in narrow.iter().filter(|layout| layout.packing().bits() <= 4) {
+                let rows = rows(layout.packing().bits(), n, k);
+                let bytes = packed(layout, &|n| CodeRow::Bytes(&rows[n as usize][0]));
+                let nibbles = packed(layout, &|n| CodeRow::Nibbles(&rows[n as usize][1]));
+                assert_eq!(bytes, nibbles, "{}", layout.id());
+            }
+        }
+    }
+
+    #[test]
+    fn every_group_of_every_row_is_among_the_packed_parameters() {
+        for group in [Group::Size(32), Group::Size(128), Group::Channel] {
+            for layout in layouts(40, 256, group) {
+                let mut seen = std::collections::HashSet::new();
+                let mut entries = 0;
+                layout.for_entries(|row, group| {
+                    seen.insert((row, group));
+                    entries += 1;
+                });
+                assert_eq!(entries * layout.entry_bytes(), layout.tile_param_bytes());
+                let wanted = layout.tile_rows() * group.count(256);
+                assert_eq!(seen.len(), wanted as usize, "{} {group}", layout.id());
+            }
+        }
+    }
+}
