@@ -22,8 +22,7 @@ pub use pack::CodeRow;
 
 use qtune_ir::dequant::{fields, CodeOrder, Field};
 use qtune_ir::{
-    CodePacking, GemvSchedule, MmaSchedule, ParamType, Problem, Rejected, Schedule, WeightSpec,
-    WgmmaSchedule,
+    CodePacking, GemvSchedule, MmaSchedule, Problem, Rejected, Schedule, WeightSpec, WgmmaSchedule,
 };
 
 /// Lanes of a warp: pieces of a slab.
@@ -351,6 +350,7 @@ fn fragment_origin(s: &Fragments, slab: u32, lane: u32) -> (u32, u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qtune_ir::ParamType;
 
     fn spec(bits: u8, group: qtune_ir::Group) -> WeightSpec {
         let param = |name: &str, dtype| qtune_ir::Param { name: name.into(), dtype };
