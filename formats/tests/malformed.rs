@@ -163,7 +163,7 @@ fn other_libraries_layers_are_refused_by_name() {
         assert!(message.contains("awq-g<SIZE>"), "{message}");
     };
     let marlin = Tensors::from([("l.B".into(), filled(Dtype::I32, &[8, 512], 0))]);
-    refusal(&marlin, "a Marlin-packed layer");
+    refusal(&marlin, "Marlin-packed GPTQ");
     let scales = Tensors::from([("l.SCB".into(), filled(Dtype::F32, &[1], 0))]);
     refusal(&scales, "bitsandbytes LLM.int8");
 }

@@ -7,7 +7,7 @@ use crate::tensors::TensorRef;
 
 /// Tensor suffixes that only quantized layers have, and whose they are.
 const SUFFIXES: [(&str, &str); 10] = [
-    ("B", "Marlin-packed"),
+    ("B", "Marlin-packed GPTQ"),
     ("SCB", "bitsandbytes LLM.int8"),
     ("weight_packed", "compressed-tensors"),
     ("weight_scale", "compressed-tensors or FP8"),
@@ -16,7 +16,7 @@ const SUFFIXES: [(&str, &str); 10] = [
     ("codebooks", "AQLM"),
     ("Qidxs", "QuIP#"),
     ("W_q", "HQQ"),
-    ("gate_up_proj_blocks", "gpt-oss experts"),
+    ("gate_up_proj_blocks", "gpt-oss MXFP4"),
 ];
 
 /// An error if `tensor`, which no format of the registry claims, belongs to a quantized layer.
