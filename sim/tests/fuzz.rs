@@ -31,7 +31,7 @@ fn corpus() -> Vec<String> {
 }
 
 /// Pieces that mutations insert: instructions and declarations at the edge of what is allowed.
-const PIECES: [&str; 24] = [
+const PIECES: [&str; 30] = [
     "bar.sync 15, 32;",
     "bar.warp.sync 0;",
     "@%p1 bra $L__BB0_1;",
@@ -56,6 +56,12 @@ const PIECES: [&str; 24] = [
     "setmaxnreg.inc.sync.aligned.u32 256;",
     "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r1,%r2,%r3,%r4}, [%r5];",
     "div.s32 %r1, %r2, 0;",
+    "ts: .branchtargets $L__BB0_1, $L__BB0_2; brx.idx %r1, ts;",
+    ".reg .b128 %q<9>; mov.b128 %q1, {%rd1, %rd2}; ld.global.b128 %q2, [%rd1];",
+    ".reg .b128 %z; atom.shared.cas.b128 %z, [%r1], %z, %z;",
+    "vabsdiff4.u32.s32.u32.add %r1, %r2, %r3, %r4;",
+    "mbarrier.arrive.shared.b64 _, [%r1];",
+    ".reg.b32 %close; call.uni __assertfail, ();",
 ];
 const NUMBERS: [&str; 12] = [
     "0",
