@@ -13,7 +13,7 @@ pub(crate) fn mul24(
 ) {
     let product = |a: u32, b: u32| {
         let [a, b] = [a, b].map(|x| part(x, 0, 24, signed));
-        (if hi { a * b >> 16 } else { a * b }) as u32
+        (if hi { (a * b) >> 16 } else { a * b }) as u32
     };
     match c {
         Some(c) => map3(w, mask, [d, a, b, c], |a, b, c| product(a, b).wrapping_add(c)),

@@ -1,5 +1,7 @@
 //! Comparisons and predicates (PTX ISA 9.7.6).
 
+use std::cmp::Ordering;
+
 use crate::harness::*;
 
 /// Sections of the PTX ISA that the tests are about.
@@ -46,17 +48,17 @@ type Comparison = (&'static str, fn(f64, f64) -> bool);
 /// All comparisons of floats (PTX ISA 9.7.6.2): the `u` forms are true for NaN operands as well.
 const COMPARISONS: &[Comparison] = &[
     ("eq", |a, b| a == b),
-    ("ne", |a, b| a < b || a > b),
+    ("ne", |a, b| a.partial_cmp(&b).is_some_and(Ordering::is_ne)),
     ("lt", |a, b| a < b),
     ("le", |a, b| a <= b),
     ("gt", |a, b| a > b),
     ("ge", |a, b| a >= b),
     ("equ", |a, b| a == b || a.is_nan() || b.is_nan()),
-    ("neu", |a, b| !(a == b)),
-    ("ltu", |a, b| !(a >= b)),
-    ("leu", |a, b| !(a > b)),
-    ("gtu", |a, b| !(a <= b)),
-    ("geu", |a, b| !(a < b)),
+    ("neu", |a, b| a != b),
+    ("ltu", |a, b| a.partial_cmp(&b).is_none_or(Ordering::is_lt)),
+    ("leu", |a, b| a.partial_cmp(&b).is_none_or(Ordering::is_le)),
+    ("gtu", |a, b| a.partial_cmp(&b).is_none_or(Ordering::is_gt)),
+    ("geu", |a, b| a.partial_cmp(&b).is_none_or(Ordering::is_ge)),
     ("num", |a, b| !a.is_nan() && !b.is_nan()),
     ("nan", |a, b| a.is_nan() || b.is_nan()),
 ];

@@ -8,8 +8,10 @@ use qtune_sim::covered_instructions;
 use crate::support::recorder;
 use crate::*;
 
-/// Sections and tests of each file.
-const FILES: &[(&[&str], &[fn()])] = &[
+/// Sections and tests of a file.
+type File = (&'static [&'static str], &'static [fn()]);
+
+const FILES: &[File] = &[
     (bulk::SECTIONS, bulk::TESTS),
     (cluster::SECTIONS, cluster::TESTS),
     (compare::SECTIONS, compare::TESTS),

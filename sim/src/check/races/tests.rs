@@ -1,5 +1,8 @@
 //! Histories of a lone block under barriers, copies and proxies.
 
+// One range of bytes being read is a list of one range.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::*;
 use crate::check::VectorClock;
 
