@@ -232,7 +232,8 @@ impl Job<'_> {
             schedule: *schedule,
             findings: &report.findings,
         }));
-        let sampled = self.args.sample_blocks.is_some();
+        let (ran, all) = (runs[0].0.blocks_run, runs[0].0.blocks_total);
+        let sampled = ran < all;
         // Where the second schedule left other outputs, that difference fails the launch anyway.
         let comparisons = self.arguments.compare(&runs[0].1, sampled);
         let differences = self.differences(runs);
