@@ -80,6 +80,9 @@ enum Kind {
 struct Fragments {
     block_n: u32,
     block_k: u32,
+    /// Whether every stage has the parameters of its groups, to be copied with its codes; else stages
+    /// of one group share them, to be read in place.
+    params_by_stage: bool,
 }
 
 impl Layout {
@@ -113,11 +116,14 @@ impl Layout {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
                 | Schedule::Wgmma(WgmmaSchedule { block_n, block_k, .. }) => {
-                    Kind::Fragments(Fragments { block_n: *block_n, block_k: *block_k })
+                    let (block_n, block_k) = (*block_n, *block_k);
+                    Kind::Fragments(Fragments { block_n, block_k, params_by_stage: true })
                 }
-                Schedule::Dequant(s) => {
-                    Kind::Fragments(Fragments { block_n: schedule.tile().0, block_k: s.block_k() })
-                }
+                Schedule::Dequant(s) => Kind::Fragments(Fragments {
+                    block_n: schedule.tile().0,
+                    block_k: s.block_k(),
+                    params_by_stage: false,
+                }),
             },
         })
     }
@@ -132,7 +138,8 @@ impl Layout {
         let tiles = match &self.kind {
             Kind::Gemv(s) => format!("gemv.{}x{}.n{}", s.rows, s.lanes, s.block_n()),
             Kind::Fragments(s) => {
-                format!("mma.{}x{}.g{}", s.block_n, s.block_k, self.groups_per_step())
+                let name = if s.params_by_stage { "mma" } else { "dequant" };
+                format!("{name}.{}x{}.g{}", s.block_n, s.block_k, self.groups_per_step())
             }
         };
         let tiles = match self.packing.bits() {
@@ -187,12 +194,12 @@ impl Layout {
     }
 
     /// Steps that share one stored set of parameters. Rings copy parameters with every stage;
-    /// `gemv` reads them in place.
+    /// `gemv`, and what dequantizes ahead, read them in place.
     pub fn steps_per_param_set(&self) -> u32 {
         match &self.kind {
-            Kind::Gemv(_) if self.group >= self.k => self.steps(),
-            Kind::Gemv(s) => (self.group / s.step_k()).max(1),
-            Kind::Fragments(_) => 1,
+            Kind::Fragments(s) if s.params_by_stage => 1,
+            _ if self.group >= self.k => self.steps(),
+            _ => (self.group / self.step_k()).max(1),
         }
     }
 
@@ -375,6 +382,8 @@ mod tests {
             "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
             "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
             "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=rows dequant=q",
+            "dequant slab=64 gemm=mma tile=8x32x64 warps=2x1 stages=2 split=1 swizzle=xor \
+             raster=rows dequant=q",
         ];
         let tables = [
             "gemv tokens=1 rows=2 lanes=8 warps=2x1 unroll=1 split=1 x=shared acc=half2 \

@@ -7,7 +7,7 @@ use crate::inputs::{Activations, Pattern};
 use crate::random;
 use crate::reference::Reference;
 use crate::rounding::Rounding;
-use crate::sample::{self, Sample};
+use crate::sample::{self, Completed, Sample};
 use crate::{CaseResult, Effort, VerifyError};
 use qtune_codegen::Kernel;
 use qtune_device::{AsyncSchedule, LaunchOutcome};
@@ -35,8 +35,8 @@ pub(crate) struct CaseRun {
     pub result: CaseResult,
     pub findings: Vec<String>,
     pub first: LaunchOutcome,
-    /// Output tiles that the first launch completed.
-    pub output_tiles: usize,
+    /// What the first launch completed.
+    pub completed: Completed,
     pub share: f64,
 }
 
@@ -75,12 +75,12 @@ pub(crate) fn run(
     Ok(judge.finish(tokens as u32))
 }
 
-/// One launch with `tokens` tokens, for what the simulator counts in it, and the number of output
-/// tiles that it completes.
+/// One launch with `tokens` tokens, for what the simulator counts in it, and how much of the output it
+/// completes.
 pub(crate) fn count(
     setting: &Setting<'_>,
     tokens: u32,
-) -> Result<(LaunchOutcome, usize), VerifyError> {
+) -> Result<(LaunchOutcome, Completed), VerifyError> {
     let sample = sample::sample(setting.kernel, &row_tiles(setting, true), tokens, setting.seed);
     let space = setting.bench.workspace(tokens, &sample, &setting.finish)?;
     let problem = &setting.kernel.problem;
@@ -88,7 +88,7 @@ pub(crate) fn count(
     let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
     setting.bench.feed(&space, &x)?;
     let launched = setting.bench.launch(&space, &sample, Mode::default())?;
-    Ok((launched.outcome, sample.tiles.len()))
+    Ok((launched.outcome, sample.completed()))
 }
 
 /// Row tiles that a case runs. What other token counts than the bucket's may break shows in any
@@ -205,7 +205,7 @@ impl Judge<'_> {
             },
             findings: self.findings,
             first: self.first.unwrap_or_default(),
-            output_tiles: self.sample.tiles.len(),
+            completed: self.sample.completed(),
             share: self.sample.share,
         }
     }

@@ -4,9 +4,10 @@
 //! definitions stand in `docs/verification.md`.
 
 use crate::instructions::{instructions_per_weight, InstructionSource};
+use crate::sample::Completed;
 use qtune_device::{Counters, KernelImage, LaunchOutcome};
 use qtune_ir::tile::occupancy;
-use qtune_ir::{Arch, WeightSpec};
+use qtune_ir::{Arch, Schedule, WeightSpec};
 
 /// Bytes of one sector of global memory.
 const SECTOR_BYTES: u64 = 32;
@@ -40,8 +41,8 @@ pub(crate) struct Sampled<'a> {
     pub launch: &'a LaunchOutcome,
     /// Tokens of the launch.
     pub tokens: u32,
-    /// Output tiles that it completed.
-    pub output_tiles: usize,
+    /// What it completed.
+    pub completed: Completed,
 }
 
 /// The counts of `image`, the memory counts from a simulated launch.
@@ -52,18 +53,22 @@ pub(crate) fn count(
     sampled: &Sampled<'_>,
 ) -> Counts {
     let kernel = &image.kernel;
-    let &Sampled { launch, tokens, output_tiles } = sampled;
+    let &Sampled { launch, tokens, completed } = sampled;
     let resources = &image.resources;
     let none = Counters::default();
     let counters = launch.counters.as_ref().unwrap_or(&none);
     let shared = counters.shared();
     let (sectors, ideal_sectors) = weight_sectors(counters);
-    let token_tiles = f64::from(tokens.div_ceil(kernel.schedule.tile().1));
-    let all_tiles = f64::from(kernel.layout.tiles()) * token_tiles;
-    let whole_grid = (sectors * SECTOR_BYTES) as f64 * all_tiles / output_tiles.max(1) as f64;
+    // Every output tile reads its packed weights, or they are dequantized once for all tokens.
+    let (readers, sampled_readers) = match &kernel.schedule {
+        Schedule::Dequant(_) => (1, completed.row_tiles),
+        _ => (tokens.div_ceil(kernel.schedule.tile().1), completed.tiles),
+    };
+    let all_readers = f64::from(kernel.layout.tiles()) * f64::from(readers);
+    let whole_grid = (sectors * SECTOR_BYTES) as f64 * all_readers / sampled_readers.max(1) as f64;
     let compulsory = spec.compulsory_bytes(kernel.problem.n, kernel.problem.k) as f64;
     let weights_used =
-        output_tiles as f64 * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
+        completed.tiles as f64 * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
     let (lane_instructions_per_weight, instruction_source) =
         match instructions_per_weight(image, spec) {
             Some(counted) => (counted, InstructionSource::Sass),
@@ -77,7 +82,7 @@ pub(crate) fn count(
         instruction_source,
         shared_wavefronts_over_ideal: ratio(shared.wavefronts, shared.ideal_wavefronts),
         global_sectors_over_ideal: ratio(sectors, ideal_sectors),
-        weight_bytes_over_compulsory: whole_grid / (compulsory * token_tiles),
+        weight_bytes_over_compulsory: whole_grid / (compulsory * f64::from(readers)),
         bytes_in_flight_per_sm: occupancy::bytes_in_flight_per_sm(
             &kernel.problem,
             spec,

@@ -115,7 +115,8 @@ fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
         }));
     }
     let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(128) };
-    for (block_n, warps_n, stages) in [(256, 8, 3), (256, 8, 2), (64, 2, 2), (16, 1, 2)] {
+    let shapes = [(256, 8, 3), (256, 8, 2), (128, 4, 3), (128, 4, 2), (64, 2, 2), (16, 1, 2)];
+    for (block_n, warps_n, stages) in shapes {
         rungs.push(Schedule::Mma(MmaSchedule {
             block_m,
             block_n,

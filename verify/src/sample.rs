@@ -30,6 +30,23 @@ pub(crate) struct Sample {
     pub share: f64,
 }
 
+/// How much of the output a launch completed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completed {
+    /// Output tiles.
+    pub tiles: usize,
+    /// Row tiles among which they are.
+    pub row_tiles: usize,
+}
+
+impl Sample {
+    /// What a launch of the sample completes.
+    pub fn completed(&self) -> Completed {
+        let rows: BTreeSet<u32> = self.tiles.iter().map(|tile| tile.row_tile).collect();
+        Completed { tiles: self.tiles.len(), row_tiles: rows.len() }
+    }
+}
+
 /// A rectangle of the output.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OutputTile {

@@ -116,7 +116,7 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
         let simulator = SimDevice::new(device.arch());
         let bench = Bench::new(&simulator, request.image, &weights, &setting.references)?;
         let setting = Setting { bench, ..setting };
-        (runs[0].first, runs[0].output_tiles) = case::count(&setting, request.tokens[0])?;
+        (runs[0].first, runs[0].completed) = case::count(&setting, request.tokens[0])?;
     }
     Ok(verdict(request, device, runs))
 }
@@ -176,7 +176,7 @@ fn check_tokens(request: &VerifyRequest<'_>) -> Result<(), VerifyError> {
 fn verdict(request: &VerifyRequest<'_>, device: &dyn Device, runs: Vec<case::CaseRun>) -> Verdict {
     let first = &runs[0];
     let tokens = first.result.m;
-    let sampled = Sampled { launch: &first.first, tokens, output_tiles: first.output_tiles };
+    let sampled = Sampled { launch: &first.first, tokens, completed: first.completed };
     let counts = counts::count(request.image, request.spec, device.arch(), &sampled);
     let share_of_blocks_run = first.share;
     let mut findings: Vec<String> = Vec::new();

@@ -170,7 +170,12 @@ impl Slab<'_> {
 
     fn load_params(&self, body: &mut Body, half: &Expr) {
         let (groups, chunks) = (self.cx.layout.groups_per_step(), self.chunks());
-        let set = (var("row_tile") * var("STEPS") + var("stage")) * groups;
+        let layout = self.cx.layout;
+        let stage = match layout.steps_per_param_set() {
+            1 => var("stage"),
+            shared => var("stage") / shared,
+        };
+        let set = (var("row_tile") * layout.param_sets() + stage) * groups;
         let set = match groups {
             1 => set,
             _ => {

@@ -131,6 +131,21 @@ const GATED_GEMV_PLANTS: [Plant; 5] = [
     ("pair of another row", "+ pair];", "+ (pair ^ 1)];"),
 ];
 
+const SLAB_PROBLEM: &str = "w4a16.awq-g32.f16-f16.n80.k512.m9";
+const SLAB: &str = "dequant slab=32 gemm=mma tile=16x16x64 warps=1x1 stages=2 split=1 swizzle=xor \
+                    raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
+
+/// Between the function that dequantizes and the one that multiplies.
+const SLAB_PLANTS: [Plant; 7] = [
+    ("slab of other rows", "row_tile = first_tile + slab_tile", "row_tile = slab_tile"),
+    ("dropped K tail", "? last : STEPS", "? last : STEPS - 1"),
+    ("rows exchanged", "row_pairs[pair_at]", "row_pairs[pair_at ^ 1]"),
+    ("groups exchanged", "half * 32 / 32", "(1 - half) * 32 / 32"),
+    ("fragments exchanged", "(half * 2 + k16) * 32]", "(half * 2 + 1 - k16) * 32]"),
+    ("another row tile's place", "to = (slab_tile * STEPS", "to = ((1 - slab_tile) * STEPS"),
+    ("stage of another step", "(slab_tile * STEPS + next)", "(slab_tile * STEPS + step)"),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -158,6 +173,11 @@ fn every_defect_of_the_main_loop_of_an_mma_kernel_is_caught() {
 #[test]
 fn every_defect_of_the_epilogue_of_an_mma_kernel_is_caught() {
     every_plant_is_caught(MMA_PROBLEM, MMA, &MMA_EPILOGUE);
+}
+
+#[test]
+fn every_defect_between_the_functions_of_a_dequant_kernel_is_caught() {
+    every_plant_is_caught(SLAB_PROBLEM, SLAB, &SLAB_PLANTS);
 }
 
 #[test]
