@@ -169,8 +169,8 @@ impl Slab<'_> {
     }
 
     fn load_params(&self, body: &mut Body, half: &Expr) {
-        let (groups, chunks) = (self.cx.layout.groups_per_step(), self.chunks());
         let layout = self.cx.layout;
+        let (groups, chunks) = (layout.groups_per_step(), self.chunks());
         let stage = match layout.steps_per_param_set() {
             1 => var("stage"),
             shared => var("stage") / shared,
