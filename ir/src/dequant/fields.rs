@@ -52,7 +52,9 @@ pub fn fields(term: &str, spec: &WeightSpec) -> Vec<Field> {
         dtype: spec.params[index].dtype,
         value: Value::Param(index),
     };
-    let parsed = if term.contains(STORED) { term.parse::<Term>().ok() } else { None };
+    // Dequantized weights have no parameters, whatever term made them.
+    let stores = term.contains(STORED) && !spec.params.is_empty();
+    let parsed = if stores { term.parse::<Term>().ok() } else { None };
     let Some(parsed) = parsed else { return (0..spec.params.len()).map(param).collect() };
     let read = parameters_outside(&parsed);
     let kept = (0..spec.params.len()).filter(|i| read.contains(&spec.params[*i].name.as_str()));
@@ -118,5 +120,6 @@ mod tests {
         let params = [0.5, 7.0, 2.0, 3.0];
         let values: Vec<f32> = found.iter().map(|field| field.value(|i| params[i])).collect();
         assert_eq!(values, [2.0, 3.0, 3.0]);
+        assert_eq!(packed_param_bytes(term, &WeightSpec::dense()), 0);
     }
 }
