@@ -281,8 +281,9 @@ fn a_plan_names_what_would_be_compiled() {
         for (family, space) in &planned.space.families {
             let pruned: usize = space.pruned.values().sum();
             assert_eq!(space.considered, space.legal + pruned, "{family:?}");
-            assert!(space.dimensions["pdl"].len() == 2 || space.legal == 0, "{family:?}");
         }
+        let mut families = planned.space.families.values();
+        assert!(families.any(|space| space.dimensions["pdl"].len() == 2), "on and off");
         let legal: usize = planned.space.families.values().map(|space| space.legal).sum();
         assert!(legal >= planned.candidates);
     }
