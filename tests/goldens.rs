@@ -33,6 +33,13 @@ pub const CASES: &[(&str, &str, &str)] = &[
          dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))",
     ),
     (
+        "mma_raised",
+        "w4a16.awq-g128.f16-f16.n5120.k5120.m32",
+        "mma tile=32x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=rows \
+         dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) \
+         (* (neg (* z s)) (* p 0.00390625))) x)))",
+    ),
+    (
         "mma_bf16_split",
         "w4a16.awq-g128.bf16-f32.n5120.k27648.m64+bias",
         "mma tile=64x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=tokens \

@@ -228,6 +228,32 @@ pub const TABLE: &[Intrinsic] = &[
 }",
     },
     Intrinsic {
+        name: "h2_both_low",
+        args: &[In(U32)],
+        result: Some(U32),
+        capability: (5, 3),
+        source: "PTX ISA, mov.b32 (packing two 16-bit registers)",
+        meaning: Pure(|a| (a[0] & 0xffff) * 0x1_0001),
+        text: "unsigned h2_both_low(unsigned a) {
+  unsigned d;
+  asm(\"{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }\" : \"=r\"(d) : \"r\"(a));
+  return d;
+}",
+    },
+    Intrinsic {
+        name: "h2_both_high",
+        args: &[In(U32)],
+        result: Some(U32),
+        capability: (5, 3),
+        source: "PTX ISA, mov.b32 (packing two 16-bit registers)",
+        meaning: Pure(|a| (a[0] >> 16) * 0x1_0001),
+        text: "unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm(\"{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }\" : \"=r\"(d) : \"r\"(a));
+  return d;
+}",
+    },
+    Intrinsic {
         name: "bf2_low",
         args: &[In(U32)],
         result: Some(F32),

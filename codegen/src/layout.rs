@@ -33,7 +33,7 @@ const LANES: u32 = 32;
 pub struct Bits {
     /// Index of the 32-bit word.
     pub word: usize,
-    /// Bit offset in it.
+    /// Bit offset in it. Bits that reach the end of the word go on at bit 0.
     pub shift: u32,
     /// The lowest of these bits in the code.
     pub low: u32,
@@ -148,6 +148,7 @@ impl Layout {
         };
         match self.order {
             CodeOrder::Split => tiles,
+            CodeOrder::Raised => tiles + ".raised",
             CodeOrder::Sequential => tiles + ".sequential",
         }
     }
@@ -306,8 +307,9 @@ impl Layout {
     /// The code of weight `(n, k)` in a packed buffer.
     pub fn code(&self, weights: &[u8], n: u32, k: u32) -> u8 {
         let part = |bits: Bits| {
-            let byte = weights[4 * bits.word + bits.shift as usize / 8];
-            (byte >> (bits.shift % 8) & ((1u16 << bits.width) - 1) as u8) << bits.low
+            let word = [0, 1, 2, 3].map(|byte| weights[4 * bits.word + byte]);
+            let word = u32::from_le_bytes(word).rotate_right(bits.shift);
+            ((word & ((1 << bits.width) - 1)) << bits.low) as u8
         };
         self.bits(n, k).map(part).fold(0, |code, part| code | part)
     }
@@ -390,6 +392,8 @@ mod tests {
              cache=stream dequant=(sum (* (pair q) x))",
             "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
              dequant=(sum (* (prmt q) x))",
+            "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+             dequant=(sum (* (subn (raise q)) x))",
         ];
         let layout = |bits, schedule: &str| {
             Layout::new(&problem, &spec(bits, group), &schedule.parse().unwrap()).unwrap()

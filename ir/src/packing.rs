@@ -51,7 +51,7 @@ pub struct Plane {
 pub struct Place {
     /// Word of the piece.
     pub word: u32,
-    /// Bit offset of the lowest bit.
+    /// Bit offset of the lowest bit. What reaches the end of the word goes on at bit 0.
     pub shift: u32,
 }
 
@@ -153,7 +153,7 @@ impl CodePacking {
                 for (index, code) in (0..).zip(codes) {
                     let place = self.place(plane, octet, index / 2, index % 2, order);
                     let bits = u32::from(*code) >> plane.low & mask;
-                    words[place.word as usize] |= bits << place.shift;
+                    words[place.word as usize] |= bits.rotate_left(place.shift);
                 }
             }
         }
@@ -165,6 +165,9 @@ impl CodePacking {
     pub fn pack_nibbles(self, octets: [u32; PIECE_OCTETS], order: CodeOrder) -> [u32; 8] {
         let fields = match order {
             CodeOrder::Split => octets.map(split_nibbles),
+            CodeOrder::Raised => {
+                octets.map(|word| split_nibbles(word).rotate_left(order.rotation()))
+            }
             CodeOrder::Sequential => octets,
         };
         let mut words = [0; 8];

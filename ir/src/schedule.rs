@@ -13,7 +13,7 @@ pub use dequant::{DenseGemm, DequantSchedule};
 pub use overlap::Overlap;
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
-use crate::dequant::{packed_param_bytes, Context, CostParams, Engine, PairTable};
+use crate::dequant::{packed_param_bytes, runs_on, Context, CostParams, Engine, PairTable};
 use crate::{Arch, Problem, WeightSpec, PIECE_CODES};
 
 /// Kernel families: lowerings of schedules.
@@ -204,7 +204,7 @@ fn require(condition: bool, reason: impl FnOnce() -> String) -> Result<(), Rejec
 /// Whether the group parameters of a term apply inside of its sum, which then runs across groups.
 /// A schedule whose term is still to be chosen may get such a one.
 fn scales_inside(term: &str) -> bool {
-    term.is_empty() || term.trim_start().starts_with("(sum")
+    term.is_empty() || runs_on(term)
 }
 
 impl GemvSchedule {

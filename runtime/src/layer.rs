@@ -157,6 +157,7 @@ impl<'r> LinearLayer<'r> {
             let bucket = bucket(*tokens);
             if !layer.kernels.contains_key(&bucket) {
                 let found = runtime.find(&layer.problem.with_m(bucket), &weights.spec)?;
+                let found = runtime.suited(found, weights)?;
                 layer.add(bucket, found, weights, options.progress)?;
             }
         }

@@ -6,8 +6,10 @@ use qtune_cache::{CacheError, Digest, Store, WinnerRecord};
 use qtune_codegen::nvrtc::Nvrtc;
 use qtune_codegen::{generate, Kernel};
 use qtune_device::{Device, KernelImage};
+use qtune_formats::QuantizedLinear;
+use qtune_ir::dequant::{CodeOrder, Context};
 use qtune_ir::{Problem, Schedule, WeightSpec};
-use qtune_verify::default_schedule;
+use qtune_verify::{default_schedule, for_any_scale};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -91,6 +93,29 @@ impl Runtime {
         Ok(Found { image, origin: Origin::Default })
     }
 
+    /// `found`, or its schedule with another dequantization term where the scales of `weights` are past
+    /// what its own is made for.
+    ///
+    /// # Errors
+    /// As [`Runtime::find`].
+    pub(crate) fn suited(
+        &self,
+        found: Found,
+        weights: &QuantizedLinear,
+    ) -> Result<Found, RuntimeError> {
+        let Kernel { problem, schedule, .. } = &found.image.kernel;
+        let raised = CodeOrder::of_term(schedule.dequant()) == CodeOrder::Raised;
+        if !raised || scales_fit(weights, &schedule.context(problem, &weights.spec)) {
+            return Ok(found);
+        }
+        tracing::info!(%problem, "large scales: the schedule takes another dequantization term");
+        let arch = self.device.arch();
+        let schedule = for_any_scale(schedule, problem, &weights.spec, arch)
+            .map_err(|source| RuntimeError::NoSchedule { problem: problem.at(arch), source })?;
+        let image = self.compile(problem, &weights.spec, &schedule)?;
+        Ok(Found { image, origin: Origin::Default })
+    }
+
     fn compile(
         &self,
         problem: &Problem,
@@ -165,4 +190,13 @@ impl Runtime {
         };
         Ok(image())
     }
+}
+
+/// Whether the layer's scales are as small as terms that raise codes take them to be.
+fn scales_fit(weights: &QuantizedLinear, ctx: &Context) -> bool {
+    let most = ctx.scale_max();
+    let scales = weights.params.iter().filter(|param| ctx.scales_codes(&param.name));
+    scales
+        .map(|param| &param.values)
+        .all(|values| (0..values.len()).all(|index| values.get(index).abs() <= most))
 }

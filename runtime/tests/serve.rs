@@ -3,7 +3,7 @@
 use qtune_cache::{Evidence, Kernel, MemoryStore, Store, Winner};
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_device::{Access, AsyncSchedule, KernelImage, SimDevice, WarpOrder};
-use qtune_formats::{Checkpoint, QuantizedLinear};
+use qtune_formats::{Checkpoint, ParamValues, QuantizedLinear};
 use qtune_ir::{Arch, DType, Epilogue, Problem};
 use qtune_runtime::{winner_key, Batch, LinearLayer, LoadOptions, Lookups, Origin, Runtime};
 use qtune_verify::default_schedule;
@@ -143,6 +143,26 @@ fn wrong_sizes_and_unprepared_token_counts_are_refused_by_name() {
     assert!(message(192 * 16, 16).contains("not loaded for 16 tokens"));
     assert!(message(0, 0).contains("M = 0"));
     assert!(message(192, 1 << 20).contains(BIASED.1));
+}
+
+#[test]
+fn scales_past_the_limit_of_a_term_take_another_one() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let mut weights = golden(BIASED.0).load_layer(BIASED.1).unwrap();
+    let options = LoadOptions { tokens: &[64], ..LoadOptions::new(DType::F16) };
+    let terms = |weights: &QuantizedLinear| {
+        let layer = LinearLayer::of(&runtime, weights, BIASED.1, &options).unwrap();
+        let x = vec![1.0 / 64.0; 64 * weights.k];
+        let finite = layer.run(&x, 64).unwrap().iter().all(|value| value.is_finite());
+        (layer.kernel(64).unwrap().0.image().kernel.schedule.dequant().to_owned(), finite)
+    };
+    let (term, finite) = terms(&weights);
+    assert!(term.contains("(raise q)") && finite, "{term}");
+    let scales = weights.params.iter_mut().find(|param| param.name == "s").unwrap();
+    scales.values = ParamValues::F16(vec![half::f16::from_f32(16.0); scales.values.len()]);
+    let (term, finite) = terms(&weights);
+    assert!(!term.contains("(raise q)") && finite, "{term}");
 }
 
 /// A store that holds the default kernel of `problem` as its winner, its CUDA text edited.

@@ -8,7 +8,7 @@
 use crate::rounding::Rounding;
 use crate::VerifyError;
 use qtune_ir::dequant::{
-    source, Bounded, Context, DequantError, Evaluator, GroupValues, Lowered, Op, Term, POSITIONS,
+    source, Bounded, Context, DequantError, Evaluator, GroupValues, Lowered, Term, POSITIONS,
 };
 use qtune_ir::{Problem, Schedule, WeightSpec};
 
@@ -56,7 +56,7 @@ impl Meaning {
         schedule: &Schedule,
     ) -> Result<Rounding, VerifyError> {
         let sums = self.lowered()?.sums.len() as u32;
-        let direct = matches!(self.term.node(self.term.root()), Op::Sum(_));
+        let direct = self.term.runs_on().is_some();
         Ok(Rounding::new(schedule, &self.ctx.spec, problem, sums, direct))
     }
 }

@@ -3,7 +3,7 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{self, Engine, Options, PairTable};
+use qtune_ir::dequant::{self, CodeOrder, Engine, Options, PairTable};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
     Overlap, Problem, Producer, Raster, Rejected, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
@@ -14,8 +14,11 @@ const WGMMA_TOKENS: u32 = 64;
 /// Fewest tokens for which weights are dequantized ahead where warps multiply: from there on the
 /// cost model has the multiplications of floats make up for it.
 const DEQUANT_TOKENS: u32 = 4096;
-/// Most tokens for which CUDA cores are preferred to tensor cores.
-const GEMV_TOKENS: u32 = 2;
+/// Most tokens for which CUDA cores are preferred to tensor cores: from the second on, products alone
+/// cost them half an instruction per weight.
+const GEMV_TOKENS: u32 = 1;
+/// Most tokens of a thread block of theirs.
+const GEMV_TILE: u32 = 2;
 /// Thread blocks per SM that a grid should have before K is split.
 const BLOCKS_PER_SM: u32 = 2;
 
@@ -27,9 +30,9 @@ const SLAB_ROWS_MAX: u32 = 16384;
 /// which the shape may lack shared memory.
 const TERM_COST: f64 = 1.5;
 
-/// A legal schedule for `problem` on `arch`: `gemv` for one or two tokens in f16, `wgmma` for many
-/// where the GPU has it and the grid fills it, `dequant` for thousands where it has not, else `mma`;
-/// another family where the preferred one is not legal.
+/// A legal schedule for `problem` on `arch`: `gemv` for one token in f16, `wgmma` for many where the GPU
+/// has it and the grid fills it, `dequant` for thousands where it has not, else `mma`; another family
+/// where the preferred one is not legal.
 ///
 /// # Errors
 /// [`Rejected`] with the reason of the first rung if no rung of any family is legal.
@@ -143,9 +146,10 @@ fn first_legal(
     let mut first: Option<Rejected> = None;
     let ladder: Vec<Schedule> = ladder.collect();
     for most in [TERM_COST, f64::INFINITY] {
+        let terms = Terms { most, any_scale: false };
         for rung in &ladder {
             let legal = rung.check(problem, spec, arch);
-            let complete = legal.and_then(|()| with_term(rung, problem, spec, arch, most));
+            let complete = legal.and_then(|()| with_term(rung, problem, spec, arch, terms));
             // The term decides whether accumulators fit registers.
             match complete.and_then(|s| s.check(problem, spec, arch).map(|()| s)) {
                 Ok(schedule) => return Ok(schedule),
@@ -156,7 +160,8 @@ fn first_legal(
     Err(first.unwrap_or(Rejected { reason: "the ladder of default schedules is empty".into() }))
 }
 
-/// Wide rows first: fewer lanes per row serve short K and small quant groups.
+/// Wide rows first, and several that share the loads of activations: fewer lanes per row serve short K
+/// and small quant groups.
 fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
     // Half sums of wide codes overflow: then f32 takes over.
     let accumulate = match problem.act {
@@ -166,7 +171,7 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
     // Blocks that stage many activations or hold a table are few per SM: they need more warps to have
     // enough loads in flight.
     let table = if spec.codebook.values().is_empty() { 0 } else { PairTable::PAGED.bytes() };
-    let warps_n = match problem.m.min(GEMV_TOKENS) * problem.k * problem.act.bytes() + table {
+    let warps_n = match problem.m.min(GEMV_TILE) * problem.k * problem.act.bytes() + table {
         0..=32768 => 2,
         32769..=65536 => 4,
         _ => 8,
@@ -175,11 +180,11 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
     let staging =
         accumulate.iter().flat_map(|accumulate| [(*accumulate, true), (*accumulate, false)]);
     for (accumulate, stage_x) in staging {
-        for lanes in [32, 16, 8, 4, 2, 1] {
+        for (rows, lanes) in [(4, 32), (2, 32), (2, 16), (2, 8), (2, 4), (2, 2), (2, 1)] {
             for (warps_n, warps_k) in [(warps_n, 2), (4, 1), (1, 1)] {
                 ladder.push(Schedule::Gemv(GemvSchedule {
-                    tokens: problem.m.min(GEMV_TOKENS),
-                    rows: 2,
+                    tokens: problem.m.min(GEMV_TILE),
+                    rows,
                     lanes,
                     warps_n,
                     warps_k,
@@ -197,36 +202,48 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
     ladder
 }
 
-/// One wide tile where it fills the GPU: it spends the fewest instructions per weight. Then deep
-/// rings of small tiles: less of everything serves short K, small quant groups, narrow matrices and
-/// GPUs with less shared memory. Many tokens take warps along N, so that their accumulators fit
-/// registers.
+/// Rows, k, warps along both and stages of tiles that spend few instructions per weight, the fewest
+/// first: a lane has many weights to a stage, and many rows to a load of activations.
+type Tile = (u32, u32, (u32, u32), u32);
+
+fn wide_tiles(block_m: u32) -> &'static [Tile] {
+    match block_m {
+        0..=8 => &[
+            (128, 512, (2, 2), 3),
+            (64, 512, (1, 2), 4),
+            (128, 256, (2, 2), 4),
+            (64, 256, (1, 2), 4),
+        ],
+        9..=16 => &[(256, 256, (2, 2), 3), (128, 256, (1, 2), 4)],
+        17..=32 => &[(256, 128, (4, 1), 3), (128, 128, (2, 1), 4)],
+        _ => &[(256, 128, (8, 1), 3), (128, 128, (4, 1), 4)],
+    }
+}
+
+/// Wide tiles where they keep the GPU busy. Then deep rings of small tiles: less of everything serves
+/// short K, small quant groups, narrow matrices and GPUs with less shared memory. Many tokens take
+/// warps along N, so that their accumulators fit registers.
 fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(64) };
-    let rung = |block_n, block_k, (warps_n, warps_k), stages, split_k| MmaSchedule {
-        block_m,
-        block_n,
-        block_k,
-        warps_n,
-        warps_k,
-        stages,
-        split_k,
-        swizzle: true,
-        raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
-        overlap: Overlap::NONE,
-        dequant: String::new(),
+    let rung = |(block_n, block_k, (warps_n, warps_k), stages): Tile, split_k| {
+        Schedule::Mma(MmaSchedule {
+            block_m,
+            block_n,
+            block_k,
+            warps_n,
+            warps_k,
+            stages,
+            split_k,
+            swizzle: true,
+            raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+            overlap: Overlap::NONE,
+            dequant: String::new(),
+        })
     };
-    let (wide_n, wide_k, wide_warps) = match block_m {
-        0..=8 => (128, 512, (2, 2)),
-        9..=16 => (128, 256, (2, 2)),
-        17..=32 => (128, 128, (4, 1)),
-        _ => (256, 128, (8, 1)),
-    };
-    let split = split_k(problem, arch, wide_n, wide_k, block_m);
-    let mut ladder = Vec::new();
-    if problem.n.div_ceil(wide_n) * problem.m.div_ceil(block_m) * split >= arch.sm_count {
-        ladder.push(rung(wide_n, wide_k, wide_warps, 3, split));
-    }
+    let split = |n, k| split_k(problem, arch, n, k, block_m);
+    let wide = wide_tiles(block_m).iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
+    let wide = wide.map(|tile| rung(*tile, split(tile.0, tile.1)));
+    let mut ladder: Vec<Schedule> = wide.filter(|s| is_busy(s, problem, arch)).collect();
     let shapes = match block_m {
         0..=16 => [(256, (1, 4)), (128, (1, 2)), (128, (1, 1)), (64, (1, 1))],
         _ => [(128, (2, 2)), (64, (2, 1)), (128, (1, 1)), (64, (1, 1))],
@@ -234,22 +251,30 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     for (block_k, warps) in shapes {
         for stages in [4, 3, 2] {
             for block_n in [64, 32, 16] {
-                for split in [split_k(problem, arch, block_n, block_k, block_m), 1] {
-                    ladder.push(rung(block_n, block_k, warps, stages, split));
+                for split in [split(block_n, block_k), 1] {
+                    ladder.push(rung((block_n, block_k, warps, stages), split));
                 }
             }
         }
     }
-    ladder.into_iter().map(Schedule::Mma).collect()
+    ladder
+}
+
+/// Whether stages of `block_k` copy at most a hundredth more than K.
+fn pads_little(k: u32, block_k: u32) -> bool {
+    (k.next_multiple_of(block_k) - k) * 100 <= k
+}
+
+/// Whether three SMs of four have a block.
+fn is_busy(schedule: &Schedule, problem: &Problem, arch: &Arch) -> bool {
+    let (block_n, block_m) = schedule.tile();
+    let tiles = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
+    tiles * schedule.split_k() * 4 >= arch.sm_count * 3
 }
 
 /// The shapes of [`wgmma_rungs`] that give most SMs a block: one block fills an SM.
 fn wgmma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
-    let busy = |s: &Schedule| {
-        let (block_n, block_m) = s.tile();
-        let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m) * s.split_k();
-        blocks * 4 >= arch.sm_count * 3
-    };
+    let busy = |s: &Schedule| is_busy(s, problem, arch);
     wgmma_rungs(problem, arch).into_iter().filter(busy).collect()
 }
 
@@ -292,14 +317,37 @@ fn split_k(problem: &Problem, arch: &Arch, block_n: u32, block_k: u32, block_m: 
     wanted.min(steps / 4).clamp(1, 8)
 }
 
-/// The schedule with the cheapest dequantization term that its family can lower and that fits it,
-/// if that costs at most `most` times the cheapest of all.
+/// `schedule` with the cheapest term for scales of any size: raised codes need scales of at most
+/// [`dequant::Context::scale_max`], as those of published models are.
+///
+/// # Errors
+/// [`Rejected`] if its family has no such term.
+pub fn for_any_scale(
+    schedule: &Schedule,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Result<Schedule, Rejected> {
+    let terms = Terms { most: f64::INFINITY, any_scale: true };
+    with_term(schedule, problem, spec, arch, terms)
+}
+
+/// Which dequantization terms are wanted.
+#[derive(Clone, Copy)]
+struct Terms {
+    /// At most this many times the cost of the cheapest.
+    most: f64,
+    /// Without a limit on scales.
+    any_scale: bool,
+}
+
+/// The schedule with the cheapest of the wanted terms that its family can lower and that fits it.
 fn with_term(
     schedule: &Schedule,
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
-    most: f64,
+    terms: Terms,
 ) -> Result<Schedule, Rejected> {
     let engine = schedule.engine();
     let ctx = schedule.context(problem, spec);
@@ -311,11 +359,13 @@ fn with_term(
     let usable = search.variants.into_iter().filter(|variant| {
         let lowered = dequant::Lowered::new(&variant.term, &ctx);
         lowered.is_ok_and(|l| {
-            engine != Engine::Mma || l.sums.iter().all(|sum| sum.activation_scale == 1.0)
+            let unscaled = l.sums.iter().all(|sum| sum.activation_scale == 1.0);
+            let limited = terms.any_scale && l.order == CodeOrder::Raised;
+            (engine != Engine::Mma || unscaled) && !limited
         })
     });
     let usable: Vec<_> = usable.collect();
-    let limit = usable.first().map_or(0.0, |cheapest| most * cheapest.cost);
+    let limit = usable.first().map_or(0.0, |cheapest| terms.most * cheapest.cost);
     let affordable = usable.iter().filter(|variant| variant.cost <= limit);
     // A term may need shared memory that the shape leaves no room for.
     let mut complete = affordable.map(|variant| schedule.with_dequant(&variant.term.to_string()));
@@ -357,12 +407,24 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_for_any_scale_does_not_raise_codes() {
+        let problem: Problem = "w4a16.awq-g128.f16-f16.n27648.k5120.m128".parse().unwrap();
+        let spec = qtune_formats::resolve(&problem.format).unwrap();
+        let arch = Arch::named("h200").unwrap();
+        let schedule = default_schedule(&problem, &spec, &arch).unwrap();
+        assert!(schedule.dequant().contains("(raise q)"), "{schedule}");
+        let wide = for_any_scale(&schedule, &problem, &spec, &arch).unwrap();
+        assert!(!wide.dequant().contains("raise"), "{wide}");
+        wide.check(&problem, &spec, &arch).unwrap();
+    }
+
+    #[test]
     fn few_tokens_take_cuda_cores_and_small_grids_split_k() {
         let one = default("w4a16.awq-g128.f16-f16.n5120.k5120.m1", "h200").unwrap();
         assert!(matches!(one, Schedule::Gemv(_)), "{one}");
         let many = default("w4a16.awq-g128.f16-f16.n5120.k5120.m16", "h200").unwrap();
         assert!(matches!(&many, Schedule::Mma(s) if s.split_k > 1), "{many}");
-        let wide = default("w4a16.awq-g128.f16-f16.n55296.k5120.m16", "h200").unwrap();
+        let wide = default("w4a16.awq-g128.f16-f16.n110592.k5120.m16", "h200").unwrap();
         assert!(matches!(&wide, Schedule::Mma(s) if s.split_k == 1), "{wide}");
     }
 

@@ -50,6 +50,8 @@ struct Walk {
     copy_turns: f64,
     /// Producer warps per consumer warp.
     producer_share: f64,
+    /// Copies that its warp issues per stage.
+    stage_copies: u32,
 }
 
 /// Lane-instructions per weight: all instructions of all loops that touch weights, times their trip
@@ -96,8 +98,8 @@ impl MainLoop {
         let inside = program.loops.iter().zip(&trips).filter(|(l, _)| l.parent == Some(main));
         let mut parts: Vec<(Counts, f64)> = inside.map(|(l, &t)| (l.own, t)).collect();
         parts.push((program.loops[main].own, 1.0));
-        let iterations = trips[main];
-        Some(MainLoop { parts, iterations, steps: walk.steps / iterations })
+        let steps = f64::from(walk.marks_in(&program, main)) / f64::from(walk.marks);
+        Some(MainLoop { parts, iterations: walk.steps / steps, steps })
     }
 
     /// Warp instructions of these classes per iteration.
@@ -108,6 +110,18 @@ impl MainLoop {
     /// All warp instructions per iteration.
     pub(crate) fn total(&self) -> f64 {
         self.parts.iter().map(|(own, trips)| f64::from(own.total()) * trips).sum()
+    }
+}
+
+/// Deals steps to loops that cover so many each iteration: the one that covers most goes first, the
+/// others do what it leaves.
+fn deal(mut left: f64, loops: &mut [(f64, usize)], trips: &mut [f64]) {
+    loops.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (nth, (steps, index)) in loops.iter().enumerate() {
+        let last = nth + 1 == loops.len();
+        let turns = if last { left / steps } else { (left / steps).floor() };
+        trips[*index] = turns;
+        left -= turns * steps;
     }
 }
 
@@ -159,6 +173,7 @@ impl Walk {
             ahead: 0.0,
             copy_turns: 1.0,
             producer_share: 0.0,
+            stage_copies: 0,
         }
     }
 
@@ -175,6 +190,8 @@ impl Walk {
             ahead: 0.0,
             copy_turns: 1.0,
             producer_share: 32.0 / f64::from(s.consumer_threads()),
+            // Weights, parameters, and every 64 of k of the activations.
+            stage_copies: 1 + u32::from(image.kernel.layout.entry_bytes() > 0) + s.block_k / 64,
         }
     }
 
@@ -194,6 +211,7 @@ impl Walk {
             ahead: f64::from(s.stages - 1),
             copy_turns: f64::from(pieces.div_ceil(s.threads())),
             producer_share: 0.0,
+            stage_copies: 0,
         }
     }
 
@@ -209,18 +227,10 @@ impl Walk {
                 main.push((steps, index));
             }
         }
-        // The loop that covers most steps per iteration goes first; the others do what it leaves.
-        main.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut left = self.steps;
-        for (nth, (steps, index)) in main.iter().enumerate() {
-            let last = nth + 1 == main.len();
-            let turns = if last { left / steps } else { (left / steps).floor() };
-            trips[*index] = turns;
-            left -= turns * steps;
-        }
         if main.is_empty() {
             return None;
         }
+        deal(self.steps, &mut main, &mut trips);
         for (index, body) in program.loops.iter().enumerate() {
             let inside = |main: usize| body.parent == Some(main);
             let copies = body.own.get(Class::AsyncCopy) > 0;
@@ -228,19 +238,31 @@ impl Walk {
                 trips[index] = if copies { self.copy_turns } else { 1.0 };
             } else if copies && trips[index] == 0.0 {
                 trips[index] = self.ahead;
-            } else if body.own.get(Class::BulkCopy) > 0 {
-                trips[index] = self.steps * self.producer_share;
             }
         }
-        // A producer's waits are inside of its loop.
-        for (index, body) in program.loops.iter().enumerate() {
-            let outer =
-                body.parent.filter(|outer| program.loops[*outer].own.get(Class::BulkCopy) > 0);
-            if outer.is_some() {
-                trips[index] = 1.0;
-            }
+        if self.stage_copies > 0 {
+            self.producer_trips(program, &mut trips);
         }
         Some(trips)
+    }
+
+    /// How often the loops of a producer run, one warp's share of it. Its waits are inside of them.
+    fn producer_trips(&self, program: &Program, trips: &mut [f64]) {
+        let copies = |index: usize| program.loops[index].own.get(Class::BulkCopy);
+        let inside = |outer: usize| {
+            let loops = program.loops.iter().enumerate();
+            loops.filter(move |(_, body)| body.parent == Some(outer)).map(|(index, _)| index)
+        };
+        let mut found = Vec::new();
+        for (index, body) in program.loops.iter().enumerate() {
+            let all = copies(index) + inside(index).map(copies).sum::<u32>();
+            if body.parent.is_none() && all > 0 {
+                found.push((f64::from(all) / f64::from(self.stage_copies), index));
+                inside(index).for_each(|index| trips[index] = 1.0);
+            }
+        }
+        deal(self.steps, &mut found, trips);
+        found.iter().for_each(|(_, index)| trips[*index] *= self.producer_share);
     }
 
     /// Instructions that mark steps among a loop's own.

@@ -17,6 +17,8 @@ use qtune_ir::tile::{occupancy, resident_blocks};
 use qtune_ir::{Arch, DType, Schedule, WeightSpec};
 use qtune_sim::sass::Class;
 
+/// The term of tensor instructions.
+const TENSOR: &str = "tensor";
 /// Bytes of a sector of global memory.
 const SECTOR_BYTES: f64 = 32.0;
 
@@ -50,6 +52,15 @@ pub struct Iteration {
     pub resident_blocks: u32,
     /// Time of all iterations on the busiest SM if only the longest term counted, in microseconds.
     pub main_loop_us: f64,
+}
+
+impl Iteration {
+    /// How long the tensor instructions keep their pipe busy, over the longest of all terms.
+    pub fn tensor_share(&self) -> f64 {
+        let cycles = |term: &IterationTerm| term.cycles;
+        let tensor = self.terms.iter().find(|term| term.name == TENSOR).map_or(0.0, cycles);
+        tensor / self.terms.iter().map(cycles).fold(f64::MIN_POSITIVE, f64::max)
+    }
 }
 
 /// One main-loop iteration of `image`. `launch` is a simulated launch of it; without its counters
@@ -135,7 +146,7 @@ fn tensor_term(body: &MainLoop, arch: &Arch, schedule: &Schedule) -> IterationTe
     let (rows, tokens) = schedule.tile();
     let macs = f64::from(rows) * f64::from(tokens) * f64::from(block_k) * body.steps;
     IterationTerm {
-        name: "tensor",
+        name: TENSOR,
         cycles: macs / rate,
         detail: format!("{macs:.0} multiply-accumulates, {rate:.0} a cycle"),
     }

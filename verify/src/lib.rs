@@ -34,9 +34,9 @@ mod verify;
 mod weights;
 
 pub use counts::Counts;
-pub use defaults::{default_of_family, default_schedule};
+pub use defaults::{default_of_family, default_schedule, for_any_scale};
 pub use error::VerifyError;
 pub use instructions::{instructions_per_weight, InstructionSource};
 pub use iteration::{iteration, Iteration, IterationTerm};
-pub use verify::{profile, verify, CaseResult, Effort, Verdict, VerifyRequest};
+pub use verify::{counted, profile, verify, CaseResult, Effort, Verdict, VerifyRequest};
 pub use weights::WeightSource;

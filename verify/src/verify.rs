@@ -127,11 +127,25 @@ pub fn verify(request: &VerifyRequest<'_>, device: &dyn Device) -> Result<Verdic
 /// # Errors
 /// As [`verify`].
 pub fn profile(request: &VerifyRequest<'_>, arch: &Arch) -> Result<LaunchOutcome, VerifyError> {
+    counted(request, arch).map(|(_, launch)| launch)
+}
+
+/// As [`profile`], with the counts of the launch.
+///
+/// # Errors
+/// As [`verify`].
+pub fn counted(
+    request: &VerifyRequest<'_>,
+    arch: &Arch,
+) -> Result<(Counts, LaunchOutcome), VerifyError> {
     check_tokens(request)?;
     let weights = Weights::new(request.weights, request.spec, &request.image.kernel.problem)?;
     let simulator = SimDevice::new(arch);
     let setting = setting(request, &simulator, &weights)?;
-    Ok(case::count(&setting, request.tokens[0])?.0)
+    let tokens = request.tokens[0];
+    let (launch, output_tiles) = case::count(&setting, tokens)?;
+    let sampled = Sampled { launch: &launch, tokens, output_tiles };
+    Ok((counts::count(request.image, request.spec, arch, &sampled), launch))
 }
 
 /// The kernel on a device with the row tiles of the request.

@@ -1,5 +1,7 @@
-//! Maintenance tasks: `cargo run -p xtask -- docs [--check]` writes (or checks) the generated
-//! parts of the documentation.
+//! Maintenance tasks: `cargo run --release -p xtask -- docs [--check]` writes (or checks) the generated
+//! parts of the documentation; `counts` measures the table of [`counts`] first.
+
+mod counts;
 
 use anyhow::{bail, Context, Result};
 use qtune_ir::{Arch, Family};
@@ -17,9 +19,10 @@ struct Part {
     text: fn() -> Result<String>,
 }
 
-const PARTS: [Part; 2] = [
+const PARTS: [Part; 3] = [
     Part { file: "README.md", name: "formats", text: formats_table },
     Part { file: "docs/simulator.md", name: "instructions", text: instruction_list },
+    Part { file: "docs/counts.md", name: "counts", text: counts::summary },
 ];
 const END: &str = "<!-- end of generated part -->";
 
@@ -29,7 +32,11 @@ fn main() -> Result<()> {
     match words[..] {
         ["docs"] => PARTS.iter().try_for_each(|part| docs(part, false)),
         ["docs", "--check"] => PARTS.iter().try_for_each(|part| docs(part, true)),
-        _ => bail!("usage: cargo run -p xtask -- docs [--check]"),
+        ["counts", ref words @ ..] => {
+            counts::run(words)?;
+            PARTS.iter().try_for_each(|part| docs(part, false))
+        }
+        _ => bail!("usage: cargo run -p xtask -- docs [--check] | counts [--bless] [WORD...]"),
     }
 }
 

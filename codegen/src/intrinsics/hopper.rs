@@ -95,12 +95,27 @@ pub(super) const ROWS: &[Intrinsic] = &[
         "void warp_sync() { __syncwarp(); }",
     ),
     Intrinsic {
+        name: "elect",
+        args: &[],
+        result: Some(Bool),
+        capability: SM_90,
+        source: "PTX ISA, elect.sync",
+        meaning: Read("true in one lane of the warp, all of which take part"),
+        text: "bool elect() {
+  unsigned elected;
+  asm volatile(\"{ .reg .pred one; elect.sync _|one, 0xffffffff; selp.u32 %0, 1, 0, one; }\"
+               : \"=r\"(elected));
+  return elected != 0;
+}",
+    },
+    Intrinsic {
         name: "settled",
         args: &[In(U32)],
         result: Some(U32),
-        capability: SM_90,
+        capability: (5, 0),
         source: "PTX ISA, wgmma.fence: no other instruction may touch operands behind it",
-        // The compiler takes it for a computation whose place among barriers and fences is fixed.
+        // The compiler takes it for a computation whose place among barriers and fences is fixed, and
+        // whose result it does not know.
         meaning: Pure(|a| a[0]),
         text: "unsigned settled(unsigned a) { asm volatile(\"\" : \"+r\"(a)); return a; }",
     },

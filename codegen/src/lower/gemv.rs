@@ -182,43 +182,40 @@ impl Gemv<'_> {
         (token.clone() * 4u32 + part) * self.pitch() + position
     }
 
+    /// Whole turns of `unroll` steps without a question asked, then what is left one by one.
     fn mainloop(&self, body: &mut Body) {
         let s = self.s;
         body.section("mainloop: load the weights of several steps, then use them");
-        let stride = s.warps_k * s.unroll;
         let from = var("first") + var("warp_k");
-        body.range("step", from, var("last"), stride, |body, step| {
-            let words = self.cx.packing().words();
-            body.zeros("words", Type::U32, &[s.unroll, s.rows, words]);
-            let entry_words = self.entry_type().words() as u32;
-            if self.needs_params() {
-                body.zeros("entry", Type::U32, &[s.unroll, self.entries(), entry_words]);
-            }
-            body.unrolled("ahead", s.unroll, |body, ahead| {
-                self.guarded(body, &step, &ahead, |body, at| self.load(body, &ahead, &at));
+        if s.unroll == 1 {
+            return body.range("step", from, var("last"), s.warps_k, |body, step| {
+                self.turn(body, &step, 1);
             });
-            body.unrolled("ahead", s.unroll, |body, ahead| {
-                self.guarded(body, &step, &ahead, |body, at| self.compute(body, &ahead, &at));
-            });
+        }
+        let from = body.bind("from", Type::I32, from);
+        let (stride, reach) = (s.warps_k * s.unroll, s.warps_k * (s.unroll - 1));
+        body.range("step", from.clone(), var("last") - reach, stride, |body, step| {
+            self.turn(body, &step, s.unroll);
+        });
+        body.section("the steps of an incomplete turn");
+        let turns = (var("last") - reach + (stride - 1) - from.clone()) / stride;
+        let from = body.bind("rest", Type::I32, from + turns * stride);
+        body.range("step", from, var("last"), s.warps_k, |body, step| {
+            self.turn(body, &step, 1);
         });
     }
 
-    /// Runs `then` for step `step + ahead * warps_k` if there is one.
-    fn guarded(
-        &self,
-        body: &mut Body,
-        step: &Expr,
-        ahead: &Expr,
-        then: impl FnOnce(&mut Body, Expr),
-    ) {
-        if self.s.unroll == 1 {
-            return then(body, step.clone());
+    /// Steps `step + i * warps_k` for `i` below `count`.
+    fn turn(&self, body: &mut Body, step: &Expr, count: u32) {
+        let s = self.s;
+        body.array("words", Type::U32, &[count, s.rows, self.cx.packing().words()]);
+        if self.needs_params() {
+            let entry_words = self.entry_type().words() as u32;
+            body.array("entry", Type::U32, &[count, self.entries(), entry_words]);
         }
-        let at = step.clone() + ahead.clone() * self.s.warps_k;
-        body.when_uniform(at.clone().less(var("last")), |body| {
-            let at = body.bind("at", Type::I32, at);
-            then(body, at);
-        });
+        let at = |ahead: &Expr| step.clone() + ahead.clone() * s.warps_k;
+        body.unrolled("ahead", count, |body, ahead| self.load(body, &ahead, &at(&ahead)));
+        body.unrolled("ahead", count, |body, ahead| self.compute(body, &ahead, &at(&ahead)));
     }
 
     /// The load that bypasses L1.
@@ -492,6 +489,7 @@ impl Gemv<'_> {
                 body.when(var("lane_k").equals(0u32), |body| {
                     let row = var("warp_n") * s.warp_rows() + row_part * (32 / s.lanes);
                     let part = (var("warp_k") * s.tokens + token) * s.block_n();
+                    let total = self.plan.finished(total, 0);
                     body.store("red", part + row + var("lane_row"), total);
                 });
             });

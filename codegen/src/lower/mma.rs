@@ -418,10 +418,12 @@ impl Mma<'_> {
     fn load_tokens(&self, body: &mut Body, chunk: &Expr, half: &Expr) {
         let tiles = self.s.token_tiles();
         body.array("frag_b", Type::U32, &[2, tiles, 2]);
-        let at = var("tokens_at") + chunk.clone() * 8u32;
+        // The constant comes last, so that it becomes an offset of the instruction.
+        let at = |part: Expr| var("tokens_at") + Expr::at("lane_k8", [part]);
+        let offset = chunk.clone() * 8u32;
         let b = |k16: Expr, tile: Expr, r: u32| Expr::at("frag_b", [k16, tile, int(r)]);
         if tiles == 1 {
-            let place = at + Expr::at("lane_k8", [half.clone()]);
+            let place = at(half.clone()) + offset;
             let regs = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(k16, r)| b(int(k16), int(0), r));
             let mut args = regs.to_vec();
             args.push(Expr::address("ring_x", place));
@@ -429,12 +431,12 @@ impl Mma<'_> {
         }
         body.unrolled("k16", 2, |body, k16| {
             let part = half.clone() * 2u32 + k16.clone();
-            let at = body.bind("matrices_at", Type::I32, at + Expr::at("lane_k8", [part]));
+            let at = body.bind("matrices_at", Type::I32, at(part));
             body.unrolled("pair", tiles / 2, |body, pair| {
                 let regs = [(0, 0), (0, 1), (1, 0), (1, 1)]
                     .map(|(t, r)| b(k16.clone(), pair.clone() * 2u32 + u32::from(t == 1), r));
                 let mut args = regs.to_vec();
-                args.push(Expr::address("ring_x", at + pair * (16 * self.row_pieces())));
+                args.push(Expr::address("ring_x", at + (offset + pair * (16 * self.row_pieces()))));
                 body.call("ldmatrix_x4", args);
             });
         });
@@ -589,6 +591,7 @@ impl Mma<'_> {
                     let row = row + var("lane") / 4u32 + 8 * (c / 2);
                     let token = var("warp_k") * s.block_m + token;
                     let total = Expr::at("total", [row_part.clone(), tile.clone(), int(c)]);
+                    let total = self.plan.finished(total, c as usize / 2);
                     body.store("red", token * s.reduction_pitch() + row, total);
                 }
             });

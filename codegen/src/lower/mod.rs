@@ -1,6 +1,6 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
-//! the octets of codes of any width ([`octet`]), the dequantization term ([`term`]) with its codebooks
-//! ([`table`]), the parameters of fragment rows ([`rows`]), the reduction and output ([`output`]).
+//! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
+//! codebooks ([`table`]), the parameters of fragment rows ([`rows`]), the reduction and output ([`output`]).
 
 mod dequant;
 mod gemv;
@@ -12,6 +12,7 @@ mod overlap;
 mod rows;
 mod table;
 mod term;
+mod uniform;
 mod wgmma;
 
 pub use load_only::load_only;
@@ -44,7 +45,7 @@ pub enum CodegenError {
 
 /// Version of the generator: part of every cache fingerprint. A change of generated text or of
 /// packed layouts raises it, so that older winners miss.
-pub const GENERATOR_VERSION: u32 = 1;
+pub const GENERATOR_VERSION: u32 = 2;
 
 /// Generates the kernel of `schedule` for `problem`.
 ///

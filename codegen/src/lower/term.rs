@@ -8,7 +8,7 @@
 use super::octet::Octet;
 use super::table::{is_lookup, looked_up, Entries};
 use super::CodegenError;
-use crate::kir::{call, float, hex, var, Body, Expr, Type};
+use crate::kir::{call, float, hex, var, BinaryOp, Body, Expr, Type};
 use egg::{Id, Language};
 use qtune_ir::dequant::{
     CodeOrder, Context, Facts, GroupValues, Lowered, Op, PairTable, Role, SumSite, Term, POSITIONS,
@@ -53,25 +53,68 @@ impl<'a> Plan<'a> {
         &self.lowered.sums
     }
 
-    fn node(&self, id: Id) -> &Op {
+    /// Type of packed arithmetic on weights.
+    pub(super) fn compute(&self) -> DType {
+        self.compute
+    }
+
+    pub(super) fn node(&self, id: Id) -> &Op {
         self.term.node(id)
     }
 
-    fn facts(&self, id: Id) -> &Facts {
+    pub(super) fn facts(&self, id: Id) -> &Facts {
         self.lowered.facts(id)
     }
 
     /// The value of a uniform expression that uses no group parameter.
-    fn constant(&self, id: Id, position: usize) -> Option<f64> {
+    pub(super) fn constant(&self, id: Id, position: usize) -> Option<f64> {
         let facts = self.facts(id);
         let grid = facts.grid[position].filter(|grid| grid.lo == grid.hi);
         (facts.hoistable() && !facts.param).then_some(grid?.lo)
     }
 
-    /// Whether the whole term is one sum with coefficient 1: then it accumulates across groups
-    /// and the group parameters are needed only inside of it.
+    /// Whether the whole term is one sum with at most a constant coefficient: then it accumulates
+    /// across groups and the group parameters are needed only inside of it.
     pub fn is_direct(&self) -> bool {
-        matches!(self.node(self.term.root()), Op::Sum(_))
+        self.term.runs_on().is_some()
+    }
+
+    /// A complete total of a row with a position weight: the term's constant factor is applied now.
+    pub fn finished(&self, total: Expr, position: usize) -> Expr {
+        match self.final_factor(position) {
+            1.0 => total,
+            factor => total * float(factor),
+        }
+    }
+
+    /// What totals are multiplied by at the end: the constant of a direct sum, or the powers of two
+    /// that the coefficient of the first sum has.
+    fn final_factor(&self, position: usize) -> f64 {
+        match self.term.runs_on() {
+            Some(constant) => constant.and_then(|c| self.constant(c, position)).unwrap_or(1.0),
+            None => self.first_factor(self.term.root(), position),
+        }
+    }
+
+    fn first_factor(&self, id: Id, position: usize) -> f64 {
+        match *self.node(id) {
+            Op::Add([a, _]) | Op::Sub([a, _]) => self.first_factor(a, position),
+            Op::Mul([c, rest]) if self.facts(rest).role == Role::Outer => {
+                self.power_of_two(c, position) * self.first_factor(rest, position)
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// The powers of two among the factors of an invariant.
+    fn power_of_two(&self, id: Id, position: usize) -> f64 {
+        match (self.constant(id, position), self.node(id)) {
+            (Some(constant), _) if constant.log2().fract() == 0.0 => constant,
+            (None, &Op::Mul([a, b])) => {
+                self.power_of_two(a, position) * self.power_of_two(b, position)
+            }
+            _ => 1.0,
+        }
     }
 
     /// The factor that activations get when they are staged.
@@ -83,7 +126,8 @@ impl<'a> Plan<'a> {
     /// row's parameters. `sums[i]` is the value of sum `i` for one token.
     pub fn coefficients(&self, row: &Row) -> Vec<(usize, Expr)> {
         let mut found = Vec::new();
-        self.linear(self.term.root(), float(1.0), row, &mut found);
+        let left = float(1.0 / self.final_factor(row.position));
+        self.linear(self.term.root(), left, row, &mut found);
         found
     }
 
@@ -129,7 +173,7 @@ impl<'a> Plan<'a> {
     }
 
     /// An invariant expression in f32.
-    fn invariant(&self, id: Id, row: &Row) -> Expr {
+    pub(super) fn invariant(&self, id: Id, row: &Row) -> Expr {
         if let Some(constant) = self.constant(id, row.position) {
             return float(constant);
         }
@@ -169,12 +213,6 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The value of invariant `id` in a row, rounded to the compute type, in both halves.
-    pub fn broadcast(&self, id: Id, row: &Row) -> Expr {
-        let value = self.invariant(id, row);
-        call(self.op("pack"), [value.clone(), value])
-    }
-
     /// The four pairs of an octet as packed weights of sum `index` in the compute type.
     /// `prepared` names the invariants by position weight.
     pub fn pairs(
@@ -189,9 +227,13 @@ impl<'a> Plan<'a> {
             return floats;
         }
         let word = octet.nibbles();
-        let upper = match self.lowered.in_place {
-            true => body.bind(format!("upper{index}"), Type::U32, word.clone() >> 8u32),
-            false => word.clone(),
+        let upper = match (self.lowered.in_place, self.lowered.order) {
+            (false, _) => word.clone(),
+            (true, CodeOrder::Raised) => {
+                let down = call("permute", [word.clone(), word.clone(), hex(0x0321)]);
+                body.bind(format!("upper{index}"), Type::U32, down)
+            }
+            (true, _) => body.bind(format!("upper{index}"), Type::U32, word.clone() >> 8u32),
         };
         let lookups = self.lookups(weight);
         let values = lookups.into_iter().map(|id| (id, self.look_up(body, index, id, word)));
@@ -238,7 +280,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Name of a packed operation in the compute type.
-    fn op(&self, name: &str) -> &'static str {
+    pub(super) fn op(&self, name: &str) -> &'static str {
         match (self.compute, name) {
             (DType::Bf16, "pack") => "bf2_pack",
             (DType::Bf16, _) => "bf2_fma",
@@ -335,8 +377,9 @@ impl Packed<'_, '_> {
     /// The register that holds the pair's codes and the mask that isolates them: in place for
     /// `(at code)`, else shifted down to bit 0.
     fn source(&self, code: Id) -> (Expr, u32) {
-        let (code, in_place) = match *self.plan.node(code) {
-            Op::At(inner) => (inner, true),
+        let plan = self.plan;
+        let (code, in_place) = match *plan.node(code) {
+            Op::At(inner) | Op::Raised(inner) => (inner, true),
             _ => (code, false),
         };
         let packing = self.octet.packing;
@@ -346,14 +389,16 @@ impl Packed<'_, '_> {
             return (self.applied(code, self.octet.word(self.pair)) >> shift, mask);
         }
         let source = if self.pair < 2 { self.octet.nibbles() } else { self.upper };
-        (self.applied(code, source), if self.pair % 2 == 0 { mask } else { mask << 4 })
+        let mask = if self.pair % 2 == 0 { mask } else { mask << 4 };
+        (self.applied(code, source), mask << plan.lowered.order.rotation())
     }
 
     /// A word of codes after the bit operations on one of them.
     fn applied(&self, code: Id, word: &Expr) -> Expr {
-        let packing = self.octet.packing;
+        let (packing, rotation) = (self.octet.packing, self.plan.lowered.order.rotation());
         let operations = self.integer(code);
-        operations.iter().fold(word.clone(), |word, op| apply_integer(packing, word, op))
+        let apply = |word, op| apply_integer(packing, rotation, word, op);
+        operations.iter().fold(word.clone(), apply)
     }
 
     /// Whether codes have a byte each.
@@ -434,28 +479,44 @@ impl Packed<'_, '_> {
     }
 }
 
-/// An operation on every code of a word. Shifted codes drop what crosses into a neighbour; `Lowered`
-/// admits no result wider than a code.
-fn apply_integer(packing: CodePacking, word: Expr, operation: &(char, u32)) -> Expr {
-    let fields = if packing.field_bits() == 4 { 0x1111_1111 } else { 0x0101_0101 };
+/// An operation on every code of a word that was rotated up by `rotation` bits. Shifted codes drop
+/// what crosses into a neighbour; `Lowered` admits no result wider than a code.
+fn apply_integer(packing: CodePacking, rotation: u32, word: Expr, operation: &(char, u32)) -> Expr {
+    let fields = if packing.field_bits() == 4 { 0x1111_1111u32 } else { 0x0101_0101 };
     let code = packing.code_mask();
-    let each = |bits: u32| hex((bits & code) * fields);
+    let each = |bits: u32| hex(((bits & code) * fields).rotate_left(rotation));
     let &(op, constant) = operation;
     match op {
         '^' => word ^ each(constant),
         '&' => word & each(constant),
         '|' => word | each(constant),
         _ if constant >= packing.bits() => hex(0),
+        // What a rotated code has on the other side of the word's end must come along.
+        '<' if rotation > 0 => {
+            ((word.clone() << constant) | (word >> (32 - constant))) & each(code << constant)
+        }
+        _ if rotation > 0 => {
+            ((word.clone() >> constant) | (word << (32 - constant))) & each(code >> constant)
+        }
         '<' => (word << constant) & each(code << constant),
         _ => (word >> constant) & each(code >> constant),
     }
 }
 
+/// A product; a power of two moves to the constant in a product that is multiplied, which changes no
+/// rounding.
 fn multiply(a: Expr, b: Expr) -> Expr {
     match (&a, &b) {
         (Expr::Float(x), Expr::Float(y)) => Expr::Float(x * y),
         (Expr::Float(one), _) if *one == 1.0 => b,
         (_, Expr::Float(one)) if *one == 1.0 => a,
+        (_, Expr::Float(_)) => multiply(b, a),
+        (Expr::Float(x), Expr::Binary(BinaryOp::Mul, c, rest)) if x.log2().fract() == 0.0 => {
+            match **c {
+                Expr::Float(y) => multiply(Expr::Float(x * y), (**rest).clone()),
+                _ => a * b,
+            }
+        }
         _ => a * b,
     }
 }

@@ -6,10 +6,10 @@
 //! swizzles. A stage has two barriers: `full` counts the bytes of its copies, `empty` the consumer
 //! warps that are done with it.
 //!
-//! A consumer walks a stage in units, one 64-row tile by 64 of k: a lane loads the piece that
-//! is its part of four fragments, converts them, and four multiplies go off as one batch. Waiting
-//! for all batches but the newest leaves that one running while the next unit is converted; two
-//! fragment buffers take turns.
+//! A consumer walks a stage in units, all its 64-row tiles by 64 or 32 of k: a lane loads the piece that
+//! is its part of four fragments of each, converts it, and their multiplies go off as one batch. Waiting
+//! for all batches but the newest leaves that one running while the next unit is converted; two fragment
+//! buffers take turns.
 
 use super::octet::Octet;
 use super::output::{self, Tile};
@@ -25,8 +25,8 @@ use qtune_ir::{DType, Producer, Raster, WgmmaSchedule, PRODUCER_REGISTERS};
 
 /// Bytes of one 16-byte piece, the unit of addresses here.
 const PIECE: u32 = 16;
-/// Multiplies of a unit: 64 of k.
-const UNIT_K16: u32 = 4;
+/// Multiplies of a row tile by a panel: 64 of k.
+const PANEL_K16: u32 = 4;
 /// Pieces in a row of 64 activations.
 const ROW_PIECES: u32 = 8;
 
@@ -38,7 +38,8 @@ pub(super) fn lower(cx: &Lowering, s: &WgmmaSchedule) -> Result<Lowered, Codegen
         return Err(qtune_ir::Rejected { reason }.into());
     }
     let table = cx.shared_table(&plan);
-    let wgmma = Wgmma { cx, s, plan, table };
+    let unit_k16 = s.unit_k16(cx.problem, cx.spec);
+    let wgmma = Wgmma { cx, s, plan, table, unit_k16 };
     let mut body = Body::new();
     wgmma.prologue(&mut body);
     body.roles(
@@ -57,6 +58,23 @@ struct Wgmma<'a> {
     plan: Plan<'a>,
     /// The codebook's table in shared memory.
     table: Option<SharedTable>,
+    /// Multiplies of a row tile in a unit.
+    unit_k16: u32,
+}
+
+/// A stage of the ring: its slot, whether it is another than the block's first, and the slot of the one
+/// before it.
+struct Stage {
+    slot: Expr,
+    later: Expr,
+    drained: Expr,
+}
+
+/// A unit of work: a panel within its segment and within its stage, and a part of it.
+struct Unit<'a> {
+    panel: &'a Expr,
+    whole: &'a Expr,
+    part: &'a Expr,
 }
 
 impl Wgmma<'_> {
@@ -168,9 +186,12 @@ impl Wgmma<'_> {
     /// One lane issues all copies.
     fn produce(&self, body: &mut Body) {
         body.comment("producer: refill each stage once all consumer warps are done with it");
-        let mut elected = var("lane").equals(0u32);
         if self.s.producer == Producer::Group {
             body.call("give_registers", [int(PRODUCER_REGISTERS)]);
+        }
+        // The compiler knows that one lane is elected: it need not ask how many are there to copy.
+        let mut elected = body.bind("elected", Type::Bool, call("elect", []));
+        if self.s.producer == Producer::Group {
             elected = var("warp").equals(self.s.consumer_threads() / 32).and(elected);
         }
         body.when(elected, |body| {
@@ -255,11 +276,13 @@ impl Wgmma<'_> {
         let slab = self.cx.slab_loads();
         body.bind("lane_piece", Type::I32, tile * (self.panels() * slab) + var("lane"));
         let tokens = call("tile_128b", [Expr::address("ring_x", int(0))]);
-        body.bind("ring_tile", Type::I32, tokens);
+        // Descriptors live in uniform registers; told so, the compiler keeps their sums there.
+        body.bind("ring_tile", Type::I32, call("warp_uniform", [tokens]));
         self.declare_sums(body);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             if sum.weight.is_some() {
-                body.array(format!("frag{index}"), Type::U32, &[2, UNIT_K16, 4]);
+                let dims = [2, s.row_tiles(), self.unit_k16, 4];
+                body.array(format!("frag{index}"), Type::U32, &dims);
             }
         }
         if self.plan.sums().iter().any(|sum| sum.weight.is_none()) {
@@ -273,16 +296,7 @@ impl Wgmma<'_> {
             body.barrier();
         }
         overlap::wait_ahead(self.cx, body);
-        body.section("mainloop");
-        let slot = body.variable("slot", Type::I32, int(0));
-        let phase = body.variable("phase", Type::U32, hex(0));
-        let drained = body.variable("drained", Type::I32, int(0));
-        body.range("step", var("first"), var("last"), 1u32, |body, step| {
-            body.call("barrier_wait", [Expr::address("full", slot.clone()), phase.clone()]);
-            self.compute_stage(body, &step, &slot);
-            body.assign(drained, slot.clone());
-            self.advance(body, &slot, &phase);
-        });
+        self.mainloop(body);
         body.call(intrinsics::WAIT, [int(0)]);
         if self.scales_once() {
             self.apply_coefficients(body);
@@ -297,6 +311,32 @@ impl Wgmma<'_> {
             threads: s.consumer_threads(),
         };
         output::emit(self.cx, &tile, body);
+    }
+
+    /// Whole laps of the ring, in which slots are constants, then what is left stage by stage.
+    fn mainloop(&self, body: &mut Body) {
+        let stages = self.s.stages;
+        body.section("mainloop: a lap of the ring at a time");
+        let phase = body.variable("phase", Type::U32, hex(0));
+        let end = var("last") - (stages - 1);
+        body.range("lap", var("first"), end, stages, |body, lap| {
+            body.unrolled("slot", stages, |body, slot| {
+                let later = int(0).less(slot.clone()).or(var("first").less(lap));
+                let drained = (slot.clone() + (stages - 1)) % stages;
+                self.compute_stage(body, &phase, &Stage { slot, later, drained });
+            });
+            body.assign(phase.clone(), phase.clone() ^ hex(1));
+        });
+        body.section("the stages of an incomplete lap");
+        let rest = var("last") - (var("last") - var("first")) % stages;
+        let rest = body.bind("rest", Type::I32, rest);
+        body.range("step", rest.clone(), var("last"), 1u32, |body, step| {
+            let slot = body.bind("slot", Type::I32, step.clone() - rest);
+            let later = var("first").less(step);
+            let wrapped = slot.clone().equals(0u32);
+            let drained = select(wrapped, int(stages - 1), slot.clone() - 1u32);
+            self.compute_stage(body, &phase, &Stage { slot, later, drained });
+        });
     }
 
     /// The first 16-row tile of this warp: a warpgroup's row tiles lie one after the other, each
@@ -328,23 +368,28 @@ impl Wgmma<'_> {
         body.zeros("total", Type::F32, &[rows, count]);
     }
 
-    fn compute_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
-        let stage = self.weight_bytes() / (4 * self.cx.packing().load_words());
-        let weights = slot.clone() * stage + var("lane_piece");
+    fn compute_stage(&self, body: &mut Body, phase: &Expr, stage: &Stage) {
+        let slot = &stage.slot;
+        body.call("barrier_wait", [Expr::address("full", slot.clone()), phase.clone()]);
+        let loads = self.weight_bytes() / (4 * self.cx.packing().load_words());
+        let weights = slot.clone() * loads + var("lane_piece");
         body.bind("weights_at", Type::I32, weights);
         let tokens = var("ring_tile") + slot.clone() * self.act_pieces();
-        // Descriptors live in uniform registers; told so, the compiler keeps their sums there.
-        body.bind("tokens_at", Type::I32, call("warp_uniform", [tokens]));
+        body.bind("tokens_at", Type::I32, tokens);
         let segments = self.segments();
-        let units = self.s.units() / segments;
+        let panels = self.panels() / segments;
         body.unrolled("segment", segments, |body, segment| {
             if self.rows().needed() {
                 self.load_params(body, slot, &segment);
                 self.rows().prepare(body);
             }
-            body.unrolled("unit", units, |body, unit| {
-                let whole = segment.clone() * units + unit.clone();
-                self.compute_unit(body, step, &unit, &whole);
+            body.unrolled("panel", panels, |body, panel| {
+                let whole = segment.clone() * panels + panel.clone();
+                self.load_words(body, &whole);
+                body.unrolled("part", self.parts(), |body, part| {
+                    let unit = Unit { panel: &panel, whole: &whole, part: &part };
+                    self.compute_unit(body, stage, unit);
+                });
             });
             if !self.starts_once() {
                 body.call(intrinsics::WAIT, [int(0)]);
@@ -370,67 +415,83 @@ impl Wgmma<'_> {
         });
     }
 
-    /// Converts and multiplies one row tile by 64 of k.
-    fn compute_unit(&self, body: &mut Body, step: &Expr, unit: &Expr, whole: &Expr) {
-        let rows = self.s.row_tiles();
-        let row_part = unit.clone() % rows;
-        let panel = whole.clone() / rows;
-        let turn = match rows {
-            2 => row_part.clone(),
-            even if even % 2 == 0 => row_part.clone() % 2u32,
-            _ => whole.clone() % 2u32,
+    /// Units of a panel.
+    fn parts(&self) -> u32 {
+        PANEL_K16 / self.unit_k16
+    }
+
+    /// The codes of a panel of all row tiles.
+    fn load_words(&self, body: &mut Body, whole: &Expr) {
+        let (rows, slab) = (self.s.row_tiles(), self.cx.slab_loads());
+        body.array("words", Type::U32, &[rows, self.cx.packing().words()]);
+        body.unrolled("row_part", rows, |body, row_part| {
+            let at = row_part.clone() * (4 * self.panels() * slab) + whole.clone() * slab;
+            let at = var("weights_at") + at;
+            self.cx.load_piece(
+                body,
+                |word| Expr::at("words", [row_part.clone(), int(word)]),
+                |distance| load(self.cx.lane_view(), beyond(at.clone(), distance)),
+            );
+        });
+    }
+
+    /// Converts and multiplies a unit. Row tiles take turns within a k16, as they read the same
+    /// activations.
+    fn compute_unit(&self, body: &mut Body, stage: &Stage, unit: Unit) {
+        let Unit { panel, whole, part } = unit;
+        let turn = match self.parts() {
+            1 => whole.clone() % 2u32,
+            _ => part.clone(),
         };
-        let slab = self.cx.slab_loads();
-        let at = row_part.clone() * (4 * self.panels() * slab) + panel.clone() * slab;
-        let at = var("weights_at") + at;
-        body.array("words", Type::U32, &[self.cx.packing().words()]);
-        self.cx.load_piece(
-            body,
-            |word| Expr::at("words", [int(word)]),
-            |distance| load(self.cx.lane_view(), beyond(at.clone(), distance)),
-        );
-        body.unrolled("k16", UNIT_K16, |body, k16| self.convert(body, &row_part, &turn, &k16));
+        let first = part.clone() * self.unit_k16;
+        body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
+            body.unrolled("k16", self.unit_k16, |body, k16| {
+                let octet = first.clone() + k16.clone();
+                self.convert(body, &octet, [&turn, &row_part, &k16]);
+            });
+        });
         body.call(intrinsics::FENCE, []);
-        let column = match self.starts_once() {
-            true => panel.clone(),
-            false => unit.clone() / rows,
-        };
-        body.unrolled("k16", UNIT_K16, |body, k16| {
-            let tokens = var("tokens_at") + panel.clone() * self.panel_pieces();
-            let tokens = tokens + k16.clone() * 2u32;
-            let inner = int(0).less(column.clone() + k16.clone());
+        let column = if self.starts_once() { whole } else { panel };
+        body.unrolled("k16", self.unit_k16, |body, k16| {
+            let tokens = var("tokens_at") + whole.clone() * self.panel_pieces();
+            let tokens = tokens + (first.clone() + k16.clone()) * 2u32;
+            let inner = int(0).less(column.clone() + part.clone() + k16.clone());
             let keep = match self.starts_once() {
-                true => var("first").less(step.clone()).or(inner),
+                true => stage.later.clone().or(inner),
                 false => inner,
             };
-            self.multiply(body, [&row_part, &turn, &k16], tokens, keep);
+            body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
+                let place = [&turn, &row_part, &k16];
+                self.multiply(body, place, tokens.clone(), keep.clone());
+            });
         });
         body.call(intrinsics::COMMIT, []);
         body.call(intrinsics::WAIT, [int(1)]);
-        self.release_previous(body, step, whole);
+        self.release_previous(body, stage, whole.clone() + part.clone());
     }
 
     /// The first unit of a stage has waited for every multiply of the stage before it.
-    fn release_previous(&self, body: &mut Body, step: &Expr, whole: &Expr) {
-        body.when_uniform(whole.clone().equals(0u32), |body| {
+    fn release_previous(&self, body: &mut Body, stage: &Stage, unit: Expr) {
+        body.when_uniform(unit.equals(0u32), |body| {
             body.call("warp_sync", []);
-            let later = var("first").less(step.clone());
-            body.when(later.and(var("lane").equals(0u32)), |body| {
-                body.call("barrier_arrive", [Expr::address("empty", var("drained"))]);
+            body.when(stage.later.clone().and(var("lane").equals(0u32)), |body| {
+                let drained = Expr::address("empty", stage.drained.clone());
+                body.call("barrier_arrive", [drained]);
             });
         });
     }
 
-    fn convert(&self, body: &mut Body, row_part: &Expr, turn: &Expr, k16: &Expr) {
-        let octet = Octet::load(self.cx.packing(), body, k16, |w| Expr::at("words", [w]));
+    fn convert(&self, body: &mut Body, index: &Expr, [turn, row_part, k16]: [&Expr; 3]) {
+        let word = |w| Expr::at("words", [row_part.clone(), w]);
+        let octet = Octet::load(self.cx.packing(), body, index, word);
         let rows = self.rows();
-        let group = k16.clone() / (UNIT_K16 / rows.groups).max(1);
+        let group = index.clone() / (PANEL_K16 / rows.groups).max(1);
         let prepared = rows.prepared(&rows.place(row_part, group));
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, &octet, &prepared);
             for (pair, value) in pairs.into_iter().enumerate() {
-                let place = [turn.clone(), k16.clone(), int(pair as u32)];
+                let place = [turn.clone(), row_part.clone(), k16.clone(), int(pair as u32)];
                 body.assign(Expr::at(format!("frag{index}"), place), call("settled", [value]));
             }
         }
@@ -441,7 +502,7 @@ impl Wgmma<'_> {
     fn multiply(
         &self,
         body: &mut Body,
-        [row_part, turn, k16]: [&Expr; 3],
+        [turn, row_part, k16]: [&Expr; 3],
         tokens: Expr,
         keep: Expr,
     ) {
@@ -460,7 +521,8 @@ impl Wgmma<'_> {
             };
             match sum.weight {
                 Some(_) => {
-                    let place = |pair: u32| [turn.clone(), k16.clone(), int(pair)];
+                    let place =
+                        |pair: u32| [turn.clone(), row_part.clone(), k16.clone(), int(pair)];
                     let frag = |pair| Expr::at(format!("frag{index}"), place(pair));
                     body.call(name, args(row_part.clone(), (0..4).map(frag).collect()));
                 }
@@ -528,6 +590,7 @@ impl Wgmma<'_> {
                     let row = (var("warp_tile") + row_part.clone() * 4u32) * 16u32;
                     let row = row + var("lane") / 4u32 + 8 * (c / 2);
                     let total = Expr::at("total", [row_part.clone(), tile.clone() * 4u32 + c]);
+                    let total = self.plan.finished(total, c as usize / 2);
                     body.store("red", token * s.reduction_pitch() + row, total);
                 }
             });

@@ -57,7 +57,7 @@ impl Lowered {
             return Err(illegal(term.root(), "the root contains no sum".into()));
         }
         let sums = sum_sites(term, &facts).map_err(|(id, why)| illegal(id, why))?;
-        let in_place = term.nodes().iter().any(|op| matches!(op, Op::At(_)));
+        let in_place = term.nodes().iter().any(|op| matches!(op, Op::At(_) | Op::Raised(_)));
         let order = code_order(term).map_err(|(id, why)| illegal(id, why))?;
         Ok(Lowered { facts, sums, in_place, order })
     }
@@ -85,9 +85,9 @@ fn code_order(term: &Term) -> Result<CodeOrder, (Id, String)> {
     let mut shared = 0;
     for (index, op) in term.nodes().iter().enumerate() {
         let illegal = |why: &str| Err((Id::from(index), why.to_string()));
-        let Some(order) = CodeOrder::of(op) else { continue };
+        let Some(order) = CodeOrder::of(op, term) else { continue };
         if wanted.is_some_and(|other| other != order) {
-            return illegal("codes are either converted or looked up, not both");
+            return illegal("its codes lie in another order than those of the rest of the term");
         }
         wanted = Some(order);
         shared += u32::from(PairTable::of(op).is_some());
@@ -139,12 +139,15 @@ pub(super) fn check_node<'a>(
     own: &Facts,
     child: impl Fn(Id) -> &'a Facts,
 ) -> Result<(), String> {
-    if let Op::Real(i) | Op::At(i) | Op::Magic(i) | Op::Subnormal(i) = op {
+    if let Op::Real(i) | Op::At(i) | Op::Raised(i) | Op::Magic(i) | Op::Subnormal(i) = op {
         fits_code(ctx, child(*i))?;
     }
     match op {
         Op::At(_) if ctx.spec.bits > 4 => {
             return Err("codes of more than 4 bits do not lie at bit 0 or 4".into());
+        }
+        Op::Raised(_) if ctx.spec.bits != 4 => {
+            return Err("only words of 4-bit codes are rotated".into());
         }
         Op::Magic(i) => fits_magic(ctx, child(*i))?,
         Op::Subnormal(i) => fits_subnormal(ctx, child(*i))?,
@@ -199,7 +202,8 @@ pub(super) fn fits_magic(ctx: &Context, integer: &Facts) -> Result<(), String> {
     }
 }
 
-/// The integer must fit an f16 subnormal's ten bits, and its products must not underflow.
+/// The integer must fit the ten bits of an f16 subnormal, or the first eleven of an f16: numbers of the
+/// least exponent go on evenly where subnormals end. Its products must not underflow.
 pub(super) fn fits_subnormal(ctx: &Context, integer: &Facts) -> Result<(), String> {
     if ctx.compute() != DType::F16 {
         return Err("subnormal codes are an f16 trick".into());
@@ -208,8 +212,8 @@ pub(super) fn fits_subnormal(ctx: &Context, integer: &Facts) -> Result<(), Strin
         return Err("products of subnormal codes underflow in half FMAs".into());
     }
     match integer.magnitude() {
-        Some(hi) if hi <= 1023.0 => Ok(()),
-        _ => Err("does not fit ten bits".into()),
+        Some(hi) if hi < 2.0 * ctx.magic_base() => Ok(()),
+        _ => Err("does not fit eleven bits".into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What surrounds a term: the format, the activations and the arithmetic that consumes weights.
 
-use super::DequantError;
+use super::{DequantError, Op, Term};
 use crate::{DType, ParamType, WeightSpec};
 use std::fmt;
 
@@ -29,6 +29,13 @@ impl fmt::Display for Engine {
 /// The position weights a code may have where it lies in its 16-bit half word, once the word has
 /// been shifted at most by 8: bit 0 or bit 4.
 pub const POSITIONS: [f64; 2] = [1.0, 16.0];
+
+/// What a code is worth more where its word was rotated up by three bits when it was packed: as high as
+/// a code can lie at both positions and still be read as an f16 whose value grows evenly with it.
+pub(super) const RAISED: f64 = 8.0;
+
+/// The magnitude of the largest weight.
+const WEIGHT_MAX: f64 = 60.0;
 
 /// Relative error of a quotient of two f32 values that were rounded from short multiples.
 const SHORT_ERROR: f64 = 1.0 / (1 << 23) as f64;
@@ -68,6 +75,25 @@ impl Context {
     pub fn param(&self, name: &str) -> Option<(usize, ParamType)> {
         let found = self.spec.params.iter().enumerate().find(|(_, p)| p.name == name);
         found.map(|(index, param)| (index, param.dtype))
+    }
+
+    /// Whether a parameter multiplies something made from the code, in the format's own expression.
+    pub fn scales_codes(&self, name: &str) -> bool {
+        let Ok(term) = self.spec.expr.parse::<Term>() else { return false };
+        let is_param = |id| matches!(term.node(id), Op::Param(param) if param.as_str() == name);
+        term.nodes().iter().any(|op| match *op {
+            Op::Mul([a, b]) => {
+                (is_param(a) && term.reads_codes(b)) || (is_param(b) && term.reads_codes(a))
+            }
+            _ => false,
+        })
+    }
+
+    /// The magnitude that such a parameter is taken to have at most, when it is asked whether a term
+    /// overflows: no published model has greater weights.
+    pub fn scale_max(&self) -> f64 {
+        let values = self.spec.codebook.values().iter().map(|value| f64::from(value.abs()));
+        WEIGHT_MAX / values.reduce(f64::max).unwrap_or(self.code_max().into())
     }
 
     /// The value that the codebook has for an integer; NaN where it has none.

@@ -10,7 +10,8 @@
 //!   once for each position weight where `p` varies along k. Constants are folded and cost nothing;
 //! - per row, token and segment: the root, added into a running total, so that `c * sum` is one
 //!   FMA. The expression is taken as written; that codegen flattens it only makes it cheaper. A root
-//!   that is a sum costs nothing on tensor cores, which add it to the total themselves.
+//!   that is a sum, or a constant of the row times one, costs nothing on tensor cores, which add it to
+//!   the total themselves.
 
 use super::{Context, Engine, Facts, Op, Role, Term};
 use crate::{Arch, DType};
@@ -137,14 +138,15 @@ impl<'a> CostModel<'a> {
             ops.push(outer_ops(op, own, |id| (fact(id), ops[usize::from(id)])));
         }
         let root = term.root();
-        parts.outer = self.outer(term.node(root), ops[usize::from(root)]);
+        parts.outer = self.outer(term.runs_on().is_some(), ops[usize::from(root)]);
         parts
     }
 
-    /// The cost of the root, added to the running total.
-    pub(super) fn outer(&self, root: &Op, ops: OuterOps) -> f64 {
-        match (self.ctx.engine, root) {
-            (Engine::Mma, Op::Sum(_)) => 0.0,
+    /// The cost of the root, added to the running total, which a sum that `runs_on` is
+    /// ([`Term::runs_on`]).
+    pub(super) fn outer(&self, runs_on: bool, ops: OuterOps) -> f64 {
+        match (self.ctx.engine, runs_on) {
+            (Engine::Mma, true) => 0.0,
             _ => self.per_outer * ops.add,
         }
     }

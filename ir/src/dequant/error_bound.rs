@@ -13,6 +13,7 @@
 //! corrections need no term of their own: their products `|c| * sum|x|` pass through `combine` and
 //! are rounded there.
 
+use super::context::RAISED;
 use super::interp::SUBNORMAL_UNIT;
 use super::language::integer_op;
 use super::{Context, DequantError, Engine, Lowered, Op, Role, SumSite, Term};
@@ -201,6 +202,7 @@ impl<'a> Evaluator<'a> {
             }
             Op::Real(a) => self.at(*a, place),
             Op::At(a) => Bounded::exact(self.at(*a, place).value * place.position),
+            Op::Raised(a) => Bounded::exact(self.at(*a, place).value * RAISED * place.position),
             Op::Magic(a) => Bounded::exact(self.at(*a, place).value + self.ctx.magic_base()),
             Op::Subnormal(a) => Bounded::exact(self.at(*a, place).value * SUBNORMAL_UNIT),
             Op::Add([a, b]) => value(*a).add(value(*b)).rounded(dtype),

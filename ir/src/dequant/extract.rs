@@ -157,7 +157,18 @@ impl<'a> Extraction<'a> {
         let outer = outer_ops(node, &facts, |id| (&child(id).facts, child(id).outer));
         let inner = self.model.node(node, &facts, |id| &child(id).facts).total()
             + children.iter().map(|c| c.inner).sum::<f64>();
-        let extra = if facts.role == Role::Outer { self.model.outer(node, outer) } else { 0.0 };
+        let runs_on = match node {
+            Op::Sum(_) => true,
+            Op::Mul([a, b]) => [(a, b), (b, a)].into_iter().any(|(c, sum)| {
+                let constant = child(*c).facts.hoistable() && !child(*c).facts.param;
+                constant && matches!(child(*sum).op, Op::Sum(_))
+            }),
+            _ => false,
+        };
+        let extra = match facts.role {
+            Role::Outer => self.model.outer(runs_on, outer),
+            _ => 0.0,
+        };
         let text = text(node, &children);
         Some(Candidate {
             inner,

@@ -3,7 +3,7 @@
 //! Facts are computed from a node and its children's facts, so the same rules serve terms (the
 //! verifier, [`super::Lowered`]) and e-classes (the analysis that rule conditions ask).
 
-use super::context::POSITIONS;
+use super::context::{POSITIONS, RAISED};
 use super::{Context, Engine, Num, Op};
 use crate::{DType, ParamType};
 
@@ -212,7 +212,7 @@ impl Facts {
                 lookup_facts(ctx, op, child(*a), 1.0)
             }
             Op::Short(a) => lookup_facts(ctx, op, child(*a), ctx.short_unit()),
-            Op::Real(a) | Op::At(a) | Op::Magic(a) | Op::Subnormal(a) => {
+            Op::Real(a) | Op::At(a) | Op::Raised(a) | Op::Magic(a) | Op::Subnormal(a) => {
                 conversion_facts(ctx, op, child(*a))
             }
             Op::Add([a, b]) => sum_facts(child(*a), child(*b), false),
@@ -263,7 +263,8 @@ fn param_facts(ctx: &Context, name: &str) -> Result<Facts, String> {
         ParamType::Code(bits) => Grid::integers(2.0f64.powi(bits.into()) - 1.0),
         ParamType::Shared(_) => Grid { lo: -SHARED_MAX, hi: SHARED_MAX, ulp: FLOAT_ULP },
         ParamType::F16 | ParamType::F32 | ParamType::E8M0 => {
-            Grid { lo: -PARAM_MAX, hi: PARAM_MAX, ulp: FLOAT_ULP }
+            let hi = if ctx.scales_codes(name) { ctx.scale_max() } else { PARAM_MAX };
+            Grid { lo: -hi, hi, ulp: FLOAT_ULP }
         }
     };
     Ok(Facts { param: true, ..Facts::leaf(Role::Uniform, [Some(grid); 2]) })
@@ -310,6 +311,10 @@ fn conversion_facts(ctx: &Context, op: &Op, a: &Facts) -> Result<Facts, String> 
     let (role, grid) = match (op, a.role) {
         (Op::At(_), Role::Integer) => {
             let at = [0, 1].map(|i| Some(a.grid[i]?.mul(Grid::constant(POSITIONS[i]))));
+            (Role::Word, at)
+        }
+        (Op::Raised(_), Role::Integer) => {
+            let at = [0, 1].map(|i| Some(a.grid[i]?.mul(Grid::constant(RAISED * POSITIONS[i]))));
             (Role::Word, at)
         }
         (Op::Real(_), Role::Integer | Role::Word) => (Role::Weight, a.grid),

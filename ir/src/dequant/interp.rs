@@ -1,5 +1,6 @@
 //! The exact interpreter: what a term means, in f64. It is the oracle for every rule.
 
+use super::context::RAISED;
 use super::language::integer_op;
 use super::{Context, Op, Term};
 use egg::Id;
@@ -55,6 +56,7 @@ impl GroupValues<'_> {
             Op::Short(a) => self.ctx.codebook(real(*a)) / self.ctx.short_unit(),
             Op::Real(a) => real(*a),
             Op::At(a) => real(*a) * self.positions.get(k).copied().unwrap_or(f64::NAN),
+            Op::Raised(a) => real(*a) * RAISED * self.positions.get(k).copied().unwrap_or(f64::NAN),
             Op::Magic(a) => self.ctx.magic_base() + real(*a),
             Op::Subnormal(a) => real(*a) * SUBNORMAL_UNIT,
             Op::Add([a, b]) => real(*a) + real(*b),

@@ -129,6 +129,7 @@ egg::define_language! {
         "short" = Short(egg::Id),
         "real" = Real(egg::Id),
         "at" = At(egg::Id),
+        "raise" = Raised(egg::Id),
         "magic" = Magic(egg::Id),
         "subn" = Subnormal(egg::Id),
         "+" = Add([egg::Id; 2]),

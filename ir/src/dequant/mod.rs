@@ -46,8 +46,9 @@
 //! | `(^ i c)`, `&`, `\|`, `<<`, `>>` | integer operations of a code and a constant |
 //! | `(real i)` | the integer as a real number: a plain conversion |
 //! | `(at i)` | the integer left where it lies: value `p * i` |
+//! | `(raise i)` | the same in a word that was rotated up by three bits when it was packed: value `8 * p * i` |
 //! | `(magic i)` | bits `0x6400 \| i` of an f16 (`0x4300 \| i` of a bf16): value `1024 + i` (`128 + i`) |
-//! | `(subn i)` | the bits taken as an f16 subnormal: value `i * 2^-24` |
+//! | `(subn i)` | the bits taken as an f16 subnormal: value `i * 2^-24`, also for the 11 bits that reach the first normal numbers |
 //! | `(lookup i)` | the value of the format's codebook at `i`, see [`crate::WeightSpec::codebook`] |
 //! | `(pair i)`, `(page i)` | the same, rounded, from a table of all pairs of codes in shared memory |
 //! | `(prmt i)` | the same, rounded, from a table in registers by byte permutations |
@@ -120,7 +121,7 @@ pub use rounding::Rounding;
 pub use rules::{rule_names, Rule, RULES};
 pub use search::{variants, Options, Search, Variant};
 pub use tables::{CodeOrder, PairTable};
-pub use term::Term;
+pub use term::{runs_on, Term};
 
 use crate::DType;
 

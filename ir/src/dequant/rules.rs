@@ -44,6 +44,8 @@ enum Need {
     FitsMagic(&'static str),
     /// An integer that can be read as an f16 subnormal.
     FitsSubnormal(&'static str),
+    /// An integer in the low bits that can be read as an f16 where its word is raised.
+    FitsRaised(&'static str),
     /// An integer that selects an entry of a table.
     FitsTable(&'static str),
     /// An integer that selects an entry of a table of single bytes.
@@ -57,8 +59,8 @@ enum Need {
 }
 
 use Need::{
-    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsShort, FitsSubnormal, FitsTable, HalfSums,
-    Hoistable, Invariant, Parameter, Scale, SmallOffset, TwoLevels, Varying, Weight,
+    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsRaised, FitsShort, FitsSubnormal, FitsTable,
+    HalfSums, Hoistable, Invariant, Parameter, Scale, SmallOffset, TwoLevels, Varying, Weight,
 };
 
 /// The rule that the analysis applies: an operator on constants is a constant.
@@ -153,6 +155,10 @@ pub static RULES: &[Rule] = &[
           ("(+ (* ?a ?s) ?t)", "(fma ?a ?s ?t)"),
           ("(+ (* ?s ?a) ?t)", "(fma ?a ?s ?t)")],
         &[Weight("?a"), Scale("?s"), Hoistable("?t")]),
+    rule("raise-code-into-fma", "fma",
+        &[("(sum (* (fma (real ?i) ?s ?c) ?y))",
+           "(* (* 256 rp) (sum (* (fma (subn (raise ?i)) (* 8192 ?s) (* ?c (* p 0.00390625))) ?y)))")],
+        &[FitsRaised("?i"), Scale("?s"), Hoistable("?c")]),
 
     // No forms: `Algebra::modify` applies it, because it computes its right side.
     rule(FOLD_CONSTANTS, "constants", &[], &[]),
@@ -297,8 +303,8 @@ impl Need {
     fn variables(self) -> Vec<&'static str> {
         match self {
             Weight(a) | Invariant(a) | Hoistable(a) | Varying(a) | Scale(a) | SmallOffset(a)
-            | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsTable(a) | FitsShort(a)
-            | Parameter(a) => vec![a],
+            | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
+            | FitsShort(a) | Parameter(a) => vec![a],
             AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
             HalfSums | TwoLevels => vec![],
         }
@@ -324,6 +330,11 @@ impl Need {
             }
             (FitsMagic(_), [i]) => fits_magic(ctx, i).is_ok(),
             (FitsSubnormal(_), [i]) => fits_subnormal(ctx, i).is_ok(),
+            (FitsRaised(_), [i]) => {
+                let raised = Facts::of(ctx, &Op::Raised(Id::from(0)), |_| i);
+                let fits = |i| ctx.spec.bits == 4 && fits_subnormal(ctx, &i).is_ok();
+                ctx.engine == Engine::Mma && raised.is_ok_and(fits)
+            }
             (FitsTable(_), [_]) => fits_table(ctx).is_ok(),
             (FitsShort(_), [_]) => fits_short(ctx).is_ok(),
             (HalfSums, _) => ctx.engine == Engine::Half2,
@@ -370,7 +381,8 @@ impl Need {
         match self {
             Weight(a) | Varying(a) => vec![(a, Role::Weight)],
             Invariant(a) | Hoistable(a) | Scale(a) | Parameter(a) => vec![(a, Role::Uniform)],
-            FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsTable(a) | FitsShort(a) => {
+            FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
+            | FitsShort(a) => {
                 vec![(a, Role::Integer)]
             }
             AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],

@@ -1,5 +1,6 @@
 //! What tables ask of a kernel: the order of codes in a word, and shared memory.
 
+use super::context::RAISED;
 use super::{Op, Term};
 
 /// The order of the eight codes of a 32-bit word. A pair is two codes that one packed 16-bit
@@ -9,15 +10,27 @@ pub enum CodeOrder {
     /// Pair `j` has its first code at bit `4j`, its second at bit `16 + 4j`: one mask isolates both
     /// in the halves where their numbers are computed.
     Split,
+    /// The same three bits higher, around the end of the word: one rotation by eight bits brings the
+    /// upper pairs to the place of the lower ones.
+    Raised,
     /// Code `i` is at bit `4i`, so that a pair is a byte, which selects an entry of a table.
     Sequential,
 }
 
+const WORD_BITS: u32 = 32;
+/// Bits by which [`CodeOrder::Raised`] rotates a word up.
+const RAISED_BITS: u32 = (RAISED as u32).ilog2();
+
 impl CodeOrder {
-    /// The order that an operator wants; `None` for those that do not read codes.
-    pub(super) fn of(op: &Op) -> Option<CodeOrder> {
+    /// The order that an operator of a term wants; `None` for those that do not read codes.
+    pub(super) fn of(op: &Op, term: &Term) -> Option<CodeOrder> {
         match op {
-            Op::Real(_) | Op::At(_) | Op::Magic(_) | Op::Subnormal(_) => Some(CodeOrder::Split),
+            Op::Real(i) | Op::Magic(i) | Op::Subnormal(i) => match term.node(*i) {
+                Op::Raised(_) => Some(CodeOrder::Raised),
+                _ => Some(CodeOrder::Split),
+            },
+            Op::At(_) => Some(CodeOrder::Split),
+            Op::Raised(_) => Some(CodeOrder::Raised),
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => {
                 Some(CodeOrder::Sequential)
             }
@@ -27,15 +40,24 @@ impl CodeOrder {
 
     /// The order in which a schedule's term wants its codes. Text that is no term converts none.
     pub fn of_term(text: &str) -> CodeOrder {
-        let term = text.parse::<Term>();
-        let wanted = term.iter().flat_map(Term::nodes).find_map(CodeOrder::of);
-        wanted.unwrap_or(CodeOrder::Split)
+        let wanted = |term: Term| term.nodes().iter().find_map(|op| CodeOrder::of(op, &term));
+        text.parse().ok().and_then(wanted).unwrap_or(CodeOrder::Split)
     }
 
-    /// Bit offset of a code: pair 0 to 3, half 0 or 1.
+    /// Bits by which words of this order are rotated up against the one that they are a rotation of.
+    pub fn rotation(self) -> u32 {
+        match self {
+            CodeOrder::Raised => RAISED_BITS,
+            CodeOrder::Split | CodeOrder::Sequential => 0,
+        }
+    }
+
+    /// Bit offset of a code: pair 0 to 3, half 0 or 1. A code that reaches the end of the word goes on
+    /// at bit 0.
     pub fn shift(self, pair: u32, half: u32) -> u32 {
         match self {
             CodeOrder::Split => 4 * pair + 16 * half,
+            CodeOrder::Raised => (4 * pair + 16 * half + RAISED_BITS) % WORD_BITS,
             CodeOrder::Sequential => 8 * pair + 4 * half,
         }
     }
@@ -44,6 +66,9 @@ impl CodeOrder {
     pub fn place(self, shift: u32) -> (u32, u32) {
         match self {
             CodeOrder::Split => (shift % 16 / 4, shift / 16),
+            CodeOrder::Raised => {
+                CodeOrder::Split.place((shift + WORD_BITS - RAISED_BITS) % WORD_BITS)
+            }
             CodeOrder::Sequential => (shift / 8, shift % 8 / 4),
         }
     }
@@ -106,7 +131,7 @@ mod tests {
 
     #[test]
     fn places_are_the_inverse_of_shifts() {
-        for order in [CodeOrder::Split, CodeOrder::Sequential] {
+        for order in [CodeOrder::Split, CodeOrder::Raised, CodeOrder::Sequential] {
             let mut shifts = Vec::new();
             for (pair, half) in (0..4).flat_map(|pair| [(pair, 0), (pair, 1)]) {
                 let shift = order.shift(pair, half);
@@ -114,7 +139,8 @@ mod tests {
                 shifts.push(shift);
             }
             shifts.sort_unstable();
-            assert_eq!(shifts, [0, 4, 8, 12, 16, 20, 24, 28]);
+            let rotation = order.rotation();
+            assert_eq!(shifts, [0, 4, 8, 12, 16, 20, 24, 28].map(|shift| shift + rotation));
         }
     }
 
@@ -125,6 +151,7 @@ mod tests {
             ("(* s (sum (* (page q) x)))", CodeOrder::Sequential, Some(PairTable::PAGED)),
             ("(* s (sum (* (prmt q) x)))", CodeOrder::Sequential, None),
             ("(* s (sum (* (magic q) x)))", CodeOrder::Split, None),
+            ("(* s (sum (* (subn (raise q)) x)))", CodeOrder::Raised, None),
             ("", CodeOrder::Split, None),
         ];
         for (text, order, table) in cases {

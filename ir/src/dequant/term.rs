@@ -43,6 +43,34 @@ impl Term {
         &self.expr[id]
     }
 
+    /// Whether the value at `id` depends on the code.
+    pub(super) fn reads_codes(&self, id: Id) -> bool {
+        let op = self.node(id);
+        *op == Op::Code || op.children().iter().any(|child| self.reads_codes(*child))
+    }
+
+    /// Whether the term is one sum times at most a constant of the row. Such a sum runs on across quant
+    /// groups, and the constant, if there is one, is applied at the end.
+    pub fn runs_on(&self) -> Option<Option<Id>> {
+        let is_sum = |id: Id| matches!(self.node(id), Op::Sum(_));
+        match *self.node(self.root()) {
+            Op::Sum(_) => Some(None),
+            Op::Mul([c, sum]) | Op::Mul([sum, c]) if is_sum(sum) && self.is_constant(c) => {
+                Some(Some(c))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a value depends on nothing but the position weight.
+    fn is_constant(&self, id: Id) -> bool {
+        match self.node(id) {
+            Op::Const(_) | Op::Position | Op::Unposition => true,
+            Op::Mul(children) => children.iter().all(|child| self.is_constant(*child)),
+            _ => false,
+        }
+    }
+
     /// The egg expression.
     pub fn expr(&self) -> &RecExpr<Op> {
         &self.expr
@@ -66,6 +94,12 @@ impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Whether the sum of a schedule's term runs on across quant groups ([`Term::runs_on`]). Text that is
+/// no term does not.
+pub fn runs_on(text: &str) -> bool {
+    text.parse::<Term>().is_ok_and(|term| term.runs_on().is_some())
 }
 
 /// Deeper nesting than any term; bounds the recursion on text that comes from a file.

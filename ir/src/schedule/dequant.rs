@@ -183,6 +183,9 @@ mod tests {
         assert!(refusal("slab=512", "slab=384").contains("a slab of 384 rows"));
         assert!(refusal("split=1", "split=2").contains("2 splits"));
         assert!(refusal("(sum x)", "(* s (sum x))").contains("scales sums"));
-        assert!(refusal("256x64 ", "128x64 ").contains("1 units"), "floats take the same shapes");
+        assert!(
+            refusal("128x256x64", "12x256x64").contains("12 tokens"),
+            "floats take the same shapes"
+        );
     }
 }

@@ -11,9 +11,11 @@ use crate::{Arch, DType, Problem, WeightSpec};
 pub const GROUP_ROWS: u32 = 64;
 /// Threads of a warpgroup.
 const GROUP_THREADS: u32 = 128;
-/// k of one unit of work: what a lane's piece of codes covers, and the width of a row of
-/// activations in 128-byte swizzled shared memory.
+/// What a lane's piece of codes covers, and the width of a row of activations in 128-byte swizzled
+/// shared memory.
 const UNIT_K: u32 = 64;
+/// k16 steps of that.
+const LONG_UNIT: u32 = 4;
 /// Most columns of one `wgmma`.
 const MAX_TOKENS: u32 = 256;
 /// 32-bit registers of an SM of sm_90a.
@@ -25,9 +27,8 @@ pub const PRODUCER_REGISTERS: u32 = 24;
 /// The most that a thread can have when registers are handed out by `setmaxnreg`, which counts in
 /// steps of eight.
 const MOST_REGISTERS: u32 = 248;
-/// Addresses, ring state and two units of codes before and after conversion.
-/// Fitted to what the compiler takes on `sm_90a`.
-const OPERAND_REGISTERS: u32 = 64;
+/// Addresses, ring state and codes before conversion. Fitted to what the compiler takes on `sm_90a`.
+const OPERAND_REGISTERS: u32 = 32;
 /// Width of codes up to which [`OPERAND_REGISTERS`] suffice; every further bit is a word of a unit.
 const NARROW_BITS: u32 = 4;
 /// What stands for [`OPERAND_REGISTERS`] beside the sum of activations that corrects an offset: where
@@ -37,6 +38,8 @@ const SHORT_CORRECTED_REGISTERS: u32 = 57;
 const AMPLE_CORRECTED_REGISTERS: u32 = 12;
 /// See [`SHORT_CORRECTED_REGISTERS`].
 const AMPLE_REGISTERS: u32 = 240;
+/// Registers of a lane's part of a 64x16 fragment.
+const FRAGMENT_REGISTERS: u32 = 4;
 /// Group parameters of a row tile, as loaded and as operands.
 const ROW_REGISTERS: u32 = 12;
 
@@ -97,9 +100,17 @@ impl WgmmaSchedule {
         self.block_n / (GROUP_ROWS * self.groups)
     }
 
-    /// Units of work of a warpgroup and stage: one row tile by 64 of k, four `wgmma`.
-    pub fn units(&self) -> u32 {
-        self.row_tiles() * (self.block_k / UNIT_K)
+    /// k16 steps of a unit of work, which is that much of k of all row tiles: one unit is converted
+    /// while the one before it is multiplied. Long units wait less often, but their fragments need
+    /// registers; the units of a stage are even in number, as two buffers take turns.
+    pub fn unit_k16(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        let long = self.block_k % (2 * UNIT_K) == 0
+            && self.registers_with(LONG_UNIT, problem, spec) <= self.consumer_registers();
+        if long {
+            LONG_UNIT
+        } else {
+            LONG_UNIT / 2
+        }
     }
 
     /// f32 accumulators of one lane for one row tile.
@@ -201,19 +212,27 @@ impl WgmmaSchedule {
 
     /// Registers of a consumer thread, estimated.
     pub fn registers(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        self.registers_with(self.unit_k16(problem, spec), problem, spec)
+    }
+
+    fn registers_with(&self, unit_k16: u32, problem: &Problem, spec: &WeightSpec) -> u32 {
         let copies = 1 + u32::from(self.sums_apart(problem, spec));
         let codes = u32::from(spec.bits).saturating_sub(NARROW_BITS);
         let groups = self.groups_per_segment(spec, problem.k);
-        let rows = self.accumulators() * copies + ROW_REGISTERS * groups;
-        let sums = codes + self.row_tiles() * rows;
+        let fragments = 2 * unit_k16 * FRAGMENT_REGISTERS;
+        let row_tile = self.accumulators() * copies + ROW_REGISTERS * groups + fragments + codes;
         let corrected = match self.consumer_registers() {
             AMPLE_REGISTERS.. => AMPLE_CORRECTED_REGISTERS,
             _ => SHORT_CORRECTED_REGISTERS,
         };
-        match self.sums_activations() {
-            true => sums + OPERAND_REGISTERS.max(corrected + self.accumulators()),
-            false => sums + OPERAND_REGISTERS,
-        }
+        // Fitted with the fragments of one row tile among them.
+        let corrected = corrected + self.accumulators();
+        let corrected = corrected.saturating_sub(2 * LONG_UNIT * FRAGMENT_REGISTERS);
+        let operands = match self.sums_activations() {
+            true => OPERAND_REGISTERS.max(corrected),
+            false => OPERAND_REGISTERS,
+        };
+        operands + self.row_tiles() * row_tile
     }
 
     /// Whether the term corrects an offset by the sum of activations, which takes accumulators of
@@ -268,9 +287,6 @@ impl WgmmaSchedule {
         })?;
         require(self.block_k > 0 && self.block_k % UNIT_K == 0, || {
             format!("k tile {} is no multiple of {UNIT_K}", self.block_k)
-        })?;
-        require(self.units() % 2 == 0, || {
-            format!("{} units of work: one is converted while another is multiplied", self.units())
         })
     }
 }
@@ -297,7 +313,6 @@ mod tests {
         assert!(refusal("128x128x128", "264x128x128").contains("264 tokens"));
         assert!(refusal("128x128x128", "128x192x128").contains("192 rows over 2"));
         assert!(refusal("128x128x128", "128x128x96").contains("k tile 96"));
-        assert!(refusal("128x128x128", "128x128x64").contains("1 units"));
         assert!(refusal("128x128x128", "256x512x64").contains("registers"));
         assert!(refusal("groups=2", "groups=4").contains("4 consumer"));
         assert!(refusal("stages=4", "stages=1").contains("1 stages"));

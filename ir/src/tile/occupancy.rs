@@ -1,7 +1,7 @@
 //! Registers, resident blocks and bytes in flight of a schedule, before it is compiled.
 
 use crate::arch::SHARED_RESERVE;
-use crate::dequant::packed_param_bytes;
+use crate::dequant::{packed_param_bytes, runs_on};
 use crate::{Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Producer, Schedule, WeightSpec};
 
 /// Registers that one thread can have (CUDA C++ Programming Guide, "Compute Capabilities").
@@ -24,9 +24,7 @@ const LOAD_BYTES: u64 = 16;
 /// accumulators. The reduction then stands inside the term; a term that is the reduction itself
 /// has the scale on every product. Per-channel groups are scaled once, at the end.
 fn sums_groups_apart(dequant: &str, problem: &Problem, spec: &WeightSpec) -> bool {
-    !dequant.is_empty()
-        && !dequant.trim_start().starts_with("(sum")
-        && spec.group.size(problem.k) < problem.k
+    !dequant.is_empty() && !runs_on(dequant) && spec.group.size(problem.k) < problem.k
 }
 
 /// Registers per thread, estimated: accumulators (twice if group sums are kept apart), loads in

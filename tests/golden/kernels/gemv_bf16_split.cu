@@ -1,10 +1,16 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g64.bf16-bf16.n1024.k4096.m2+bias@sm90a.132
 // schedule: gemv tokens=2 rows=1 lanes=8 warps=2x2 unroll=2 split=2 x=shared acc=f32 cache=normal dequant=(* s (sum (* (- (magic q) (+ 1024 z)) x)))
 
 static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, unsigned bits) {
   unsigned d;
   asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_add(unsigned a, unsigned b) {
+  unsigned d;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
 
@@ -26,15 +32,15 @@ static __device__ __forceinline__ float h2_high(unsigned a) {
   return d;
 }
 
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
 static __device__ __forceinline__ float bf2_low(unsigned a) { return __uint_as_float(a << 16); }
 
 static __device__ __forceinline__ float bf2_high(unsigned a) { return __uint_as_float(a & 0xffff0000u); }
-
-static __device__ __forceinline__ unsigned h2_pack(float low, float high) {
-  unsigned d;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
-  return d;
-}
 
 static __device__ __forceinline__ unsigned short to_bf16(float a) {
   unsigned short d;
@@ -108,67 +114,116 @@ qtune_gemv_w4a16_awq_g64_bf16_bf16_n1024_k4096_m2_bias(const uint4* __restrict__
   __syncthreads();
 
   // mainloop: load the weights of several steps, then use them
-  for (int step = first + warp_k; step < last; step += 4) {
-    unsigned words[2][1][4] = {};
-    unsigned entry[2][1][1] = {};
+  const int from = first + warp_k;
+  for (int step = from; step < last - 2; step += 4) {
+    unsigned words[2][1][4];
+    unsigned entry[2][1][1];
     #pragma unroll
     for (int ahead = 0; ahead < 2; ++ahead) {
-      if (step + ahead * 2 < last) {
-        const int at = step + ahead * 2;
-        {
-          const uint4 packed = weights[(warp_tile * STEPS + at) * 32 + lane];
-          words[ahead][0][0] = packed.x;
-          words[ahead][0][1] = packed.y;
-          words[ahead][0][2] = packed.z;
-          words[ahead][0][3] = packed.w;
-        }
-        entry[ahead][0][0] = params[((warp_tile * 16 + at) * 4 + lane_row) * 4 + lane_k * 32 / 64];
+      {
+        const uint4 packed = weights[(warp_tile * STEPS + (step + ahead * 2)) * 32 + lane];
+        words[ahead][0][0] = packed.x;
+        words[ahead][0][1] = packed.y;
+        words[ahead][0][2] = packed.z;
+        words[ahead][0][3] = packed.w;
       }
+      entry[ahead][0][0] = params[((warp_tile * 16 + (step + ahead * 2)) * 4 + lane_row) * 4 + lane_k * 32 / 64];
     }
     #pragma unroll
     for (int ahead = 0; ahead < 2; ++ahead) {
-      if (step + ahead * 2 < last) {
-        const int at = step + ahead * 2;
-        unsigned invariant0[1][2];
-        invariant0[0][0] = h2_pack(1024.0f + h2_high(entry[ahead][0][0]), 1024.0f + h2_high(entry[ahead][0][0]));
-        invariant0[0][1] = h2_pack(1024.0f + h2_high(entry[ahead][0][0]), 1024.0f + h2_high(entry[ahead][0][0]));
-        float group_sum0[2][1] = {};
-        #pragma unroll
-        for (int part = 0; part < 4; ++part) {
-          unsigned act[2][4];
-          #pragma unroll
-          for (int token = 0; token < 2; ++token) {
-            {
-              const uint4 packed = staged_x[(token * 4 + part) * 66 + ((at - first) * 8 + lane_k)];
-              act[token][0] = packed.x;
-              act[token][1] = packed.y;
-              act[token][2] = packed.z;
-              act[token][3] = packed.w;
-            }
-          }
-          const unsigned word = words[ahead][0][part];
-          const unsigned weight0_0 = h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]);
-          const unsigned weight0_1 = h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]);
-          const unsigned weight0_2 = h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]);
-          const unsigned weight0_3 = h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]);
-          #pragma unroll
-          for (int token = 0; token < 2; ++token) {
-            group_sum0[token][0] = fma_f32(h2_low(weight0_0), bf2_low(act[token][0]), group_sum0[token][0]);
-            group_sum0[token][0] = fma_f32(h2_high(weight0_0), bf2_high(act[token][0]), group_sum0[token][0]);
-            group_sum0[token][0] = fma_f32(h2_low(weight0_1), bf2_low(act[token][1]), group_sum0[token][0]);
-            group_sum0[token][0] = fma_f32(h2_high(weight0_1), bf2_high(act[token][1]), group_sum0[token][0]);
-            group_sum0[token][0] = fma_f32(h2_low(weight0_2), bf2_low(act[token][2]), group_sum0[token][0]);
-            group_sum0[token][0] = fma_f32(h2_high(weight0_2), bf2_high(act[token][2]), group_sum0[token][0]);
-            group_sum0[token][0] = fma_f32(h2_low(weight0_3), bf2_low(act[token][3]), group_sum0[token][0]);
-            group_sum0[token][0] = fma_f32(h2_high(weight0_3), bf2_high(act[token][3]), group_sum0[token][0]);
-          }
-        }
-        const float coefficient0 = h2_low(entry[ahead][0][0]);
+      unsigned invariant0[1][2];
+      invariant0[0][0] = h2_add(0x64006400u, h2_both_high(entry[ahead][0][0]));
+      invariant0[0][1] = h2_add(0x64006400u, h2_both_high(entry[ahead][0][0]));
+      float group_sum0[2][1] = {};
+      #pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        unsigned act[2][4];
         #pragma unroll
         for (int token = 0; token < 2; ++token) {
-          total[token][0] = fma_f32(coefficient0, group_sum0[token][0], total[token][0]);
+          {
+            const uint4 packed = staged_x[(token * 4 + part) * 66 + ((step + ahead * 2 - first) * 8 + lane_k)];
+            act[token][0] = packed.x;
+            act[token][1] = packed.y;
+            act[token][2] = packed.z;
+            act[token][3] = packed.w;
+          }
+        }
+        const unsigned word = words[ahead][0][part];
+        const unsigned weight0_0 = h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]);
+        const unsigned weight0_1 = h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]);
+        const unsigned weight0_2 = h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]);
+        const unsigned weight0_3 = h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]);
+        #pragma unroll
+        for (int token = 0; token < 2; ++token) {
+          group_sum0[token][0] = fma_f32(h2_low(weight0_0), bf2_low(act[token][0]), group_sum0[token][0]);
+          group_sum0[token][0] = fma_f32(h2_high(weight0_0), bf2_high(act[token][0]), group_sum0[token][0]);
+          group_sum0[token][0] = fma_f32(h2_low(weight0_1), bf2_low(act[token][1]), group_sum0[token][0]);
+          group_sum0[token][0] = fma_f32(h2_high(weight0_1), bf2_high(act[token][1]), group_sum0[token][0]);
+          group_sum0[token][0] = fma_f32(h2_low(weight0_2), bf2_low(act[token][2]), group_sum0[token][0]);
+          group_sum0[token][0] = fma_f32(h2_high(weight0_2), bf2_high(act[token][2]), group_sum0[token][0]);
+          group_sum0[token][0] = fma_f32(h2_low(weight0_3), bf2_low(act[token][3]), group_sum0[token][0]);
+          group_sum0[token][0] = fma_f32(h2_high(weight0_3), bf2_high(act[token][3]), group_sum0[token][0]);
         }
       }
+      const float coefficient0 = h2_low(entry[ahead][0][0]);
+      #pragma unroll
+      for (int token = 0; token < 2; ++token) {
+        total[token][0] = fma_f32(coefficient0, group_sum0[token][0], total[token][0]);
+      }
+    }
+  }
+
+  // the steps of an incomplete turn
+  const int rest = from + (last - 2 + 3 - from) / 4 * 4;
+  for (int step = rest; step < last; step += 2) {
+    unsigned words[1][1][4];
+    unsigned entry[1][1][1];
+    {
+      const uint4 packed = weights[(warp_tile * STEPS + step) * 32 + lane];
+      words[0][0][0] = packed.x;
+      words[0][0][1] = packed.y;
+      words[0][0][2] = packed.z;
+      words[0][0][3] = packed.w;
+    }
+    entry[0][0][0] = params[((warp_tile * 16 + step) * 4 + lane_row) * 4 + lane_k * 32 / 64];
+    unsigned invariant0[1][2];
+    invariant0[0][0] = h2_add(0x64006400u, h2_both_high(entry[0][0][0]));
+    invariant0[0][1] = h2_add(0x64006400u, h2_both_high(entry[0][0][0]));
+    float group_sum0[2][1] = {};
+    #pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      unsigned act[2][4];
+      #pragma unroll
+      for (int token = 0; token < 2; ++token) {
+        {
+          const uint4 packed = staged_x[(token * 4 + part) * 66 + ((step - first) * 8 + lane_k)];
+          act[token][0] = packed.x;
+          act[token][1] = packed.y;
+          act[token][2] = packed.z;
+          act[token][3] = packed.w;
+        }
+      }
+      const unsigned word = words[0][0][part];
+      const unsigned weight0_0 = h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]);
+      const unsigned weight0_1 = h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]);
+      const unsigned weight0_2 = h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]);
+      const unsigned weight0_3 = h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]);
+      #pragma unroll
+      for (int token = 0; token < 2; ++token) {
+        group_sum0[token][0] = fma_f32(h2_low(weight0_0), bf2_low(act[token][0]), group_sum0[token][0]);
+        group_sum0[token][0] = fma_f32(h2_high(weight0_0), bf2_high(act[token][0]), group_sum0[token][0]);
+        group_sum0[token][0] = fma_f32(h2_low(weight0_1), bf2_low(act[token][1]), group_sum0[token][0]);
+        group_sum0[token][0] = fma_f32(h2_high(weight0_1), bf2_high(act[token][1]), group_sum0[token][0]);
+        group_sum0[token][0] = fma_f32(h2_low(weight0_2), bf2_low(act[token][2]), group_sum0[token][0]);
+        group_sum0[token][0] = fma_f32(h2_high(weight0_2), bf2_high(act[token][2]), group_sum0[token][0]);
+        group_sum0[token][0] = fma_f32(h2_low(weight0_3), bf2_low(act[token][3]), group_sum0[token][0]);
+        group_sum0[token][0] = fma_f32(h2_high(weight0_3), bf2_high(act[token][3]), group_sum0[token][0]);
+      }
+    }
+    const float coefficient0 = h2_low(entry[0][0][0]);
+    #pragma unroll
+    for (int token = 0; token < 2; ++token) {
+      total[token][0] = fma_f32(coefficient0, group_sum0[token][0], total[token][0]);
     }
   }
 

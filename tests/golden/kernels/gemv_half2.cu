@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m1@sm90a.132
 // schedule: gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(* (* s 256) (sum (* (fma (magic (at q)) rp (- (neg (* 1024 rp)) z)) (* 0.00390625 x))))
 
@@ -11,6 +11,12 @@ static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, uns
 static __device__ __forceinline__ unsigned h2_add(unsigned a, unsigned b) {
   unsigned d;
   asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_sub(unsigned a, unsigned b) {
+  unsigned d;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
 
@@ -38,9 +44,9 @@ static __device__ __forceinline__ float h2_high(unsigned a) {
   return d;
 }
 
-static __device__ __forceinline__ unsigned h2_pack(float low, float high) {
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
   unsigned d;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
   return d;
 }
 
@@ -113,67 +119,116 @@ qtune_gemv_w4a16_awq_g128_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weigh
   __syncthreads();
 
   // mainloop: load the weights of several steps, then use them
-  for (int step = first + warp_k; step < last; step += 2) {
-    unsigned words[2][2][4] = {};
-    unsigned entry[2][2][1] = {};
+  const int from = first + warp_k;
+  for (int step = from; step < last - 1; step += 2) {
+    unsigned words[2][2][4];
+    unsigned entry[2][2][1];
     #pragma unroll
     for (int ahead = 0; ahead < 2; ++ahead) {
-      if (step + ahead < last) {
-        const int at = step + ahead;
-        #pragma unroll
-        for (int row_part = 0; row_part < 2; ++row_part) {
-          {
-            const uint4 packed = load_stream(&weights[((warp_tile * STEPS + at) * 2 + row_part) * 32 + lane]);
-            words[ahead][row_part][0] = packed.x;
-            words[ahead][row_part][1] = packed.y;
-            words[ahead][row_part][2] = packed.z;
-            words[ahead][row_part][3] = packed.w;
-          }
-          entry[ahead][row_part][0] = params[((warp_tile * 5 + at) * 2 + (row_part + lane_row)) * 8 + lane_k * 32 / 128];
+      #pragma unroll
+      for (int row_part = 0; row_part < 2; ++row_part) {
+        {
+          const uint4 packed = load_stream(&weights[((warp_tile * STEPS + (step + ahead)) * 2 + row_part) * 32 + lane]);
+          words[ahead][row_part][0] = packed.x;
+          words[ahead][row_part][1] = packed.y;
+          words[ahead][row_part][2] = packed.z;
+          words[ahead][row_part][3] = packed.w;
         }
+        entry[ahead][row_part][0] = params[((warp_tile * 5 + (step + ahead)) * 2 + (row_part + lane_row)) * 8 + lane_k * 32 / 128];
       }
     }
     #pragma unroll
     for (int ahead = 0; ahead < 2; ++ahead) {
-      if (step + ahead < last) {
-        const int at = step + ahead;
-        unsigned invariant0[2][2];
-        #pragma unroll
-        for (int row_part = 0; row_part < 2; ++row_part) {
-          invariant0[row_part][0] = h2_pack(-1024.0f + -1.0f * h2_high(entry[ahead][row_part][0]), -1024.0f + -1.0f * h2_high(entry[ahead][row_part][0]));
-          invariant0[row_part][1] = h2_pack(-64.0f + -1.0f * h2_high(entry[ahead][row_part][0]), -64.0f + -1.0f * h2_high(entry[ahead][row_part][0]));
-        }
-        unsigned group_sum0[1][2] = {};
-        #pragma unroll
-        for (int part = 0; part < 4; ++part) {
-          unsigned act[1][4];
-          {
-            const uint4 packed = staged_x[part * 162 + ((at - first) * 32 + lane_k)];
-            act[0][0] = packed.x;
-            act[0][1] = packed.y;
-            act[0][2] = packed.z;
-            act[0][3] = packed.w;
-          }
-          #pragma unroll
-          for (int row_part = 0; row_part < 2; ++row_part) {
-            const unsigned word = words[ahead][row_part][part];
-            const unsigned upper0 = word >> 8;
-            const unsigned weight0_0 = h2_add(and_or(word, 0x000f000fu, 0x64006400u), invariant0[row_part][0]);
-            const unsigned weight0_1 = h2_fma(and_or(word, 0x00f000f0u, 0x64006400u), 0x2c002c00u, invariant0[row_part][1]);
-            const unsigned weight0_2 = h2_add(and_or(upper0, 0x000f000fu, 0x64006400u), invariant0[row_part][0]);
-            const unsigned weight0_3 = h2_fma(and_or(upper0, 0x00f000f0u, 0x64006400u), 0x2c002c00u, invariant0[row_part][1]);
-            group_sum0[0][row_part] = h2_fma(weight0_0, act[0][0], group_sum0[0][row_part]);
-            group_sum0[0][row_part] = h2_fma(weight0_1, act[0][1], group_sum0[0][row_part]);
-            group_sum0[0][row_part] = h2_fma(weight0_2, act[0][2], group_sum0[0][row_part]);
-            group_sum0[0][row_part] = h2_fma(weight0_3, act[0][3], group_sum0[0][row_part]);
-          }
+      unsigned invariant0[2][2];
+      #pragma unroll
+      for (int row_part = 0; row_part < 2; ++row_part) {
+        invariant0[row_part][0] = h2_sub(0xe400e400u, h2_both_high(entry[ahead][row_part][0]));
+        invariant0[row_part][1] = h2_sub(0xd400d400u, h2_both_high(entry[ahead][row_part][0]));
+      }
+      unsigned group_sum0[1][2] = {};
+      #pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        unsigned act[1][4];
+        {
+          const uint4 packed = staged_x[part * 162 + ((step + ahead - first) * 32 + lane_k)];
+          act[0][0] = packed.x;
+          act[0][1] = packed.y;
+          act[0][2] = packed.z;
+          act[0][3] = packed.w;
         }
         #pragma unroll
         for (int row_part = 0; row_part < 2; ++row_part) {
-          const float coefficient0 = h2_low(entry[ahead][row_part][0]) * 256.0f;
-          total[0][row_part] = fma_f32(coefficient0, h2_low(group_sum0[0][row_part]) + h2_high(group_sum0[0][row_part]), total[0][row_part]);
+          const unsigned word = words[ahead][row_part][part];
+          const unsigned upper0 = word >> 8;
+          const unsigned weight0_0 = h2_add(and_or(word, 0x000f000fu, 0x64006400u), invariant0[row_part][0]);
+          const unsigned weight0_1 = h2_fma(and_or(word, 0x00f000f0u, 0x64006400u), 0x2c002c00u, invariant0[row_part][1]);
+          const unsigned weight0_2 = h2_add(and_or(upper0, 0x000f000fu, 0x64006400u), invariant0[row_part][0]);
+          const unsigned weight0_3 = h2_fma(and_or(upper0, 0x00f000f0u, 0x64006400u), 0x2c002c00u, invariant0[row_part][1]);
+          group_sum0[0][row_part] = h2_fma(weight0_0, act[0][0], group_sum0[0][row_part]);
+          group_sum0[0][row_part] = h2_fma(weight0_1, act[0][1], group_sum0[0][row_part]);
+          group_sum0[0][row_part] = h2_fma(weight0_2, act[0][2], group_sum0[0][row_part]);
+          group_sum0[0][row_part] = h2_fma(weight0_3, act[0][3], group_sum0[0][row_part]);
         }
       }
+      #pragma unroll
+      for (int row_part = 0; row_part < 2; ++row_part) {
+        const float coefficient0 = h2_low(entry[ahead][row_part][0]);
+        total[0][row_part] = fma_f32(coefficient0, h2_low(group_sum0[0][row_part]) + h2_high(group_sum0[0][row_part]), total[0][row_part]);
+      }
+    }
+  }
+
+  // the steps of an incomplete turn
+  const int rest = from + (last - 1 + 1 - from) / 2 * 2;
+  for (int step = rest; step < last; ++step) {
+    unsigned words[1][2][4];
+    unsigned entry[1][2][1];
+    #pragma unroll
+    for (int row_part = 0; row_part < 2; ++row_part) {
+      {
+        const uint4 packed = load_stream(&weights[((warp_tile * STEPS + step) * 2 + row_part) * 32 + lane]);
+        words[0][row_part][0] = packed.x;
+        words[0][row_part][1] = packed.y;
+        words[0][row_part][2] = packed.z;
+        words[0][row_part][3] = packed.w;
+      }
+      entry[0][row_part][0] = params[((warp_tile * 5 + step) * 2 + (row_part + lane_row)) * 8 + lane_k * 32 / 128];
+    }
+    unsigned invariant0[2][2];
+    #pragma unroll
+    for (int row_part = 0; row_part < 2; ++row_part) {
+      invariant0[row_part][0] = h2_sub(0xe400e400u, h2_both_high(entry[0][row_part][0]));
+      invariant0[row_part][1] = h2_sub(0xd400d400u, h2_both_high(entry[0][row_part][0]));
+    }
+    unsigned group_sum0[1][2] = {};
+    #pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      unsigned act[1][4];
+      {
+        const uint4 packed = staged_x[part * 162 + ((step - first) * 32 + lane_k)];
+        act[0][0] = packed.x;
+        act[0][1] = packed.y;
+        act[0][2] = packed.z;
+        act[0][3] = packed.w;
+      }
+      #pragma unroll
+      for (int row_part = 0; row_part < 2; ++row_part) {
+        const unsigned word = words[0][row_part][part];
+        const unsigned upper0 = word >> 8;
+        const unsigned weight0_0 = h2_add(and_or(word, 0x000f000fu, 0x64006400u), invariant0[row_part][0]);
+        const unsigned weight0_1 = h2_fma(and_or(word, 0x00f000f0u, 0x64006400u), 0x2c002c00u, invariant0[row_part][1]);
+        const unsigned weight0_2 = h2_add(and_or(upper0, 0x000f000fu, 0x64006400u), invariant0[row_part][0]);
+        const unsigned weight0_3 = h2_fma(and_or(upper0, 0x00f000f0u, 0x64006400u), 0x2c002c00u, invariant0[row_part][1]);
+        group_sum0[0][row_part] = h2_fma(weight0_0, act[0][0], group_sum0[0][row_part]);
+        group_sum0[0][row_part] = h2_fma(weight0_1, act[0][1], group_sum0[0][row_part]);
+        group_sum0[0][row_part] = h2_fma(weight0_2, act[0][2], group_sum0[0][row_part]);
+        group_sum0[0][row_part] = h2_fma(weight0_3, act[0][3], group_sum0[0][row_part]);
+      }
+    }
+    #pragma unroll
+    for (int row_part = 0; row_part < 2; ++row_part) {
+      const float coefficient0 = h2_low(entry[0][row_part][0]);
+      total[0][row_part] = fma_f32(coefficient0, h2_low(group_sum0[0][row_part]) + h2_high(group_sum0[0][row_part]), total[0][row_part]);
     }
   }
 
@@ -186,7 +241,7 @@ qtune_gemv_w4a16_awq_g128_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weigh
     total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 2);
     total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 1);
     if (lane_k == 0) {
-      red[warp_k * 8 + (warp_n * 2 + row_part) + lane_row] = total[0][row_part];
+      red[warp_k * 8 + (warp_n * 2 + row_part) + lane_row] = total[0][row_part] * 256.0f;
     }
   }
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g32.f16-f16.n96.k64.m1@sm90a.132
 // schedule: gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal dequant=(sum (* (* (- (real q) z) s) x))
 
@@ -23,6 +23,18 @@ static __device__ __forceinline__ float h2_low(unsigned a) {
 static __device__ __forceinline__ float h2_high(unsigned a) {
   float d;
   asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_low(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
   return d;
 }
 
@@ -69,8 +81,8 @@ qtune_gemv_w4a16_awq_g32_f16_f16_n96_k64_m1(const uint4* __restrict__ weights,
 
   // mainloop: load the weights of several steps, then use them
   for (int step = first + warp_k; step < last; ++step) {
-    unsigned words[1][1][4] = {};
-    unsigned entry[1][1][1] = {};
+    unsigned words[1][1][4];
+    unsigned entry[1][1][1];
     {
       const uint4 packed = weights[(warp_tile * STEPS + step) * 32 + lane];
       words[0][0][0] = packed.x;
@@ -80,11 +92,11 @@ qtune_gemv_w4a16_awq_g32_f16_f16_n96_k64_m1(const uint4* __restrict__ weights,
     }
     entry[0][0][0] = params[(warp_tile * 2 + step) * 32 + lane_row];
     unsigned invariant0[1][2];
-    invariant0[0][0] = h2_pack(h2_high(entry[0][0][0]), h2_high(entry[0][0][0]));
-    invariant0[0][1] = h2_pack(h2_high(entry[0][0][0]), h2_high(entry[0][0][0]));
+    invariant0[0][0] = h2_both_high(entry[0][0][0]);
+    invariant0[0][1] = h2_both_high(entry[0][0][0]);
     unsigned invariant1[1][2];
-    invariant1[0][0] = h2_pack(h2_low(entry[0][0][0]), h2_low(entry[0][0][0]));
-    invariant1[0][1] = h2_pack(h2_low(entry[0][0][0]), h2_low(entry[0][0][0]));
+    invariant1[0][0] = h2_both_low(entry[0][0][0]);
+    invariant1[0][1] = h2_both_low(entry[0][0][0]);
     float group_sum0[1][1] = {};
     #pragma unroll
     for (int part = 0; part < 4; ++part) {

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.nf4-b64.f16-f16.n5120.k5120.m1@sm90a.132
 // schedule: gemv tokens=1 rows=2 lanes=32 warps=8x2 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(* (* 256 s) (sum (* (page q) (* 0.00390625 x))))
 
@@ -131,60 +131,102 @@ qtune_gemv_w4a16_nf4_b64_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weight
   __syncthreads();
 
   // mainloop: load the weights of several steps, then use them
-  for (int step = first + warp_k; step < last; step += 4) {
-    unsigned words[2][2][4] = {};
-    unsigned entry[2][2][1] = {};
+  const int from = first + warp_k;
+  for (int step = from; step < last - 2; step += 4) {
+    unsigned words[2][2][4];
+    unsigned entry[2][2][1];
     #pragma unroll
     for (int ahead = 0; ahead < 2; ++ahead) {
-      if (step + ahead * 2 < last) {
-        const int at = step + ahead * 2;
-        #pragma unroll
-        for (int row_part = 0; row_part < 2; ++row_part) {
-          {
-            const uint4 packed = load_stream(&weights[((warp_tile * STEPS + at) * 2 + row_part) * 32 + lane]);
-            words[ahead][row_part][0] = packed.x;
-            words[ahead][row_part][1] = packed.y;
-            words[ahead][row_part][2] = packed.z;
-            words[ahead][row_part][3] = packed.w;
-          }
-          entry[ahead][row_part][0] = params[((warp_tile * 5 + at) * 2 + (row_part + lane_row)) * 16 + lane_k * 32 / 64];
+      #pragma unroll
+      for (int row_part = 0; row_part < 2; ++row_part) {
+        {
+          const uint4 packed = load_stream(&weights[((warp_tile * STEPS + (step + ahead * 2)) * 2 + row_part) * 32 + lane]);
+          words[ahead][row_part][0] = packed.x;
+          words[ahead][row_part][1] = packed.y;
+          words[ahead][row_part][2] = packed.z;
+          words[ahead][row_part][3] = packed.w;
         }
+        entry[ahead][row_part][0] = params[((warp_tile * 5 + (step + ahead * 2)) * 2 + (row_part + lane_row)) * 16 + lane_k * 32 / 64];
       }
     }
     #pragma unroll
     for (int ahead = 0; ahead < 2; ++ahead) {
-      if (step + ahead * 2 < last) {
-        const int at = step + ahead * 2;
-        unsigned group_sum0[1][2] = {};
-        #pragma unroll
-        for (int part = 0; part < 4; ++part) {
-          unsigned act[1][4];
-          {
-            const uint4 packed = staged_x[part * 162 + ((at - first) * 32 + lane_k)];
-            act[0][0] = packed.x;
-            act[0][1] = packed.y;
-            act[0][2] = packed.z;
-            act[0][3] = packed.w;
-          }
-          #pragma unroll
-          for (int row_part = 0; row_part < 2; ++row_part) {
-            const unsigned word = words[ahead][row_part][part];
-            const unsigned weight0_0 = table_word(&table[0], permute(word, lane_bytes, 0x00005504u));
-            const unsigned weight0_1 = table_word(&table[0], permute(word, lane_bytes, 0x00005514u));
-            const unsigned weight0_2 = table_word(&table[0], permute(word, lane_bytes, 0x00005524u));
-            const unsigned weight0_3 = table_word(&table[0], permute(word, lane_bytes, 0x00005534u));
-            group_sum0[0][row_part] = h2_fma(weight0_0, act[0][0], group_sum0[0][row_part]);
-            group_sum0[0][row_part] = h2_fma(weight0_1, act[0][1], group_sum0[0][row_part]);
-            group_sum0[0][row_part] = h2_fma(weight0_2, act[0][2], group_sum0[0][row_part]);
-            group_sum0[0][row_part] = h2_fma(weight0_3, act[0][3], group_sum0[0][row_part]);
-          }
+      unsigned group_sum0[1][2] = {};
+      #pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        unsigned act[1][4];
+        {
+          const uint4 packed = staged_x[part * 162 + ((step + ahead * 2 - first) * 32 + lane_k)];
+          act[0][0] = packed.x;
+          act[0][1] = packed.y;
+          act[0][2] = packed.z;
+          act[0][3] = packed.w;
         }
         #pragma unroll
         for (int row_part = 0; row_part < 2; ++row_part) {
-          const float coefficient0 = 256.0f * bits_f32(entry[ahead][row_part][0]);
-          total[0][row_part] = fma_f32(coefficient0, h2_low(group_sum0[0][row_part]) + h2_high(group_sum0[0][row_part]), total[0][row_part]);
+          const unsigned word = words[ahead][row_part][part];
+          const unsigned weight0_0 = table_word(&table[0], permute(word, lane_bytes, 0x00005504u));
+          const unsigned weight0_1 = table_word(&table[0], permute(word, lane_bytes, 0x00005514u));
+          const unsigned weight0_2 = table_word(&table[0], permute(word, lane_bytes, 0x00005524u));
+          const unsigned weight0_3 = table_word(&table[0], permute(word, lane_bytes, 0x00005534u));
+          group_sum0[0][row_part] = h2_fma(weight0_0, act[0][0], group_sum0[0][row_part]);
+          group_sum0[0][row_part] = h2_fma(weight0_1, act[0][1], group_sum0[0][row_part]);
+          group_sum0[0][row_part] = h2_fma(weight0_2, act[0][2], group_sum0[0][row_part]);
+          group_sum0[0][row_part] = h2_fma(weight0_3, act[0][3], group_sum0[0][row_part]);
         }
       }
+      #pragma unroll
+      for (int row_part = 0; row_part < 2; ++row_part) {
+        const float coefficient0 = bits_f32(entry[ahead][row_part][0]);
+        total[0][row_part] = fma_f32(coefficient0, h2_low(group_sum0[0][row_part]) + h2_high(group_sum0[0][row_part]), total[0][row_part]);
+      }
+    }
+  }
+
+  // the steps of an incomplete turn
+  const int rest = from + (last - 2 + 3 - from) / 4 * 4;
+  for (int step = rest; step < last; step += 2) {
+    unsigned words[1][2][4];
+    unsigned entry[1][2][1];
+    #pragma unroll
+    for (int row_part = 0; row_part < 2; ++row_part) {
+      {
+        const uint4 packed = load_stream(&weights[((warp_tile * STEPS + step) * 2 + row_part) * 32 + lane]);
+        words[0][row_part][0] = packed.x;
+        words[0][row_part][1] = packed.y;
+        words[0][row_part][2] = packed.z;
+        words[0][row_part][3] = packed.w;
+      }
+      entry[0][row_part][0] = params[((warp_tile * 5 + step) * 2 + (row_part + lane_row)) * 16 + lane_k * 32 / 64];
+    }
+    unsigned group_sum0[1][2] = {};
+    #pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      unsigned act[1][4];
+      {
+        const uint4 packed = staged_x[part * 162 + ((step - first) * 32 + lane_k)];
+        act[0][0] = packed.x;
+        act[0][1] = packed.y;
+        act[0][2] = packed.z;
+        act[0][3] = packed.w;
+      }
+      #pragma unroll
+      for (int row_part = 0; row_part < 2; ++row_part) {
+        const unsigned word = words[0][row_part][part];
+        const unsigned weight0_0 = table_word(&table[0], permute(word, lane_bytes, 0x00005504u));
+        const unsigned weight0_1 = table_word(&table[0], permute(word, lane_bytes, 0x00005514u));
+        const unsigned weight0_2 = table_word(&table[0], permute(word, lane_bytes, 0x00005524u));
+        const unsigned weight0_3 = table_word(&table[0], permute(word, lane_bytes, 0x00005534u));
+        group_sum0[0][row_part] = h2_fma(weight0_0, act[0][0], group_sum0[0][row_part]);
+        group_sum0[0][row_part] = h2_fma(weight0_1, act[0][1], group_sum0[0][row_part]);
+        group_sum0[0][row_part] = h2_fma(weight0_2, act[0][2], group_sum0[0][row_part]);
+        group_sum0[0][row_part] = h2_fma(weight0_3, act[0][3], group_sum0[0][row_part]);
+      }
+    }
+    #pragma unroll
+    for (int row_part = 0; row_part < 2; ++row_part) {
+      const float coefficient0 = bits_f32(entry[0][row_part][0]);
+      total[0][row_part] = fma_f32(coefficient0, h2_low(group_sum0[0][row_part]) + h2_high(group_sum0[0][row_part]), total[0][row_part]);
     }
   }
 
@@ -197,7 +239,7 @@ qtune_gemv_w4a16_nf4_b64_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weight
     total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 2);
     total[0][row_part] = total[0][row_part] + shfl_xor(total[0][row_part], 1);
     if (lane_k == 0) {
-      red[warp_k * 16 + (warp_n * 2 + row_part) + lane_row] = total[0][row_part];
+      red[warp_k * 16 + (warp_n * 2 + row_part) + lane_row] = total[0][row_part] * 256.0f;
     }
   }
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g128.bf16-f32.n5120.k27648.m64+bias@sm90a.132
 // schedule: mma tile=64x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=tokens dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))
 
@@ -214,10 +214,10 @@ qtune_mma_w4a16_awq_g128_bf16_f32_n5120_k27648_m64_bias(const uint4* __restrict_
         unsigned frag_b[2][8][2];
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
-          const int matrices_at = tokens_at + chunk * 8 + lane_k8[half * 2 + k16];
+          const int matrices_at = tokens_at + lane_k8[half * 2 + k16];
           #pragma unroll
           for (int pair = 0; pair < 4; ++pair) {
-            ldmatrix_x4(frag_b[k16][pair * 2][0], frag_b[k16][pair * 2][1], frag_b[k16][pair * 2 + 1][0], frag_b[k16][pair * 2 + 1][1], &ring_x[matrices_at + pair * 256]);
+            ldmatrix_x4(frag_b[k16][pair * 2][0], frag_b[k16][pair * 2][1], frag_b[k16][pair * 2 + 1][0], frag_b[k16][pair * 2 + 1][1], &ring_x[matrices_at + (chunk * 8 + pair * 256)]);
           }
         }
         #pragma unroll

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m8@sm90a.132
 // schedule: mma tile=8x64x256 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))
 
@@ -184,7 +184,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       #pragma unroll
       for (int half = 0; half < 2; ++half) {
         unsigned frag_b[2][1][2];
-        ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], &ring_x[tokens_at + chunk * 8 + lane_k8[half]]);
+        ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], &ring_x[tokens_at + lane_k8[half] + chunk * 8]);
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
           mma_f16(group_sum1[0][0], group_sum1[0][1], group_sum1[0][2], group_sum1[0][3], 0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u, frag_b[k16][0][0], frag_b[k16][0][1]);
@@ -203,16 +203,16 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
     }
     #pragma unroll
     for (int row_part = 0; row_part < 2; ++row_part) {
-      const float coefficient0_0 = h2_low(row_words[row_part][0]) * 16777216.0f;
+      const float coefficient0_0 = h2_low(row_words[row_part][0]);
       total[row_part][0][0] = fma_f32(coefficient0_0, group_sum0[row_part][0][0], total[row_part][0][0]);
       total[row_part][0][1] = fma_f32(coefficient0_0, group_sum0[row_part][0][1], total[row_part][0][1]);
-      const float coefficient1_0 = -1.0f * (h2_low(row_words[row_part][0]) * h2_high(row_words[row_part][0]));
+      const float coefficient1_0 = __uint_as_float(0xb3800000u) * (h2_low(row_words[row_part][0]) * h2_high(row_words[row_part][0]));
       total[row_part][0][0] = fma_f32(coefficient1_0, group_sum1[0][0], total[row_part][0][0]);
       total[row_part][0][1] = fma_f32(coefficient1_0, group_sum1[0][1], total[row_part][0][1]);
-      const float coefficient0_1 = h2_low(row_words[row_part][1]) * 1048576.0f;
+      const float coefficient0_1 = h2_low(row_words[row_part][1]);
       total[row_part][0][2] = fma_f32(coefficient0_1, group_sum0[row_part][0][2], total[row_part][0][2]);
       total[row_part][0][3] = fma_f32(coefficient0_1, group_sum0[row_part][0][3], total[row_part][0][3]);
-      const float coefficient1_1 = -1.0f * (h2_low(row_words[row_part][1]) * h2_high(row_words[row_part][1]));
+      const float coefficient1_1 = -9.536743e-7f * (h2_low(row_words[row_part][1]) * h2_high(row_words[row_part][1]));
       total[row_part][0][2] = fma_f32(coefficient1_1, group_sum1[0][2], total[row_part][0][2]);
       total[row_part][0][3] = fma_f32(coefficient1_1, group_sum1[0][3], total[row_part][0][3]);
     }
@@ -224,10 +224,10 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
   __syncthreads();
   #pragma unroll
   for (int row_part = 0; row_part < 2; ++row_part) {
-    red[(warp_k * 8 + lane % 4 * 2) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4)] = total[row_part][0][0];
-    red[(warp_k * 8 + (lane % 4 * 2 + 1)) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4)] = total[row_part][0][1];
-    red[(warp_k * 8 + lane % 4 * 2) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4 + 8)] = total[row_part][0][2];
-    red[(warp_k * 8 + (lane % 4 * 2 + 1)) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4 + 8)] = total[row_part][0][3];
+    red[(warp_k * 8 + lane % 4 * 2) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4)] = total[row_part][0][0] * 16777216.0f;
+    red[(warp_k * 8 + (lane % 4 * 2 + 1)) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4)] = total[row_part][0][1] * 16777216.0f;
+    red[(warp_k * 8 + lane % 4 * 2) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4 + 8)] = total[row_part][0][2] * 1048576.0f;
+    red[(warp_k * 8 + (lane % 4 * 2 + 1)) * 68 + ((warp_n * 2 + row_part) * 16 + lane / 4 + 8)] = total[row_part][0][3] * 1048576.0f;
   }
 
   // epilogue: add the warps' partial sums

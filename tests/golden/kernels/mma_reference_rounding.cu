@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g32.f16-f16.n144.k96.m16@sm90a.132
 // schedule: mma tile=16x48x64 warps=3x1 stages=1 split=1 swizzle=none raster=rows dequant=(sum (* (* (- (real q) z) s) x))
 
@@ -14,15 +14,15 @@ static __device__ __forceinline__ unsigned h2_mul(unsigned a, unsigned b) {
   return d;
 }
 
-static __device__ __forceinline__ float h2_low(unsigned a) {
-  float d;
-  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l; }" : "=f"(d) : "r"(a));
+static __device__ __forceinline__ unsigned h2_both_low(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }" : "=r"(d) : "r"(a));
   return d;
 }
 
-static __device__ __forceinline__ float h2_high(unsigned a) {
-  float d;
-  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(d) : "r"(a));
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
   return d;
 }
 
@@ -152,11 +152,11 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
         row_words[0][1] = packed.y;
       }
       unsigned invariant0[1][2];
-      invariant0[0][0] = h2_pack(h2_high(row_words[0][0]), h2_high(row_words[0][0]));
-      invariant0[0][1] = h2_pack(h2_high(row_words[0][1]), h2_high(row_words[0][1]));
+      invariant0[0][0] = h2_both_high(row_words[0][0]);
+      invariant0[0][1] = h2_both_high(row_words[0][1]);
       unsigned invariant1[1][2];
-      invariant1[0][0] = h2_pack(h2_low(row_words[0][0]), h2_low(row_words[0][0]));
-      invariant1[0][1] = h2_pack(h2_low(row_words[0][1]), h2_low(row_words[0][1]));
+      invariant1[0][0] = h2_both_low(row_words[0][0]);
+      invariant1[0][1] = h2_both_low(row_words[0][1]);
       unsigned words[1][4];
       {
         const uint4 packed = ring_weights[weights_at + segment / 2 * 32];
@@ -168,8 +168,8 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
       unsigned frag_b[2][2][2];
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
-        const int matrices_at = tokens_at + segment / 2 * 8 + lane_k8[segment % 2 * 2 + k16];
-        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], &ring_x[matrices_at]);
+        const int matrices_at = tokens_at + lane_k8[segment % 2 * 2 + k16];
+        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], &ring_x[matrices_at + segment / 2 * 8]);
       }
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.fp4-b64.f16-f16.n5120.k5120.m8@sm90a.132
 // schedule: mma tile=8x64x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(* (* s 0.6666666865348816) (sum (* (short q) x)))
 
@@ -194,10 +194,10 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
     }
     #pragma unroll
     for (int row_part = 0; row_part < 2; ++row_part) {
-      const float coefficient0_0 = bits_f32(row_words[row_part][0]) * 0.6666667f;
+      const float coefficient0_0 = 0.6666667f * bits_f32(row_words[row_part][0]);
       total[row_part][0][0] = fma_f32(coefficient0_0, group_sum0[row_part][0][0], total[row_part][0][0]);
       total[row_part][0][1] = fma_f32(coefficient0_0, group_sum0[row_part][0][1], total[row_part][0][1]);
-      const float coefficient0_1 = bits_f32(row_words[row_part][1]) * 0.6666667f;
+      const float coefficient0_1 = 0.6666667f * bits_f32(row_words[row_part][1]);
       total[row_part][0][2] = fma_f32(coefficient0_1, group_sum0[row_part][0][2], total[row_part][0][2]);
       total[row_part][0][3] = fma_f32(coefficient0_1, group_sum0[row_part][0][3], total[row_part][0][3]);
     }

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g64.bf16-f32.n5120.k27648.m40+bias@sm90a.132
 // schedule: wgmma tile=40x256x128 groups=2 stages=4 split=2 producer=group raster=rows dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))
 
@@ -84,6 +84,13 @@ static __device__ __forceinline__ void tensor_copy(void* shared, const TensorMap
 
 static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
+static __device__ __forceinline__ bool elect() {
+  unsigned elected;
+  asm volatile("{ .reg .pred one; elect.sync _|one, 0xffffffff; selp.u32 %0, 1, 0, one; }"
+               : "=r"(elected));
+  return elected != 0;
+}
+
 static __device__ __forceinline__ unsigned settled(unsigned a) { asm volatile("" : "+r"(a)); return a; }
 
 static __device__ __forceinline__ int warp_uniform(int a) { return __shfl_sync(0xffffffffu, a, 0); }
@@ -168,20 +175,102 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
     take_registers<240>();
     const int warp_tile = warp / 4 * 8 + warp % 4;
     const int lane_piece = warp_tile * 64 + lane;
-    const int ring_tile = tile_128b(&ring_x[0]);
+    const int ring_tile = warp_uniform(tile_128b(&ring_x[0]));
     float group_sum0[2][20];
     float total[2][20] = {};
-    unsigned frag0[2][4][4];
+    unsigned frag0[2][2][4][4];
     unsigned row_words[2][2];
 
-    // mainloop
-    int slot = 0;
+    // mainloop: a lap of the ring at a time
     unsigned phase = 0x00000000u;
-    int drained = 0;
-    for (int step = first; step < last; ++step) {
+    for (int lap = first; lap < last - 3; lap += 4) {
+      #pragma unroll
+      for (int slot = 0; slot < 4; ++slot) {
+        barrier_wait(&full[slot], phase);
+        const int weights_at = slot * 1024 + lane_piece;
+        const int tokens_at = ring_tile + slot * 640;
+        #pragma unroll
+        for (int segment = 0; segment < 2; ++segment) {
+          #pragma unroll
+          for (int row_part = 0; row_part < 2; ++row_part) {
+            {
+              const uint2 packed = row_pairs[(slot * 2 + segment) * 128 + warp_tile * 8 + lane / 4 + row_part * 32];
+              row_words[row_part][0] = packed.x;
+              row_words[row_part][1] = packed.y;
+            }
+          }
+          unsigned invariant0[2][2];
+          #pragma unroll
+          for (int row_part = 0; row_part < 2; ++row_part) {
+            invariant0[row_part][0] = bf2_pack(128.0f + h2_high(row_words[row_part][0]), 128.0f + h2_high(row_words[row_part][0]));
+            invariant0[row_part][1] = bf2_pack(128.0f + h2_high(row_words[row_part][1]), 128.0f + h2_high(row_words[row_part][1]));
+          }
+          unsigned words[2][4];
+          #pragma unroll
+          for (int row_part = 0; row_part < 2; ++row_part) {
+            {
+              const uint4 packed = ring_weights[weights_at + (row_part * 256 + segment * 32)];
+              words[row_part][0] = packed.x;
+              words[row_part][1] = packed.y;
+              words[row_part][2] = packed.z;
+              words[row_part][3] = packed.w;
+            }
+          }
+          #pragma unroll
+          for (int row_part = 0; row_part < 2; ++row_part) {
+            #pragma unroll
+            for (int k16 = 0; k16 < 4; ++k16) {
+              const unsigned word = words[row_part][k16];
+              frag0[segment % 2][row_part][k16][0] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word, 0x000f000fu, 0x43004300u)));
+              frag0[segment % 2][row_part][k16][1] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 4, 0x000f000fu, 0x43004300u)));
+              frag0[segment % 2][row_part][k16][2] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word >> 8, 0x000f000fu, 0x43004300u)));
+              frag0[segment % 2][row_part][k16][3] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 12, 0x000f000fu, 0x43004300u)));
+            }
+          }
+          wgmma_fence();
+          #pragma unroll
+          for (int k16 = 0; k16 < 4; ++k16) {
+            #pragma unroll
+            for (int row_part = 0; row_part < 2; ++row_part) {
+              wgmma_m64n40k16_bf16(group_sum0[row_part], frag0[segment % 2][row_part][k16][0], frag0[segment % 2][row_part][k16][1], frag0[segment % 2][row_part][k16][2], frag0[segment % 2][row_part][k16][3], tokens_at + segment * 320 + k16 * 2, 0 < k16);
+            }
+          }
+          wgmma_commit();
+          wgmma_wait<1>();
+          if (segment == 0) {
+            warp_sync();
+            if (((0 < slot) || (first < lap)) && (lane == 0)) {
+              barrier_arrive(&empty[(slot + 3) % 4]);
+            }
+          }
+          wgmma_wait<0>();
+          #pragma unroll
+          for (int row_part = 0; row_part < 2; ++row_part) {
+            const float coefficient0_0 = h2_low(row_words[row_part][0]);
+            #pragma unroll
+            for (int token_part = 0; token_part < 5; ++token_part) {
+              total[row_part][token_part * 4] = fma_f32(coefficient0_0, group_sum0[row_part][token_part * 4], total[row_part][token_part * 4]);
+              total[row_part][token_part * 4 + 1] = fma_f32(coefficient0_0, group_sum0[row_part][token_part * 4 + 1], total[row_part][token_part * 4 + 1]);
+            }
+            const float coefficient0_1 = h2_low(row_words[row_part][1]);
+            #pragma unroll
+            for (int token_part = 0; token_part < 5; ++token_part) {
+              total[row_part][token_part * 4 + 2] = fma_f32(coefficient0_1, group_sum0[row_part][token_part * 4 + 2], total[row_part][token_part * 4 + 2]);
+              total[row_part][token_part * 4 + 3] = fma_f32(coefficient0_1, group_sum0[row_part][token_part * 4 + 3], total[row_part][token_part * 4 + 3]);
+            }
+          }
+        }
+      }
+      phase = phase ^ 0x00000001u;
+    }
+
+    // the stages of an incomplete lap
+    const int rest = last - (last - first) % 4;
+    for (int step = rest; step < last; ++step) {
+      const int slot = step - rest;
       barrier_wait(&full[slot], phase);
       const int weights_at = slot * 1024 + lane_piece;
-      const int tokens_at = warp_uniform(ring_tile + slot * 640);
+      const int tokens_at = ring_tile + slot * 640;
       #pragma unroll
       for (int segment = 0; segment < 2; ++segment) {
         #pragma unroll
@@ -198,36 +287,42 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
           invariant0[row_part][0] = bf2_pack(128.0f + h2_high(row_words[row_part][0]), 128.0f + h2_high(row_words[row_part][0]));
           invariant0[row_part][1] = bf2_pack(128.0f + h2_high(row_words[row_part][1]), 128.0f + h2_high(row_words[row_part][1]));
         }
+        unsigned words[2][4];
         #pragma unroll
-        for (int unit = 0; unit < 2; ++unit) {
-          unsigned words[4];
+        for (int row_part = 0; row_part < 2; ++row_part) {
           {
-            const uint4 packed = ring_weights[weights_at + (unit % 2 * 256 + (segment * 2 + unit) / 2 * 32)];
-            words[0] = packed.x;
-            words[1] = packed.y;
-            words[2] = packed.z;
-            words[3] = packed.w;
+            const uint4 packed = ring_weights[weights_at + (row_part * 256 + segment * 32)];
+            words[row_part][0] = packed.x;
+            words[row_part][1] = packed.y;
+            words[row_part][2] = packed.z;
+            words[row_part][3] = packed.w;
           }
+        }
+        #pragma unroll
+        for (int row_part = 0; row_part < 2; ++row_part) {
           #pragma unroll
           for (int k16 = 0; k16 < 4; ++k16) {
-            const unsigned word = words[k16];
-            frag0[unit % 2][k16][0] = settled(bf2_fma(invariant0[unit % 2][0], 0xbf80bf80u, and_or(word, 0x000f000fu, 0x43004300u)));
-            frag0[unit % 2][k16][1] = settled(bf2_fma(invariant0[unit % 2][1], 0xbf80bf80u, and_or(word >> 4, 0x000f000fu, 0x43004300u)));
-            frag0[unit % 2][k16][2] = settled(bf2_fma(invariant0[unit % 2][0], 0xbf80bf80u, and_or(word >> 8, 0x000f000fu, 0x43004300u)));
-            frag0[unit % 2][k16][3] = settled(bf2_fma(invariant0[unit % 2][1], 0xbf80bf80u, and_or(word >> 12, 0x000f000fu, 0x43004300u)));
+            const unsigned word = words[row_part][k16];
+            frag0[segment % 2][row_part][k16][0] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word, 0x000f000fu, 0x43004300u)));
+            frag0[segment % 2][row_part][k16][1] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 4, 0x000f000fu, 0x43004300u)));
+            frag0[segment % 2][row_part][k16][2] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word >> 8, 0x000f000fu, 0x43004300u)));
+            frag0[segment % 2][row_part][k16][3] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 12, 0x000f000fu, 0x43004300u)));
           }
-          wgmma_fence();
+        }
+        wgmma_fence();
+        #pragma unroll
+        for (int k16 = 0; k16 < 4; ++k16) {
           #pragma unroll
-          for (int k16 = 0; k16 < 4; ++k16) {
-            wgmma_m64n40k16_bf16(group_sum0[unit % 2], frag0[unit % 2][k16][0], frag0[unit % 2][k16][1], frag0[unit % 2][k16][2], frag0[unit % 2][k16][3], tokens_at + (segment * 2 + unit) / 2 * 320 + k16 * 2, 0 < unit / 2 + k16);
+          for (int row_part = 0; row_part < 2; ++row_part) {
+            wgmma_m64n40k16_bf16(group_sum0[row_part], frag0[segment % 2][row_part][k16][0], frag0[segment % 2][row_part][k16][1], frag0[segment % 2][row_part][k16][2], frag0[segment % 2][row_part][k16][3], tokens_at + segment * 320 + k16 * 2, 0 < k16);
           }
-          wgmma_commit();
-          wgmma_wait<1>();
-          if (segment * 2 + unit == 0) {
-            warp_sync();
-            if ((first < step) && (lane == 0)) {
-              barrier_arrive(&empty[drained]);
-            }
+        }
+        wgmma_commit();
+        wgmma_wait<1>();
+        if (segment == 0) {
+          warp_sync();
+          if ((first < step) && (lane == 0)) {
+            barrier_arrive(&empty[(slot == 0) ? 3 : slot - 1]);
           }
         }
         wgmma_wait<0>();
@@ -247,9 +342,6 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
           }
         }
       }
-      drained = slot;
-      slot = (slot + 1 == 4) ? 0 : slot + 1;
-      phase = (slot == 0) ? (phase ^ 0x00000001u) : phase;
     }
     wgmma_wait<0>();
 
@@ -307,7 +399,8 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
   } else {
     // producer: refill each stage once all consumer warps are done with it
     give_registers<24>();
-    if ((warp == 8) && (lane == 0)) {
+    const bool elected = elect();
+    if ((warp == 8) && elected) {
       int slot = 0;
       unsigned phase = 0x00000001u;
       for (int step = first; step < last; ++step) {

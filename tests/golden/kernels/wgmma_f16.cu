@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 1)
+// qtune 0.1.0 (generator 2)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m128@sm90a.132
 // schedule: wgmma tile=128x128x128 groups=2 stages=4 split=1 producer=warp raster=rows dequant=(sum (* (* (- (magic q) (+ 1024 z)) s) x))
 
@@ -7,6 +7,12 @@ struct alignas(64) TensorMap { unsigned long long opaque[16]; };
 static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, unsigned bits) {
   unsigned d;
   asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_add(unsigned a, unsigned b) {
+  unsigned d;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
 
@@ -22,21 +28,15 @@ static __device__ __forceinline__ unsigned h2_mul(unsigned a, unsigned b) {
   return d;
 }
 
-static __device__ __forceinline__ float h2_low(unsigned a) {
-  float d;
-  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l; }" : "=f"(d) : "r"(a));
-  return d;
-}
-
-static __device__ __forceinline__ float h2_high(unsigned a) {
-  float d;
-  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(d) : "r"(a));
-  return d;
-}
-
-static __device__ __forceinline__ unsigned h2_pack(float low, float high) {
+static __device__ __forceinline__ unsigned h2_both_low(unsigned a) {
   unsigned d;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
   return d;
 }
 
@@ -87,6 +87,13 @@ static __device__ __forceinline__ void tensor_copy(void* shared, const TensorMap
 }
 
 static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
+
+static __device__ __forceinline__ bool elect() {
+  unsigned elected;
+  asm volatile("{ .reg .pred one; elect.sync _|one, 0xffffffff; selp.u32 %0, 1, 0, one; }"
+               : "=r"(elected));
+  return elected != 0;
+}
 
 static __device__ __forceinline__ unsigned settled(unsigned a) { asm volatile("" : "+r"(a)); return a; }
 
@@ -168,65 +175,116 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
     // consumers: convert a unit while the one before it is multiplied
     const int warp_tile = warp / 4 * 4 + warp % 4;
     const int lane_piece = warp_tile * 64 + lane;
-    const int ring_tile = tile_128b(&ring_x[0]);
+    const int ring_tile = warp_uniform(tile_128b(&ring_x[0]));
     float total[1][64];
-    unsigned frag0[2][4][4];
+    unsigned frag0[2][1][4][4];
     unsigned row_words[1][2];
 
-    // mainloop
-    int slot = 0;
+    // mainloop: a lap of the ring at a time
     unsigned phase = 0x00000000u;
-    int drained = 0;
-    for (int step = first; step < last; ++step) {
+    for (int lap = first; lap < last - 3; lap += 4) {
+      #pragma unroll
+      for (int slot = 0; slot < 4; ++slot) {
+        barrier_wait(&full[slot], phase);
+        const int weights_at = slot * 512 + lane_piece;
+        const int tokens_at = ring_tile + slot * 2048;
+        {
+          const uint2 packed = row_pairs[slot * 64 + warp_tile * 8 + lane / 4];
+          row_words[0][0] = packed.x;
+          row_words[0][1] = packed.y;
+        }
+        unsigned invariant0[1][2];
+        invariant0[0][0] = h2_add(0x64006400u, h2_both_high(row_words[0][0]));
+        invariant0[0][1] = h2_add(0x64006400u, h2_both_high(row_words[0][1]));
+        unsigned invariant1[1][2];
+        invariant1[0][0] = h2_both_low(row_words[0][0]);
+        invariant1[0][1] = h2_both_low(row_words[0][1]);
+        #pragma unroll
+        for (int panel = 0; panel < 2; ++panel) {
+          unsigned words[1][4];
+          {
+            const uint4 packed = ring_weights[weights_at + panel * 32];
+            words[0][0] = packed.x;
+            words[0][1] = packed.y;
+            words[0][2] = packed.z;
+            words[0][3] = packed.w;
+          }
+          #pragma unroll
+          for (int k16 = 0; k16 < 4; ++k16) {
+            const unsigned word = words[0][k16];
+            frag0[panel % 2][0][k16][0] = settled(h2_mul(h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
+            frag0[panel % 2][0][k16][1] = settled(h2_mul(h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
+            frag0[panel % 2][0][k16][2] = settled(h2_mul(h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
+            frag0[panel % 2][0][k16][3] = settled(h2_mul(h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
+          }
+          wgmma_fence();
+          #pragma unroll
+          for (int k16 = 0; k16 < 4; ++k16) {
+            wgmma_m64n128k16_f16(total[0], frag0[panel % 2][0][k16][0], frag0[panel % 2][0][k16][1], frag0[panel % 2][0][k16][2], frag0[panel % 2][0][k16][3], tokens_at + panel * 1024 + k16 * 2, (0 < slot) || (first < lap) || (0 < panel + k16));
+          }
+          wgmma_commit();
+          wgmma_wait<1>();
+          if (panel == 0) {
+            warp_sync();
+            if (((0 < slot) || (first < lap)) && (lane == 0)) {
+              barrier_arrive(&empty[(slot + 3) % 4]);
+            }
+          }
+        }
+      }
+      phase = phase ^ 0x00000001u;
+    }
+
+    // the stages of an incomplete lap
+    const int rest = last - (last - first) % 4;
+    for (int step = rest; step < last; ++step) {
+      const int slot = step - rest;
       barrier_wait(&full[slot], phase);
       const int weights_at = slot * 512 + lane_piece;
-      const int tokens_at = warp_uniform(ring_tile + slot * 2048);
+      const int tokens_at = ring_tile + slot * 2048;
       {
         const uint2 packed = row_pairs[slot * 64 + warp_tile * 8 + lane / 4];
         row_words[0][0] = packed.x;
         row_words[0][1] = packed.y;
       }
       unsigned invariant0[1][2];
-      invariant0[0][0] = h2_pack(1024.0f + h2_high(row_words[0][0]), 1024.0f + h2_high(row_words[0][0]));
-      invariant0[0][1] = h2_pack(1024.0f + h2_high(row_words[0][1]), 1024.0f + h2_high(row_words[0][1]));
+      invariant0[0][0] = h2_add(0x64006400u, h2_both_high(row_words[0][0]));
+      invariant0[0][1] = h2_add(0x64006400u, h2_both_high(row_words[0][1]));
       unsigned invariant1[1][2];
-      invariant1[0][0] = h2_pack(h2_low(row_words[0][0]), h2_low(row_words[0][0]));
-      invariant1[0][1] = h2_pack(h2_low(row_words[0][1]), h2_low(row_words[0][1]));
+      invariant1[0][0] = h2_both_low(row_words[0][0]);
+      invariant1[0][1] = h2_both_low(row_words[0][1]);
       #pragma unroll
-      for (int unit = 0; unit < 2; ++unit) {
-        unsigned words[4];
+      for (int panel = 0; panel < 2; ++panel) {
+        unsigned words[1][4];
         {
-          const uint4 packed = ring_weights[weights_at + unit * 32];
-          words[0] = packed.x;
-          words[1] = packed.y;
-          words[2] = packed.z;
-          words[3] = packed.w;
+          const uint4 packed = ring_weights[weights_at + panel * 32];
+          words[0][0] = packed.x;
+          words[0][1] = packed.y;
+          words[0][2] = packed.z;
+          words[0][3] = packed.w;
         }
         #pragma unroll
         for (int k16 = 0; k16 < 4; ++k16) {
-          const unsigned word = words[k16];
-          frag0[unit % 2][k16][0] = settled(h2_mul(h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
-          frag0[unit % 2][k16][1] = settled(h2_mul(h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
-          frag0[unit % 2][k16][2] = settled(h2_mul(h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
-          frag0[unit % 2][k16][3] = settled(h2_mul(h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
+          const unsigned word = words[0][k16];
+          frag0[panel % 2][0][k16][0] = settled(h2_mul(h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
+          frag0[panel % 2][0][k16][1] = settled(h2_mul(h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
+          frag0[panel % 2][0][k16][2] = settled(h2_mul(h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
+          frag0[panel % 2][0][k16][3] = settled(h2_mul(h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
         }
         wgmma_fence();
         #pragma unroll
         for (int k16 = 0; k16 < 4; ++k16) {
-          wgmma_m64n128k16_f16(total[0], frag0[unit % 2][k16][0], frag0[unit % 2][k16][1], frag0[unit % 2][k16][2], frag0[unit % 2][k16][3], tokens_at + unit * 1024 + k16 * 2, (first < step) || (0 < unit + k16));
+          wgmma_m64n128k16_f16(total[0], frag0[panel % 2][0][k16][0], frag0[panel % 2][0][k16][1], frag0[panel % 2][0][k16][2], frag0[panel % 2][0][k16][3], tokens_at + panel * 1024 + k16 * 2, (first < step) || (0 < panel + k16));
         }
         wgmma_commit();
         wgmma_wait<1>();
-        if (unit == 0) {
+        if (panel == 0) {
           warp_sync();
           if ((first < step) && (lane == 0)) {
-            barrier_arrive(&empty[drained]);
+            barrier_arrive(&empty[(slot == 0) ? 3 : slot - 1]);
           }
         }
       }
-      drained = slot;
-      slot = (slot + 1 == 4) ? 0 : slot + 1;
-      phase = (slot == 0) ? (phase ^ 0x00000001u) : phase;
     }
     wgmma_wait<0>();
 
@@ -253,7 +311,8 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
     }
   } else {
     // producer: refill each stage once all consumer warps are done with it
-    if (lane == 0) {
+    const bool elected = elect();
+    if (elected) {
       int slot = 0;
       unsigned phase = 0x00000001u;
       for (int step = first; step < last; ++step) {

@@ -68,7 +68,11 @@ const GEMV_PLANTS: [Plant; 11] = [
     ("warp starts late", "step = first + warp_k;", "step = first + 2 * warp_k;"),
     ("group off by one", "lane_k * 32 / 64]", "(3 - lane_k) * 32 / 64]"),
     ("swapped nibbles", "(word >> 4) & 0x0000000fu), static", "(word >> 8) & 0x0000000fu), static"),
-    ("scale and zero-point exchanged", "h2_high(entry[0][0][0])", "h2_low(entry[0][0][0])"),
+    (
+        "scale and zero-point exchanged",
+        "h2_both_high(entry[0][0][0])",
+        "h2_both_low(entry[0][0][0])",
+    ),
     ("lost lane", "shfl_xor(total[token][0], 1)", "0.0f * shfl_xor(total[token][0], 1)"),
     ("lost warp", "sum = sum + red[", "sum = sum + 0.0f * red["),
     ("lost barrier", "  __syncthreads();\n\n  // mainloop", "\n  // mainloop"),

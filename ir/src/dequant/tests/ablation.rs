@@ -58,6 +58,8 @@ const CANDIDATES: &[Row] = &[
         "(sum (* (fma (- (magic q) 128) s (neg (* z s))) x))"),
     ("fuse-multiply-add", odd, MMA_BF16,
         "(sum (* (fma (- (magic (^ q 5)) 128) s (neg t)) x))"),
+    ("raise-code-into-fma", awq, MMA_F16,
+        "(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) (* (neg (* z s)) (* p 0.00390625))) x)))"),
     ("fold-constants", symmetric, MMA_BF16,
         "(* s (sum (* (- (magic q) 136) x)))"),
 ];

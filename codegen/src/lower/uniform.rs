@@ -1,0 +1,166 @@
+//! Operands of weights that are fixed within a quant group, in packed halves.
+//!
+//! The algebra says that such a value is computed in f32 and rounded once. Where it is one product
+//! or one exact sum of values that are f16 already, packed arithmetic gives the same bits with
+//! fewer instructions, as parameters need no widening and the result no packing.
+
+use super::term::{Plan, Row};
+use crate::kir::{call, Expr};
+use egg::Id;
+use qtune_ir::dequant::Op;
+use qtune_ir::DType;
+
+/// A constant times parameters.
+struct Product {
+    constant: f64,
+    /// A parameter, and whether all its values are integers.
+    params: Vec<(Expr, bool)>,
+}
+
+impl Product {
+    fn constant(constant: f64) -> Product {
+        Product { constant, params: Vec::new() }
+    }
+
+    fn times(mut self, other: Product) -> Product {
+        self.constant *= other.constant;
+        self.params.extend(other.params);
+        self
+    }
+}
+
+impl Plan<'_> {
+    /// The value of invariant `id` in a row, rounded to the compute type, in both halves.
+    pub fn broadcast(&self, id: Id, row: &Row) -> Expr {
+        if let Some(value) = self.packed(id, row) {
+            return value;
+        }
+        let value = self.invariant(id, row);
+        call(self.op("pack"), [value.clone(), value])
+    }
+
+    /// The same by packed arithmetic that rounds at most once, if there is a way.
+    fn packed(&self, id: Id, row: &Row) -> Option<Expr> {
+        if self.compute() != DType::F16 {
+            return None;
+        }
+        if let Some(product) = self.product(id, row) {
+            return self.packed_product(product);
+        }
+        let (name, a, b) = match *self.node(id) {
+            Op::Add([a, b]) => ("h2_add", a, b),
+            Op::Sub([a, b]) => ("h2_sub", a, b),
+            _ => return None,
+        };
+        let exact = [id, a, b].iter().all(|id| self.facts(*id).exact_in(DType::F16));
+        exact.then_some(())?;
+        Some(call(name, [self.packed(a, row)?, self.packed(b, row)?]))
+    }
+
+    /// `id` as a product.
+    fn product(&self, id: Id, row: &Row) -> Option<Product> {
+        if let Some(constant) = self.constant(id, row.position) {
+            return Some(Product::constant(constant));
+        }
+        match *self.node(id) {
+            Op::Mul([a, b]) => Some(self.product(a, row)?.times(self.product(b, row)?)),
+            Op::Neg(a) => Some(self.product(a, row)?.times(Product::constant(-1.0))),
+            Op::Param(ref name) => {
+                let (_, value) = row.params.iter().find(|(param, _)| param == name.as_str())?;
+                let both = match value {
+                    Expr::Call("h2_low", words) => call("h2_both_low", words.clone()),
+                    Expr::Call("h2_high", words) => call("h2_both_high", words.clone()),
+                    _ => return None,
+                };
+                let params = vec![(both, self.facts(id).exact_in(DType::F16))];
+                Some(Product { constant: 1.0, params })
+            }
+            _ => None,
+        }
+    }
+
+    /// A product of one parameter, or of two where scaling the first is exact.
+    fn packed_product(&self, mut product: Product) -> Option<Expr> {
+        let constant = product.constant;
+        if !is_power_of_two(constant) {
+            return product.params.is_empty().then(|| self.both(constant));
+        }
+        product.params.sort_by_key(|(_, integers)| !integers);
+        let mut params = product.params.into_iter();
+        let Some((first, integers)) = params.next() else { return Some(self.both(constant)) };
+        let scaled = match constant == 1.0 {
+            true => first,
+            false => call("h2_mul", [first, self.both(constant)]),
+        };
+        match (params.next(), params.next()) {
+            (None, _) => Some(scaled),
+            (Some((second, _)), None) if integers || constant == 1.0 => {
+                Some(call("h2_mul", [scaled, second]))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a value is a power of two, or minus one, that f16 has among its normal numbers.
+fn is_power_of_two(value: f64) -> bool {
+    let fits = (-14..=15).contains(&(value.abs().log2().floor() as i32));
+    fits && value.to_bits() & ((1 << 52) - 1) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kir::var;
+    use qtune_ir::dequant::{Context, Engine, Term};
+    use qtune_ir::{Group, Param, ParamType, WeightSpec};
+
+    /// What an invariant of a term is computed by, in the rows of a position.
+    fn shown(term: &str, zero: ParamType, invariant: usize, position: usize) -> String {
+        let param = |name: &str, dtype| Param { name: name.into(), dtype };
+        let spec = WeightSpec {
+            name: "test".into(),
+            bits: 4,
+            group: Group::Size(128),
+            params: vec![param("s", ParamType::F16), param("z", zero)],
+            expr: "(* (- q z) s)".into(),
+            codebook: Default::default(),
+        };
+        let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };
+        let term: Term = term.parse().unwrap();
+        let plan = Plan::new(&term, &ctx).unwrap();
+        let word = || [var("w")];
+        let params = [("s".into(), call("h2_low", word())), ("z".into(), call("h2_high", word()))];
+        let id = plan.invariants()[invariant];
+        format!("{:?}", plan.broadcast(id, &Row { params: &params, position }))
+    }
+
+    const RAISED: &str = "(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) \
+                          (* (neg (* z s)) (* p 0.00390625))) x)))";
+
+    #[test]
+    fn products_of_a_scale_and_an_integer_take_packed_arithmetic() {
+        let scale = shown(RAISED, ParamType::Code(4), 0, 0);
+        assert_eq!(scale.matches("h2_mul").count(), 1, "{scale}");
+        for position in [0, 1] {
+            let offset = shown(RAISED, ParamType::Code(4), 1, position);
+            assert_eq!(offset.matches("h2_mul").count(), 2, "{offset}");
+            assert!(!offset.contains("h2_pack"), "{offset}");
+        }
+    }
+
+    #[test]
+    fn what_would_round_twice_is_computed_in_f32() {
+        let offset = shown(RAISED, ParamType::F16, 1, 0);
+        assert!(offset.contains("h2_pack") && !offset.contains("h2_mul"), "{offset}");
+    }
+
+    #[test]
+    fn exact_offsets_are_added_in_halves() {
+        let term = "(* s (sum (* (- (magic q) (+ 1024 z)) x)))";
+        let offset = shown(term, ParamType::Code(4), 0, 0);
+        assert!(offset.contains("h2_add") && !offset.contains("h2_pack"), "{offset}");
+        let offset = shown(term, ParamType::F16, 0, 0);
+        assert!(offset.contains("h2_pack"), "{offset}");
+    }
+}

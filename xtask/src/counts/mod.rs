@@ -1,0 +1,96 @@
+//! `counts`: what default schedules cost on the presets' shapes, as a table that may only improve.
+//!
+//! Without a GPU the counts of `docs/counts.md` stand for speed. This command measures them for every
+//! case ([`cases`]) and writes them to `docs/counts.csv`, with a summary on the page. A case that got
+//! worse is refused, unless it is blessed; what is blessed must keep the design's limits
+//! ([`limits`]). Where a limit is not reached yet, the value in the table is the ceiling.
+
+mod cases;
+mod limits;
+mod measure;
+mod page;
+mod row;
+#[cfg(test)]
+mod tests;
+
+use anyhow::{bail, Context, Result};
+use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
+use row::Row;
+use std::path::PathBuf;
+
+/// The summary for the page, from the table as it is.
+pub fn summary() -> Result<String> {
+    Ok(page::summary(&read()?))
+}
+
+/// Measures the cases whose keys hold all `words` and writes the table.
+///
+/// # Errors
+/// A case that cannot be measured, or that is worse than the table allows.
+pub fn run(words: &[&str]) -> Result<()> {
+    let bless = words.contains(&"--bless");
+    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--bless").collect();
+    let nvrtc = Nvrtc::open(&OpenOptions::default())?;
+    let old = read()?;
+    let mut new = Vec::new();
+    let mut refused = Vec::new();
+    for case in cases::all() {
+        let before = old.iter().find(|row| row.case == case);
+        let wanted = words.iter().all(|word| case.to_string().split(' ').any(|part| part == *word));
+        if !wanted {
+            new.extend(before.cloned());
+            continue;
+        }
+        let row = measure::measure(&nvrtc, &case).with_context(|| case.to_string())?;
+        eprintln!("{case}: {row}");
+        refused.extend(judge(&row, before, bless));
+        new.push(row);
+    }
+    if !refused.is_empty() {
+        bail!("{}\nnothing is written", refused.join("\n"));
+    }
+    write(&new)
+}
+
+/// Why a row may not stand in the table: lines to print.
+fn judge(row: &Row, before: Option<&Row>, bless: bool) -> Vec<String> {
+    let past: Vec<_> = limits::of(&row.case, row.family);
+    let Some(before) = before else { return Vec::new() };
+    let mut refused = Vec::new();
+    for worse in row.worse_than(before) {
+        let limit = past.iter().find(|limit| limit.count == worse.count);
+        let within = limit.is_some_and(|limit| limit.holds(worse.now));
+        if bless && within {
+            continue;
+        }
+        let remedy = match (bless, limit) {
+            (false, _) => "make it better, or bless it".to_owned(),
+            (true, Some(limit)) => format!("{limit} is the limit, which cannot be blessed away"),
+            (true, None) => "it has no limit to be blessed within".to_owned(),
+        };
+        refused.push(format!("{}: {worse}: {remedy}", row.case));
+    }
+    refused
+}
+
+fn path() -> PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/counts.csv")
+}
+
+/// The rows of the table; none where it does not exist.
+fn read() -> Result<Vec<Row>> {
+    let text = match std::fs::read_to_string(path()) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).context("docs/counts.csv"),
+    };
+    let rows = text.lines().skip(1).enumerate();
+    rows.map(|(i, line)| line.parse().with_context(|| format!("docs/counts.csv:{}", i + 2)))
+        .collect()
+}
+
+fn write(rows: &[Row]) -> Result<()> {
+    let mut text = format!("{}\n", Row::HEADER);
+    rows.iter().for_each(|row| text += &format!("{}\n", row.line()));
+    std::fs::write(path(), text).context("docs/counts.csv")
+}
