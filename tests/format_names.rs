@@ -44,14 +44,15 @@ fn home(family: &str, files: &[(PathBuf, String)]) -> PathBuf {
     path.components().take(3).collect()
 }
 
-/// Every source file of the crates, by its path in the repository.
+/// Every source file of the crates, by its path in the repository; not those of `xtask`, which measures
+/// the formats that have targets.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     rust_files(&root(), &mut found);
     let of_crate = |path: &Path| {
         let in_source = path.components().nth(1).is_some_and(|part| part.as_os_str() == "src");
         let in_tests = path.components().any(|part| part.as_os_str() == "tests");
-        in_source && !in_tests && !path.ends_with("tests.rs")
+        in_source && !in_tests && !path.starts_with("xtask") && !path.ends_with("tests.rs")
     };
     let read = |path: PathBuf| {
         let shown = path.strip_prefix(root()).unwrap_or(&path).to_path_buf();

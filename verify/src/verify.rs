@@ -143,8 +143,8 @@ pub fn counted(
     let simulator = SimDevice::new(arch);
     let setting = setting(request, &simulator, &weights)?;
     let tokens = request.tokens[0];
-    let (launch, output_tiles) = case::count(&setting, tokens)?;
-    let sampled = Sampled { launch: &launch, tokens, output_tiles };
+    let (launch, completed) = case::count(&setting, tokens)?;
+    let sampled = Sampled { launch: &launch, tokens, completed };
     Ok((counts::count(request.image, request.spec, arch, &sampled), launch))
 }
 
