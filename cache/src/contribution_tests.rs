@@ -94,7 +94,8 @@ fn of_the_winning_schedule_the_newest_finding_is_served() {
 #[test]
 fn adding_what_is_there_changes_nothing() {
     let contribution = found("a", 1, "s", &[4.0]);
-    assert!(!row(&[contribution.clone()]).add(contribution).unwrap());
+    let mut row = row(std::slice::from_ref(&contribution));
+    assert!(!row.add(contribution).unwrap());
 }
 
 #[test]

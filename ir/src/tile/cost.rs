@@ -90,7 +90,7 @@ pub struct Estimate {
     pub terms: Vec<Term>,
     /// The throughput term that decides.
     pub bound: &'static str,
-    /// The roof in us: compulsory bytes at nominal DRAM bandwidth.
+    /// The roof in us: see [`roof_us`].
     pub roof_us: f64,
     /// Thread blocks of the launch.
     pub blocks: u64,
@@ -139,6 +139,16 @@ pub fn compulsory_bytes(p: &Problem, spec: &WeightSpec) -> u64 {
     let matrices = 1 + u64::from(p.epilogue == Epilogue::Residual);
     let outputs = p.columns() as u64 * p.m as u64 * matrices + bias;
     spec.compulsory_bytes(p.n, p.k) + activations + outputs * p.out.bytes() as u64
+}
+
+/// What no kernel can beat, in us: the longer of compulsory bytes at nominal DRAM bandwidth and
+/// multiply-accumulates at the rate of the fastest tensor instruction (Williams, Waterman and
+/// Patterson, *Roofline*, CACM 52(4), 2009).
+pub fn roof_us(p: &Problem, spec: &WeightSpec, arch: &Arch) -> f64 {
+    let bytes_us = compulsory_bytes(p, spec) as f64 / (arch.dram_gb_per_s * 1000.0);
+    let macs = f64::from(p.m) * f64::from(p.n) * f64::from(p.k);
+    let macs_per_us = arch.peak_macs_per_clock() * f64::from(arch.sm_count) * arch.clock_ghz * 1e3;
+    bytes_us.max(macs / macs_per_us)
 }
 
 /// Bytes that this schedule moves from and to DRAM.
@@ -348,7 +358,7 @@ pub fn estimate(
         time_us: t.time_us,
         terms: t.terms(arch, schedule),
         bound: OVERLAPPING[bound],
-        roof_us: compulsory_bytes(problem, spec) as f64 / (arch.dram_gb_per_s * 1000.0),
+        roof_us: roof_us(problem, spec, arch),
         blocks: t.blocks,
         registers: t.registers,
         shared_bytes: t.shared_bytes,
@@ -471,6 +481,14 @@ mod tests {
             }
             assert!(with(132, 4800.0) <= with(132, 3350.0));
         }
+    }
+
+    #[test]
+    fn the_roof_is_bandwidth_for_few_tokens_and_arithmetic_for_many() {
+        let (spec, arch) = (awq(), h200());
+        let roof = |m| roof_us(&problem(7168, 5120, m), &spec, &arch);
+        assert!(roof(64) < 1.2 * roof(1));
+        assert!((roof(4096) / roof(2048) - 2.0).abs() < 1e-9);
     }
 
     #[test]

@@ -31,11 +31,14 @@ impl fmt::Display for Limit {
     }
 }
 
+/// What holds up to a number of tokens, by that number.
+type ByTokens = &'static [(u32, f64)];
+
 /// Lane-instructions per weight at most: by format, then family, then tokens up to a number. Marlin's own
 /// build takes 2.45 at 16 tokens and 3.36 at 64 (symmetric, groups of 128, machine code of its main
 /// loop).
 #[rustfmt::skip]
-const INSTRUCTIONS: &[(&str, Family, &[(u32, f64)])] = &[
+const INSTRUCTIONS: &[(&str, Family, ByTokens)] = &[
     ("gptq-g128", Family::Gemv, &[(1, 2.0), (4, 2.5)]),
     ("gptq-g128", Family::Mma, &[(8, 1.3), (16, 1.5), (64, 2.5)]),
     ("gptq-g128", Family::Wgmma, &[(64, 1.6), (256, 1.8)]),
