@@ -100,14 +100,14 @@ fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let mut rungs = Vec::new();
     let raster = |block_m| if problem.m > block_m { Raster::Tokens } else { Raster::Rows };
     let block_m = problem.m.next_multiple_of(8).min(256);
-    for (block_n, stages) in [(256, 4), (256, 3), (256, 2), (128, 3), (128, 2)] {
+    for (block_n, stages) in [(256, 2), (128, 3), (128, 2)] {
         if !arch.has_wgmma() {
             break;
         }
         rungs.push(Schedule::Wgmma(WgmmaSchedule {
             block_m: if block_n == 256 { block_m.min(128) } else { block_m },
             block_n,
-            block_k: if block_n == 256 { 64 } else { 128 },
+            block_k: 128,
             groups: 2,
             stages,
             split_k: 1,

@@ -142,6 +142,12 @@ impl DequantSchedule {
         require(gemm.overlap() == Overlap::NONE, || {
             "pdl and prefetch: each launch of a slab waits for the one before it".into()
         })?;
+        // Floats need no conversion, so that of a short stage the compiler writes the next fragment
+        // where a multiply still reads, and then serializes all of them (ptxas C7513).
+        let short = matches!(gemm, Schedule::Wgmma(_)) && self.gemm.block_k() % 128 != 0;
+        require(!short, || {
+            format!("stages of {} k: wgmma takes floats in stages of 128", self.gemm.block_k())
+        })?;
         let block_n = self.gemm.block_n();
         require(self.slab > 0 && self.slab % block_n == 0, || {
             format!("a slab of {} rows and row tiles of {block_n}", self.slab)
@@ -166,7 +172,7 @@ mod tests {
     use crate::Schedule;
 
     const SLABS: &str =
-        "dequant slab=512 gemm=wgmma tile=128x256x64 groups=2 stages=4 split=1 producer=group \
+        "dequant slab=512 gemm=wgmma tile=128x256x128 groups=2 stages=2 split=1 producer=group \
          raster=tokens dequant=(sum x)";
 
     #[test]
@@ -182,9 +188,10 @@ mod tests {
         };
         assert!(refusal("slab=512", "slab=384").contains("a slab of 384 rows"));
         assert!(refusal("split=1", "split=2").contains("2 splits"));
+        assert!(refusal("256x128", "256x64").contains("stages of 64 k"));
         assert!(refusal("(sum x)", "(* s (sum x))").contains("scales sums"));
         assert!(
-            refusal("128x256x64", "12x256x64").contains("12 tokens"),
+            refusal("128x256x128", "12x256x128").contains("12 tokens"),
             "floats take the same shapes"
         );
     }
