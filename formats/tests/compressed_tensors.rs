@@ -7,7 +7,7 @@ use qtune_formats::Checkpoint;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use support::{checkpoint, filled, read, Tensor, Tensors};
+use support::{checkpoint, filled, message, read, Tensor, Tensors};
 
 fn golden(case: &str) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints");
@@ -70,15 +70,6 @@ fn layer() -> Tensors {
         ("l.weight_scale".into(), filled(Dtype::F16, &[32, 2], 0)),
         ("l.weight_zero_point".into(), filled(Dtype::I32, &[4, 2], 0x77)),
     ])
-}
-
-/// The message that opening a checkpoint, or else loading its layer `l`, ends with.
-fn message(tensors: &Tensors, config: &str) -> String {
-    let folder = checkpoint(tensors, config);
-    let loaded = Checkpoint::open(folder.path()).and_then(|c| c.load_layer("l"));
-    let message = loaded.err().map_or_else(String::new, |e| e.to_string());
-    assert!(!message.contains('\n'), "{message}");
-    message
 }
 
 #[test]

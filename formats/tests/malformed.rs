@@ -7,18 +7,9 @@ use qtune_formats::Checkpoint;
 use safetensors::Dtype;
 use std::fs;
 use support::{
-    awq_config, checkpoint, filled, gemm_layer, gemv_fast_layer, gemv_layer, golden, Tensors,
-    AWQ_CASES,
+    awq_config, checkpoint, filled, gemm_layer, gemv_fast_layer, gemv_layer, golden, message,
+    Tensors, AWQ_CASES,
 };
-
-/// The message that opening a checkpoint, or else loading its layer `l`, ends with.
-fn message(tensors: &Tensors, config: &str) -> String {
-    let folder = checkpoint(tensors, config);
-    let loaded = Checkpoint::open(folder.path()).and_then(|c| c.load_layer("l"));
-    let message = loaded.err().map_or_else(String::new, |e| e.to_string());
-    assert!(!message.contains('\n'), "{message}");
-    message
-}
 
 /// Asserts that a layer fails with a message about one tensor.
 fn assert_refused(tensors: &Tensors, config: &str, tensor: &str, problem: &str) {

@@ -7,18 +7,9 @@ use proptest::prelude::*;
 use qtune_formats::Checkpoint;
 use safetensors::Dtype;
 use std::fs;
-use support::{checkpoint, filled, golden_bnb, nf4_layer, text, Tensors, BNB_CASES};
+use support::{filled, golden_bnb, message, nf4_layer, text, Tensors, BNB_CASES};
 
 const STATE: &str = "weight.quant_state.bitsandbytes__nf4";
-
-/// The message that opening a checkpoint, or else loading its layer `l`, ends with.
-fn message(tensors: &Tensors, config: &str) -> String {
-    let folder = checkpoint(tensors, config);
-    let loaded = Checkpoint::open(folder.path()).and_then(|c| c.load_layer("l"));
-    let message = loaded.err().map_or_else(String::new, |e| e.to_string());
-    assert!(!message.contains('\n'), "{message}");
-    message
-}
 
 /// Asserts that a layer fails with a message about one tensor.
 fn assert_refused(tensors: &Tensors, tensor: &str, problem: &str) {

@@ -6,18 +6,7 @@ use proptest::prelude::*;
 use qtune_formats::Checkpoint;
 use safetensors::Dtype;
 use std::fs;
-use support::{
-    checkpoint, filled, golden_gptq, gptq_config, gptq_layer, Tensor, Tensors, GPTQ_CASES,
-};
-
-/// The message that opening a checkpoint, or else loading its layer `l`, ends with.
-fn message(tensors: &Tensors, config: &str) -> String {
-    let folder = checkpoint(tensors, config);
-    let loaded = Checkpoint::open(folder.path()).and_then(|c| c.load_layer("l"));
-    let message = loaded.err().map_or_else(String::new, |e| e.to_string());
-    assert!(!message.contains('\n'), "{message}");
-    message
-}
+use support::{filled, golden_gptq, gptq_config, gptq_layer, message, Tensor, Tensors, GPTQ_CASES};
 
 /// Asserts that a layer fails with a message about one tensor.
 fn assert_refused(tensors: &Tensors, config: &str, tensor: &str, problem: &str) {

@@ -5,7 +5,7 @@ use std::ops;
 
 /// Binary operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // The names are the operators.
+#[allow(missing_docs, reason = "the names are the operators")]
 pub enum BinaryOp {
     Add,
     Sub,

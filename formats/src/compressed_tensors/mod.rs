@@ -10,8 +10,9 @@
 //! - `int-quantized` (W8A8): `weight` int8 `[N, K]`. Its weights are served with 16-bit activations.
 //!
 //! Scales have the type of the model; bf16 ones make a format of their own (`-bf16`) whose kernels
-//! keep them as f32, which holds them exactly. The library rounds `(q - z) * s` to that type once,
-//! but for 8-bit codes with zero-points in bf16, where it also rounds the difference.
+//! keep them as f32, which holds them exactly. Weights are `(q - z) * s` rounded to that type once. So
+//! does the library, but for 8-bit codes with zero-points and bf16 scales, where it rounds the
+//! difference first: there a weight may differ from its by that rounding.
 
 mod decode;
 mod layout;

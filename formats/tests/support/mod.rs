@@ -155,6 +155,15 @@ pub fn checkpoint(tensors: &Tensors, config: &str) -> TempDir {
     folder
 }
 
+/// The message that opening a checkpoint, or else loading its layer `l`, ends with.
+pub fn message(tensors: &Tensors, config: &str) -> String {
+    let folder = checkpoint(tensors, config);
+    let loaded = Checkpoint::open(folder.path()).and_then(|c| c.load_layer("l"));
+    let message = loaded.err().map_or_else(String::new, |e| e.to_string());
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
 /// `config.json` of an AWQ model.
 pub fn awq_config(version: &str, group_size: i64) -> String {
     format!(

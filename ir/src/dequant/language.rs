@@ -110,8 +110,7 @@ egg::define_language! {
     /// One node of a term; the table in the module's documentation lists the operators. The
     /// meaning of every operator is in [`super::GroupValues::value`], its type in
     /// [`super::Facts`], its cost in [`super::CostModel`], its rounding in [`super::Evaluator`].
-    // The macro takes no attributes on variants, so their documentation is that table.
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "the macro takes none on variants; their documentation is that table")]
     pub enum Op {
         "q" = Code,
         "x" = Activation,

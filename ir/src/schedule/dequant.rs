@@ -142,8 +142,8 @@ impl DequantSchedule {
         require(gemm.overlap() == Overlap::NONE, || {
             "pdl and prefetch: each launch of a slab waits for the one before it".into()
         })?;
-        // Floats need no conversion, so that of a short stage the compiler writes the next fragment
-        // where a multiply still reads, and then serializes all of them (ptxas C7513).
+        // Of shorter stages ptxas says that it serializes the multiplies (C7513: fragments written
+        // while a multiply may read them); kernels with stages of 128 compile without that.
         let short = matches!(gemm, Schedule::Wgmma(_)) && self.gemm.block_k() % 128 != 0;
         require(!short, || {
             format!("stages of {} k: wgmma takes floats in stages of 128", self.gemm.block_k())
