@@ -165,12 +165,15 @@ impl Serving<'_> {
         let schedule: qtune_ir::Schedule = image.schedule.parse().map_err(|e| other(&e))?;
         let spec = qtune_formats::resolve(&problem.format).map_err(|e| other(&e))?;
         let arch = self.device()?.arch();
-        let generators = [qtune_codegen::generate, qtune_codegen::load_only];
-        let kernels = generators.into_iter().map(|g| g(&problem, &spec, &schedule, arch));
-        let kernels: Vec<_> = kernels.collect::<Result<_, _>>().map_err(|e| other(&e))?;
-        let same = kernels.into_iter().find(|kernel| kernel.source == image.source);
-        let kernel =
-            same.ok_or_else(|| Failure::Other("the worker generates another kernel".into()))?;
+        let made = qtune_codegen::generate(&problem, &spec, &schedule, arch);
+        let mut kernel = made.map_err(|e| other(&e))?;
+        if kernel.source != image.source {
+            let twin = qtune_codegen::load_only(&problem, &spec, &schedule, arch);
+            kernel = twin.map_err(|e| other(&e))?;
+        }
+        if kernel.source != image.source {
+            return Err(Failure::Other("the worker generates another kernel".into()));
+        }
         let (ptx, cubin) = code.split_at_checked(ptx_bytes).ok_or_else(|| missing("code"))?;
         let ptx = String::from_utf8(ptx.to_vec()).map_err(|e| other(&e))?;
         let (target, log) = (image.target, image.log);
