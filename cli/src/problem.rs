@@ -7,12 +7,34 @@ use qtune_ir::{Arch, DType, Epilogue, Family, Group, Problem, Schedule, WeightSp
 use qtune_runtime::BUCKETS;
 use qtune_verify::{default_of_family, default_schedule};
 
-/// Element types of the activations.
+/// Element type of the activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct ActArgs {
-    /// Element type of activations and output: f16 or bf16
+    /// Element type of the activations: f16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = act)]
     pub act: DType,
+}
+
+/// Element types of activations and output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct ElementArgs {
+    #[command(flatten)]
+    pub act: ActArgs,
+    /// Element type of the output: f16, bf16 or f32 [default: that of the activations]
+    #[arg(long, value_name = "TYPE")]
+    pub out_type: Option<DType>,
+}
+
+impl ElementArgs {
+    /// Element type of the activations.
+    pub fn act(self) -> DType {
+        self.act.act
+    }
+
+    /// Element type of the output.
+    pub fn out(self) -> DType {
+        self.out_type.unwrap_or(self.act.act)
+    }
 }
 
 /// What is done to the product.
@@ -30,7 +52,17 @@ pub struct EpilogueArgs {
 }
 
 impl EpilogueArgs {
-    fn epilogue(self) -> Epilogue {
+    /// The options that ask for `bias` and `epilogue`.
+    pub fn of(bias: bool, epilogue: Epilogue) -> EpilogueArgs {
+        EpilogueArgs {
+            bias,
+            residual: epilogue == Epilogue::Residual,
+            silu_mul: epilogue == Epilogue::SiluMul,
+        }
+    }
+
+    /// The epilogue that these options ask for.
+    pub fn epilogue(self) -> Epilogue {
         match (self.residual, self.silu_mul) {
             (true, _) => Epilogue::Residual,
             (false, true) => Epilogue::SiluMul,
@@ -55,7 +87,7 @@ pub struct ProblemArgs {
     #[arg(long, default_value_t = 1)]
     pub m: u64,
     #[command(flatten)]
-    pub act: ActArgs,
+    pub types: ElementArgs,
     #[command(flatten)]
     pub epilogue: EpilogueArgs,
 }
@@ -64,7 +96,7 @@ impl ProblemArgs {
     /// The problem of these options and its format; `m` is the bucket that serves `--m`.
     pub fn resolve(&self) -> anyhow::Result<(Problem, WeightSpec)> {
         let spec = qtune_formats::resolve(&self.format)?;
-        let problem = problem(&spec, self.n, self.k, self.m, self.act.act, self.epilogue)?;
+        let problem = problem(&spec, self.n, self.k, self.m, self.types, self.epilogue)?;
         Ok((problem, spec))
     }
 }
@@ -75,7 +107,7 @@ pub fn problem(
     n: u64,
     k: u64,
     m: u64,
-    act: DType,
+    types: ElementArgs,
     end: EpilogueArgs,
 ) -> anyhow::Result<Problem> {
     Problem::check_sizes(n, k, m)?;
@@ -92,8 +124,8 @@ pub fn problem(
     let problem = Problem {
         bits: spec.bits,
         format: spec.name.clone(),
-        act,
-        out: act,
+        act: types.act(),
+        out: types.out(),
         n: n as u32,
         k: k as u32,
         m: m as u32,
@@ -179,18 +211,19 @@ mod tests {
     #[test]
     fn sizes_that_no_kernel_is_made_for_are_the_users_mistake() {
         let spec = qtune_formats::resolve("awq-g128").unwrap();
+        let types = ElementArgs { act: ActArgs { act: DType::F16 }, out_type: Some(DType::F32) };
         let exit = |n, k, m| {
-            let error = problem(&spec, n, k, m, DType::F16, EpilogueArgs::default()).unwrap_err();
+            let error = problem(&spec, n, k, m, types, EpilogueArgs::default()).unwrap_err();
             crate::exit::exit_of(&error)
         };
         assert_eq!(exit(0, 128, 1), crate::exit::Exit::Usage);
         assert_eq!(exit(64, 200, 1), crate::exit::Exit::Usage);
         assert_eq!(exit(64, 1 << 40, 1), crate::exit::Exit::Usage);
         let paired = EpilogueArgs { silu_mul: true, ..EpilogueArgs::default() };
-        let odd = problem(&spec, 33, 128, 1, DType::F16, paired).unwrap_err();
+        let odd = problem(&spec, 33, 128, 1, types, paired).unwrap_err();
         assert_eq!(crate::exit::exit_of(&odd), crate::exit::Exit::Usage);
         let bias = EpilogueArgs { bias: true, ..EpilogueArgs::default() };
-        assert!(problem(&spec, 1, 128, 65536, DType::Bf16, bias).is_ok());
+        assert!(problem(&spec, 1, 128, 65536, types, bias).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::error::FormatError;
 use crate::suggest::did_you_mean;
+use qtune_ir::Epilogue;
 
 /// The dimensions of a decoder-only transformer that decide its weight shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,21 @@ pub struct ModelPreset {
     pub layers: u32,
     /// Whether q, k and v have a bias (Qwen2 models).
     pub qkv_bias: bool,
+    /// What lies around the multiplications of a transformer block.
+    pub block: Block,
+    /// GPUs that share a matrix: those cut along K give partial sums.
+    pub ranks: u32,
+}
+
+/// What lies around the multiplications of a transformer block, as far as kernels can take it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// Normalised ahead of attention and MLP, whose results are added to the residual stream as they
+    /// are; the MLP is gated by SiLU (Llama, Mistral, Qwen).
+    PreNorm,
+    /// Normalised behind attention and MLP as well, before the residual stream is added; the MLP is
+    /// gated by GELU (Gemma 2 and 3).
+    SandwichNorm,
 }
 
 /// One weight matrix of a preset.
@@ -37,6 +53,10 @@ pub struct PresetMatrix {
     pub k: u32,
     /// Whether the layer adds a bias.
     pub bias: bool,
+    /// What the model does with the product next and its kernel can do at once: `gate_up` is gated,
+    /// its rows taken by turns, and `o` and `down` add the residual stream. Partial sums of several
+    /// GPUs are left as they are.
+    pub epilogue: Epilogue,
     /// Multiplications with this shape for one decoded token.
     pub calls_per_token: u32,
 }
@@ -61,27 +81,39 @@ impl ModelPreset {
             intermediate: divide("MLP columns", self.intermediate)?,
             heads: divide("query heads", self.heads)?,
             kv_heads,
+            ranks: self.ranks * ranks,
             ..*self
         })
     }
 
     /// The four fused matrices of a transformer block, in execution order.
     pub fn matrices(&self) -> [PresetMatrix; 4] {
-        let matrix =
-            |name, n, k, bias| PresetMatrix { name, n, k, bias, calls_per_token: self.layers };
+        let matrix = |name, n, k, bias, epilogue| PresetMatrix {
+            name,
+            n,
+            k,
+            bias,
+            epilogue,
+            calls_per_token: self.layers,
+        };
+        let (gated, added) = match self.block {
+            Block::PreNorm if self.ranks == 1 => (Epilogue::SiluMul, Epilogue::Residual),
+            Block::PreNorm => (Epilogue::SiluMul, Epilogue::Store),
+            Block::SandwichNorm => (Epilogue::Store, Epilogue::Store),
+        };
         let attention = self.heads * self.head_dim;
         let qkv = attention + 2 * self.kv_heads * self.head_dim;
         [
-            matrix("qkv", qkv, self.hidden, self.qkv_bias),
-            matrix("o", self.hidden, attention, false),
-            matrix("gate_up", 2 * self.intermediate, self.hidden, false),
-            matrix("down", self.hidden, self.intermediate, false),
+            matrix("qkv", qkv, self.hidden, self.qkv_bias, Epilogue::Store),
+            matrix("o", self.hidden, attention, false, added),
+            matrix("gate_up", 2 * self.intermediate, self.hidden, false, gated),
+            matrix("down", self.hidden, self.intermediate, false, added),
         ]
     }
 }
 
 /// A row of the table below: name, hidden, intermediate, (heads, kv heads, head size), layers,
-/// bias of q, k, v.
+/// bias of q, k, v, what lies around the products.
 const fn row(
     name: &'static str,
     hidden: u32,
@@ -89,24 +121,36 @@ const fn row(
     (heads, kv_heads, head_dim): (u32, u32, u32),
     layers: u32,
     qkv_bias: bool,
+    block: Block,
 ) -> ModelPreset {
-    ModelPreset { name, hidden, intermediate, heads, kv_heads, head_dim, layers, qkv_bias }
+    ModelPreset {
+        name,
+        hidden,
+        intermediate,
+        heads,
+        kv_heads,
+        head_dim,
+        layers,
+        qkv_bias,
+        block,
+        ranks: 1,
+    }
 }
 
 /// Every preset.
 pub static PRESETS: &[ModelPreset] = &[
-    row("qwen2.5-32b", 5120, 27648, (40, 8, 128), 64, true),
-    row("qwen2.5-72b", 8192, 29568, (64, 8, 128), 80, true),
-    row("qwen2.5-14b", 5120, 13824, (40, 8, 128), 48, true),
-    row("qwen2.5-7b", 3584, 18944, (28, 4, 128), 28, true),
-    row("qwen3-32b", 5120, 25600, (64, 8, 128), 64, false),
-    row("qwen3-8b", 4096, 12288, (32, 8, 128), 36, false),
-    row("llama-3.1-70b", 8192, 28672, (64, 8, 128), 80, false),
-    row("llama-3.1-8b", 4096, 14336, (32, 8, 128), 32, false),
-    row("llama-2-7b", 4096, 11008, (32, 32, 128), 32, false),
-    row("mistral-7b", 4096, 14336, (32, 8, 128), 32, false),
-    row("gemma-2-9b", 3584, 14336, (16, 8, 256), 42, false),
-    row("gemma-3-27b", 5376, 21504, (32, 16, 128), 62, false),
+    row("qwen2.5-32b", 5120, 27648, (40, 8, 128), 64, true, Block::PreNorm),
+    row("qwen2.5-72b", 8192, 29568, (64, 8, 128), 80, true, Block::PreNorm),
+    row("qwen2.5-14b", 5120, 13824, (40, 8, 128), 48, true, Block::PreNorm),
+    row("qwen2.5-7b", 3584, 18944, (28, 4, 128), 28, true, Block::PreNorm),
+    row("qwen3-32b", 5120, 25600, (64, 8, 128), 64, false, Block::PreNorm),
+    row("qwen3-8b", 4096, 12288, (32, 8, 128), 36, false, Block::PreNorm),
+    row("llama-3.1-70b", 8192, 28672, (64, 8, 128), 80, false, Block::PreNorm),
+    row("llama-3.1-8b", 4096, 14336, (32, 8, 128), 32, false, Block::PreNorm),
+    row("llama-2-7b", 4096, 11008, (32, 32, 128), 32, false, Block::PreNorm),
+    row("mistral-7b", 4096, 14336, (32, 8, 128), 32, false, Block::PreNorm),
+    row("gemma-2-9b", 3584, 14336, (16, 8, 256), 42, false, Block::SandwichNorm),
+    row("gemma-3-27b", 5376, 21504, (32, 16, 128), 62, false, Block::SandwichNorm),
 ];
 
 /// The preset called `name`; the error lists those that exist.
@@ -171,6 +215,17 @@ mod tests {
             assert!(PRESETS[..index].iter().all(|other| other.name != one.name));
             assert!(one.matrices().iter().all(|m| m.n % 128 == 0 && m.k % 128 == 0));
         }
+    }
+
+    #[test]
+    fn epilogues_are_fused_where_nothing_comes_between() {
+        let epilogues = |name, ranks| {
+            preset(name).unwrap().shard(ranks).unwrap().matrices().map(|m| m.epilogue)
+        };
+        use Epilogue::{Residual, SiluMul, Store};
+        assert_eq!(epilogues("llama-3.1-8b", 1), [Store, Residual, SiluMul, Residual]);
+        assert_eq!(epilogues("llama-3.1-8b", 2), [Store, Store, SiluMul, Store]);
+        assert_eq!(epilogues("gemma-2-9b", 1), [Store; 4]);
     }
 
     #[test]

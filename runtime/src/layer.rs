@@ -18,8 +18,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// How a layer is loaded.
 #[derive(Clone, Copy)]
 pub struct LoadOptions<'a> {
-    /// Element type of activations and output.
+    /// Element type of the activations.
     pub act: DType,
+    /// Element type of the output.
+    pub out: DType,
     /// What is done to the product. For [`Epilogue::SiluMul`] the rows of the weights are gate and
     /// up by turns: see [`LinearLayer::load_gated`].
     pub epilogue: Epilogue,
@@ -30,9 +32,9 @@ pub struct LoadOptions<'a> {
 }
 
 impl LoadOptions<'_> {
-    /// Plain products of `act`, for one token, loaded without a word.
+    /// Plain products of `act` in `act`, for one token, loaded without a word.
     pub fn new(act: DType) -> LoadOptions<'static> {
-        LoadOptions { act, epilogue: Epilogue::Store, tokens: &[1], progress: &|_, _| {} }
+        LoadOptions { act, out: act, epilogue: Epilogue::Store, tokens: &[1], progress: &|_, _| {} }
     }
 }
 
@@ -40,6 +42,7 @@ impl fmt::Debug for LoadOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadOptions")
             .field("act", &self.act)
+            .field("out", &self.out)
             .field("epilogue", &self.epilogue)
             .field("tokens", &self.tokens)
             .finish_non_exhaustive()
@@ -353,7 +356,7 @@ fn problem_of(
         bits: weights.spec.bits,
         format: weights.spec.name.clone(),
         act: options.act,
-        out: options.act,
+        out: options.out,
         n: weights.n as u32,
         k: weights.k as u32,
         m: 1,

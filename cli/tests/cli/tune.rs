@@ -127,6 +127,13 @@ fn a_dry_run_touches_nothing_and_names_every_problem() {
     for shape in ["n1792.k5120", "n5120.k1280", "n13824.k5120", "n5120.k6912"] {
         assert!(shard.contains(shape), "{shape}: {shard}");
     }
+    let fused =
+        ["tune", "--gpu", "h200", "--format", "awq-g128", "--m", "1", "--fused", "--dry-run"];
+    let fused = qtune.ok(&[&fused[..], &["--out-type", "f32"]].concat());
+    let m1 = ["n7168.k5120.m1+bias", "n5120.k5120.m1+residual", "n55296.k5120.m1+silu_mul"];
+    for problem in m1 {
+        assert!(fused.contains(&format!("f16-f32.{problem}")), "{problem}: {fused}");
+    }
 }
 
 #[test]

@@ -62,6 +62,24 @@ fn every_golden_layer_passes_as_the_runtime_serves_it() {
 }
 
 #[test]
+fn layers_pass_with_the_epilogue_and_output_that_a_model_gives_them() {
+    if !has_compiler() {
+        return;
+    }
+    let qtune = Qtune::new();
+    let (case, layer) = GOLDEN[1];
+    let path = golden(case);
+    let served = ["verify", "--gpu", "h200", "--checkpoint", path.to_str().unwrap()];
+    let run = |extra: &[&str]| {
+        qtune.json(&[&served[..], &["--tensor", layer, "--m", "1,17", "--json"], extra].concat())
+    };
+    assert_passed(&run(&["--residual", "--out-type", "f32"]), &[1, 17]);
+    assert_passed(&run(&["--silu-mul", "--up-tensor", layer, "--act", "bf16"]), &[1, 17]);
+    let alone = [&served[..], &["--tensor", layer, "--silu-mul"]].concat();
+    qtune.fails(&alone, 2, &["--up-tensor"]);
+}
+
+#[test]
 fn a_schedule_that_computes_something_else_is_exit_code_4_with_the_output_that_is_wrong() {
     if !has_compiler() {
         return;

@@ -181,8 +181,8 @@ fn reproduce(report: &Report) -> String {
         let gpu = report.archs.get(&tried.arch).map_or("auto", |arch| arch.name.as_str());
         let end = problem.suffixes().replace('+', " --").replace('_', "-");
         let command = format!(
-            "qtune verify --gpu {gpu} --format {} --n {} --k {} --m {} --act {}{end} --schedule '{}'\n",
-            problem.format, problem.n, problem.k, problem.m, problem.act, winner.schedule
+            "qtune verify --gpu {gpu} --format {} --n {} --k {} --m {} --act {} --out-type {}{end} --schedule '{}'\n",
+            problem.format, problem.n, problem.k, problem.m, problem.act, problem.out, winner.schedule
         );
         text.push_str(&Text(command).to_string());
     }

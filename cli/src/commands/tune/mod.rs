@@ -16,7 +16,7 @@ use crate::cache_dir::CacheArgs;
 use crate::exit::Exit;
 use crate::gpu::{DeviceArgs, GpuArgs};
 use crate::output;
-use crate::problem::{self, ActArgs, EpilogueArgs};
+use crate::problem::{self, ElementArgs, EpilogueArgs};
 use crate::progress::Reporter;
 use crate::toolchain::FetchArgs;
 use clap::ValueEnum;
@@ -55,9 +55,12 @@ pub struct Args {
     #[arg(value_name = "M,...")]
     m: Vec<u64>,
     #[command(flatten)]
-    act: ActArgs,
+    types: ElementArgs,
     #[command(flatten)]
     epilogue: EpilogueArgs,
+    /// Each matrix of the preset with the bias and the epilogue that it has in the model
+    #[arg(long, conflicts_with_all = ["model", "shape", "bias", "residual", "silu_mul"])]
+    fused: bool,
     /// How much is tried
     #[arg(long, value_enum, default_value_t = Effort::Normal)]
     effort: Effort,

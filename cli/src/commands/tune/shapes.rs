@@ -2,9 +2,10 @@
 
 use super::Args;
 use crate::exit::usage;
-use crate::problem::{self, EpilogueArgs};
-use qtune_formats::{presets, resolve, Checkpoint};
-use qtune_ir::{DType, Problem, WeightSpec};
+use crate::problem::{self, ElementArgs, EpilogueArgs};
+use qtune_formats::presets::{self, PresetMatrix};
+use qtune_formats::{resolve, Checkpoint};
+use qtune_ir::{Problem, WeightSpec};
 use qtune_search::Shape;
 use std::path::Path;
 
@@ -28,7 +29,7 @@ pub fn of(args: &Args) -> anyhow::Result<Vec<Shape>> {
     let mut shapes = Vec::new();
     for matrix in &matrices {
         for m in &buckets {
-            shapes.push(matrix.shape(*m, args.act.act)?);
+            shapes.push(matrix.shape(*m, args.types)?);
         }
     }
     Ok(shapes)
@@ -78,18 +79,22 @@ fn short_name(layers: &[String]) -> String {
 /// Shapes of the command line or of a preset, all with the epilogue of the command line.
 fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
     let end = args.epilogue;
-    let matrix = |name: String, n, k| Matrix { name, spec: spec.clone(), n, k, end };
+    let matrix = |name: String, n, k, end| Matrix { name, spec: spec.clone(), n, k, end };
     if !args.shape.is_empty() {
-        let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k));
+        let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k, end));
         return Ok(shapes.collect());
     }
     let matrices = presets::preset(&args.preset)?.shard(args.tp)?.matrices();
-    Ok(matrices.map(|m| matrix(m.name.into(), m.n.into(), m.k.into())).into())
+    let end = |m: &PresetMatrix| match args.fused {
+        true => EpilogueArgs::of(m.bias, m.epilogue),
+        false => end,
+    };
+    Ok(matrices.map(|m| matrix(m.name.into(), m.n.into(), m.k.into(), end(&m))).into())
 }
 
 impl Matrix {
-    fn shape(&self, m: u64, act: DType) -> anyhow::Result<Shape> {
-        let problem = problem::problem(&self.spec, self.n, self.k, m, act, self.end)?;
+    fn shape(&self, m: u64, types: ElementArgs) -> anyhow::Result<Shape> {
+        let problem = problem::problem(&self.spec, self.n, self.k, m, types, self.end)?;
         Ok(Shape { name: self.name.clone(), problem })
     }
 }

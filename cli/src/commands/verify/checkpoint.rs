@@ -3,6 +3,7 @@
 
 use super::report::Case;
 use super::Args;
+use crate::exit::usage;
 use crate::{output, quantize};
 use qtune_cache::{CacheError, Store};
 use qtune_formats::{Checkpoint, QuantizedLinear};
@@ -15,11 +16,16 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     let tokens = args.tokens()?;
     let checkpoint = Checkpoint::open(path)?;
     // Before a device or a compiler is looked for: a wrong name is the more likely mistake.
-    let weights = quantize::layer(&checkpoint, tensor, args.format.as_deref())?;
+    let weights = weights(args, &checkpoint, tensor)?;
     let arch = args.gpu.arch()?;
     let device = args.device.open(&arch)?;
     let runtime = Runtime::open(device, args.fetch.open()?, store(args)?);
-    let options = LoadOptions { tokens: &tokens, ..LoadOptions::new(args.act()) };
+    let options = LoadOptions {
+        out: args.types.out(),
+        epilogue: args.epilogue.epilogue(),
+        tokens: &tokens,
+        ..LoadOptions::new(args.types.act())
+    };
     let layer = LinearLayer::of(&runtime, &weights, tensor, &options)?;
     let lookups = runtime.lookups();
     output::note(format_args!(
@@ -27,6 +33,18 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
         tensor, weights.spec.name, weights.n, weights.k, lookups.hits, lookups.misses
     ));
     tokens.into_iter().map(|m| case(args, &runtime, &layer, &weights, m)).collect()
+}
+
+/// The layer called `tensor`, with the one it gates if there is one.
+fn weights(args: &Args, checkpoint: &Checkpoint, tensor: &str) -> anyhow::Result<QuantizedLinear> {
+    let layer = |tensor| quantize::layer(checkpoint, tensor, args.format.as_deref());
+    match &args.up_tensor {
+        Some(up) => Ok(layer(tensor)?.interleave(&layer(up)?)?),
+        None if args.epilogue.silu_mul => {
+            Err(usage("--silu-mul gates another layer of the checkpoint: name it by --up-tensor"))
+        }
+        None => Ok(layer(tensor)?),
+    }
 }
 
 /// `weights` are decoded apart from those that the runtime packed.

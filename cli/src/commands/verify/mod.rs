@@ -10,10 +10,10 @@ mod synthetic;
 use crate::cache_dir::CacheArgs;
 use crate::exit::{usage, Exit};
 use crate::gpu::{DeviceArgs, GpuArgs};
-use crate::problem::{ActArgs, EpilogueArgs};
+use crate::problem::{ElementArgs, EpilogueArgs};
 use crate::toolchain::FetchArgs;
 use crate::{output, problem};
-use qtune_ir::{DType, Family, Problem};
+use qtune_ir::{Family, Problem};
 use std::path::PathBuf;
 
 /// Options of `verify`.
@@ -33,16 +33,19 @@ pub struct Args {
     k: Option<u64>,
     /// Checkpoint whose layer is verified through the runtime
     #[arg(long, value_name = "PATH", requires = "tensor")]
-    #[arg(conflicts_with_all = ["n", "k", "bias", "residual", "silu_mul", "schedule", "family"])]
+    #[arg(conflicts_with_all = ["n", "k", "bias", "schedule", "family"])]
     checkpoint: Option<PathBuf>,
     /// Module path of the layer
     #[arg(long, value_name = "NAME", requires = "checkpoint")]
     tensor: Option<String>,
+    /// Module path of the layer that --tensor gates; both are served as one with --silu-mul
+    #[arg(long, value_name = "NAME", requires = "tensor", requires = "silu_mul")]
+    up_tensor: Option<String>,
     /// Token counts, each 1 to 65536
     #[arg(long, value_delimiter = ',', default_value = "1,16", value_name = "M,...")]
     m: Vec<u64>,
     #[command(flatten)]
-    act: ActArgs,
+    types: ElementArgs,
     #[command(flatten)]
     epilogue: EpilogueArgs,
     /// Schedule to verify [default: the cached winner with --cache, else the untuned schedule]
@@ -76,10 +79,6 @@ impl Args {
         }
         let token = |m: &u64| Ok(Problem::check_sizes(1, 1, *m).map(|()| *m as u32)?);
         self.m.iter().map(token).collect()
-    }
-
-    fn act(&self) -> DType {
-        self.act.act
     }
 }
 

@@ -21,7 +21,7 @@ pub fn cases(args: &Args) -> anyhow::Result<Vec<Case>> {
     };
     let spec = qtune_formats::resolve(format)?;
     let tokens = args.tokens()?;
-    let problem = |m: &u32| problem::problem(&spec, n, k, (*m).into(), args.act(), args.epilogue);
+    let problem = |m: &u32| problem::problem(&spec, n, k, (*m).into(), args.types, args.epilogue);
     let problems: Vec<Problem> = tokens.iter().map(problem).collect::<Result<_, _>>()?;
     let device = args.device.open(&arch)?;
     let nvrtc = args.fetch.open()?;
