@@ -112,7 +112,8 @@ mod tests {
         let problem: Problem = format!("w4a16.awq-g128.f16-f16.n{n}.k{k}.m{m}").parse().unwrap();
         let spec = qtune_formats::resolve(&problem.format).unwrap();
         let arch = Arch::named("h200").unwrap();
-        let task = Task { name: "w".into(), problem: problem.clone(), spec: spec.clone() };
+        let task =
+            Task { name: "w".into(), problem: problem.clone(), spec: spec.clone(), calls: 1 };
         let (limits, terms) = (Effort::Quick.limits(), Terms::new(&arch, false));
         let poisoned = HashSet::new();
         let ladder =

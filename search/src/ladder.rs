@@ -271,7 +271,7 @@ mod tests {
         let problem: qtune_ir::Problem =
             format!("w4a16.awq-g128.f16-f16.n5120.k5120.m{m}").parse().unwrap();
         let spec = qtune_formats::resolve(&problem.format).unwrap();
-        Task { name: "o".into(), problem, spec }
+        Task { name: "o".into(), problem, spec, calls: 1 }
     }
 
     fn climb(m: u32, poisoned: &HashSet<String>) -> Climb {

@@ -94,6 +94,8 @@ pub struct Shape {
     pub name: String,
     /// The problem; its `m` is the bucket.
     pub problem: Problem,
+    /// Multiplications with it for one decoded token: what a budget is shared by.
+    pub calls: u32,
 }
 
 /// What to tune, for which GPU, and how hard to try.
@@ -123,6 +125,7 @@ pub(crate) struct Task {
     pub name: String,
     pub problem: Problem,
     pub spec: WeightSpec,
+    pub calls: u32,
 }
 
 impl TuneRequest {
@@ -143,12 +146,13 @@ impl TuneRequest {
     /// The distinct problems in order, formats resolved.
     pub(crate) fn tasks(&self) -> Result<Vec<Task>, FormatError> {
         let mut tasks: Vec<Task> = Vec::new();
-        for Shape { name, problem } in &self.shapes {
-            if tasks.iter().any(|task| task.problem == *problem) {
+        for Shape { name, problem, calls } in &self.shapes {
+            if let Some(same) = tasks.iter_mut().find(|task| task.problem == *problem) {
+                same.calls = same.calls.saturating_add(*calls);
                 continue;
             }
             let spec = qtune_formats::resolve(&problem.format)?;
-            tasks.push(Task { name: name.clone(), problem: problem.clone(), spec });
+            tasks.push(Task { name: name.clone(), problem: problem.clone(), spec, calls: *calls });
         }
         Ok(tasks)
     }
@@ -163,11 +167,13 @@ mod tests {
         let shape = |name: &str, m: u32| Shape {
             name: name.into(),
             problem: format!("w4a16.awq-g128.f16-f16.n64.k256.m{m}").parse().unwrap(),
+            calls: 3,
         };
         let arch = Arch::named("h200").unwrap();
         let request = TuneRequest::new(arch, vec![shape("a", 1), shape("b", 1), shape("a", 2)]);
-        let names: Vec<String> = request.tasks().unwrap().into_iter().map(|t| t.name).collect();
-        assert_eq!(names, ["a", "a"]);
+        let tasks = request.tasks().unwrap();
+        let found: Vec<(&str, u32)> = tasks.iter().map(|t| (t.name.as_str(), t.calls)).collect();
+        assert_eq!(found, [("a", 6), ("a", 3)]);
     }
 
     #[test]

@@ -49,7 +49,11 @@ fn stored_winners_of_the_preset_need_four_rules_of_each_graph() {
     let matrix = qtune_formats::presets::preset("qwen2.5-32b").unwrap().matrices()[1];
     let shape = |m: u32| {
         let key = format!("w4a16.awq-g128.f16-f16.n{}.k{}.m{m}", matrix.n, matrix.k);
-        Shape { name: matrix.name.into(), problem: key.parse().unwrap() }
+        Shape {
+            name: matrix.name.into(),
+            problem: key.parse().unwrap(),
+            calls: matrix.calls_per_token,
+        }
     };
     let mut request = TuneRequest::new(support::arch(), vec![shape(1), shape(16)]);
     request.effort = Effort::Quick;

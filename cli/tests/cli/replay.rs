@@ -17,6 +17,7 @@ pub fn log(path: &Path) {
     let shape = |m: u32| Shape {
         name: "o".into(),
         problem: format!("w4a16.awq-g128.f16-f16.n5120.k5120.m{m}").parse().unwrap(),
+        calls: 1,
     };
     let shapes = [1, 8, 16].map(shape).to_vec();
     let request = TuneRequest { effort: Effort::Quick, ..TuneRequest::new(arch.clone(), shapes) };

@@ -26,7 +26,8 @@ struct Setting {
 impl Setting {
     fn new(problem: &str) -> Setting {
         let arch = Arch::named("h200").unwrap();
-        let shape = crate::Shape { name: "shape".into(), problem: problem.parse().unwrap() };
+        let shape =
+            crate::Shape { name: "shape".into(), problem: problem.parse().unwrap(), calls: 1 };
         let request = TuneRequest::new(arch, vec![shape]);
         let task = request.tasks().unwrap().remove(0);
         let terms = Terms::new(&request.arch, false);

@@ -186,6 +186,7 @@ pub fn request(buckets: &[u32]) -> TuneRequest {
     let shape = |m: &u32| Shape {
         name: "small".into(),
         problem: format!("w4a16.awq-g32.f16-f16.n64.k512.m{m}").parse().unwrap(),
+        calls: 1,
     };
     let shapes = buckets.iter().map(shape).collect();
     TuneRequest { effort: Effort::Quick, ..TuneRequest::new(arch(), shapes) }

@@ -16,6 +16,8 @@ struct Matrix {
     n: u64,
     k: u64,
     end: EpilogueArgs,
+    /// Multiplications with it for one decoded token.
+    calls: u32,
 }
 
 /// The problems of the command line: every matrix with every token count, in order.
@@ -65,6 +67,7 @@ fn of_model(args: &Args, path: &Path) -> anyhow::Result<Vec<Matrix>> {
             n: shape.n as u64,
             k: shape.k as u64,
             end: EpilogueArgs { bias: shape.has_bias, ..args.epilogue },
+            calls: u32::try_from(shape.layers.len()).unwrap_or(u32::MAX),
         })
     };
     shapes.into_iter().map(matrix).collect()
@@ -79,9 +82,9 @@ fn short_name(layers: &[String]) -> String {
 /// Shapes of the command line or of a preset, all with the epilogue of the command line.
 fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
     let end = args.epilogue;
-    let matrix = |name: String, n, k, end| Matrix { name, spec: spec.clone(), n, k, end };
+    let matrix = |name, n, k, end, calls| Matrix { name, spec: spec.clone(), n, k, end, calls };
     if !args.shape.is_empty() {
-        let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k, end));
+        let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k, end, 1));
         return Ok(shapes.collect());
     }
     let matrices = presets::preset(&args.preset)?.shard(args.tp)?.matrices();
@@ -89,13 +92,15 @@ fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
         true => EpilogueArgs::of(m.bias, m.epilogue),
         false => end,
     };
-    Ok(matrices.map(|m| matrix(m.name.into(), m.n.into(), m.k.into(), end(&m))).into())
+    let named =
+        |m: PresetMatrix| matrix(m.name.into(), m.n.into(), m.k.into(), end(&m), m.calls_per_token);
+    Ok(matrices.map(named).into())
 }
 
 impl Matrix {
     fn shape(&self, m: u64, types: ElementArgs) -> anyhow::Result<Shape> {
         let problem = problem::problem(&self.spec, self.n, self.k, m, types, self.end)?;
-        Ok(Shape { name: self.name.clone(), problem })
+        Ok(Shape { name: self.name.clone(), problem, calls: self.calls })
     }
 }
 

@@ -51,6 +51,7 @@ mod tests {
         let shape = |m: u32| Shape {
             name: "o".into(),
             problem: format!("w4a16.awq-g128.f16-f16.n64.k256.m{m}").parse().unwrap(),
+            calls: 1,
         };
         let all: Vec<Shape> = [1, 2, 4, 8, 16, 8, 1].map(shape).into();
         let mut dealt: Vec<Shape> =
