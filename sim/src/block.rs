@@ -180,20 +180,13 @@ impl<'r> Block<'r> {
     /// The lanes of `mask`, out of the `live` ones of the running warp, wait for each other.
     pub(crate) fn synchronise_lanes(&mut self, warp: u32, mask: u32, live: u32) {
         self.shared.lanes.synchronise(warp, mask, live);
-        if live & !mask == 0 {
-            self.cluster.clocks.lanes_synchronised(self.agent);
-        }
-        // Where only some lanes wait, none is held to account for what it did before.
-        self.cluster.lane_logs[self.agent as usize].clear();
+        self.cluster.lanes_met(self.agent, (mask, mask), live);
     }
 
     /// The lanes of `to` learn what those of `from` did, out of the `live` ones of the running warp.
     pub(crate) fn lanes_learn(&mut self, (from, to): (u32, u32), live: u32) {
         self.shared.lanes.learn(self.warp, (from, to), live);
-        if live & !(from & to) == 0 {
-            self.cluster.clocks.lanes_synchronised(self.agent);
-        }
-        self.cluster.lane_logs[self.agent as usize].clear();
+        self.cluster.lanes_met(self.agent, (from, to), live);
     }
 
     /// Counters of the current instruction.

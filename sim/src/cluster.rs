@@ -69,6 +69,16 @@ impl Cluster {
     pub(crate) fn blocks(&self) -> u32 {
         self.parked.len() as u32
     }
+
+    /// The lanes of `to`, out of `live` ones of a warp, learned what those of `from` did and know.
+    pub(crate) fn lanes_met(&mut self, warp: u32, (from, to): (u32, u32), live: u32) {
+        if from != 0 {
+            self.clocks.lanes_met(warp, (from, to), live);
+            self.knowledge.lanes_met(warp, (from, to), live);
+            // Where only some lanes wait, none is held to account for what it did before.
+            self.lane_logs[warp as usize].clear();
+        }
+    }
 }
 
 impl Block<'_> {

@@ -32,6 +32,8 @@ pub(crate) struct Mbarrier {
     pub clock: u32,
     /// Warp that initialised it, and its clock then.
     pub initialised: (u32, u32),
+    /// Lane that did so, and its warp's interval between synchronisations of the lanes.
+    pub by_lane: (usize, u32),
     /// What those who arrived in this phase did before.
     pub joined: VectorClock,
     /// The same of all complete phases.
@@ -64,8 +66,14 @@ impl Misuse {
 
 impl Mbarrier {
     /// `mbarrier.init`: `agent` is the asynchronous agent, the same for every object at this
-    /// address.
-    pub(crate) fn initialise(&mut self, count: i64, agent: u32, by: (u32, u32)) {
+    /// address. `by` is the warp with its clock, `by_lane` the lane with the warp's interval.
+    pub(crate) fn initialise(
+        &mut self,
+        count: i64,
+        agent: u32,
+        by: (u32, u32),
+        by_lane: (usize, u32),
+    ) {
         *self = Mbarrier {
             live: true,
             expected: count,
@@ -73,6 +81,7 @@ impl Mbarrier {
             agent,
             clock: self.clock + 1,
             initialised: by,
+            by_lane,
             ..Mbarrier::default()
         };
     }
@@ -158,7 +167,7 @@ mod tests {
 
     fn barrier(count: i64) -> Mbarrier {
         let mut barrier = Mbarrier::default();
-        barrier.initialise(count, 7, (0, 1));
+        barrier.initialise(count, 7, (0, 1), (0, 1));
         barrier
     }
 
@@ -203,7 +212,7 @@ mod tests {
         let mut b = barrier(1);
         b.arrive(1, false).unwrap();
         let seen = b.released.get(7);
-        b.initialise(1, 7, (0, 5));
+        b.initialise(1, 7, (0, 5), (0, 1));
         assert!(b.clock > seen && b.phase == 0);
     }
 }

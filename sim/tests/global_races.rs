@@ -150,7 +150,7 @@ fn a_flag_without_a_barrier_orders_only_the_warp_that_touched_it() {
     );
     let early = body.replacen("bar.sync 0;", "", 1);
     assert_eq!(races(&early, (2, 64)), ["ld.global.u32 %r6, [%rd3];"]);
-    let late = body.replace("R: bar.sync 0;", "R: nanosleep.u32 1;");
+    let late = body.replace("R: bar.sync 0;", "R: bar.warp.sync -1;");
     assert_eq!(races(&late, (2, 64)), ["ld.global.u32 %r6, [%rd3];"]);
 }
 

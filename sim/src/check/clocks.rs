@@ -4,6 +4,7 @@
 //! asynchronous agents, one per mbarrier. The clock of an asynchronous agent counts the phases of
 //! its mbarrier: whoever waits for a phase has seen what landed in it, and nothing later.
 
+use super::lane_acquires::LaneAcquires;
 use super::lane_releases::{LaneRelease, LaneReleases, SeenIntervals};
 
 /// Write clock of words with a pending asynchronous copy: later than every real clock.
@@ -76,8 +77,11 @@ pub(crate) struct Clocks {
     /// arrivals were relaxed.
     published: VectorClock,
     lane_releases: LaneReleases,
+    lane_acquires: LaneAcquires,
     /// By warp: it knows another one by a release of some lanes only.
     hears_lanes: Vec<bool>,
+    /// By warp: that, or some of its lanes know less than others.
+    asks_lanes: Vec<bool>,
 }
 
 /// A `fence.proxy.async`.
@@ -103,7 +107,9 @@ impl Clocks {
             init_fences: vec![0; warps],
             published: VectorClock::default(),
             lane_releases: LaneReleases::new(warps),
+            lane_acquires: LaneAcquires::new(warps),
             hears_lanes: vec![false; warps],
+            asks_lanes: vec![false; warps],
         };
         clocks.reset();
         clocks
@@ -117,7 +123,9 @@ impl Clocks {
         self.init_fences.fill(0);
         self.published.clear();
         self.lane_releases.reset();
+        self.lane_acquires.reset();
         self.hears_lanes.fill(false);
+        self.asks_lanes.fill(false);
         for (warp, clock) in self.warps.iter_mut().enumerate() {
             clock.clear();
             clock.raise(warp as u32, 1);
@@ -177,9 +185,24 @@ impl Clocks {
         self.advance(warp);
     }
 
-    /// All lanes of a warp waited for each other.
-    pub(crate) fn lanes_synchronised(&mut self, warp: u32) {
-        self.lane_releases.synchronised(warp);
+    /// The lanes of `to`, out of `live` ones, learned what those of `from` did and know.
+    pub(crate) fn lanes_met(&mut self, warp: u32, (from, to): (u32, u32), live: u32) {
+        if live & !(from & to) == 0 {
+            self.lane_releases.synchronised(warp);
+        }
+        if self.lane_acquires.any(warp) {
+            self.lane_acquires.pass_on(warp, (from, to), live);
+            self.update_asking(warp);
+        }
+    }
+
+    /// Lanes of a warp that do not know of a moment of another agent which the warp knows: they
+    /// have not waited for the lanes that do.
+    pub(crate) fn unaware_lanes(&self, warp: u32, agent: u32, clock: u32) -> u32 {
+        match self.of(warp).get(agent) >= clock {
+            true => self.lane_acquires.unaware(warp, agent, clock),
+            false => 0,
+        }
     }
 
     /// Lanes of a warp whose release, since they last waited for each other, came back to it with
@@ -188,10 +211,10 @@ impl Clocks {
         self.lane_releases.known_by(warp, released.get(warp))
     }
 
-    /// Whether what `warp` knows of others may stop at some of their lanes.
+    /// Whether what `warp` knows of others may stop at some of their lanes, or at its own.
     #[inline(always)]
-    pub(crate) fn hears_lanes(&self, warp: u32) -> bool {
-        self.hears_lanes[warp as usize]
+    pub(crate) fn asks_lanes(&self, warp: u32) -> bool {
+        self.asks_lanes[warp as usize]
     }
 
     /// The release of some lanes of `other` by which `warp` knows it, if it was one.
@@ -215,6 +238,26 @@ impl Clocks {
 
     /// A warp learns what was released.
     pub(crate) fn acquire(&mut self, warp: u32, released: &VectorClock) {
+        self.lane_acquires.whole(warp, released);
+        self.learn(warp, released);
+    }
+
+    /// The lanes of `mask`, out of `live` ones, learn what was released.
+    pub(crate) fn acquire_lanes(
+        &mut self,
+        warp: u32,
+        (mask, live): (u32, u32),
+        released: &VectorClock,
+    ) {
+        if live & !mask == 0 {
+            return self.acquire(warp, released);
+        }
+        let known = &self.warps[warp as usize];
+        self.lane_acquires.part(warp, (mask, live), known, released);
+        self.learn(warp, released);
+    }
+
+    fn learn(&mut self, warp: u32, released: &VectorClock) {
         self.warps[warp as usize].join(released);
         self.update_floor(warp as usize);
         self.hears_lanes[warp as usize] = (0..self.warp_count()).any(|other| {
@@ -222,6 +265,12 @@ impl Clocks {
                 && self.lane_releases.any(other)
                 && self.lane_release(warp, other).is_some()
         });
+        self.update_asking(warp);
+    }
+
+    fn update_asking(&mut self, warp: u32) {
+        let ahead = self.lane_acquires.any(warp);
+        self.asks_lanes[warp as usize] = ahead || self.hears_lanes[warp as usize];
     }
 
     /// A warp goes on after a barrier of its block, which also counts the warps that exited.

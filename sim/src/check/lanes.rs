@@ -435,6 +435,31 @@ impl LaneRaces {
         })
     }
 
+    /// Notes that a lane waited for an asynchronous read of a range (multiples of [`ROW`]) to end:
+    /// from now on it is a read of this lane.
+    pub(crate) fn end_read(&mut self, range: Range<usize>, (warp, lane): (u32, usize)) {
+        self.warps[warp as usize].touched |= 1 << lane;
+        self.enter_listed(warp);
+        for at in range.step_by(ROW) {
+            let time = &self.warps[warp as usize];
+            if !time.note_all(&mut self.words, at, ROW, lane, LaneAccess::Read) {
+                self.note(at, ROW, (warp, lane), LaneAccess::Read);
+            }
+        }
+    }
+
+    /// The present interval of a warp.
+    pub(crate) fn interval(&self, warp: u32) -> u32 {
+        self.warps[warp as usize].interval()
+    }
+
+    /// Whether `lane` waited for another lane of its warp since that one's `interval`.
+    pub(crate) fn has_met(&self, (warp, lane): (u32, usize), other: usize, interval: u32) -> bool {
+        let time = &self.warps[warp as usize];
+        let met = |seen: &[[u32; LANES]; LANES]| seen[lane][other] >= interval;
+        lane == other || interval < time.open || time.seen.as_deref().is_some_and(met)
+    }
+
     /// The accesses to a range by the warps that touched it last, with their words.
     pub(crate) fn last(&self, range: Range<usize>) -> impl Iterator<Item = LastAccess> + '_ {
         self.cells(range).filter(|(_, cell)| cell.lanes != 0).map(|(word, cell)| LastAccess {

@@ -5,6 +5,7 @@ mod finding;
 mod global;
 mod histories;
 mod interval;
+mod lane_acquires;
 mod lane_log;
 mod lane_releases;
 mod lanes;

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::clocks::{Clocks, VectorClock};
 use super::global::GlobalAccess;
 use crate::program::Scope;
+use crate::state::FULL;
 
 /// Fences of one warp that are remembered: the latest may not be known yet to those who rely on an
 /// earlier one.
@@ -109,6 +110,9 @@ impl Locations {
 struct Note {
     agent: u32,
     moment: u32,
+    /// Lanes of the warp that know of it without having met the others since; all lanes are
+    /// [`FULL`], even of a warp that has fewer.
+    lanes: u32,
     what: Arc<GridClock>,
 }
 
@@ -116,6 +120,14 @@ impl Note {
     /// Whether a warp of the cluster knows of it.
     fn known(&self, clocks: &Clocks, agent: u32) -> bool {
         self.agent == agent || clocks.of(agent).get(self.agent) >= self.moment
+    }
+
+    /// Lanes of a warp that do not know of it, although the warp does.
+    fn unaware(&self, clocks: &Clocks, agent: u32) -> u32 {
+        match self.agent == agent {
+            true => !self.lanes,
+            false => clocks.unaware_lanes(agent, self.agent, self.moment),
+        }
     }
 }
 
@@ -135,6 +147,8 @@ pub(crate) struct Knowledge {
     /// Fences of block or cluster scope, and of device scope.
     fences: [Vec<Note>; 2],
     seen: Vec<Seen>,
+    /// Some of these are known to a part of a warp only.
+    partial: bool,
 }
 
 impl Knowledge {
@@ -153,6 +167,47 @@ impl Knowledge {
         let here = self.cluster == access.cluster
             && clocks.of(agent).get(u32::from(access.agent)) >= access.clock;
         here || self.acquired.iter().any(|n| n.what.includes(access) && n.known(clocks, agent))
+    }
+
+    /// Whether the lanes of a warp may know different things.
+    #[inline(always)]
+    pub(crate) fn asks_lanes(&self, clocks: &Clocks, agent: u32) -> bool {
+        self.partial || clocks.asks_lanes(agent)
+    }
+
+    /// Lanes out of `mask` for which the access, which their warp knows of, did not happen before
+    /// what they do next: they have not waited for the lanes that learned of it.
+    pub(crate) fn unaware_lanes(
+        &self,
+        clocks: &Clocks,
+        (agent, mask): (u32, u32),
+        access: &GlobalAccess,
+    ) -> u32 {
+        let writer = u32::from(access.agent);
+        let here = self.cluster == access.cluster && clocks.of(agent).get(writer) >= access.clock;
+        let direct = if here { clocks.unaware_lanes(agent, writer, access.clock) } else { FULL };
+        let notes = self.acquired.iter().filter(|n| n.what.includes(access));
+        let notes = notes.filter(|n| n.known(clocks, agent));
+        notes.fold(mask & direct, |unaware, note| unaware & note.unaware(clocks, agent))
+    }
+
+    /// The lanes of `to`, out of `live` ones of a warp, learned what those of `from` know.
+    #[inline]
+    pub(crate) fn lanes_met(&mut self, agent: u32, (from, to): (u32, u32), live: u32) {
+        if !self.partial {
+            return;
+        }
+        self.partial = false;
+        for note in self.acquired.iter_mut().chain(self.seen.iter_mut().map(|seen| &mut seen.note))
+        {
+            if note.agent == agent && note.lanes & from != 0 {
+                note.lanes |= to;
+                if live & !note.lanes == 0 {
+                    note.lanes = FULL;
+                }
+            }
+            self.partial |= note.lanes != FULL;
+        }
     }
 
     /// Everything the warp knows now; what it does from here on is not part of it.
@@ -186,20 +241,25 @@ impl Knowledge {
         Some(Arc::new(all))
     }
 
-    /// A fence: what the warp read with strong reads is acquired, and what it did is released by
-    /// its strong writes from now on.
-    pub(crate) fn fence(&mut self, clocks: &mut Clocks, agent: u32, scope: Scope) {
-        let seen: Vec<Arc<GridClock>> = self
+    /// A fence of some lanes of a warp: what the warp read with strong reads is acquired, and what
+    /// it did is released by its strong writes from now on.
+    pub(crate) fn fence(&mut self, clocks: &mut Clocks, (agent, lanes): (u32, u32), scope: Scope) {
+        let seen: Vec<(u32, Arc<GridClock>)> = self
             .seen
             .iter()
             .filter(|seen| seen.note.known(clocks, agent))
-            .map(|seen| match scope {
-                Scope::Device => seen.note.what.clone(),
-                // A narrow fence orders only what the cluster itself did.
-                _ => Arc::new(seen.note.what.within(self.cluster)),
+            .map(|seen| {
+                let what = match scope {
+                    Scope::Device => seen.note.what.clone(),
+                    // A narrow fence orders only what the cluster itself did.
+                    _ => Arc::new(seen.note.what.within(self.cluster)),
+                };
+                // Where none of the lanes that read executes the fence, it is taken as theirs.
+                let reads = if seen.note.agent == agent { seen.note.lanes & lanes } else { 0 };
+                (if reads == 0 { lanes } else { reads }, what)
             })
             .collect();
-        seen.into_iter().for_each(|what| self.acquire(clocks, agent, what));
+        seen.into_iter().for_each(|(lanes, what)| self.acquire(clocks, (agent, lanes), what));
         let moment = clocks.now(agent).own;
         let what = self.release(clocks, agent);
         let fences = &mut self.fences[usize::from(scope == Scope::Device)];
@@ -208,7 +268,7 @@ impl Knowledge {
                 fences.remove(oldest);
             }
         }
-        fences.push(Note { agent, moment, what });
+        fences.push(Note { agent, moment, lanes: FULL, what });
     }
 
     /// The moment of the warp's latest fence. A strong write after it is the last part of a release
@@ -218,27 +278,46 @@ impl Knowledge {
         notes.map(|note| note.moment).max()
     }
 
-    /// A strong read of the warp saw what was released at an address.
+    /// A strong read of some lanes of a warp saw what was released at an address.
     pub(crate) fn observe(
         &mut self,
         clocks: &Clocks,
-        agent: u32,
+        (agent, lanes): (u32, u32),
         address: u64,
         what: Arc<GridClock>,
     ) {
-        let note = Note { agent, moment: clocks.now(agent).own, what };
+        self.partial |= lanes != FULL;
+        let mut note = Note { agent, moment: clocks.now(agent).own, lanes, what };
         // A location only ever gains, so the latest look at it holds the earlier ones.
         match self.seen.iter_mut().find(|s| s.note.agent == agent && s.address == address) {
-            Some(seen) => seen.note = note,
+            Some(seen) => {
+                note.lanes |= seen.note.lanes;
+                seen.note = note;
+            }
             None => self.seen.push(Seen { address, note }),
         }
     }
 
-    /// The warp acquires what was released.
-    pub(crate) fn acquire(&mut self, clocks: &Clocks, agent: u32, what: Arc<GridClock>) {
-        let mut same = self.acquired.iter().filter(|note| Arc::ptr_eq(&note.what, &what));
-        if !same.any(|note| note.known(clocks, agent)) {
-            self.acquired.push(Note { agent, moment: clocks.now(agent).own, what });
+    /// Some lanes of a warp acquire what was released.
+    pub(crate) fn acquire(
+        &mut self,
+        clocks: &Clocks,
+        (agent, lanes): (u32, u32),
+        what: Arc<GridClock>,
+    ) {
+        let mut same = self.acquired.iter_mut().filter(|note| Arc::ptr_eq(&note.what, &what));
+        let known = same.find(|note| {
+            note.known(clocks, agent)
+                && (note.agent == agent || note.unaware(clocks, agent) & lanes == 0)
+        });
+        match known {
+            Some(note) if note.agent == agent => note.lanes |= lanes,
+            Some(_) => {}
+            None => {
+                self.partial |= lanes != FULL;
+                let moment = clocks.now(agent).own;
+                self.acquired.push(Note { agent, moment, lanes, what });
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! asynchronous operation still reads are counted beside the history (see [`Races::begin_reads`]).
 
 mod asynchronous;
+mod lanes;
 mod readers;
 #[cfg(test)]
 mod tests;

@@ -191,7 +191,7 @@ fn on_global(block: &mut Block<'_>, w: &mut Warp, atomic: &Atomic, at: &Lanes64,
             buffer.define(start, size as u32);
         }
         if block.checks() && atomic.old.is_some() {
-            global_order::acquire(block, group, atomic.order);
+            global_order::acquire(block, group, atomic.order, w.live);
         }
     });
 }

@@ -103,7 +103,7 @@ fn complete(block: &mut Block<'_>, done: Pending) {
     perform(block, done.lane, done.transfer);
     block.pc = pc;
     if let Some(ticket) = done.ticket {
-        proxy::end_read(block, ticket);
+        proxy::end_read(block, ticket, Some(done.lane));
     }
 }
 

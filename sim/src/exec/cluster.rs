@@ -5,10 +5,8 @@
 //! offset; without a rank it means the executing block, whose own window is part of the cluster's.
 
 use super::memory::{read_element, write_element, Direction};
-use super::shared::{
-    check_left_behind_range, check_shared, load_shared, narrow, report_conflict, store_shared,
-};
-use super::{atomic, traffic};
+use super::shared::{check_shared, load_shared, narrow, report_conflict, store_shared};
+use super::{atomic, lane_order, traffic};
 use crate::address;
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, LaneAccess, VectorClock};
@@ -165,8 +163,8 @@ fn check_remote_bytes(
         Direction::Store => LaneAccess::Write,
         Direction::Atomic => LaneAccess::Atomic,
     };
-    if block.cluster.clocks.hears_lanes(agent) {
-        check_left_behind_range(block, rank, (lane, at..at + size), access);
+    if block.cluster.clocks.asks_lanes(agent) {
+        lane_order::check_range(block, rank, (Some(lane), at..at + size), access);
     }
     let (shared, clocks) = block.shared_of(rank);
     let conflict = match direction {

@@ -4,7 +4,7 @@ use super::memory::GlobalGroup;
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, GlobalAccess, GlobalKind, LaneRequest};
 use crate::program::{MemoryOrder, Scope};
-use crate::state::lanes;
+use crate::state::{lanes, lanes_where, FULL};
 
 /// Checks a request for races and enters it.
 #[inline(always)]
@@ -34,13 +34,25 @@ pub(crate) fn check_store(
     let clock = clock.unwrap_or_else(|| cluster.clocks.now(agent).own);
     let number = cluster.knowledge.cluster();
     let access = GlobalAccess::new((number, agent as u16), clock, block.pc as u32, kind);
-    let known =
-        |earlier: &GlobalAccess| cluster.knowledge.includes(&cluster.clocks, agent, earlier);
     let mut races = Vec::new();
-    let request = (&group.offsets, group.mask, size);
-    let touched = history.request(buffer.len(), request, &access, known, |lane, earlier| {
-        races.push((lane, earlier));
-    });
+    let mut found = |lane, earlier| races.push((lane, earlier));
+    let mut touched = false;
+    if cluster.knowledge.asks_lanes(&cluster.clocks, agent) {
+        for lane in lanes(group.mask) {
+            let who = (agent, 1 << lane);
+            let known = |earlier: &GlobalAccess| {
+                cluster.knowledge.includes(&cluster.clocks, agent, earlier)
+                    && cluster.knowledge.unaware_lanes(&cluster.clocks, who, earlier) == 0
+            };
+            let request = (&group.offsets, 1 << lane, size);
+            touched |= history.request(buffer.len(), request, &access, known, &mut found);
+        }
+    } else {
+        let known =
+            |earlier: &GlobalAccess| cluster.knowledge.includes(&cluster.clocks, agent, earlier);
+        let request = (&group.offsets, group.mask, size);
+        touched = history.request(buffer.len(), request, &access, known, &mut found);
+    }
     check_lanes(block, group, (size, kind), touched, equal);
     for (lane, earlier) in races {
         if earlier.writes() && place(block, &earlier).0 == block.index && unchanged(lane) {
@@ -111,9 +123,12 @@ fn report(
     new: &GlobalAccess,
     earlier: &GlobalAccess,
 ) {
+    if block.cluster.knowledge.includes(&block.cluster.clocks, block.agent, earlier) {
+        return report_unaware(block, group, lane, (new, earlier));
+    }
     let context = block.context;
     let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
-    let address = context.memory.address(group.buffer) + group.offsets[lane];
+    let address = lane_address(block, group, lane);
     let at_new = match (new.writes(), earlier.writes()) {
         (false, true) => true,
         (true, false) => false,
@@ -137,6 +152,27 @@ fn report(
     (block.index, block.warp) = place(block, here);
     block.report(FindingKind::GlobalRace, at, message);
     (block.pc, block.index, block.warp) = (pc, index, warp);
+}
+
+/// Reports an access that the warp has waited for, but not this lane of it.
+fn report_unaware(
+    block: &mut Block<'_>,
+    group: &GlobalGroup,
+    lane: usize,
+    (new, earlier): (&GlobalAccess, &GlobalAccess),
+) {
+    let Some((buffer, _)) = block.context.memory.get(group.buffer) else { return };
+    let (other_block, other_warp) = place(block, earlier);
+    let line = block.context.program.code[earlier.pc as usize].line;
+    let message = format!(
+        "{} of bytes that warp {other_warp} of block {other_block} {} at PTX line {line}: another \
+         lane waited for that, and this one not for it (bar.warp.sync is missing after the wait)",
+        if new.writes() { "store" } else { "load" },
+        if earlier.writes() { "stores" } else { "loads" },
+    );
+    let address = lane_address(block, group, lane);
+    let place = Place { buffer: Some(&buffer.name), ..Place::at(lane, address) };
+    block.report(FindingKind::LaneRace, place, message);
 }
 
 /// Thread block and warp of an access.
@@ -171,34 +207,54 @@ pub(crate) fn release(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryO
     }
 }
 
-/// Learns, after a strong read, what was released at the location: at once, or at the next fence.
+/// Learns, after a strong read of some of the `live` lanes, what was released at the location: at
+/// once, or at the next fence.
 #[inline(always)]
-pub(crate) fn acquire(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryOrder) {
+pub(crate) fn acquire(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryOrder, live: u32) {
     if let Some(scope) = order.scope {
-        acquire_at(block, group, order, scope);
+        acquire_at(block, group, (order, scope), live);
     }
 }
 
-fn acquire_at(block: &mut Block<'_>, group: &GlobalGroup, order: MemoryOrder, scope: Scope) {
+fn acquire_at(
+    block: &mut Block<'_>,
+    group: &GlobalGroup,
+    (order, scope): (MemoryOrder, Scope),
+    live: u32,
+) {
     let (agent, number) = (block.agent, block.cluster.knowledge.cluster());
-    for lane in lanes(group.mask) {
+    let mut rest = group.mask;
+    while rest != 0 {
+        let lane = rest.trailing_zeros() as usize;
+        let together = lanes_where(rest, |other| group.offsets[other] == group.offsets[lane]);
+        rest &= !together;
         let address = lane_address(block, group, lane);
         let locations = &block.context.memory.locations;
         let Some(what) = locations.released(address, number, scope) else { continue };
         let cluster = &mut block.cluster;
+        let who = (agent, all_or(together, live));
         if order.acquire {
-            cluster.knowledge.acquire(&cluster.clocks, agent, what);
+            cluster.knowledge.acquire(&cluster.clocks, who, what);
         } else {
-            cluster.knowledge.observe(&cluster.clocks, agent, address, what);
+            cluster.knowledge.observe(&cluster.clocks, who, address, what);
         }
     }
 }
 
 /// A fence between accesses of the warp (PTX ISA 9.7.13.4).
-pub(crate) fn fence(block: &mut Block<'_>, scope: Scope) {
+pub(crate) fn fence(block: &mut Block<'_>, scope: Scope, (mask, live): (u32, u32)) {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     if block.checks() {
         let (cluster, agent) = (&mut block.cluster, block.agent);
-        cluster.knowledge.fence(&mut cluster.clocks, agent, scope);
+        cluster.knowledge.fence(&mut cluster.clocks, (agent, all_or(mask, live)), scope);
+    }
+}
+
+/// Some of the `live` lanes of a warp, or all lanes for all of these.
+fn all_or(mask: u32, live: u32) -> u32 {
+    if live & !mask == 0 {
+        FULL
+    } else {
+        mask
     }
 }

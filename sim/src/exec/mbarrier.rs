@@ -147,8 +147,9 @@ fn initialise(block: &mut Block<'_>, lane: usize, location: Location, count: u32
     let known = block.shared.mbarriers.get(location.at).map(|barrier| barrier.agent);
     let copies = known.unwrap_or_else(|| block.cluster.clocks.add_agent());
     let by = (agent, block.cluster.clocks.now(agent).own);
+    let by_lane = (lane, block.shared.lanes.interval(block.warp));
     let barrier = block.shared.mbarriers.entry(location.at);
-    barrier.initialise(count.clamp(1, MOST), copies, by);
+    barrier.initialise(count.clamp(1, MOST), copies, by, by_lane);
     block.shared.store(at, 8, 0);
     block.shared.races.set_mbarrier(at, true);
 }
@@ -170,8 +171,16 @@ pub(crate) fn usable(block: &mut Block<'_>, lane: usize, location: Location, wha
         misuse(block, lane, location, message);
         return false;
     };
-    let (by, at) = barrier.initialised;
-    if checks && !clocks.knows_init(agent, by, at) {
+    let ((by, at), (by_lane, interval)) = (barrier.initialised, barrier.by_lane);
+    if by == agent {
+        let met = block.shared.lanes.has_met((block.warp, lane), by_lane, interval);
+        if checks && !met {
+            let message = format!(
+                "{what} on an mbarrier that lane {by_lane} initialised since the last bar.warp.sync"
+            );
+            block.report(FindingKind::LaneRace, location.place(lane), message);
+        }
+    } else if checks && !clocks.knows_init(agent, by, at) {
         let name = block.agent_name(by);
         let message =
             format!("{what} on an mbarrier that {name} initialised without a barrier between");
@@ -278,7 +287,7 @@ fn copy_arrive(
 fn wait(block: &mut Block<'_>, w: &mut Warp, wait: &MbarrierWait, mask: u32) {
     let at = addresses(w, wait.address);
     let (mut passed, mut heard) = (0, 0);
-    let (mut failed, mut acquired) = (None, None);
+    let (mut failed, mut complete) = (None, Vec::new());
     for lane in lanes(mask) {
         let located = locate(block, lane, wait.space, at[lane]);
         let found = located.filter(|&location| usable(block, lane, location, "mbarrier wait"));
@@ -290,13 +299,16 @@ fn wait(block: &mut Block<'_>, w: &mut Warp, wait: &MbarrierWait, mask: u32) {
         match look(block, w, wait, (lane, location)) {
             Look::Complete => {
                 passed |= 1 << lane;
-                if !wait.relaxed && acquired != Some(location) {
-                    heard |= acquire(block, location);
-                    acquired = Some(location);
+                match complete.iter_mut().find(|(other, _)| *other == location) {
+                    Some((_, lanes)) => *lanes |= 1 << lane,
+                    None => complete.push((location, 1 << lane)),
                 }
             }
             Look::Pending(poll) => failed = Some(poll),
         }
+    }
+    for (location, lanes) in complete.into_iter().filter(|_| !wait.relaxed) {
+        heard |= acquire(block, location, (lanes, w.live));
     }
     w.set_predicate(wait.d, mask, passed);
     w.poll = failed;
@@ -353,12 +365,13 @@ fn look(
     }
 }
 
-/// The running warp learns what those who arrived did; returns its own lanes among them.
-fn acquire(block: &mut Block<'_>, location: Location) -> u32 {
+/// Some of the `live` lanes of the running warp learn what those who arrived did; returns its own
+/// lanes among these.
+fn acquire(block: &mut Block<'_>, location: Location, (mask, live): (u32, u32)) -> u32 {
     let agent = block.agent;
     let (shared, clocks) = block.shared_of(location.rank);
     let Some(barrier) = shared.mbarriers.live(location.at) else { return 0 };
-    clocks.acquire(agent, &barrier.released);
+    clocks.acquire_lanes(agent, (mask, live), &barrier.released);
     clocks.lanes_heard(agent, &barrier.released)
 }
 

@@ -325,7 +325,7 @@ fn load_group(block: &mut Block<'_>, w: &mut Warp, access: &Access, group: &Glob
     }
     copy_loaded(block, w, access, group);
     if block.checks() {
-        global_order::acquire(block, group, access.order);
+        global_order::acquire(block, group, access.order, w.live);
     }
 }
 

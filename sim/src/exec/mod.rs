@@ -21,6 +21,7 @@ mod float_forms;
 mod global_order;
 pub(crate) mod in_flight;
 mod int;
+mod lane_order;
 pub(crate) mod machine;
 mod matrix;
 pub(crate) mod mbarrier;
@@ -394,7 +395,7 @@ fn execute_memory<M: Machine>(
         Op::Load(access) => memory::load(block, w, &access, mask),
         Op::Store(access) => memory::store(block, w, &access, mask),
         Op::Atomic(atomic) => atomic::execute(block, w, &atomic, mask),
-        Op::Fence { scope } => global_order::fence(block, scope),
+        Op::Fence { scope } => global_order::fence(block, scope, (mask, w.live)),
         Op::ProxyFence => block.cluster.clocks.proxy_fence(block.agent),
         Op::MbarrierInitFence => block.cluster.clocks.init_fence(block.agent),
         Op::Bulk(op) => bulk::execute(block, w, &op, mask),

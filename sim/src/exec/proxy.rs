@@ -8,7 +8,8 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::shared::{check_left_behind_range, describe_conflict, report_lanes};
+use super::lane_order;
+use super::shared::{describe_conflict, report_lanes};
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, LaneAccess, Ticket};
 
@@ -53,8 +54,8 @@ pub(crate) fn check_lanes(
     lane: Option<usize>,
     (what, access): (&str, LaneAccess),
 ) {
-    if block.cluster.clocks.hears_lanes(block.agent) {
-        check_left_behind_range(block, block.rank, (lane.unwrap_or(0), range.clone()), access);
+    if block.cluster.clocks.asks_lanes(block.agent) {
+        lane_order::check_range(block, block.rank, (lane, range.clone()), access);
     }
     let Some(lane) = lane else { return };
     let own = (block.warp, lane);
@@ -63,8 +64,14 @@ pub(crate) fn check_lanes(
     }
 }
 
-/// The running warp waited for the operation: its reads are over and count as the warp's own.
-pub(crate) fn end_read(block: &mut Block<'_>, ticket: Ticket) {
+/// The running warp, or one lane for it, waited for the operation: its reads are over and count as
+/// the warp's own.
+pub(crate) fn end_read(block: &mut Block<'_>, ticket: Ticket, lane: Option<usize>) {
+    if let Some((lane, ranges)) = lane.zip(block.shared.races.ranges(ticket)) {
+        for range in ranges.iter() {
+            block.shared.lanes.end_read(range.clone(), (block.warp, lane));
+        }
+    }
     let (clocks, agent) = (&block.cluster.clocks, block.agent);
     block.shared.races.end_reads(clocks, ticket, agent, clocks.now(agent).own);
 }

@@ -1,9 +1,7 @@
 //! Loads and stores of the block's own shared memory, and the checks of every access to it.
 
-use std::ops::Range;
-
 use super::memory::{clear_destination, read_element, total_bytes, write_element, Direction};
-use super::traffic;
+use super::{lane_order, traffic};
 use crate::block::{Block, Place};
 use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict, Span};
 use crate::program::Access;
@@ -131,48 +129,12 @@ pub(crate) fn report_lanes(
     block.report(FindingKind::LaneRace, Place::at(lane, at as u64), message);
 }
 
-/// Reports accesses of lanes, in the shared memory of block `rank`, to what lanes of another warp
-/// accessed that did not take part in its release.
-#[cold]
-pub(crate) fn check_left_behind(
-    block: &mut Block<'_>,
-    rank: u32,
-    (at, mask, size): (&Lanes64, u32, usize),
-    access: LaneAccess,
-) {
-    for lane in lanes(mask) {
-        let start = at[lane] as usize;
-        check_left_behind_range(block, rank, (lane, start..start + size), access);
-    }
-}
-
-/// The same for one range of bytes.
-#[cold]
-pub(crate) fn check_left_behind_range(
-    block: &mut Block<'_>,
-    rank: u32,
-    (lane, range): (usize, Range<usize>),
-    access: LaneAccess,
-) {
-    let (agent, at) = (block.agent, range.start as u64);
-    let (shared, clocks) = block.shared_of(rank);
-    let Some((other, behind, earlier)) = shared.left_behind(clocks, agent, range, access) else {
-        return;
-    };
-    let (name, did, does) = (block.agent_name(other), earlier.past(), access.name());
-    let message = format!(
-        "{does} of shared bytes that lane {behind} of {name} {did}, which did not wait for the \
-         lane that arrived (bar.warp.sync is missing before its mbarrier.arrive)"
-    );
-    block.report(FindingKind::LaneRace, Place::at(lane, at), message);
-}
-
 /// Checks that the shared bytes of every lane of a request are ordered and defined before it reads
 /// them.
 #[inline(always)]
 pub(crate) fn check_reads(block: &mut Block<'_>, at: &Lanes64, mask: u32, size: usize) {
-    if block.cluster.clocks.hears_lanes(block.agent) {
-        check_left_behind(block, block.rank, (at, mask, size), LaneAccess::Read);
+    if block.cluster.clocks.asks_lanes(block.agent) {
+        lane_order::check(block, block.rank, (at, mask, size), LaneAccess::Read);
     }
     let (shared, clocks) = (&mut block.shared, &block.cluster.clocks);
     let places = &narrow(at);
@@ -241,8 +203,8 @@ pub(crate) fn check_writes(
     benign: impl Fn(usize, usize) -> bool,
     unchanged: impl Fn(&SharedMemory, usize) -> bool,
 ) {
-    if block.cluster.clocks.hears_lanes(block.agent) {
-        check_left_behind(block, block.rank, (at, mask, size), LaneAccess::Write);
+    if block.cluster.clocks.asks_lanes(block.agent) {
+        lane_order::check(block, block.rank, (at, mask, size), LaneAccess::Write);
     }
     let (shared, clocks) = (&mut block.shared, &block.cluster.clocks);
     let places = &narrow(at);

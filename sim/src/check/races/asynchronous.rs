@@ -140,6 +140,11 @@ impl Races {
         ticket
     }
 
+    /// What the reads of a ticket cover, until they are over.
+    pub(crate) fn ranges(&self, ticket: Ticket) -> Option<Rc<[Range<usize>]>> {
+        self.reads.get(&ticket).cloned()
+    }
+
     /// The reads of a ticket are over: from now on they are reads of `agent` at `clock`.
     pub(crate) fn end_reads(&mut self, clocks: &Clocks, ticket: Ticket, agent: u32, clock: u32) {
         let Some(ranges) = self.reads.remove(&ticket) else { return };

@@ -222,7 +222,7 @@ pub(crate) fn wait(block: &mut Block<'_>, w: &mut Warp, newest: u32, mask: u32) 
             break;
         }
         w.wgmma.reads.pop_front();
-        proxy::end_read(block, ticket);
+        proxy::end_read(block, ticket, None);
     }
 }
 
