@@ -14,7 +14,7 @@ use crate::exec::machine::Avx2;
 use crate::limits::Limits;
 use crate::memory::{BufferId, Memory};
 use crate::module::Module;
-use crate::program::Program;
+use crate::program::{Op, Program};
 use crate::report::{report, Report};
 use crate::residency::Residents;
 use crate::tensor_map::{TensorMapError, TensorMapSpec};
@@ -269,14 +269,19 @@ fn check_threads(program: &Program, launch: &Launch, limits: &Limits) -> Result<
     }
 }
 
-/// Every block needs its registers at once.
+/// Every block needs its registers at once. What the kernel declares bounds what ptxas gives it from
+/// above, and beyond the most a thread can have it says nothing; only kernels whose warps exchange
+/// registers start with all of it (PTX ISA 9.7.19.5, 11.4.1).
 fn check_registers(
     program: &Program,
     launch: &Launch,
     options: &RunOptions,
 ) -> Result<(), SimError> {
-    let Some(registers) = options.registers.or(program.max_registers) else { return Ok(()) };
     let limits = &options.limits;
+    let exchanges = || program.code.iter().any(|i| matches!(i.op, Op::SetMaxRegisters { .. }));
+    let declared = program.max_registers.filter(|_| exchanges());
+    let declared = declared.map(|declared| declared.min(limits.registers_per_thread));
+    let Some(registers) = options.registers.or(declared) else { return Ok(()) };
     if registers > limits.registers_per_thread {
         let most = limits.registers_per_thread;
         return refuse(program, format!("{registers} registers per thread, allowed are {most}"));

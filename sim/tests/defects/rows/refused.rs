@@ -18,8 +18,6 @@ pub const ROWS: &[Defect] = &[
     refused("cluster too large", StreamK, &[(".maxntid 64, 1, 1", 0, ".maxntid 64, 1, 1\n.reqnctapercluster 17, 1, 1")], "allows 1 to 16 blocks"),
     refused("grid no multiple of the cluster", Gemv, &[(".maxntid 128, 1, 1", 0, ".maxntid 128, 1, 1\n.reqnctapercluster 2, 1, 1")], "is not a multiple of cluster"),
     refused("grid no multiple of the cluster", StreamK, &[(".maxntid 64, 1, 1", 0, ".maxntid 64, 1, 1\n.reqnctapercluster 2, 1, 1")], "is not a multiple of cluster"),
-    refused("too many registers", Mma, &[(".maxntid 128, 1, 1", 0, ".maxntid 128, 1, 1\n.maxnreg 256")], "256 registers per thread, allowed are 255"),
-    refused("too many registers", Gemv, &[(".maxntid 128, 1, 1", 0, ".maxntid 128, 1, 1\n.maxnreg 512")], "512 registers per thread, allowed are 255"),
     refused("instruction that the target lacks", Mma, &[(".target sm_80", 0, ".target sm_75")], "needs .target sm_80 or later"),
     refused("instruction that the target lacks", GeneratedMma, &[("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r294, %r295, %r296, %r297}, [%r298];", 0, "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%r298], {%r294, %r295, %r296, %r297};")], "needs .target sm_90 or later"),
     refused("target without its architecture-specific part", Wgmma, &[(".target sm_90a", 0, ".target sm_90")], "needs .target sm_90a"),
