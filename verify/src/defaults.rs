@@ -281,9 +281,10 @@ fn wgmma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
 /// One `wgmma` as wide as the tokens, more rows where the accumulators leave registers for them;
 /// deep rings first.
 fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
-    let block_m = problem.m.next_multiple_of(8).min(256);
     let mut ladder = Vec::new();
-    for block_n in [256, 128] {
+    for (block_n, most) in [(256, 128), (128, 256)] {
+        // As many tokens as accumulators have registers for, evenly.
+        let block_m = problem.m.div_ceil(problem.m.div_ceil(most)).next_multiple_of(8);
         for (stages, block_k) in [(3, 256), (6, 128), (4, 128), (3, 128), (2, 128)] {
             // A long stage has the fewest instructions per weight, but must not copy padding.
             if problem.k % block_k != 0 && block_k > 128 {

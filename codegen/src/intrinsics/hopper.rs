@@ -4,7 +4,7 @@
 use super::Arg::{self, Accumulators, Constant, Global, In, Shared, TensorMap};
 use super::Intrinsic;
 use super::Meaning::{Effect, Pure, Read};
-use crate::kir::Type::{Bool, I32, U32};
+use crate::kir::Type::{Bool, Descriptor, I32, U32};
 use std::sync::LazyLock;
 
 const SM_90: (u8, u8) = (9, 0);
@@ -119,15 +119,6 @@ pub(super) const ROWS: &[Intrinsic] = &[
         meaning: Pure(|a| a[0]),
         text: "unsigned settled(unsigned a) { asm volatile(\"\" : \"+r\"(a)); return a; }",
     },
-    Intrinsic {
-        name: "warp_uniform",
-        args: &[In(I32)],
-        result: Some(I32),
-        capability: SM_90,
-        source: "PTX ISA, shfl.sync.idx",
-        meaning: Read("the value of lane 0, which all lanes have"),
-        text: "int warp_uniform(int a) { return __shfl_sync(0xffffffffu, a, 0); }",
-    },
     effect(
         "take_registers",
         &[Constant],
@@ -149,12 +140,27 @@ pub(super) const ROWS: &[Intrinsic] = &[
     Intrinsic {
         name: "tile_128b",
         args: &[Shared],
-        result: Some(I32),
+        result: Some(Descriptor),
         capability: SM_90,
-        source: "PTX ISA, \"Matrix Descriptor Format\": low word, addresses in units of 16 bytes",
+        source: "PTX ISA, \"Matrix Descriptor Format\": addresses in units of 16 bytes",
+        // Descriptors live in uniform registers: told that lane 0's is everyone's, the compiler keeps
+        // their sums there. As sums of 64 bits they take one instruction, of a low word three.
         meaning: Read("the descriptor of rows of 128 bytes, swizzled, from this address"),
-        text: "int tile_128b(const void* shared) {
-  return (int)((unsigned)__cvta_generic_to_shared(shared) >> 4 | 1u << 16);
+        text: "unsigned long long tile_128b(const void* shared) {
+  const unsigned low = (unsigned)__cvta_generic_to_shared(shared) >> 4 | 1u << 16;
+  // High word: 128-byte swizzle, 1024 bytes from 8 rows to the next.
+  return 0x40000040ull << 32 | __shfl_sync(0xffffffffu, low, 0);
+}",
+    },
+    Intrinsic {
+        name: "tile_behind",
+        args: &[In(Descriptor), In(I32)],
+        result: Some(Descriptor),
+        capability: SM_90,
+        source: "PTX ISA, \"Matrix Descriptor Format\": addresses in units of 16 bytes",
+        meaning: Read("the descriptor of the tile that lies so many 16-byte pieces behind another"),
+        text: "unsigned long long tile_behind(unsigned long long tile, int pieces) {
+  return tile + pieces;
 }",
     },
     effect(
@@ -238,22 +244,24 @@ fn multiply(operands: &str, columns: u32) -> Intrinsic {
     };
     let places = list(&|i| format!("%{i}")).join(", \"\n    \"");
     let bound = list(&|i| format!("\"+f\"(d[{i}])")).join(",\n      ");
-    let [a0, a1, a2, a3, tile, keep] = std::array::from_fn(|i| count + i);
+    let [a0, a1, a2, a3, tile, pieces, keep] = std::array::from_fn(|i| count + i);
     let text = format!(
         "void {name}(float (&d)[{count}], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-    int tile, bool keep) {{
-  // High word of the descriptor: 128-byte swizzle, 1024 bytes from 8 rows to the next.
-  asm volatile(\"{{ .reg .pred keep; .reg .b64 b; mov.b64 b, {{%{tile}, 0x40000040}};\"
+    unsigned long long tile, int pieces, bool keep) {{
+  // Added here, a sum is not moved out of the loop to where there are too few uniform registers.
+  asm volatile(\"{{ .reg .pred keep; .reg .b64 b; add.s64 b, %{tile}, %{pieces};\"
     \" setp.ne.b32 keep, %{keep}, 0;\"
     \" wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{operands}.{operands} {{\"
     \"{places}}}, \"
     \"{{%{a0}, %{a1}, %{a2}, %{a3}}}, b, keep, 1, 1, 0; }}\"
     : {bound}
-    : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"r\"(tile), \"r\"((int)keep));
+    : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"l\"(tile), \"l\"((long long)pieces),
+      \"r\"((int)keep));
 }}"
     );
-    let args =
-        vec![Accumulators(columns / 2), In(U32), In(U32), In(U32), In(U32), In(I32), In(Bool)];
+    let mut args = vec![Accumulators(columns / 2)];
+    args.extend([In(U32); 4]);
+    args.extend([In(Descriptor), In(I32), In(Bool)]);
     Intrinsic {
         name: name.leak(),
         args: args.leak(),
@@ -261,7 +269,8 @@ fn multiply(operands: &str, columns: u32) -> Intrinsic {
         capability: SM_90,
         source: "PTX ISA, wgmma.mma_async.sync.aligned.m64nNk16",
         meaning: Effect(
-            "d[64xN] = a[64x16] * b[16xN], plus d if `keep`, some time before the wait",
+            "d[64xN] = a[64x16] * b[16xN], plus d if `keep`, some time before the wait; b lies so \
+             many 16-byte pieces behind the described tile",
         ),
         text: text.leak(),
     }

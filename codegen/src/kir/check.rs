@@ -468,7 +468,9 @@ mod tests {
             let is_consumer = var("threadIdx.x").less(threads);
             b.roles(threads, is_consumer, producer, consumers);
         };
-        verify(&Program { threads: 160, ..program(build) }, (9, 0))
+        let space = Space::Shared { offset: 0 };
+        let shared = vec![Buffer { name: "tile".into(), space, element: Type::U32x4 }];
+        verify(&Program { threads: 160, shared, ..program(build) }, (9, 0))
     }
 
     #[test]
@@ -488,7 +490,7 @@ mod tests {
                 let keep = int(0).less(int(1));
                 let mut args = vec![Expr::at("sums", [int(0)])];
                 args.extend(vec![hex(0); 4]);
-                args.extend([int(0), keep]);
+                args.extend([call("tile_128b", [Expr::address("tile", int(0))]), int(0), keep]);
                 b.call(crate::intrinsics::FENCE, []);
                 b.call(crate::intrinsics::multiply_name("bf16", 16), args);
                 b.call(crate::intrinsics::COMMIT, []);

@@ -236,12 +236,12 @@ fn registers<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Vec<&'a Expr> {
 mod tests {
     use super::*;
     use crate::intrinsics::{multiply_name, COMMIT, FENCE, WAIT};
-    use crate::kir::{hex, int, Body, Type};
+    use crate::kir::{hex, int, var, Body, Type};
 
     fn multiply(body: &mut Body, frag: Expr) {
         let mut args = vec![Expr::at("acc", [])];
         args.extend((0..4).map(|_| frag.clone()));
-        args.extend([int(0), int(0).less(int(1))]);
+        args.extend([var("tiles"), int(0), int(0).less(int(1))]);
         body.call(multiply_name("f16", 8), args);
     }
 
@@ -259,7 +259,7 @@ mod tests {
 
     /// Two fragments in turn: one is written while the other is multiplied.
     fn pipeline(body: &mut Body, pending: i64) {
-        body.range("step", 0u32, crate::kir::var("steps"), 1u32, |body, _| {
+        body.range("step", 0u32, var("steps"), 1u32, |body, _| {
             body.unrolled("unit", 2, |body, unit| {
                 body.assign(frag(unit.clone()), hex(1));
                 body.call(FENCE, []);

@@ -31,6 +31,8 @@ pub enum Type {
     Bool,
     /// A barrier in shared memory (PTX ISA, "mbarrier"): only ever passed by address.
     Barrier,
+    /// Where a matrix lies in shared memory (PTX ISA, "Matrix Descriptor Format"): only ever passed on.
+    Descriptor,
     /// Two 32-bit words.
     U32x2,
     /// Four 32-bit words: one 16-byte access.
@@ -44,7 +46,7 @@ impl Type {
             Type::Bool => 1,
             Type::U16 => 2,
             Type::I32 | Type::U32 | Type::F32 => 4,
-            Type::U32x2 | Type::Barrier => 8,
+            Type::U32x2 | Type::Barrier | Type::Descriptor => 8,
             Type::U32x4 => 16,
         }
     }

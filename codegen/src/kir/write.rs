@@ -22,7 +22,7 @@ fn type_name(ty: Type) -> &'static str {
         Type::F32 => "float",
         Type::U16 => "unsigned short",
         Type::Bool => "bool",
-        Type::Barrier => "unsigned long long",
+        Type::Barrier | Type::Descriptor => "unsigned long long",
         Type::U32x2 => "uint2",
         Type::U32x4 => "uint4",
     }

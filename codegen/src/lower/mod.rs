@@ -45,7 +45,7 @@ pub enum CodegenError {
 
 /// Version of the generator: part of every cache fingerprint. A change of generated text or of
 /// packed layouts raises it, so that older winners miss.
-pub const GENERATOR_VERSION: u32 = 2;
+pub const GENERATOR_VERSION: u32 = 3;
 
 /// Generates the kernel of `schedule` for `problem`.
 ///

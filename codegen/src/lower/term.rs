@@ -511,7 +511,7 @@ fn multiply(a: Expr, b: Expr) -> Expr {
         (Expr::Float(one), _) if *one == 1.0 => b,
         (_, Expr::Float(one)) if *one == 1.0 => a,
         (_, Expr::Float(_)) => multiply(b, a),
-        (Expr::Float(x), Expr::Binary(BinaryOp::Mul, c, rest)) if x.log2().fract() == 0.0 => {
+        (Expr::Float(x), Expr::Binary(BinaryOp::Mul, c, rest)) if x.abs().log2().fract() == 0.0 => {
             match **c {
                 Expr::Float(y) => multiply(Expr::Float(x * y), (**rest).clone()),
                 _ => a * b,

@@ -276,8 +276,7 @@ impl Wgmma<'_> {
         let slab = self.cx.slab_loads();
         body.bind("lane_piece", Type::I32, tile * (self.panels() * slab) + var("lane"));
         let tokens = call("tile_128b", [Expr::address("ring_x", int(0))]);
-        // Descriptors live in uniform registers; told so, the compiler keeps their sums there.
-        body.bind("ring_tile", Type::I32, call("warp_uniform", [tokens]));
+        body.bind("ring_tile", Type::Descriptor, tokens);
         self.declare_sums(body);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             if sum.weight.is_some() {
@@ -374,8 +373,8 @@ impl Wgmma<'_> {
         let loads = self.weight_bytes() / (4 * self.cx.packing().load_words());
         let weights = slot.clone() * loads + var("lane_piece");
         body.bind("weights_at", Type::I32, weights);
-        let tokens = var("ring_tile") + slot.clone() * self.act_pieces();
-        body.bind("tokens_at", Type::I32, tokens);
+        let tokens = [var("ring_tile"), slot.clone() * self.act_pieces()];
+        body.bind("tokens_at", Type::Descriptor, call("tile_behind", tokens));
         let segments = self.segments();
         let panels = self.panels() / segments;
         body.unrolled("segment", segments, |body, segment| {
@@ -453,8 +452,8 @@ impl Wgmma<'_> {
         body.call(intrinsics::FENCE, []);
         let column = if self.starts_once() { whole } else { panel };
         body.unrolled("k16", self.unit_k16, |body, k16| {
-            let tokens = var("tokens_at") + whole.clone() * self.panel_pieces();
-            let tokens = tokens + (first.clone() + k16.clone()) * 2u32;
+            let pieces = whole.clone() * self.panel_pieces();
+            let pieces = pieces + (first.clone() + k16.clone()) * 2u32;
             let inner = int(0).less(column.clone() + part.clone() + k16.clone());
             let keep = match self.starts_once() {
                 true => stage.later.clone().or(inner),
@@ -462,7 +461,7 @@ impl Wgmma<'_> {
             };
             body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
                 let place = [&turn, &row_part, &k16];
-                self.multiply(body, place, tokens.clone(), keep.clone());
+                self.multiply(body, place, pieces.clone(), keep.clone());
             });
         });
         body.call(intrinsics::COMMIT, []);
@@ -503,7 +502,7 @@ impl Wgmma<'_> {
         &self,
         body: &mut Body,
         [turn, row_part, k16]: [&Expr; 3],
-        tokens: Expr,
+        pieces: Expr,
         keep: Expr,
     ) {
         let operands = match self.cx.problem.act {
@@ -516,7 +515,7 @@ impl Wgmma<'_> {
             let args = |row: Expr, a: Vec<Expr>| {
                 let mut args = vec![Expr::at(sums, [row])];
                 args.extend(a);
-                args.extend([tokens.clone(), keep.clone()]);
+                args.extend([var("tokens_at"), pieces.clone(), keep.clone()]);
                 args
             };
             match sum.weight {

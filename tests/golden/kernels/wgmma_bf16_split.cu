@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 2)
+// qtune 0.1.0 (generator 3)
 // problem:  w4a16.awq-g64.bf16-f32.n5120.k27648.m40+bias@sm90a.132
 // schedule: wgmma tile=40x256x128 groups=2 stages=4 split=2 producer=group raster=rows dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))
 
@@ -93,8 +93,6 @@ static __device__ __forceinline__ bool elect() {
 
 static __device__ __forceinline__ unsigned settled(unsigned a) { asm volatile("" : "+r"(a)); return a; }
 
-static __device__ __forceinline__ int warp_uniform(int a) { return __shfl_sync(0xffffffffu, a, 0); }
-
 template <int count> static __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(count));
 }
@@ -103,8 +101,14 @@ template <int count> static __device__ __forceinline__ void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(count));
 }
 
-static __device__ __forceinline__ int tile_128b(const void* shared) {
-  return (int)((unsigned)__cvta_generic_to_shared(shared) >> 4 | 1u << 16);
+static __device__ __forceinline__ unsigned long long tile_128b(const void* shared) {
+  const unsigned low = (unsigned)__cvta_generic_to_shared(shared) >> 4 | 1u << 16;
+  // High word: 128-byte swizzle, 1024 bytes from 8 rows to the next.
+  return 0x40000040ull << 32 | __shfl_sync(0xffffffffu, low, 0);
+}
+
+static __device__ __forceinline__ unsigned long long tile_behind(unsigned long long tile, int pieces) {
+  return tile + pieces;
 }
 
 static __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -116,10 +120,10 @@ template <int pending> static __device__ __forceinline__ void wgmma_wait() {
 }
 
 static __device__ __forceinline__ void wgmma_m64n40k16_bf16(float (&d)[20], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-    int tile, bool keep) {
-  // High word of the descriptor: 128-byte swizzle, 1024 bytes from 8 rows to the next.
-  asm volatile("{ .reg .pred keep; .reg .b64 b; mov.b64 b, {%24, 0x40000040};"
-    " setp.ne.b32 keep, %25, 0;"
+    unsigned long long tile, int pieces, bool keep) {
+  // Added here, a sum is not moved out of the loop to where there are too few uniform registers.
+  asm volatile("{ .reg .pred keep; .reg .b64 b; add.s64 b, %24, %25;"
+    " setp.ne.b32 keep, %26, 0;"
     " wgmma.mma_async.sync.aligned.m64n40k16.f32.bf16.bf16 {"
     "%0, %1, %2, %3, %4, %5, %6, %7, "
     "%8, %9, %10, %11, %12, %13, %14, %15, "
@@ -128,7 +132,8 @@ static __device__ __forceinline__ void wgmma_m64n40k16_bf16(float (&d)[20], unsi
     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
       "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
       "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19])
-    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(tile), "r"((int)keep));
+    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(tile), "l"((long long)pieces),
+      "r"((int)keep));
 }
 
 constexpr int N = 5120;
@@ -175,7 +180,7 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
     take_registers<240>();
     const int warp_tile = warp / 4 * 8 + warp % 4;
     const int lane_piece = warp_tile * 64 + lane;
-    const int ring_tile = warp_uniform(tile_128b(&ring_x[0]));
+    const unsigned long long ring_tile = tile_128b(&ring_x[0]);
     float group_sum0[2][20];
     float total[2][20] = {};
     unsigned frag0[2][2][4][4];
@@ -188,7 +193,7 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
       for (int slot = 0; slot < 4; ++slot) {
         barrier_wait(&full[slot], phase);
         const int weights_at = slot * 1024 + lane_piece;
-        const int tokens_at = ring_tile + slot * 640;
+        const unsigned long long tokens_at = tile_behind(ring_tile, slot * 640);
         #pragma unroll
         for (int segment = 0; segment < 2; ++segment) {
           #pragma unroll
@@ -232,7 +237,7 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
           for (int k16 = 0; k16 < 4; ++k16) {
             #pragma unroll
             for (int row_part = 0; row_part < 2; ++row_part) {
-              wgmma_m64n40k16_bf16(group_sum0[row_part], frag0[segment % 2][row_part][k16][0], frag0[segment % 2][row_part][k16][1], frag0[segment % 2][row_part][k16][2], frag0[segment % 2][row_part][k16][3], tokens_at + segment * 320 + k16 * 2, 0 < k16);
+              wgmma_m64n40k16_bf16(group_sum0[row_part], frag0[segment % 2][row_part][k16][0], frag0[segment % 2][row_part][k16][1], frag0[segment % 2][row_part][k16][2], frag0[segment % 2][row_part][k16][3], tokens_at, segment * 320 + k16 * 2, 0 < k16);
             }
           }
           wgmma_commit();
@@ -270,7 +275,7 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
       const int slot = step - rest;
       barrier_wait(&full[slot], phase);
       const int weights_at = slot * 1024 + lane_piece;
-      const int tokens_at = ring_tile + slot * 640;
+      const unsigned long long tokens_at = tile_behind(ring_tile, slot * 640);
       #pragma unroll
       for (int segment = 0; segment < 2; ++segment) {
         #pragma unroll
@@ -314,7 +319,7 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
         for (int k16 = 0; k16 < 4; ++k16) {
           #pragma unroll
           for (int row_part = 0; row_part < 2; ++row_part) {
-            wgmma_m64n40k16_bf16(group_sum0[row_part], frag0[segment % 2][row_part][k16][0], frag0[segment % 2][row_part][k16][1], frag0[segment % 2][row_part][k16][2], frag0[segment % 2][row_part][k16][3], tokens_at + segment * 320 + k16 * 2, 0 < k16);
+            wgmma_m64n40k16_bf16(group_sum0[row_part], frag0[segment % 2][row_part][k16][0], frag0[segment % 2][row_part][k16][1], frag0[segment % 2][row_part][k16][2], frag0[segment % 2][row_part][k16][3], tokens_at, segment * 320 + k16 * 2, 0 < k16);
           }
         }
         wgmma_commit();

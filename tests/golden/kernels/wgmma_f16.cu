@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 2)
+// qtune 0.1.0 (generator 3)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m128@sm90a.132
 // schedule: wgmma tile=128x128x128 groups=2 stages=4 split=1 producer=warp raster=rows dequant=(sum (* (* (- (magic q) (+ 1024 z)) s) x))
 
@@ -97,10 +97,14 @@ static __device__ __forceinline__ bool elect() {
 
 static __device__ __forceinline__ unsigned settled(unsigned a) { asm volatile("" : "+r"(a)); return a; }
 
-static __device__ __forceinline__ int warp_uniform(int a) { return __shfl_sync(0xffffffffu, a, 0); }
+static __device__ __forceinline__ unsigned long long tile_128b(const void* shared) {
+  const unsigned low = (unsigned)__cvta_generic_to_shared(shared) >> 4 | 1u << 16;
+  // High word: 128-byte swizzle, 1024 bytes from 8 rows to the next.
+  return 0x40000040ull << 32 | __shfl_sync(0xffffffffu, low, 0);
+}
 
-static __device__ __forceinline__ int tile_128b(const void* shared) {
-  return (int)((unsigned)__cvta_generic_to_shared(shared) >> 4 | 1u << 16);
+static __device__ __forceinline__ unsigned long long tile_behind(unsigned long long tile, int pieces) {
+  return tile + pieces;
 }
 
 static __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -112,10 +116,10 @@ template <int pending> static __device__ __forceinline__ void wgmma_wait() {
 }
 
 static __device__ __forceinline__ void wgmma_m64n128k16_f16(float (&d)[64], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-    int tile, bool keep) {
-  // High word of the descriptor: 128-byte swizzle, 1024 bytes from 8 rows to the next.
-  asm volatile("{ .reg .pred keep; .reg .b64 b; mov.b64 b, {%68, 0x40000040};"
-    " setp.ne.b32 keep, %69, 0;"
+    unsigned long long tile, int pieces, bool keep) {
+  // Added here, a sum is not moved out of the loop to where there are too few uniform registers.
+  asm volatile("{ .reg .pred keep; .reg .b64 b; add.s64 b, %68, %69;"
+    " setp.ne.b32 keep, %70, 0;"
     " wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
     "%0, %1, %2, %3, %4, %5, %6, %7, "
     "%8, %9, %10, %11, %12, %13, %14, %15, "
@@ -134,7 +138,8 @@ static __device__ __forceinline__ void wgmma_m64n128k16_f16(float (&d)[64], unsi
       "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
       "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
       "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(tile), "r"((int)keep));
+    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(tile), "l"((long long)pieces),
+      "r"((int)keep));
 }
 
 constexpr int N = 5120;
@@ -175,7 +180,7 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
     // consumers: convert a unit while the one before it is multiplied
     const int warp_tile = warp / 4 * 4 + warp % 4;
     const int lane_piece = warp_tile * 64 + lane;
-    const int ring_tile = warp_uniform(tile_128b(&ring_x[0]));
+    const unsigned long long ring_tile = tile_128b(&ring_x[0]);
     float total[1][64];
     unsigned frag0[2][1][4][4];
     unsigned row_words[1][2];
@@ -187,7 +192,7 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
       for (int slot = 0; slot < 4; ++slot) {
         barrier_wait(&full[slot], phase);
         const int weights_at = slot * 512 + lane_piece;
-        const int tokens_at = ring_tile + slot * 2048;
+        const unsigned long long tokens_at = tile_behind(ring_tile, slot * 2048);
         {
           const uint2 packed = row_pairs[slot * 64 + warp_tile * 8 + lane / 4];
           row_words[0][0] = packed.x;
@@ -220,7 +225,7 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
           wgmma_fence();
           #pragma unroll
           for (int k16 = 0; k16 < 4; ++k16) {
-            wgmma_m64n128k16_f16(total[0], frag0[panel % 2][0][k16][0], frag0[panel % 2][0][k16][1], frag0[panel % 2][0][k16][2], frag0[panel % 2][0][k16][3], tokens_at + panel * 1024 + k16 * 2, (0 < slot) || (first < lap) || (0 < panel + k16));
+            wgmma_m64n128k16_f16(total[0], frag0[panel % 2][0][k16][0], frag0[panel % 2][0][k16][1], frag0[panel % 2][0][k16][2], frag0[panel % 2][0][k16][3], tokens_at, panel * 1024 + k16 * 2, (0 < slot) || (first < lap) || (0 < panel + k16));
           }
           wgmma_commit();
           wgmma_wait<1>();
@@ -241,7 +246,7 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
       const int slot = step - rest;
       barrier_wait(&full[slot], phase);
       const int weights_at = slot * 512 + lane_piece;
-      const int tokens_at = ring_tile + slot * 2048;
+      const unsigned long long tokens_at = tile_behind(ring_tile, slot * 2048);
       {
         const uint2 packed = row_pairs[slot * 64 + warp_tile * 8 + lane / 4];
         row_words[0][0] = packed.x;
@@ -274,7 +279,7 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
         wgmma_fence();
         #pragma unroll
         for (int k16 = 0; k16 < 4; ++k16) {
-          wgmma_m64n128k16_f16(total[0], frag0[panel % 2][0][k16][0], frag0[panel % 2][0][k16][1], frag0[panel % 2][0][k16][2], frag0[panel % 2][0][k16][3], tokens_at + panel * 1024 + k16 * 2, (first < step) || (0 < panel + k16));
+          wgmma_m64n128k16_f16(total[0], frag0[panel % 2][0][k16][0], frag0[panel % 2][0][k16][1], frag0[panel % 2][0][k16][2], frag0[panel % 2][0][k16][3], tokens_at, panel * 1024 + k16 * 2, (first < step) || (0 < panel + k16));
         }
         wgmma_commit();
         wgmma_wait<1>();
