@@ -201,7 +201,8 @@ fn every_way_in_which_an_undefined_value_matters_is_found() {
         "add.s64 %rd2, %rd1, %rd3; ld.global.u32 %r1, [%rd2];",
         "setp.eq.u32 %p1, %r1, 2; @%p1 trap;",
         "setp.eq.u32 %p1, 1, 1; and.pred %p2, %p1, %p3; @%p2 trap;",
-        "or.b32 %r3, %r2, 1; shfl.sync.bfly.b32 %r4, %r3, 1, 31, 0xffffffff;",
+        "or.b32 %r3, %r2, 1; shfl.sync.idx.b32 %r4, %r3, 0, 31, 1; st.global.u32 [%rd1], %r4;",
+        "setp.eq.u32 %p1, %r1, 2; vote.sync.any.pred %p2, %p1, 1;",
         "cvt.f32.s32 %f1, %r2; st.shared.f32 [0], %f1;",
         "atom.global.add.u32 %r1, [%rd1], %r2;",
     ] {
@@ -222,6 +223,11 @@ fn sources_of_lanes_that_a_guard_or_a_selection_leaves_out_may_be_undefined() {
     clean(&format!("selp.b32 %r3, %r2, 5, %p1; {stored}"));
     let wrong = format!("{some}\nselp.b32 %r3, 5, %r2, %p1; {stored}");
     assert_eq!(only_finding(&wrong, 32), FindingKind::UninitialisedRegister);
+    // One lane fetches a number for all.
+    clean(&format!("shfl.sync.idx.b32 %r3|%p2, %r2, 3, 31, -1; {stored}"));
+    clean(&format!("and.b32 %r6, %r1, 3; shfl.sync.idx.b32 %r3, %r2, %r6, 31, -1; {stored}"));
+    let beyond = format!("{some}\nshfl.sync.down.b32 %r3, %r2, 1, 31, -1; {stored}");
+    assert_eq!(only_finding(&beyond, 32), FindingKind::UninitialisedRegister);
     let guard = "@%p7 add.s32 %r3, %r3, 1;";
     assert_eq!(only_finding(guard, 32), FindingKind::UninitialisedRegister);
 }

@@ -31,7 +31,7 @@ fn corpus() -> Vec<String> {
 }
 
 /// Pieces that mutations insert: instructions and declarations at the edge of what is allowed.
-const PIECES: [&str; 30] = [
+const PIECES: [&str; 38] = [
     "bar.sync 15, 32;",
     "bar.warp.sync 0;",
     "@%p1 bra $L__BB0_1;",
@@ -62,6 +62,14 @@ const PIECES: [&str; 30] = [
     "vabsdiff4.u32.s32.u32.add %r1, %r2, %r3, %r4;",
     "mbarrier.arrive.shared.b64 _, [%r1];",
     ".reg.b32 %close; call.uni __assertfail, ();",
+    "@%p1 mbarrier.try_wait.parity.shared.b64 %p2, [%r1], 0;",
+    "@%p1 ld.acquire.gpu.global.u32 %r1, [%rd1];",
+    "@%p1 fence.acq_rel.gpu;",
+    "@%p1 bar.warp.sync 0x0000ff0f;",
+    "@%p1 cp.async.bulk.global.shared::cta.bulk_group [%rd1], [%r1], 48;",
+    "cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0;",
+    "vset4.s32.u32.ge.add %r1, %r2.b3021, %r3, %r4;",
+    "@%p1 st.global.b128 [%rd1], %q1;",
 ];
 const NUMBERS: [&str; 12] = [
     "0",

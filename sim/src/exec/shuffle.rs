@@ -34,7 +34,7 @@ pub(crate) struct Shuffle {
 }
 
 /// Source lane and whether it is in range (PTX ISA 9.7.9.6).
-fn source_lane(mode: ShuffleMode, lane: u32, b: u32, c: u32) -> (u32, bool) {
+pub(super) fn source_lane(mode: ShuffleMode, lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (segment, clamp, b) = (c >> 8 & 31, c & 31, b & 31);
     let max = (lane & segment) | (clamp & !segment);
     let min = lane & segment;

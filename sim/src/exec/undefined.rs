@@ -3,20 +3,22 @@
 //! Compilers speculate: code ahead of a branch computes with registers that only one side of it
 //! has written, and halves of packed values that nobody looks at stay unwritten. As in Memcheck
 //! (Seward and Nethercote 2005), a register computation with an undefined source therefore only
-//! makes its result undefined. It is a defect when an address, a stored or exchanged value, a
-//! matrix operand or a branch depends on one. Most registers are written on every path to every use,
+//! makes its result undefined; a shuffle moves what the lane it reads from has, which for the idiom of
+//! one lane that fetches a number for all is defined. It is a defect when an address, a stored value, a
+//! matrix operand, a vote or a branch depends on one. Most registers are written on every path to every use,
 //! which [`crate::dataflow`] proves beforehand. Of the others [`Warp::defined`] says where all bytes
 //! are defined; definedness by lane and byte is kept here, for the few that have undefined bytes.
 
 use std::collections::HashMap;
 
+use super::shuffle::source_lane;
 use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::program::{
     BoolOp, Convert, ConvertType, FloatType, Instruction, Int1, Int2, Op, PredicateSource, Program,
     Slot,
 };
-use crate::state::{lanes, Operands, Warp, FULL};
+use crate::state::{lanes, lanes_where, Operands, Warp, FULL};
 
 /// For each byte of a register the lanes in which it is defined. Bytes above a register's width
 /// count as defined wherever the register is narrower than the operation that reads it.
@@ -119,7 +121,7 @@ impl Warp {
     }
 }
 
-/// Whether an instruction only computes registers of its own lane from others.
+/// Whether an instruction only computes registers from others.
 pub(crate) fn computes(op: Op) -> bool {
     matches!(
         op,
@@ -162,6 +164,7 @@ pub(crate) fn computes(op: Op) -> bool {
             | Op::Extended(_)
             | Op::Extreme(_)
             | Op::MixedFloat(_)
+            | Op::Shuffle { .. }
     )
 }
 
@@ -247,6 +250,19 @@ impl Registers<'_> {
             }
             Op::Int2 { op: Int2::Or | Int2::Xor, ty, d, a, b } => {
                 result(self.index(ty.wide(), d), meet(at(ty.wide(), a), at(ty.wide(), b)));
+            }
+            Op::Shuffle { mode, d, p, a, b, c, members } => {
+                let operands = [b, c, members].map(|slot| self.narrow(slot));
+                let known = operands.iter().flatten().fold(FULL, |all, byte| all & byte);
+                let (b, c) = (self.w.get32(b), self.w.get32(c));
+                let from = |lane: usize| source_lane(mode, lane as u32, b[lane], c[lane]).0;
+                let moved = self
+                    .narrow(a)
+                    .map(|byte| known & lanes_where(FULL, |lane| byte >> from(lane) & 1 == 1));
+                result(usize::from(d), moved);
+                if let Some(p) = p {
+                    result(self.program.index_predicate(p), [known; 8]);
+                }
             }
             _ => self.packed_results(instruction, result),
         }
