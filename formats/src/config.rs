@@ -104,6 +104,11 @@ impl QuantConfig {
         self.fields.get(key).and_then(Value::as_object).is_some_and(|object| !object.is_empty())
     }
 
+    /// The value of `key`.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.fields.get(key)
+    }
+
     /// The value of `inner` in the object that `key` holds.
     pub fn entry(&self, key: &str, inner: &str) -> Option<&Value> {
         self.fields.get(key)?.get(inner)

@@ -83,6 +83,8 @@ pub struct Header {
     pub tensors: BTreeMap<String, HeaderEntry>,
     /// Which part of a checkpoint the file says that it is.
     pub part: Option<Part>,
+    /// What the file says beside its tensors, by name (`__metadata__` of safetensors).
+    pub notes: BTreeMap<String, String>,
 }
 
 /// A header that cannot be believed: the tensor it is about, if any, and what is wrong.

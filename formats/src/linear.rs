@@ -160,7 +160,7 @@ pub struct ParamArray {
 }
 
 /// How a format's own library rounds a dequantized weight: from the exact value of the expression,
-/// in one step or in two.
+/// in one step or in two, or operation by operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
     /// To f16.
@@ -171,16 +171,22 @@ pub enum Rounding {
     F32ThenF16,
     /// To f32, and the result to bf16.
     F32ThenBf16,
+    /// The result of every operation of the expression to f32.
+    F32Steps,
+    /// The result of every operation of the expression as [`Rounding::F32ThenF16`].
+    F16Steps,
+    /// The result of every operation of the expression as [`Rounding::F32ThenBf16`].
+    Bf16Steps,
 }
 
 impl Rounding {
     /// `exact` rounded, each step to nearest even.
     pub fn round(self, exact: f64) -> f32 {
         match self {
-            Rounding::F32 => exact as f32,
+            Rounding::F32 | Rounding::F32Steps => exact as f32,
             Rounding::F16 => f16::from_f32(round_to_odd(exact)).to_f32(),
-            Rounding::F32ThenF16 => f16::from_f32(exact as f32).to_f32(),
-            Rounding::F32ThenBf16 => bf16::from_f32(exact as f32).to_f32(),
+            Rounding::F32ThenF16 | Rounding::F16Steps => f16::from_f32(exact as f32).to_f32(),
+            Rounding::F32ThenBf16 | Rounding::Bf16Steps => bf16::from_f32(exact as f32).to_f32(),
         }
     }
 }
@@ -275,7 +281,13 @@ impl QuantizedLinear {
             for (value, param) in params.iter_mut().zip(&self.params) {
                 *value = param.values.get(n * self.groups() + group);
             }
-            table.fill(&params, &mut exact);
+            match self.rounding {
+                Rounding::F32Steps | Rounding::F16Steps | Rounding::Bf16Steps => {
+                    let step = |value| self.rounding.round(value).into();
+                    table.fill_by_steps(&params, &mut exact, step);
+                }
+                _ => table.fill(&params, &mut exact),
+            }
             for (value, exact) in value_of.iter_mut().zip(&exact) {
                 *value = self.rounding.round(*exact);
             }

@@ -18,9 +18,16 @@ pub static FORMATS: &[&FormatRow] = &[
     &crate::gptq::ROW,
     &crate::bitsandbytes::NF4_ROW,
     &crate::bitsandbytes::FP4_ROW,
+    &crate::bitsandbytes::BYTES_ROW,
     &crate::compressed_tensors::INT4,
     &crate::compressed_tensors::INT8,
     &crate::compressed_tensors::INT3,
+    &crate::microscaling::MXFP8,
+    &crate::float8::ROW,
+    &crate::microscaling::MXFP4,
+    &crate::microscaling::NVFP4,
+    &crate::hqq::ROW,
+    &crate::torchao::ROW,
     &crate::blocks::Q4_0,
     &crate::blocks::Q4_1,
     &crate::blocks::Q5_0,
@@ -33,7 +40,6 @@ pub static FORMATS: &[&FormatRow] = &[
     &crate::blocks::Q6_K,
     &crate::blocks::IQ4_NL,
     &crate::blocks::IQ4_XS,
-    &crate::blocks::MXFP4,
 ];
 
 /// One format: what its names, its values and its bytes mean.
@@ -56,7 +62,9 @@ pub struct FormatRow {
     /// The value of one weight, per width and set of modifiers; the first row's width is the
     /// one that names leave out.
     pub variants: &'static [Variant],
-    /// Tensor suffixes of which one is enough to suspect a layer in this format.
+    /// Tensor suffixes of which one is enough to suspect a layer in this format: what follows the
+    /// module's path and a point, or the path itself where they start
+    /// with `_` or a point.
     pub anchors: &'static [&'static str],
     /// All tensor suffixes that belong to such a layer.
     pub companions: &'static [&'static str],

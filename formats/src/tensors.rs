@@ -86,9 +86,72 @@ impl TensorRef<'_> {
         Ok(values)
     }
 
-    /// Checks that it is a bias `[N]` of a type that [`TensorRef::bias`] reads.
+    /// Checks that it can hold the codes of a layer of this size.
+    pub(crate) fn check_size(&self, n: usize, k: usize) -> Result<(), FormatError> {
+        if n == 0 || k == 0 || u32::try_from(n).is_err() || u32::try_from(k).is_err() {
+            return Err(self.error(format!("is of a layer of {n} x {k} weights"), EXPORT_AGAIN));
+        }
+        Ok(())
+    }
+
+    /// N and K, which it holds as two integers.
+    pub(crate) fn sizes(&self) -> Result<[usize; 2], FormatError> {
+        let size = |at| usize::try_from(self.integer_at(at)?).ok();
+        match (self.shape, size(0), size(1)) {
+            ([2], Some(n), Some(k)) => Ok([n, k]),
+            (shape, ..) => {
+                let problem = format!("is {} {shape:?}, not N and K", self.stored);
+                Err(self.error(problem, EXPORT_AGAIN))
+            }
+        }
+    }
+
+    /// The only integer that it holds.
+    pub(crate) fn integer(&self) -> Result<i64, FormatError> {
+        let one = matches!(self.shape, [] | [1]);
+        self.integer_at(0).filter(|_| one).ok_or_else(|| {
+            let problem = format!("is {} {:?}, not one integer", self.stored, self.shape);
+            self.error(problem, EXPORT_AGAIN)
+        })
+    }
+
+    fn integer_at(&self, at: usize) -> Option<i64> {
+        if self.stored == ElementType::I32 {
+            let bytes = self.bytes.get(4 * at..4 * at + 4)?;
+            return Some(i32::from_le_bytes(<[u8; 4]>::try_from(bytes).ok()?).into());
+        }
+        let bytes = self.bytes.get(8 * at..8 * at + 8)?;
+        let wide = i64::from_le_bytes(<[u8; 8]>::try_from(bytes).ok()?);
+        Some(wide).filter(|_| self.stored == ElementType::I64)
+    }
+
+    /// Whether its elements are floats of 16 or 32 bits.
+    pub(crate) fn is_float(&self) -> bool {
+        self.stored.float().is_some()
+    }
+
+    /// All elements of a tensor of floats of 16 or 32 bits, or of powers of two, which are NaN for the
+    /// exponent 255 (OCP Microscaling Formats 1.0, section 5.4.1).
+    pub(crate) fn floats(&self) -> Vec<f32> {
+        let halves = self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        match self.stored {
+            Stored::Elements(ElementType::F16) => {
+                halves.map(|bits| f16::from_bits(bits).to_f32()).collect()
+            }
+            Stored::Elements(ElementType::Bf16) => {
+                halves.map(|bits| bf16::from_bits(bits).to_f32()).collect()
+            }
+            Stored::Elements(ElementType::F32) => {
+                (0..self.bytes.len() / 4).map(|at| f32::from_bits(self.word(at))).collect()
+            }
+            _ => self.bytes.iter().map(|exponent| power_of_two(*exponent, 127)).collect(),
+        }
+    }
+
+    /// Checks that it is a bias of N floats, `[N]` or those of stacked matrices, of a type that [`TensorRef::bias`] reads.
     pub(crate) fn check_bias(&self, n: usize) -> Result<(), FormatError> {
-        if self.stored.float().is_some() && self.shape == [n] {
+        let elements = self.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size));
+        if self.is_float() && elements == n {
             return Ok(());
         }
         let (has, shape) = (self.stored, self.shape);
@@ -97,15 +160,10 @@ impl TensorRef<'_> {
         Err(self.error(problem, EXPORT_AGAIN))
     }
 
-    /// The values of a bias `[N]`, all of which must be finite.
+    /// The values of a bias, all of which must be finite.
     pub(crate) fn bias(&self, n: usize) -> Result<Vec<f32>, FormatError> {
         self.check_bias(n)?;
-        let halves = self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        let values: Vec<f32> = match self.stored.float() {
-            Some(ElementType::F16) => halves.map(|bits| f16::from_bits(bits).to_f32()).collect(),
-            Some(ElementType::Bf16) => halves.map(|bits| bf16::from_bits(bits).to_f32()).collect(),
-            _ => (0..n).map(|index| f32::from_bits(self.word(index))).collect(),
-        };
+        let values = self.floats();
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
             Some(n) => {
@@ -131,6 +189,14 @@ impl TensorRef<'_> {
                 Err(self.error(problem, VALUE_REMEDY))
             }
         }
+    }
+}
+
+/// `2^(exponent - bias)` for a bias of up to 128: a subnormal for the least exponents, NaN for 255.
+pub(crate) fn power_of_two(exponent: u8, bias: i32) -> f32 {
+    match exponent {
+        255 => f32::NAN,
+        _ => 2f64.powi(i32::from(exponent) - bias) as f32,
     }
 }
 
@@ -183,6 +249,11 @@ impl TensorTable {
         })
     }
 
+    /// What a file says under `name`.
+    fn note(&self, name: &str) -> Option<&str> {
+        self.files.iter().find_map(|file| file.header().notes.get(name)).map(String::as_str)
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.file_of.keys().map(String::as_str)
@@ -199,6 +270,11 @@ impl TensorTable {
     }
 }
 
+/// Whether a tensor's suffix follows the path of its module without a point between them.
+pub(crate) fn continues_path(suffix: &str) -> bool {
+    suffix.starts_with(['_', '.'])
+}
+
 /// The tensors whose names start with one module path: what a format's reader looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct Module<'a> {
@@ -208,9 +284,20 @@ pub struct Module<'a> {
 }
 
 impl<'a> Module<'a> {
-    /// The tensor `<path>.<suffix>`.
+    /// The tensor `<path>.<suffix>`, or `<path><suffix>` for a suffix that starts with `_` or
+    /// a point itself.
     pub fn get(&self, suffix: &str) -> Option<TensorRef<'a>> {
-        self.table.get(&format!("{}.{suffix}", self.path))
+        self.table.get(&self.name(suffix))
+    }
+
+    /// What a file of the checkpoint says under the name of such a tensor.
+    pub fn note(&self, suffix: &str) -> Option<&'a str> {
+        self.table.note(&self.name(suffix))
+    }
+
+    fn name(&self, suffix: &str) -> String {
+        let point = if continues_path(suffix) { "" } else { "." };
+        format!("{}{point}{suffix}", self.path)
     }
 
     /// The tensor `<path>.<suffix>`, or an error that names it and `beside`, a tensor of the same
@@ -218,7 +305,7 @@ impl<'a> Module<'a> {
     pub fn require(&self, suffix: &str, beside: &str) -> Result<TensorRef<'a>, FormatError> {
         self.get(suffix).ok_or_else(|| FormatError::Tensor {
             path: self.any_path(),
-            tensor: format!("{}.{suffix}", self.path),
+            tensor: self.name(suffix),
             problem: format!("is missing, but `{}` is there", shown(beside)),
             remedy: "the checkpoint is incomplete: download or export it again".into(),
         })

@@ -51,6 +51,9 @@ pub enum ParamType {
     Shared(u8),
     /// A power of two, as its biased exponent of 8 bits.
     E8M0,
+    /// A float of 8 bits (e4m3), times or over a number that the whole layer shares. Decoded layers hold
+    /// the f32 that this makes.
+    E4M3,
 }
 
 impl ParamType {
@@ -61,7 +64,7 @@ impl ParamType {
             ParamType::F32 => 32,
             ParamType::Code(bits) => bits.into(),
             ParamType::Shared(groups) => 16u32.div_ceil(groups.max(1).into()),
-            ParamType::E8M0 => 8,
+            ParamType::E8M0 | ParamType::E4M3 => 8,
         }
     }
 
@@ -70,7 +73,7 @@ impl ParamType {
     pub fn packed_bytes(self) -> u32 {
         match self {
             ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) | ParamType::E8M0 => 2,
-            ParamType::F32 => 4,
+            ParamType::F32 | ParamType::E4M3 => 4,
         }
     }
 }
@@ -84,8 +87,8 @@ pub struct Param {
     pub dtype: ParamType,
 }
 
-/// The values that codes of a lookup format stand for, by code. All are finite, none is -0.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+/// The values that codes of a lookup format stand for, by code. All are finite; -0 and 0 are two values.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Codebook(Vec<f32>);
 
 impl Codebook {
@@ -95,13 +98,19 @@ impl Codebook {
     /// If a value is not finite.
     pub fn new(values: &[f32]) -> Codebook {
         assert!(values.iter().all(|value| value.is_finite()), "values of a codebook are finite");
-        // Adding zero turns -0 into 0, so that equal codebooks have equal bits.
-        Codebook(values.iter().map(|value| value + 0.0).collect())
+        Codebook(values.to_vec())
     }
 
     /// The values.
     pub fn values(&self) -> &[f32] {
         &self.0
+    }
+}
+
+impl PartialEq for Codebook {
+    fn eq(&self, other: &Codebook) -> bool {
+        let bits = |codebook: &Codebook| codebook.0.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        bits(self) == bits(other)
     }
 }
 

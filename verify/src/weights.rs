@@ -148,7 +148,7 @@ fn synthetic_param(dtype: ParamType, bits: u64) -> f32 {
     match dtype {
         ParamType::F16 | ParamType::Shared(_) => f16::from_f64(scale).to_f32(),
         ParamType::E8M0 => scale.log2().round().exp2() as f32,
-        ParamType::F32 => scale as f32,
+        ParamType::F32 | ParamType::E4M3 => scale as f32,
         ParamType::Code(width) => {
             let top = ((1u32 << width) - 1) as f32;
             let middle = 2.0f32.powi(i32::from(width) - 1);

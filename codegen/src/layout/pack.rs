@@ -158,7 +158,7 @@ fn push_param(bytes: &mut Vec<u8>, dtype: ParamType, value: f32) {
             bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes())
         }
         ParamType::E8M0 => bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-        ParamType::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
+        ParamType::F32 | ParamType::E4M3 => bytes.extend_from_slice(&value.to_le_bytes()),
     }
 }
 

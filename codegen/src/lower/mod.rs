@@ -357,7 +357,7 @@ impl Lowering<'_> {
             let word = words[offset / 4].clone();
             let low = offset % 4 == 0;
             let value = match field.dtype {
-                ParamType::F32 => kir::call("bits_f32", [word]),
+                ParamType::F32 | ParamType::E4M3 => kir::call("bits_f32", [word]),
                 ParamType::E8M0 => kir::call(if low { "bf2_low" } else { "bf2_high" }, [word]),
                 ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
                     kir::call(if low { "h2_low" } else { "h2_high" }, [word])

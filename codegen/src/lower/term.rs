@@ -347,6 +347,12 @@ impl Packed<'_, '_> {
                 call("and_or", [source, hex(mask), hex(magic * 0x0100_0100)])
             }
             Op::Real(code) => self.converted(code),
+            Op::Narrow(code) => self.moved(code, 7),
+            // Multiplied back by the difference of the biases, in an operation that rounds nothing.
+            Op::Wide(code) => {
+                let back = plan.both(2.0f64.powi(120));
+                call("bf2_fma", [self.moved(code, 4), back, plan.both(-0.0)])
+            }
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.looked_up(id),
             Op::Add([a, b]) => self.add(a, b, false),
             Op::Sub([a, b]) => self.add(a, b, true),
@@ -412,6 +418,19 @@ impl Packed<'_, '_> {
         let selectors = 0x4240 | byte | byte << 8;
         let word = self.applied(code, self.octet.word(self.pair));
         call("permute", [word, hex(high * 0x0101_0101), hex(selectors)])
+    }
+
+    /// The pair's codes, a byte each, with the sign at the top of the half word and the other seven bits
+    /// from bit `low` on.
+    fn moved(&self, code: Id, low: u32) -> Expr {
+        let at = self.octet.packing.field(self.pair as u32, 0, CodeOrder::Split).shift;
+        let word = self.applied(code, self.octet.word(self.pair));
+        let below = match at > low {
+            true => word.clone() >> (at - low),
+            false => word.clone() << (low - at),
+        };
+        let signs = if at == 8 { word } else { word << (8 - at) };
+        call("and_or", [signs, hex(0x8000_8000), below & hex((0x7f << low) * 0x0001_0001)])
     }
 
     fn masked(&self, code: Id) -> Expr {

@@ -1,4 +1,4 @@
-//! bitsandbytes' 4-bit formats: NF4 and FP4, one absolute maximum per block of the flattened matrix.
+//! bitsandbytes' formats: NF4 and FP4 of 4 bits, one absolute maximum per block of the flattened matrix.
 //!
 //! Paper: Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", NeurIPS 2023. The bytes
 //! are those of the bitsandbytes library: two codes to a byte, the first in the high nibble, rows
@@ -11,12 +11,16 @@
 //!   layer is loaded, to the f32 that the library computes.
 //! - Blocks run over the ends of rows where K is no multiple of the block size. Such a layer is
 //!   decoded, and named, with the largest blocks that do not: `nf4-b32` for K = 96, blocks of 64.
+//! - Its 8-bit layers (LLM.int8) have other tensors: see `bytes`.
 //! - Each layer carries a `quant_state`, which is believed over the model's configuration.
 
+mod bytes;
 mod decode;
 mod layout;
 mod quantize;
 mod state;
+
+pub(crate) use bytes::BYTES_ROW;
 
 use crate::name::Modifier;
 use crate::registry::{FormatRow, GroupNames, Variant};

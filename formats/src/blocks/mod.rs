@@ -15,7 +15,7 @@ mod nonlinear;
 mod round_numbers;
 mod super_blocks;
 
-pub(crate) use nonlinear::{IQ4_NL, IQ4_XS, MXFP4};
+pub(crate) use nonlinear::{IQ4_NL, IQ4_XS};
 pub(crate) use round_numbers::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(crate) use super_blocks::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 
@@ -31,7 +31,7 @@ use qtune_ir::{Group, ParamType};
 use rayon::prelude::*;
 
 /// One block format.
-trait Block {
+pub(crate) trait Block {
     /// Its name, but for a group size that the name repeats.
     const FAMILY: &'static str;
     /// ggml's name of it.
@@ -65,7 +65,7 @@ impl<B: Block> Row<B> {
 }
 
 /// The registry row of a block format.
-const fn row<B: Block>() -> FormatRow {
+pub(crate) const fn row<B: Block>() -> FormatRow {
     FormatRow {
         family: B::FAMILY,
         doc: B::DOC,
@@ -177,7 +177,9 @@ fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues 
         ParamType::F16 | ParamType::Shared(_) => {
             ParamValues::F16(bits.map(|bits| f16::from_bits(bits as u16)).collect())
         }
-        ParamType::F32 | ParamType::E8M0 => ParamValues::F32(bits.map(f32::from_bits).collect()),
+        ParamType::F32 | ParamType::E8M0 | ParamType::E4M3 => {
+            ParamValues::F32(bits.map(f32::from_bits).collect())
+        }
         ParamType::Code(_) => ParamValues::Code(bits.map(|bits| bits as u8).collect()),
     }
 }
@@ -211,7 +213,7 @@ fn half(block: &[u8], at: usize) -> u32 {
 }
 
 /// Unpacks runs of `run` low nibbles, each followed by the high nibbles of the same bytes.
-fn nibbles(packed: &[u8], run: usize, codes: &mut [u8]) {
+pub(crate) fn nibbles(packed: &[u8], run: usize, codes: &mut [u8]) {
     for (codes, packed) in codes.chunks_exact_mut(2 * run).zip(packed.chunks_exact(run)) {
         let (low, high) = codes.split_at_mut(run);
         for ((low, high), byte) in low.iter_mut().zip(high).zip(packed) {

@@ -1,13 +1,12 @@
 //! The 4-bit formats whose codes are looked up.
 
 use super::{half, nibbles, row, Block};
-use crate::registry::{FormatRow, GroupNames, Variant};
+use crate::registry::{FormatRow, Variant};
 use qtune_ir::ParamType;
 
 /// The registry rows.
 pub(crate) static IQ4_NL: FormatRow = row::<Nonlinear>();
 pub(crate) static IQ4_XS: FormatRow = row::<NonlinearSuper>();
-pub(crate) static MXFP4: FormatRow = row::<Microscaling>();
 
 /// Weights that share a scale.
 const SIZE: u32 = 32;
@@ -22,13 +21,6 @@ static IQ4_CODEBOOK: [f32; 16] = [
     -49.0 / 128.0, -35.0 / 128.0, -22.0 / 128.0, -10.0 / 128.0,
     1.0 / 128.0, 13.0 / 128.0, 25.0 / 128.0, 38.0 / 128.0,
     53.0 / 128.0, 69.0 / 128.0, 89.0 / 128.0, 113.0 / 128.0,
-];
-
-/// Twice the values of e2m1 (OCP Microscaling Formats 1.0, section 5.3.3): bit 3 is the sign.
-#[rustfmt::skip]
-static E2M1_CODEBOOK: [f32; 16] = [
-    0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0,
-    0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0,
 ];
 
 struct Nonlinear;
@@ -83,52 +75,5 @@ impl Block for NonlinearSuper {
         }
         let low = u32::from(block[4 + group / 2] >> (4 * (group % 2)) & 15);
         low | (half(block, 2) >> (2 * group) & 3) << 4
-    }
-}
-
-struct Microscaling;
-
-impl Block for Microscaling {
-    const FAMILY: &'static str = "mxfp4";
-    const TYPE: &'static str = "MXFP4";
-    const DOC: &'static str = "MXFP4, e2m1 codes with a power of two per 32";
-    const PACKING: &'static str = "GGUF blocks of 17 bytes: exponent e8m0, 32 nibbles";
-    const NAME: &'static str = "mxfp4-b32";
-    const GROUP: u32 = SIZE;
-    const GROUPS: GroupNames = GroupNames::Block(SIZE);
-    const VARIANT: Variant = Variant {
-        bits: 4,
-        modifiers: &[],
-        params: &[("s", ParamType::E8M0)],
-        expr: "(* (lookup q) s)",
-        codebook: &E2M1_CODEBOOK,
-    };
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
-        nibbles(&block[1..], NIBBLES, codes);
-    }
-
-    /// `2^(e - 128)`, since the codebook holds doubled values: a subnormal for the two smallest
-    /// exponents, not a number for 255.
-    fn param(block: &[u8], _: usize, _: usize) -> u32 {
-        match block[0] {
-            255 => f32::NAN.to_bits(),
-            exponent @ (0 | 1) => 0x0020_0000 << exponent,
-            exponent => u32::from(exponent - 1) << 23,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exponents_of_microscaling_are_powers_of_two_down_to_subnormals() {
-        for exponent in 0..=254u8 {
-            let scale = f32::from_bits(Microscaling::param(&[exponent], 0, 0));
-            assert_eq!(f64::from(scale), 2f64.powi(i32::from(exponent) - 128));
-        }
-        assert!(f32::from_bits(Microscaling::param(&[255], 0, 0)).is_nan());
     }
 }

@@ -4,7 +4,7 @@ use super::{foreign, natural, Layer, PlainTensor, StoredTensor};
 use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::registry::{FormatRow, FORMATS};
-use crate::tensors::{TensorRef, TensorTable};
+use crate::tensors::{continues_path, TensorRef, TensorTable};
 use std::collections::BTreeSet;
 
 /// Splits the tensors into quantized layers, each checked by its format, and plain tensors.
@@ -40,7 +40,14 @@ pub(super) fn find(
 /// Paths of the modules that hold an anchor of the format.
 fn candidates<'a>(row: &FormatRow, table: &'a TensorTable) -> BTreeSet<&'a str> {
     let module_of = |name: &'a str| {
-        row.anchors.iter().find_map(|anchor| name.strip_suffix(anchor)?.strip_suffix('.'))
+        row.anchors.iter().find_map(|anchor| {
+            let before = name.strip_suffix(anchor)?;
+            if continues_path(anchor) {
+                Some(before)
+            } else {
+                before.strip_suffix('.')
+            }
+        })
     };
     table.names().filter_map(module_of).collect()
 }
@@ -56,6 +63,7 @@ fn inspect(
     let header = (row.inspect)(&module, config)?;
     let spec = row.spec(&header.name)?;
     let tensors = row.companions.iter().filter_map(|suffix| module.get(suffix));
+    let tensors: Vec<StoredTensor> = tensors.map(|tensor| stored(&tensor)).collect();
     Ok(Layer {
         path: path.into(),
         format: spec.name,
@@ -64,8 +72,8 @@ fn inspect(
         k: header.k,
         group: header.group,
         group_size: header.k.div_ceil(header.groups()),
-        has_bias: module.get("bias").is_some(),
-        tensors: tensors.map(|tensor| stored(&tensor)).collect(),
+        has_bias: tensors.iter().any(|tensor| tensor.name.ends_with("bias")),
+        tensors,
         row,
         header,
     })

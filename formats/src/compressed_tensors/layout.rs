@@ -38,7 +38,7 @@ impl<'a> Parts<'a> {
         let (weight, [n, k]) = match module.get("weight_packed") {
             Some(packed) => {
                 let shape = module.require("weight_shape", "weight_packed")?;
-                (Weight::Packed(packed), logical_shape(&shape)?)
+                (Weight::Packed(packed), shape.sizes()?)
             }
             None => {
                 let weight = module.require("weight", "weight_scale")?;
@@ -46,9 +46,7 @@ impl<'a> Parts<'a> {
             }
         };
         let codes = weight.tensor();
-        if n == 0 || k == 0 || u32::try_from(n).is_err() || u32::try_from(k).is_err() {
-            return Err(codes.error(format!("is of a layer of {n} x {k} weights"), EXPORT_AGAIN));
-        }
+        codes.check_size(n, k)?;
         Ok(Parts {
             weight,
             scale: module.require("weight_scale", "weight_packed")?,
@@ -88,26 +86,6 @@ impl<'a> Weight<'a> {
 /// Whether a `weight_g_idx` says anything: -1 everywhere stands for columns in order.
 fn assigns_groups(g_idx: &TensorRef<'_>) -> bool {
     g_idx.bytes.iter().any(|byte| *byte != 0xff)
-}
-
-/// N and K from `weight_shape`.
-fn logical_shape(tensor: &TensorRef<'_>) -> Result<[usize; 2], FormatError> {
-    let bad = || {
-        let (stored, shape) = (tensor.stored, tensor.shape);
-        tensor.error(format!("is {stored} {shape:?}, not N and K"), EXPORT_AGAIN)
-    };
-    if tensor.shape != [2] {
-        return Err(bad());
-    }
-    let size = |at: usize| -> Option<usize> {
-        if tensor.stored == ElementType::I32 {
-            return usize::try_from(tensor.word(at) as i32).ok();
-        }
-        let bytes = tensor.bytes.get(8 * at..8 * at + 8)?;
-        let wide = i64::from_le_bytes(<[u8; 8]>::try_from(bytes).ok()?);
-        usize::try_from(wide).ok().filter(|_| tensor.stored == ElementType::I64)
-    };
-    Ok([size(0).ok_or_else(bad)?, size(1).ok_or_else(bad)?])
 }
 
 /// Bits per code of a module that holds integers of a width with a row; `None` for other modules.

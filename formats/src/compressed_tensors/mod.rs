@@ -18,6 +18,8 @@ mod decode;
 mod layout;
 mod scheme;
 
+pub(crate) use scheme::refuse_transforms;
+
 use crate::name::Modifier;
 use crate::registry::{FormatRow, GroupNames, Variant};
 use qtune_ir::ParamType;

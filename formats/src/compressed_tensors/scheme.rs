@@ -36,7 +36,7 @@ impl Scheme {
 }
 
 /// Weights that are rotated or thinned out mean something else than their codes say.
-fn refuse_transforms(config: &QuantConfig) -> Result<(), FormatError> {
+pub(crate) fn refuse_transforms(config: &QuantConfig) -> Result<(), FormatError> {
     let remedy = "use a checkpoint that is quantized without it";
     if config.has_entries("transform_config") {
         return Err(config.error("rotates weights (transform_config)", remedy));

@@ -50,7 +50,7 @@ pub fn parse(bytes: &[u8]) -> Result<Header, BadHeader> {
             return Err(bad("is listed twice".into()));
         }
     }
-    Ok(Header { tensors, part: metadata.part })
+    Ok(Header { tensors, part: metadata.part, ..Header::default() })
 }
 
 /// Checks the first words of a file.

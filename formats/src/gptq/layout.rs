@@ -39,8 +39,8 @@ impl<'a> Parts<'a> {
 }
 
 /// See [`crate::FormatRow::claims`]. Other packings under these names have been claimed before.
-pub(super) fn claims(_: &Module<'_>, _: Option<&QuantConfig>) -> Result<bool, FormatError> {
-    Ok(true)
+pub(super) fn claims(module: &Module<'_>) -> bool {
+    ["qweight", "qzeros", "g_idx"].iter().any(|suffix| module.get(suffix).is_some())
 }
 
 /// See [`crate::FormatRow::inspect`].

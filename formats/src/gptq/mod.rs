@@ -8,6 +8,7 @@
 //! - Symmetric layers have the zero-point `2^(bits-1)` everywhere, so it is part of the expression
 //!   and the stored zero-points are only checked. Others are called `-asym`.
 //! - What a stored zero-point means depends on who wrote it: see `zeros`.
+//! - Layers that were packed for Marlin's kernel have other tensors: see `marlin`.
 //! - With act-order (`desc_act`), `g_idx` assigns columns to quant groups in the order in which they
 //!   were quantized. The decoded layer has its columns sorted by group and says so in
 //!   [`crate::QuantizedLinear::k_order`]. Whether a layer is so is read off `g_idx`, never off the
@@ -15,6 +16,7 @@
 
 mod decode;
 mod layout;
+mod marlin;
 mod settings;
 mod zeros;
 
@@ -55,7 +57,8 @@ pub(crate) static ROW: FormatRow = FormatRow {
     family: "gptq",
     doc: "GPTQ, 2-, 3-, 4- or 8-bit codes, symmetric or with zero-points (AutoGPTQ, GPTQModel)",
     source: "Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323); AutoGPTQ 0.7, GPTQModel 2.2",
-    packing: "int32 [K*bits/32, N], natural order along K; zero-points v1 (minus one) and v2",
+    packing: "int32 [K*bits/32, N], natural order along K; zero-points v1 (minus one) and v2; \
+              Marlin's tiles, int32 [K/16, 2N]",
     names: "gptq[-w2|-w3|-w8]-g<SIZE> | gptq-ch, + -asym with zero-points, + -actorder",
     examples: &[
         "gptq-g128",
@@ -87,11 +90,17 @@ pub(crate) static ROW: FormatRow = FormatRow {
         asymmetric(8, ASYM),
         asymmetric(8, ASYM_ACT_ORDER),
     ],
-    anchors: &["qweight", "qzeros", "g_idx"],
-    companions: &["qweight", "qzeros", "scales", "g_idx", "bias"],
-    claims: layout::claims,
-    inspect: layout::inspect,
-    load: decode::load,
+    anchors: &["qweight", "qzeros", "g_idx", "B"],
+    companions: &["qweight", "qzeros", "scales", "g_idx", "bias", "B", "s", "workspace"],
+    claims: |module, _| Ok(layout::claims(module) || marlin::claims(module)),
+    inspect: |module, config| match marlin::claims(module) {
+        true => marlin::inspect(module, config),
+        false => layout::inspect(module, config),
+    },
+    load: |module, header| match header.layout {
+        marlin::LAYOUT => marlin::load(module, header),
+        _ => decode::load(module, header),
+    },
     quantize: None,
 };
 

@@ -3,7 +3,7 @@
 use super::ElementType;
 use crate::container::{BadHeader, Header, HeaderEntry};
 use crate::error::shown;
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub fn parse(bytes: &[u8]) -> Result<Header, BadHeader> {
         }
     }
     check_cover(&tensors, data_begin, bytes.len())?;
-    Ok(Header { tensors, part: None })
+    Ok(Header { tensors, part: None, notes: raw.notes })
 }
 
 /// The JSON part of the file, once its length is known to be possible.
@@ -66,6 +66,7 @@ struct RawEntry {
 /// The header as written, in file order, duplicates included: a map type would hide them.
 struct RawHeader {
     entries: Vec<(String, RawEntry)>,
+    notes: BTreeMap<String, String>,
 }
 
 impl<'de> Deserialize<'de> for RawHeader {
@@ -80,25 +81,23 @@ impl<'de> Deserialize<'de> for RawHeader {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
                 let mut entries = Vec::new();
-                let mut metadata_seen = false;
+                let mut notes = None;
                 while let Some(name) = map.next_key::<String>()? {
                     if name != "__metadata__" {
                         entries.push((name, map.next_value()?));
-                    } else if std::mem::replace(&mut metadata_seen, true) {
+                    } else if notes.replace(map.next_value::<Metadata>()?.0).is_some() {
                         return Err(A::Error::custom("`__metadata__` is given twice"));
-                    } else {
-                        map.next_value::<Metadata>()?;
                     }
                 }
-                Ok(RawHeader { entries })
+                Ok(RawHeader { entries, notes: notes.unwrap_or_default() })
             }
         }
         deserializer.deserialize_map(Entries)
     }
 }
 
-/// `__metadata__`: checked to be strings, then dropped, since nothing reads it.
-struct Metadata;
+/// `__metadata__`: strings by name.
+struct Metadata(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -111,10 +110,11 @@ impl<'de> Deserialize<'de> for Metadata {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-                while map.next_key::<IgnoredAny>()?.is_some() {
-                    map.next_value::<String>()?;
+                let mut notes = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    notes.insert(name, map.next_value::<String>()?);
                 }
-                Ok(Metadata)
+                Ok(Metadata(notes))
             }
         }
         deserializer.deserialize_map(Strings)

@@ -14,6 +14,11 @@ use tempfile::TempDir;
 pub const AWQ_CASES: [&str; 6] =
     ["gemm_g128", "gemm_g64_bias", "gemm_g32", "gemv_g128", "gemv_g64", "gemv_fast_g128"];
 
+/// The folder of a golden case of any library.
+pub fn golden_of(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints").join(case)
+}
+
 /// The folder of a golden case.
 pub fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/awq").join(case)
@@ -50,7 +55,7 @@ pub fn golden_bnb(case: &str) -> PathBuf {
 }
 
 /// The golden cases of GGUF: written by ggml's quantizers, one format each, and how qtune calls it.
-pub const GGUF_CASES: [(&str, &str); 13] = [
+pub const GGUF_CASES: [(&str, &str); 14] = [
     ("q4_0", "q4_0"),
     ("q4_1", "q4_1"),
     ("q5_0", "q5_0"),
@@ -64,6 +69,7 @@ pub const GGUF_CASES: [(&str, &str); 13] = [
     ("iq4_nl", "iq4_nl"),
     ("iq4_xs", "iq4_xs"),
     ("mxfp4", "mxfp4-b32"),
+    ("nvfp4", "nvfp4-b16"),
 ];
 
 /// The folder of a golden case of GGUF.
@@ -162,6 +168,19 @@ pub fn message(tensors: &Tensors, config: &str) -> String {
     let message = loaded.err().map_or_else(String::new, |e| e.to_string());
     assert!(!message.contains('\n'), "{message}");
     message
+}
+
+/// Checks that layer `l` loads, and that it is refused with each of these tensors put in the place of
+/// its own: suffix, type, shape, byte, what the message says.
+pub fn refuses(layer: Tensors, cases: &[(&str, Dtype, &[usize], u8, &str)]) {
+    assert_eq!(message(&layer, ""), "");
+    for (name, dtype, shape, byte, problem) in cases {
+        let mut tensors = layer.clone();
+        tensors.insert(format!("l{name}"), filled(*dtype, shape, *byte));
+        let message = message(&tensors, "");
+        assert!(message.contains(problem), "{name}: {message}");
+        assert!(message.contains("tensor `l"), "{name}: {message}");
+    }
 }
 
 /// `config.json` of an AWQ model.

@@ -2,7 +2,7 @@
 //!
 //! The shape of such terms is described in the module's documentation ("What codegen accepts").
 
-use super::{CodeOrder, Context, DequantError, Engine, Facts, Op, PairTable, Role, Term};
+use super::{float8, CodeOrder, Context, DequantError, Engine, Facts, Op, PairTable, Role, Term};
 use crate::DType;
 use egg::{Id, Language};
 
@@ -139,7 +139,14 @@ pub(super) fn check_node<'a>(
     own: &Facts,
     child: impl Fn(Id) -> &'a Facts,
 ) -> Result<(), String> {
-    if let Op::Real(i) | Op::At(i) | Op::Raised(i) | Op::Magic(i) | Op::Subnormal(i) = op {
+    if let Op::Real(i)
+    | Op::At(i)
+    | Op::Raised(i)
+    | Op::Magic(i)
+    | Op::Subnormal(i)
+    | Op::Narrow(i)
+    | Op::Wide(i) = op
+    {
         fits_code(ctx, child(*i))?;
     }
     match op {
@@ -157,6 +164,9 @@ pub(super) fn check_node<'a>(
         Op::Lookup(_) => return Err("a lookup needs a table to read".into()),
         Op::Pair(_) | Op::Page(_) | Op::Permuted(_) => fits_table(ctx)?,
         Op::Short(_) => fits_short(ctx)?,
+        Op::Float8(_) => return Err("the bits of a float of 8 bits are moved first".into()),
+        Op::Narrow(_) => float8::fits(ctx, DType::F16)?,
+        Op::Wide(_) => float8::fits(ctx, DType::Bf16)?,
         Op::Sum(body) if ctx.engine == Engine::Half2 => fits_half2_sum(child(*body))?,
         _ => {}
     }

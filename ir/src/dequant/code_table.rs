@@ -56,6 +56,37 @@ impl CodeTable {
             *weight = group.weight(&self.term, self.weight, code);
         }
     }
+
+    /// [`CodeTable::fill`] by a machine that applies `round` to the result of every sum, difference and
+    /// product.
+    pub fn fill_by_steps(&self, params: &[f64], weights: &mut [f64], round: impl Fn(f64) -> f64) {
+        let group = GroupValues {
+            ctx: &self.ctx,
+            params,
+            codes: &self.codes,
+            positions: &self.ones,
+            activations: &self.ones,
+        };
+        for (code, weight) in weights.iter_mut().enumerate() {
+            *weight = self.step(&group, self.weight, code, &round);
+        }
+    }
+
+    fn step(
+        &self,
+        group: &GroupValues<'_>,
+        id: Id,
+        code: usize,
+        round: &impl Fn(f64) -> f64,
+    ) -> f64 {
+        let of = |id: Id| self.step(group, id, code, round);
+        match *self.term.node(id) {
+            Op::Add([a, b]) => round(of(a) + of(b)),
+            Op::Sub([a, b]) => round(of(a) - of(b)),
+            Op::Mul([a, b]) => round(of(a) * of(b)),
+            _ => group.weight(&self.term, id, code),
+        }
+    }
 }
 
 /// The weight `W` of a source term `(sum (* W x))`.
@@ -64,5 +95,20 @@ fn weight_of(source: &Term) -> Option<Id> {
     match source.node(*body) {
         Op::Mul([weight, _]) => Some(*weight),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::awq;
+    use super::*;
+
+    #[test]
+    fn steps_round_every_operation() {
+        let table = CodeTable::new(&awq()).unwrap();
+        let mut weights = [0.0; 16];
+        table.fill_by_steps(&[0.75, 1.5], &mut weights, f64::floor);
+        // floor(floor(q - 1.5) * 0.75)
+        assert_eq!(weights[..5], [-2.0, -1.0, 0.0, 0.0, 1.0]);
     }
 }

@@ -198,6 +198,8 @@ impl<'a> CostModel<'a> {
         let packed = 0.5 * self.half2;
         match op {
             Op::Magic(i) | Op::Subnormal(i) => self.extraction(child(*i)),
+            Op::Narrow(_) => self.moved(),
+            Op::Wide(_) => self.moved() + packed,
             // Shift and mask one code, convert it, and pack two: scalar work for each weight.
             Op::Real(_) => (2.5 + self.unpacking()) * self.int + self.convert,
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.lookup(op),
@@ -239,6 +241,12 @@ impl<'a> CostModel<'a> {
             _ => 0.375,
         };
         (0.5 + shift + self.unpacking()) * self.int
+    }
+
+    /// For two codes of the four of a word: a shift, a mask and the `lop3` that adds the signs; for the
+    /// other two also a shift that brings these to the top.
+    fn moved(&self) -> f64 {
+        (3.0 + 4.0) / 4.0 * self.int
     }
 
     /// Integer operations per code that bring planes of bits into their fields: see

@@ -16,7 +16,7 @@
 use super::context::RAISED;
 use super::interp::SUBNORMAL_UNIT;
 use super::language::integer_op;
-use super::{Context, DequantError, Engine, Lowered, Op, Role, SumSite, Term};
+use super::{float8, Context, DequantError, Engine, Lowered, Op, Role, SumSite, Term};
 use crate::DType;
 use egg::Id;
 
@@ -199,6 +199,13 @@ impl<'a> Evaluator<'a> {
             }
             Op::Short(a) => {
                 self.entry(self.ctx.codebook(self.at(*a, place).value) / self.ctx.short_unit())
+            }
+            // Both types hold every value.
+            Op::Float8(a) | Op::Wide(a) => {
+                Bounded::exact(float8::e4m3(self.at(*a, place).value as u8))
+            }
+            Op::Narrow(a) => {
+                Bounded::exact(float8::e4m3(self.at(*a, place).value as u8) * float8::NARROW)
             }
             Op::Real(a) => self.at(*a, place),
             Op::At(a) => Bounded::exact(self.at(*a, place).value * place.position),

@@ -4,7 +4,7 @@
 //! verifier, [`super::Lowered`]) and e-classes (the analysis that rule conditions ask).
 
 use super::context::{POSITIONS, RAISED};
-use super::{Context, Engine, Num, Op};
+use super::{float8, Context, Engine, Num, Op};
 use crate::{DType, ParamType};
 
 /// The type of a node: which part of a group's computation it can be.
@@ -174,7 +174,7 @@ impl Facts {
         (0..2).all(|i| exact(self.grid[i], other.grid[i]))
     }
 
-    fn leaf(role: Role, grid: Grids) -> Facts {
+    pub(super) fn leaf(role: Role, grid: Grids) -> Facts {
         Facts { role, position: false, param: false, constant: None, grid }
     }
 
@@ -212,6 +212,8 @@ impl Facts {
                 lookup_facts(ctx, op, child(*a), 1.0)
             }
             Op::Short(a) => lookup_facts(ctx, op, child(*a), ctx.short_unit()),
+            Op::Float8(a) | Op::Wide(a) => float8::facts(child(*a), 1.0),
+            Op::Narrow(a) => float8::facts(child(*a), float8::NARROW),
             Op::Real(a) | Op::At(a) | Op::Raised(a) | Op::Magic(a) | Op::Subnormal(a) => {
                 conversion_facts(ctx, op, child(*a))
             }
@@ -262,7 +264,7 @@ fn param_facts(ctx: &Context, name: &str) -> Result<Facts, String> {
     let grid = match dtype {
         ParamType::Code(bits) => Grid::integers(2.0f64.powi(bits.into()) - 1.0),
         ParamType::Shared(_) => Grid { lo: -SHARED_MAX, hi: SHARED_MAX, ulp: FLOAT_ULP },
-        ParamType::F16 | ParamType::F32 | ParamType::E8M0 => {
+        ParamType::F16 | ParamType::F32 | ParamType::E8M0 | ParamType::E4M3 => {
             let hi = if ctx.scales_codes(name) { ctx.scale_max() } else { PARAM_MAX };
             Grid { lo: -hi, hi, ulp: FLOAT_ULP }
         }

@@ -2,7 +2,7 @@
 
 use super::context::RAISED;
 use super::language::integer_op;
-use super::{Context, Op, Term};
+use super::{float8, Context, Op, Term};
 use egg::Id;
 
 /// One row's quant group: the values that a term is a function of.
@@ -54,6 +54,8 @@ impl GroupValues<'_> {
                 self.ctx.codebook(real(*a))
             }
             Op::Short(a) => self.ctx.codebook(real(*a)) / self.ctx.short_unit(),
+            Op::Float8(a) | Op::Wide(a) => float8::e4m3(real(*a) as u8),
+            Op::Narrow(a) => float8::e4m3(real(*a) as u8) * float8::NARROW,
             Op::Real(a) => real(*a),
             Op::At(a) => real(*a) * self.positions.get(k).copied().unwrap_or(f64::NAN),
             Op::Raised(a) => real(*a) * RAISED * self.positions.get(k).copied().unwrap_or(f64::NAN),

@@ -53,6 +53,9 @@
 //! | `(pair i)`, `(page i)` | the same, rounded, from a table of all pairs of codes in shared memory |
 //! | `(prmt i)` | the same, rounded, from a table in registers by byte permutations |
 //! | `(short i)` | the same over [`Context::short_unit`], from a table of upper bytes in registers |
+//! | `(e4m3 i)` | the float of 8 bits that the code is: 4 bits of exponent, 3 of mantissa |
+//! | `(narrow i)` | its bits under the exponent of an f16: the value over 256 |
+//! | `(wide i)` | its bits under the exponent of a bf16, multiplied back: the value |
 //! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
 //! | `(stored a b)` | the product of two group parameters, rounded to f16 when weights are packed ([`Field`]) |
 //! | `(sum e)` | the sum over one quant group's k |
@@ -85,7 +88,7 @@
 //! and format · [`root`](source) source term · [`facts`](Facts) types and ranges ·
 //! [`check`](Lowered) verifier · [`rules`](RULES) the rewrites, with `README.md` ·
 //! [`cost`](CostModel) · [`rounding`](Rounding) classes · [`extract`](Search) k best terms ·
-//! [`search`](variants) · [`tables`](PairTable) of codebooks · [`explain`] derivations · [`interp`](GroupValues) exact values ·
+//! [`search`](variants) · [`tables`](PairTable) of codebooks · `float8` codes · [`explain`] derivations · [`interp`](GroupValues) exact values ·
 //! [`error_bound`](Evaluator) · [`fields`] of packed parameters.
 
 mod check;
@@ -97,6 +100,7 @@ mod explain;
 mod extract;
 mod facts;
 mod fields;
+mod float8;
 mod interp;
 mod language;
 mod root;
@@ -114,6 +118,7 @@ pub use error_bound::{Bounded, Evaluator};
 pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};
 pub use fields::{fields, packed_param_bytes, Field};
+pub use float8::e4m3;
 pub use interp::GroupValues;
 pub use language::{Name, Num, Op};
 pub use root::source;

@@ -1,7 +1,8 @@
 //! The table of rewrites. `README.md` beside this file holds the rules about rules.
 
 use super::check::{fits_magic, fits_short, fits_subnormal, fits_table};
-use super::{Context, DequantError, Engine, Facts, Op, Role};
+use super::{float8, Context, DequantError, Engine, Facts, Op, Role};
+use crate::DType;
 use egg::{Analysis, DidMerge, EGraph, Id, Language, Pattern, Rewrite, Subst, Var};
 use std::sync::Arc;
 
@@ -50,6 +51,10 @@ enum Need {
     FitsTable(&'static str),
     /// An integer that selects an entry of a table of single bytes.
     FitsShort(&'static str),
+    /// An 8-bit float whose bits are moved under the exponent of an f16.
+    FitsNarrow(&'static str),
+    /// The same of a bf16.
+    FitsWide(&'static str),
     /// Depends on group parameters alone.
     Parameter(&'static str),
     /// The format has scales of two levels.
@@ -59,8 +64,9 @@ enum Need {
 }
 
 use Need::{
-    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsRaised, FitsShort, FitsSubnormal, FitsTable,
-    HalfSums, Hoistable, Invariant, Parameter, Scale, SmallOffset, TwoLevels, Varying, Weight,
+    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsNarrow, FitsRaised, FitsShort,
+    FitsSubnormal, FitsTable, FitsWide, HalfSums, Hoistable, Invariant, Parameter, Scale,
+    SmallOffset, TwoLevels, Varying, Weight,
 };
 
 /// The rule that the analysis applies: an operator on constants is a constant.
@@ -116,6 +122,12 @@ pub static RULES: &[Rule] = &[
     rule("code-in-place", "conversions",
         &[("(real ?i)", "(* rp (real (at ?i)))")],
         &[FitsInPlace("?i")]),
+    rule("narrow-float", "conversions",
+        &[("(e4m3 ?i)", "(* 256 (narrow ?i))")],
+        &[FitsNarrow("?i")]),
+    rule("wide-float", "conversions",
+        &[("(e4m3 ?i)", "(wide ?i)")],
+        &[FitsWide("?i")]),
 
     rule("pair-table", "lookups",
         &[("(lookup ?i)", "(pair ?i)")],
@@ -304,7 +316,7 @@ impl Need {
         match self {
             Weight(a) | Invariant(a) | Hoistable(a) | Varying(a) | Scale(a) | SmallOffset(a)
             | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
-            | FitsShort(a) | Parameter(a) => vec![a],
+            | FitsShort(a) | FitsNarrow(a) | FitsWide(a) | Parameter(a) => vec![a],
             AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
             HalfSums | TwoLevels => vec![],
         }
@@ -337,6 +349,8 @@ impl Need {
             }
             (FitsTable(_), [_]) => fits_table(ctx).is_ok(),
             (FitsShort(_), [_]) => fits_short(ctx).is_ok(),
+            (FitsNarrow(_), [_]) => float8::fits(ctx, DType::F16).is_ok(),
+            (FitsWide(_), [_]) => float8::fits(ctx, DType::Bf16).is_ok(),
             (HalfSums, _) => ctx.engine == Engine::Half2,
             (Parameter(_), [a]) => a.hoistable() && a.param && !a.position,
             (TwoLevels, _) => ctx.spec.has_two_levels(),
@@ -382,7 +396,7 @@ impl Need {
             Weight(a) | Varying(a) => vec![(a, Role::Weight)],
             Invariant(a) | Hoistable(a) | Scale(a) | Parameter(a) => vec![(a, Role::Uniform)],
             FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
-            | FitsShort(a) => {
+            | FitsShort(a) | FitsNarrow(a) | FitsWide(a) => {
                 vec![(a, Role::Integer)]
             }
             AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],
@@ -409,7 +423,6 @@ pub(super) fn sides(ctx: &Context) -> Vec<Sides> {
 mod tests {
     use super::super::tests::{awq, context};
     use super::*;
-    use crate::DType;
 
     #[test]
     fn the_table_parses_and_right_sides_use_only_variables_of_the_left() {

@@ -29,7 +29,7 @@ impl CodeOrder {
                 Op::Raised(_) => Some(CodeOrder::Raised),
                 _ => Some(CodeOrder::Split),
             },
-            Op::At(_) => Some(CodeOrder::Split),
+            Op::At(_) | Op::Narrow(_) | Op::Wide(_) => Some(CodeOrder::Split),
             Op::Raised(_) => Some(CodeOrder::Raised),
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => {
                 Some(CodeOrder::Sequential)

@@ -59,6 +59,11 @@ fn looked_up(values: &[f32]) -> WeightSpec {
     WeightSpec { codebook: Codebook::new(values), ..spec }
 }
 
+/// Floats of 8 bits.
+fn float8() -> WeightSpec {
+    WeightSpec { bits: 8, ..spec("(* (e4m3 q) s)", &[("s", ParamType::F32)]) }
+}
+
 /// Scales and minima of two levels, as GGUF's Q4_K has them.
 pub(super) fn two_levels() -> WeightSpec {
     let params = [
@@ -71,7 +76,7 @@ pub(super) fn two_levels() -> WeightSpec {
 }
 
 fn formats() -> Vec<WeightSpec> {
-    vec![awq(), symmetric(), float_zero(), odd(), codebook(), thirds(), two_levels()]
+    vec![awq(), symmetric(), float_zero(), odd(), codebook(), thirds(), two_levels(), float8()]
 }
 
 /// Every engine with every activation type it takes.

@@ -1,0 +1,168 @@
+//! Layers in the order of Marlin's kernel, which AutoGPTQ writes with `is_marlin_format`: 4 bits,
+//! symmetric, without act-order. Undoing the permutation gives the layer that was packed.
+//!
+//! Kernel: Frantar et al., "MARLIN: Mixed-Precision Auto-Regressive Parallel Inference on Large Language
+//! Models", PPoPP 2025. A row of `B` has a tile of 16 input features: in turn for every 64 output
+//! features the four words of each of 32 lanes, whose nibbles are the lane's share of the tensor cores'
+//! operands.
+
+use crate::config::QuantConfig;
+use crate::error::FormatError;
+use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::name::{FormatName, Grouping};
+use crate::registry::LayerHeader;
+use crate::safetensors::ElementType;
+use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
+use qtune_ir::Group;
+use rayon::prelude::*;
+
+/// The name of the packing.
+pub(super) const LAYOUT: &str = "marlin";
+
+/// Input features of a tile.
+const TILE_K: usize = 16;
+/// Output features of one.
+const TILE_N: usize = 64;
+/// Words of a tile.
+const TILE_WORDS: usize = TILE_K * TILE_N / 8;
+/// Bits of a code.
+const BITS: u8 = 4;
+
+/// The tensors of a layer.
+struct Parts<'a> {
+    codes: TensorRef<'a>,
+    scales: TensorRef<'a>,
+    bias: Option<TensorRef<'a>>,
+    n: usize,
+    k: usize,
+}
+
+/// Whether a module is packed so.
+pub(super) fn claims(module: &Module<'_>) -> bool {
+    let codes = module.get("B");
+    codes.is_some_and(|codes| codes.stored == ElementType::I32) && module.get("s").is_some()
+}
+
+impl<'a> Parts<'a> {
+    fn of(module: &Module<'a>) -> Result<Parts<'a>, FormatError> {
+        let codes = module.require("B", "s")?;
+        let [tiles, words] = codes.matrix(ElementType::I32)?;
+        let (n, k) = (words / 2, tiles.saturating_mul(TILE_K));
+        codes.check_size(n, k)?;
+        if words % (2 * TILE_N) != 0 {
+            let problem = format!("has rows of {words} words, which are no tiles of {TILE_WORDS}");
+            return Err(codes.error(problem, EXPORT_AGAIN));
+        }
+        Ok(Parts { codes, scales: module.require("s", "B")?, bias: module.get("bias"), n, k })
+    }
+}
+
+/// See [`crate::FormatRow::inspect`].
+pub(super) fn inspect(
+    module: &Module<'_>,
+    config: Option<&QuantConfig>,
+) -> Result<LayerHeader, FormatError> {
+    let parts = Parts::of(module)?;
+    let (n, k) = (parts.n, parts.k);
+    let groups = match parts.scales.shape {
+        [groups, columns] if *columns == n && (1..=k).contains(groups) => *groups,
+        shape => {
+            let problem = format!("is {shape:?} where rows of N = {n} scales are needed");
+            return Err(parts.scales.error(problem, EXPORT_AGAIN));
+        }
+    };
+    parts.scales.expect(
+        ElementType::F16,
+        &[groups, n],
+        "a scale per quant group and output feature",
+    )?;
+    parts.bias.map_or(Ok(()), |bias| bias.check_bias(n))?;
+    let stated = config.map_or(Ok(None), QuantConfig::group_size)?;
+    let group = match stated {
+        _ if groups == 1 => Group::Channel,
+        Some(Group::Size(size)) if k.div_ceil(size as usize) == groups => Group::Size(size),
+        _ if k % groups == 0 => Group::Size((k / groups) as u32),
+        _ => {
+            let problem = format!("has {groups} rows, which do not divide K = {k}");
+            return Err(parts.scales.error(problem, "state group_size in quantize_config.json"));
+        }
+    };
+    let grouping = Some(Grouping::from(group));
+    let name =
+        FormatName { family: "gptq".into(), bits: Some(BITS), grouping, modifiers: Vec::new() };
+    Ok(LayerHeader { name, layout: LAYOUT, n, k, group })
+}
+
+/// See [`crate::FormatRow::load`].
+pub(super) fn load(
+    module: &Module<'_>,
+    header: &LayerHeader,
+) -> Result<QuantizedLinear, FormatError> {
+    let parts = Parts::of(module)?;
+    let (n, k, groups) = (parts.n, parts.k, header.groups());
+    let spec = super::ROW.spec(&header.name)?;
+    let place = if groups == 1 { channel_place } else { group_place };
+    let scales = parts.scales.matrix_f16(n, groups, |n, group| group * header.n + place(n))?;
+    let named = spec.params.iter().zip([ParamValues::F16(scales)]);
+    Ok(QuantizedLinear {
+        params: named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect(),
+        codes: codes(&parts.codes, n, k),
+        spec,
+        n,
+        k,
+        bias: parts.bias.map(|bias| bias.bias(n)).transpose()?,
+        rounding: Rounding::F16,
+        k_order: None,
+    })
+}
+
+/// Where a row of scales of quant groups has that of an output feature: 8 by 8 of 64 transposed.
+fn group_place(n: usize) -> usize {
+    n / 64 * 64 + n % 8 * 8 + n % 64 / 8
+}
+
+/// The same of a row for all input features: the pairs of columns that lanes hold in a tile of 32.
+fn channel_place(n: usize) -> usize {
+    n / 32 * 32 + n % 8 / 2 * 8 + n % 32 / 8 * 2 + n % 2
+}
+
+/// Word of a row and nibble of the code of an output feature and the input feature `k` of a tile.
+fn place(n: usize, k: usize) -> (usize, u32) {
+    let (word, upper, row) = (n % TILE_N / 16, n % 16 / 8, n % 8);
+    let (later, pair, odd) = (k / 8, k % 8 / 2, k % 2);
+    let lane = 4 * row + pair;
+    (n / TILE_N * TILE_WORDS + 4 * lane + word, (4 * odd + 2 * upper + later) as u32)
+}
+
+/// Codes `[N, K]`.
+fn codes(packed: &TensorRef<'_>, n: usize, k: usize) -> Codes {
+    let mut codes = Codes::zeros(n, k, BITS);
+    let (stride, words) = (codes.row_stride(), 2 * n);
+    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+        let code = |k: usize| {
+            let (word, nibble) = place(n, k % TILE_K);
+            (packed.word(k / TILE_K * words + word) >> (4 * nibble) & 15) as u8
+        };
+        let natural: Vec<u8> = (0..k).map(code).collect();
+        pack(&natural, BITS, row);
+    });
+    codes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_code_and_scale_has_a_place_of_its_own() {
+        let places: BTreeSet<(usize, u32)> =
+            (0..128).flat_map(|n| (0..TILE_K).map(move |k| place(n, k))).collect();
+        assert_eq!(places.len(), 128 * TILE_K);
+        assert!(places.iter().all(|(word, nibble)| *word < 2 * TILE_WORDS && *nibble < 8));
+        for place in [group_place, channel_place] {
+            let places: BTreeSet<usize> = (0..128).map(place).collect();
+            assert!(places.into_iter().eq(0..128));
+        }
+    }
+}

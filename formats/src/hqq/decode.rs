@@ -1,0 +1,86 @@
+//! Unpacking codes and parameters into logical order.
+
+use super::layout::{packing, Parts};
+use crate::error::FormatError;
+use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::registry::{FormatRow, LayerHeader};
+use crate::safetensors::ElementType;
+use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
+use half::f16;
+use rayon::prelude::*;
+
+/// See [`FormatRow::load`].
+pub(super) fn load(
+    module: &Module<'_>,
+    header: &LayerHeader,
+    row: &FormatRow,
+) -> Result<QuantizedLinear, FormatError> {
+    let parts = Parts::of(module)?;
+    let spec = row.spec(&header.name)?;
+    let values = [parts.scale, parts.zero].map(|tensor| values(&tensor, &parts, header));
+    let named = spec.params.iter().zip(values);
+    let param = |(p, values): (&qtune_ir::Param, Result<ParamValues, FormatError>)| {
+        Ok(ParamArray { name: p.name.clone(), values: values? })
+    };
+    Ok(QuantizedLinear {
+        params: named.map(param).collect::<Result<_, FormatError>>()?,
+        codes: codes(&parts),
+        spec,
+        n: parts.n,
+        k: parts.k,
+        bias: parts.bias.map(|bias| bias.bias(parts.n)).transpose()?,
+        rounding: match parts.scale.stored == ElementType::Bf16 {
+            true => Rounding::Bf16Steps,
+            false => Rounding::F16Steps,
+        },
+        k_order: None,
+    })
+}
+
+/// Codes `[N, K]`.
+fn codes(parts: &Parts<'_>) -> Codes {
+    let mut codes = Codes::zeros(parts.n, parts.k, parts.bits);
+    let stride = codes.row_stride();
+    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+        let natural: Vec<u8> = (0..parts.k).map(|k| code(parts, n * parts.k + k)).collect();
+        pack(&natural, parts.bits, row);
+    });
+    codes
+}
+
+/// The code of a weight, by its place in the flattened matrix: part after part of the rows, the first
+/// one in the highest bits.
+fn code(parts: &Parts<'_>, at: usize) -> u8 {
+    let (rows, columns) = (parts.groups.rows, parts.groups.columns);
+    let (row, column) = (at / columns, at % columns);
+    // The width has been checked to have a packing.
+    let (count, bytes) = packing(parts.bits).unwrap_or((1, 1));
+    let of_part = rows.div_ceil(count);
+    let element = row % of_part * columns + column;
+    let word = match bytes {
+        1 => parts.codes.bytes[element].into(),
+        _ => parts.codes.word(element),
+    };
+    let shift = usize::from(parts.bits) * (count - 1 - row / of_part);
+    (word >> shift) as u8 & (u8::MAX >> (8 - parts.bits))
+}
+
+/// Values `[N, groups]` of a tensor of scales or zero-points.
+fn values(
+    tensor: &TensorRef<'_>,
+    parts: &Parts<'_>,
+    header: &LayerHeader,
+) -> Result<ParamValues, FormatError> {
+    let stored = tensor.floats();
+    if let Some(at) = stored.iter().position(|value| !value.is_finite()) {
+        let problem = format!("holds {} for group {at}", stored[at]);
+        return Err(tensor.error(problem, VALUE_REMEDY));
+    }
+    let (groups, run) = (header.groups(), parts.k / header.groups());
+    let value = |at: usize| stored[parts.groups.of(at / groups * parts.k + at % groups * run)];
+    let all = (0..parts.n * groups).into_par_iter().map(value);
+    Ok(match tensor.stored == ElementType::F16 {
+        true => ParamValues::F16(all.map(f16::from_f32).collect()),
+        false => ParamValues::F32(all.collect()),
+    })
+}

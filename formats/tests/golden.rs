@@ -1,0 +1,107 @@
+//! Checkpoints that libraries wrote decode to the weights that the libraries compute, bit for bit, and
+//! say what they are.
+
+mod support;
+
+use qtune_formats::Checkpoint;
+use support::{checkpoint, golden_of, read};
+
+/// Folder, format, layout, tensors that belong to no layer.
+const CASES: [(&str, &str, &str, usize); 14] = [
+    ("bitsandbytes/llm_int8", "bnb8-ch", "rows", 0),
+    ("compressed_tensors/deepseek_fp8_block128", "fp8-e4m3-g128", "a scale per block", 0),
+    ("compressed_tensors/fp8_block128", "fp8-e4m3-g128", "a scale per block", 0),
+    ("compressed_tensors/fp8_channel_dynamic", "fp8-e4m3-ch", "a scale per row", 0),
+    ("compressed_tensors/fp8_tensor_static", "fp8-e4m3-ch", "a scale per tensor", 2),
+    ("compressed_tensors/mxfp4", "mxfp4-b32", "mxfp4-pack-quantized", 0),
+    ("compressed_tensors/mxfp8", "mxfp8-b32", "mxfp8-quantized", 0),
+    ("compressed_tensors/nvfp4", "nvfp4-b16", "nvfp4-pack-quantized", 0),
+    ("hqq/hqq3_g64_axis1", "hqq-w3-g64-bf16", "axis 1", 0),
+    ("hqq/hqq4_g64_axis0", "hqq-g1", "axis 0", 0),
+    ("hqq/hqq4_g64_axis1", "hqq-g64", "axis 1", 0),
+    ("marlin/gptq_marlin_g128", "gptq-g128", "marlin", 0),
+    ("marlin/gptq_marlin_gchan", "gptq-ch", "marlin", 0),
+    ("torchao/int4_tile_packed_g64", "torchao-int4-g64", "tile packed", 0),
+];
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[test]
+fn every_golden_case_decodes_bit_for_bit_and_knows_its_format() {
+    for (case, format, layout, plain) in CASES {
+        let expected = read(&golden_of(case).join("expected.safetensors"));
+        let checkpoint = Checkpoint::open(golden_of(case)).unwrap();
+        assert!(!checkpoint.layers().is_empty(), "{case}");
+        assert_eq!(checkpoint.plain_tensors().len(), plain, "{case}");
+        for layer in checkpoint.layers() {
+            assert_eq!((layer.format.as_str(), layer.layout), (format, layout), "{case}");
+            let loaded = checkpoint.load_layer(&layer.path).unwrap();
+            let wanted = |suffix: &str| expected.get(&format!("{}.{suffix}", layer.path));
+            assert_eq!(wanted("weight").unwrap().shape, [loaded.n, loaded.k]);
+            let same = bytes(&loaded.dequantize()) == wanted("weight").unwrap().bytes;
+            assert!(same, "{case}: {}", layer.path);
+            let bias = loaded.bias.as_deref().map(bytes);
+            assert_eq!(bias.as_ref(), wanted("bias").map(|bias| &bias.bytes), "{case}");
+        }
+    }
+}
+
+#[test]
+fn tensors_alone_tell_the_format() {
+    // Only the metadata of the file says where padding starts.
+    let told = |layout: &str| layout != "tile packed";
+    for (case, format, _, _) in CASES.into_iter().filter(|(_, _, layout, _)| told(layout)) {
+        let folder = checkpoint(&read(&golden_of(case).join("model.safetensors")), "");
+        let opened = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(opened.layers()[0].format, format, "{case}");
+    }
+}
+
+#[test]
+fn stacked_experts_are_one_layer_whose_rows_follow_each_other() {
+    let folder = golden_of("mxfp4_gptoss/experts");
+    let expected = read(&folder.join("expected.safetensors"));
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let paths = checkpoint.layers().iter().map(|layer| layer.path.as_str());
+    let experts = "model.layers.0.mlp.experts";
+    let wanted = [format!("{experts}.down_proj"), format!("{experts}.gate_up_proj")];
+    assert!(paths.eq(wanted.iter().map(String::as_str)) && checkpoint.plain_tensors().is_empty());
+    for layer in checkpoint.layers() {
+        let said = (layer.format.as_str(), layer.layout, layer.has_bias);
+        assert_eq!(said, ("mxfp4-b32", "experts", true));
+        let loaded = checkpoint.load_layer(&layer.path).unwrap();
+        let (rows, weights) = (loaded.n / 2, loaded.dequantize());
+        // The library gives the transposed matrices, [E, K, rows].
+        let weight = |at: usize| {
+            let (expert, k, row) = (at / rows / loaded.k, at / rows % loaded.k, at % rows);
+            weights[(expert * rows + row) * loaded.k + k]
+        };
+        let transposed: Vec<f32> = (0..weights.len()).map(weight).collect();
+        assert_eq!(expected[&layer.path].shape, [2, loaded.k, rows]);
+        assert!(bytes(&transposed) == expected[&layer.path].bytes, "{}", layer.path);
+        assert_eq!(loaded.bias.map(|bias| bias.len()), Some(loaded.n));
+    }
+}
+
+#[test]
+fn plain_signed_nibbles_decode_to_the_sum_in_f32() {
+    let folder = golden_of("torchao/int4_plain_g128");
+    let expected = read(&folder.join("expected.safetensors"));
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let layer = &checkpoint.layers()[0];
+    assert_eq!((layer.format.as_str(), layer.layout), ("torchao-int4-g128", "plain"));
+    let loaded = checkpoint.load_layer(&layer.path).unwrap();
+    let wanted = |suffix: &str| &expected[&format!("{}.{suffix}", layer.path)].bytes;
+    let mut codes = vec![0; loaded.k];
+    for (n, signed) in wanted("codes_signed").chunks(loaded.k).enumerate() {
+        loaded.codes.unpack_row(n, &mut codes);
+        assert!(codes.iter().zip(signed).all(|(code, signed)| *code as i8 - 8 == *signed as i8));
+    }
+    let weights =
+        wanted("weight_f32").chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    for (weight, wanted) in loaded.dequantize().into_iter().zip(weights) {
+        assert!((weight - wanted).abs() <= 1e-7, "{weight}, not {wanted}");
+    }
+}
