@@ -10,7 +10,7 @@ use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
     Accumulate, Arch, Codebook, DenseGemm, DequantSchedule, GemvSchedule, Group, MmaSchedule,
-    Overlap, Param, ParamType, Problem, Producer, Raster, Schedule, WeightCache, WeightSpec,
+    Overlap, Param, ParamType, Problem, Producer, Raster, Schedule, Split, WeightCache, WeightSpec,
     WgmmaSchedule,
 };
 use qtune_tests::{archs, nvrtc};
@@ -80,9 +80,11 @@ fn gemv() -> impl Strategy<Value = Schedule> {
 
 fn mma() -> impl Strategy<Value = Schedule> {
     let tile = (pick(&[8u32, 16, 32, 48, 64]), pick(&[1u32, 2, 3]), pick(&[1u32, 2]));
-    let block = (pick(&[1u32, 2, 4, 8]), pick(&[1u32, 2, 4, 8]), 1u32..=5, pick(&[1u32, 2, 3]));
+    let split =
+        prop_oneof![(1u32..=3).prop_map(Split::Blocks), (1u32..=40).prop_map(Split::Stream)];
+    let block = (pick(&[1u32, 2, 4, 8]), pick(&[1u32, 2, 4, 8]), 1u32..=5, split);
     (tile, block, any::<[bool; 2]>()).prop_map(|((block_m, rows, chunks), block, flags)| {
-        let (warps_n, warps_k, stages, split_k) = block;
+        let (warps_n, warps_k, stages, split) = block;
         let [swizzle, by_rows] = flags;
         Schedule::Mma(MmaSchedule {
             block_m,
@@ -91,7 +93,7 @@ fn mma() -> impl Strategy<Value = Schedule> {
             warps_n,
             warps_k,
             stages,
-            split_k,
+            split,
             swizzle,
             raster: if by_rows { Raster::Rows } else { Raster::Tokens },
             overlap: Overlap::NONE,
@@ -125,7 +127,7 @@ fn dequant() -> impl Strategy<Value = Schedule> {
     let whole = |gemm: Schedule| match gemm {
         Schedule::Mma(s) => {
             let block_m = if s.block_m == 48 { 128 } else { s.block_m };
-            Schedule::Mma(MmaSchedule { split_k: 1, block_m, ..s })
+            Schedule::Mma(MmaSchedule { split: Split::NONE, block_m, ..s })
         }
         Schedule::Wgmma(s) => Schedule::Wgmma(WgmmaSchedule { split_k: 1, ..s }),
         other => other,

@@ -7,7 +7,7 @@
 
 use crate::layout::Layout;
 use crate::lower;
-use qtune_ir::{DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule};
+use qtune_ir::{DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule, Shares, Split};
 use std::ops::Range;
 
 /// A kernel parameter, by meaning. Kernels take them in this order, leaving out what they do not
@@ -30,7 +30,7 @@ pub enum Argument {
     /// Output C, row-major in the output type: `[M, N]`, or `[M, N/2]` where rows are paired (see
     /// [`qtune_ir::Epilogue`]).
     Output,
-    /// Workspace for partial sums of split K, f32. Any contents.
+    /// Workspace for partial sums of tiles that blocks share, f32. Any contents.
     Partials,
     /// One u32 per output tile, zero before the first launch; every launch leaves them zero.
     Counters,
@@ -115,7 +115,7 @@ pub struct Kernel {
     pub schedule: Schedule,
 }
 
-/// The part of the output that one thread block contributes to.
+/// A part of the output that one thread block contributes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockTile {
     /// Output features, cut at N.
@@ -124,6 +124,10 @@ pub struct BlockTile {
     pub tokens: Range<u32>,
     /// Index of the row tile: the packed buffers' row tile.
     pub row_tile: u32,
+    /// The block's steps along K, of [`Layout::steps`].
+    pub steps: Range<u32>,
+    /// Index of the output tile among [`Argument::Counters`], if the tile is one that blocks share.
+    pub counter: Option<u32>,
 }
 
 impl Kernel {
@@ -167,11 +171,19 @@ impl Kernel {
     }
 
     fn grid(&self, rows: u32, tokens: u32) -> [u32; 3] {
-        let tokens = self.token_tiles(tokens);
-        match self.schedule.raster() {
-            Raster::Rows => [rows, tokens, self.schedule.split_k()],
-            Raster::Tokens => [tokens, rows, self.schedule.split_k()],
+        if let Some(shares) = self.shares(tokens) {
+            return [shares.blocks, 1, 1];
         }
+        let (tokens, splits) = (self.token_tiles(tokens), self.schedule.split().per_tile());
+        match self.schedule.raster() {
+            Raster::Rows => [rows, tokens, splits],
+            Raster::Tokens => [tokens, rows, splits],
+        }
+    }
+
+    /// The shares of a stream-K grid in a launch with `tokens` tokens.
+    fn shares(&self, tokens: u32) -> Option<Shares> {
+        self.schedule.shares(&self.problem, tokens)
     }
 
     /// The view of the activations that [`Argument::ActivationMap`] stands for in a launch with
@@ -191,43 +203,83 @@ impl Kernel {
         })
     }
 
-    /// The output tile that linear block `block` (x fastest) of a step contributes to, in a launch
-    /// with `tokens` tokens: all tokens for a block that dequantizes.
-    pub fn block_tile(&self, step: &Step, block: u32, tokens: u32) -> BlockTile {
-        let [x_size, y_size, _] = step.grid;
-        let (x, y) = (block % x_size, block / x_size % y_size);
-        let (tile_n, tile_m) = self.schedule.tile();
-        let cut = |tile: u32, size: u32, end: u32| tile * size..((tile + 1) * size).min(end);
+    /// The output tiles that linear block `block` (x fastest) of a step contributes to, in a launch
+    /// with `tokens` tokens: all tokens for a block that dequantizes, several tiles under stream-K.
+    pub fn block_tiles(&self, step: &Step, block: u32, tokens: u32) -> Vec<BlockTile> {
+        if let Some(shares) = self.shares(tokens) {
+            let own = shares.tiles(block);
+            return own.map(|(tile, steps)| self.shared_tile(tile as u32, steps, tokens)).collect();
+        }
+        let [x_size, y_size, z_size] = step.grid;
+        let (x, y, z) = (block % x_size, block / x_size % y_size, block / x_size / y_size);
         let (row_tile, token_tile) = match (self.is_main(step), self.schedule.raster()) {
             (false, _) => (x, None),
             (true, Raster::Rows) => (x, Some(y)),
             (true, Raster::Tokens) => (y, Some(x)),
         };
+        let steps = self.layout.steps();
+        let (splits, tile) = match token_tile {
+            Some(tile) => (z_size, tile),
+            None => (1, 0),
+        };
+        let steps = z % splits * steps / splits..(z % splits + 1) * steps / splits;
+        let counter = (splits > 1).then(|| tile * self.row_tiles() + row_tile);
         let row_tile = step.first_tile + row_tile;
+        vec![self.tile_part(row_tile, token_tile, tokens, (steps, counter))]
+    }
+
+    /// An output tile of a stream-K grid.
+    fn shared_tile(&self, tile: u32, steps: Range<u32>, tokens: u32) -> BlockTile {
+        let (rows, columns) = (self.row_tiles(), self.token_tiles(tokens));
+        let (row_tile, token_tile) = match self.schedule.raster() {
+            Raster::Rows => (tile % rows, tile / rows),
+            Raster::Tokens => (tile / columns, tile % columns),
+        };
+        let counter = (steps.len() < self.layout.steps() as usize).then_some(tile);
+        self.tile_part(row_tile, Some(token_tile), tokens, (steps, counter))
+    }
+
+    fn tile_part(
+        &self,
+        row_tile: u32,
+        token_tile: Option<u32>,
+        tokens: u32,
+        (steps, counter): (Range<u32>, Option<u32>),
+    ) -> BlockTile {
+        let (tile_n, tile_m) = self.schedule.tile();
+        let cut = |tile: u32, size: u32, end: u32| tile * size..((tile + 1) * size).min(end);
         BlockTile {
             rows: cut(row_tile, tile_n, self.problem.n),
             tokens: token_tile.map_or(0..tokens, |tile| cut(tile, tile_m, tokens)),
             row_tile,
+            steps,
+            counter,
         }
     }
 
-    /// Bytes of [`Argument::Partials`] for a launch with `tokens` tokens; 0 without split K.
+    fn output_tiles(&self, tokens: u32) -> usize {
+        self.row_tiles() as usize * self.token_tiles(tokens) as usize
+    }
+
+    /// Bytes of [`Argument::Partials`] for a launch with `tokens` tokens; 0 where no blocks share a
+    /// tile.
     pub fn partials_bytes(&self, tokens: u32) -> usize {
+        let parts = match (self.shares(tokens), self.schedule.split()) {
+            // The beginning of a share and its end.
+            (Some(shares), _) => 2 * shares.blocks as usize,
+            (None, Split::NONE) => 0,
+            (None, split) => self.output_tiles(tokens) * split.per_tile() as usize,
+        };
         let (tile_n, tile_m) = self.schedule.tile();
-        match self.schedule.split_k() {
-            1 => 0,
-            splits => {
-                let tiles = self.row_tiles() as usize * self.token_tiles(tokens) as usize;
-                tiles * splits as usize * (tile_n * tile_m) as usize * 4
-            }
-        }
+        parts * (tile_n * tile_m) as usize * 4
     }
 
-    /// Bytes of [`Argument::Counters`] for a launch with `tokens` tokens; 0 without split K.
+    /// Bytes of [`Argument::Counters`] for a launch with `tokens` tokens; 0 where no blocks share a
+    /// tile.
     pub fn counter_bytes(&self, tokens: u32) -> usize {
-        match self.schedule.split_k() {
-            1 => 0,
-            _ => self.row_tiles() as usize * self.token_tiles(tokens) as usize * 4,
+        match self.schedule.split() {
+            Split::NONE => 0,
+            _ => self.output_tiles(tokens) * 4,
         }
     }
 

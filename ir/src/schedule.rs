@@ -6,11 +6,13 @@
 mod dequant;
 mod dimensions;
 mod overlap;
+mod split;
 mod text;
 mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};
 pub use overlap::Overlap;
+pub use split::{Shares, Split};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
 use crate::dequant::{packed_param_bytes, runs_on, Context, CostParams, Engine, PairTable};
@@ -142,8 +144,8 @@ pub struct MmaSchedule {
     pub warps_k: u32,
     /// Stages of the `cp.async` ring; 1 means load, wait, compute.
     pub stages: u32,
-    /// Thread blocks that share one output tile along K.
-    pub split_k: u32,
+    /// How thread blocks share the k of output tiles.
+    pub split: Split,
     /// XOR swizzle of the activation tile in shared memory.
     pub swizzle: bool,
     /// Order of thread blocks.
@@ -359,13 +361,28 @@ impl MmaSchedule {
         self.block_n * packed_param_bytes(&self.dequant, spec) * self.groups_per_stage(spec, k)
     }
 
-    /// Bytes of the ring, or of the reduction buffer that reuses it.
-    fn working_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+    /// Bytes of the ring.
+    fn ring_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
         let stage = self.stage_weight_bytes(spec)
             + self.stage_act_bytes()
             + self.stage_param_bytes(spec, problem.k);
+        self.stages * stage
+    }
+
+    /// Where the reduction buffer lies in dynamic shared memory: in the place of the ring, which is
+    /// drained by then, or behind it where the next tile's stages arrive meanwhile.
+    pub fn reduction_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        match self.split {
+            Split::Blocks(_) => 0,
+            Split::Stream(_) => self.ring_bytes(problem, spec).next_multiple_of(16),
+        }
+    }
+
+    /// Bytes of the ring and of the reduction buffer.
+    fn working_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
         let reduction = self.warps_k * self.block_m * self.reduction_pitch() * 4;
-        (self.stages * stage).max(reduction)
+        let end = self.reduction_offset(problem, spec) + reduction;
+        self.ring_bytes(problem, spec).max(end)
     }
 
     /// Bytes of dynamic shared memory: [`Self::working_bytes`] and the term's table.
@@ -404,10 +421,8 @@ impl MmaSchedule {
         })?;
         require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
         require((1..=8).contains(&self.stages), || format!("{} stages", self.stages))?;
-        let steps = self.padded_k(p.k) / self.block_k;
-        require((1..=steps.min(16)).contains(&self.split_k), || {
-            format!("{} splits of {steps} k tiles", self.split_k)
-        })?;
+        let tiles = u64::from(p.n.div_ceil(self.block_n)) * u64::from(p.m.div_ceil(self.block_m));
+        self.split.check(tiles, self.padded_k(p.k) / self.block_k)?;
         let accumulators = self.row_tiles() * self.token_tiles() * 4;
         require(accumulators <= 128, || format!("{accumulators} accumulators per lane"))?;
         check_block(self.threads(), self.shared_bytes(p, spec), arch)
@@ -573,14 +588,38 @@ impl Schedule {
         }
     }
 
-    /// Thread blocks that share an output tile along K.
-    pub fn split_k(&self) -> u32 {
+    /// How thread blocks share the k of output tiles.
+    pub fn split(&self) -> Split {
         match self {
-            Schedule::Gemv(s) => s.split_k,
-            Schedule::Mma(s) => s.split_k,
-            Schedule::Wgmma(s) => s.split_k,
-            Schedule::Dequant(s) => s.gemm.schedule().split_k(),
+            Schedule::Gemv(s) => Split::Blocks(s.split_k),
+            Schedule::Mma(s) => s.split,
+            Schedule::Wgmma(s) => Split::Blocks(s.split_k),
+            Schedule::Dequant(s) => s.gemm.schedule().split(),
         }
+    }
+
+    /// Output tiles of a launch with `tokens` tokens.
+    pub fn output_tiles(&self, problem: &Problem, tokens: u32) -> u64 {
+        let (tile_n, tile_m) = self.tile();
+        u64::from(problem.n.div_ceil(tile_n)) * u64::from(tokens.div_ceil(tile_m))
+    }
+
+    /// Steps along K of one output tile: a stage's or a warp's k each.
+    pub fn steps(&self, k: u32) -> u32 {
+        let step = match self {
+            Schedule::Gemv(s) => s.step_k(),
+            Schedule::Mma(s) => s.block_k,
+            Schedule::Wgmma(s) => s.block_k,
+            Schedule::Dequant(s) => s.block_k(),
+        };
+        self.padded_k(k) / step
+    }
+
+    /// The shares of a stream-K grid in a launch with `tokens` tokens; `None` where every block has
+    /// one tile.
+    pub fn shares(&self, problem: &Problem, tokens: u32) -> Option<Shares> {
+        let blocks = self.split().stream()?;
+        Some(Shares::new(blocks, self.output_tiles(problem, tokens), self.steps(problem.k)))
     }
 
     /// k rounded up to whole steps or stages: the extent of the packed weights.
@@ -633,6 +672,8 @@ mod tests {
                         acc=half2 cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
     const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
                        dequant=(sum (* (* (- (real q) z) s) x))";
+    const STREAM: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor \
+                          raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
     const WGMMA: &str = "wgmma tile=64x128x256 groups=2 stages=4 split=2 producer=group \
                          raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
     const DEQUANT: &str = "dequant slab=1024 gemm=mma tile=64x128x64 warps=4x1 stages=3 split=1 \
@@ -640,7 +681,7 @@ mod tests {
 
     #[test]
     fn schedules_print_and_parse_back() {
-        for text in [GEMV, MMA, WGMMA, DEQUANT] {
+        for text in [GEMV, MMA, STREAM, WGMMA, DEQUANT] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
     }
@@ -665,6 +706,8 @@ mod tests {
             let error = GEMV.replace(from, to).parse::<Schedule>().unwrap_err().to_string();
             assert!(error.contains(from.split('=').next().unwrap()), "{error}");
         }
+        let error = STREAM.replace("stream:264", "stream").parse::<Schedule>().unwrap_err();
+        assert!(error.to_string().contains("split=stream"), "{error}");
         let error = DEQUANT.replace("gemm=mma", "gemm=gemv").parse::<Schedule>().unwrap_err();
         assert!(error.to_string().contains("gemm=gemv"), "{error}");
     }

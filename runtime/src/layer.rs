@@ -371,7 +371,10 @@ fn problem_of(
 fn tokens_per_launch(kernel: &Kernel) -> u32 {
     let problem = &kernel.problem;
     let (tile_n, tile_m) = kernel.schedule.tile();
-    let row = problem.n.next_multiple_of(tile_n).saturating_mul(kernel.schedule.split_k());
-    let most = i32::MAX as u32 / row.max(problem.k).max(1);
+    let (split, steps) = (kernel.schedule.split(), kernel.layout.steps());
+    let row = problem.n.next_multiple_of(tile_n).saturating_mul(split.per_tile());
+    // Stream-K numbers the steps of all tiles.
+    let walked = split.stream().map_or(0, |_| (kernel.layout.tiles() * steps).div_ceil(tile_m));
+    let most = i32::MAX as u32 / row.max(problem.k).max(walked).max(1);
     (most / tile_m * tile_m).max(1)
 }

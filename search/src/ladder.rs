@@ -1,7 +1,7 @@
 //! The rungs: sketches from the tiling e-graph, then neighbours of the best, ranked by the model.
 
 use crate::candidate::{Candidate, Preference};
-use crate::neighbours::{neighbours, RUNGS};
+use crate::neighbours::{neighbours, Extent, RUNGS};
 use crate::report::Failures;
 use crate::request::{Limits, Task};
 use crate::terms::Terms;
@@ -157,7 +157,8 @@ impl Ladder<'_> {
     }
 
     fn schedules(&self, rung: u8, parent: &Candidate) -> Vec<Schedule> {
-        let mut schedules = neighbours(&parent.schedule, rung, self.task.problem.m);
+        let extent = Extent { tokens: self.task.problem.m, sms: self.arch.sm_count };
+        let mut schedules = neighbours(&parent.schedule, rung, extent);
         if rung == 4 {
             schedules.push(parent.schedule.clone());
         }

@@ -5,16 +5,23 @@
 
 use qtune_ir::{
     Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Overlap, Producer, Raster,
-    Schedule, WeightCache, WgmmaSchedule,
+    Schedule, Split, WeightCache, WgmmaSchedule,
 };
 
 /// Rungs of the ladder above the sketches.
 pub(crate) const RUNGS: [u8; 4] = [2, 3, 4, 5];
 
-/// The neighbours that rung `rung` tries for a bucket of `tokens` tokens. Rung 4 also tries every
-/// dequantization term of each, the schedule itself included.
-pub(crate) fn neighbours(schedule: &Schedule, rung: u8, tokens: u32) -> Vec<Schedule> {
-    let mut all = fields(schedule, rung, tokens);
+/// What a launch has: tokens of the bucket, and SMs of the GPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub tokens: u32,
+    pub sms: u32,
+}
+
+/// The neighbours that rung `rung` tries. Rung 4 also tries every dequantization term of each, the
+/// schedule itself included.
+pub(crate) fn neighbours(schedule: &Schedule, rung: u8, extent: Extent) -> Vec<Schedule> {
+    let mut all = fields(schedule, rung, extent);
     if rung == 5 {
         all.extend(dependent(schedule));
     }
@@ -30,7 +37,8 @@ fn dependent(schedule: &Schedule) -> Option<Schedule> {
 }
 
 /// The neighbours in the fields of a family.
-fn fields(schedule: &Schedule, rung: u8, tokens: u32) -> Vec<Schedule> {
+fn fields(schedule: &Schedule, rung: u8, extent: Extent) -> Vec<Schedule> {
+    let Extent { tokens, sms } = extent;
     match schedule {
         Schedule::Gemv(s) => {
             let found = match rung {
@@ -46,7 +54,7 @@ fn fields(schedule: &Schedule, rung: u8, tokens: u32) -> Vec<Schedule> {
                 2 => mma_shape(s),
                 3 => mma_memory(s, tokens),
                 4 => Vec::new(),
-                _ => mma_depth(s),
+                _ => mma_depth(s, sms),
             };
             found.into_iter().map(Schedule::Mma).collect()
         }
@@ -59,14 +67,14 @@ fn fields(schedule: &Schedule, rung: u8, tokens: u32) -> Vec<Schedule> {
             };
             found.into_iter().map(Schedule::Wgmma).collect()
         }
-        Schedule::Dequant(s) => dequantized(s, rung, tokens),
+        Schedule::Dequant(s) => dequantized(s, rung, extent),
     }
 }
 
 /// The neighbours of the multiplication, and at the depth rung those of the slab: twice and half the
 /// rows, and all rows at once.
-fn dequantized(s: &DequantSchedule, rung: u8, tokens: u32) -> Vec<Schedule> {
-    let gemms = fields(&s.gemm.schedule(), rung, tokens).into_iter();
+fn dequantized(s: &DequantSchedule, rung: u8, extent: Extent) -> Vec<Schedule> {
+    let gemms = fields(&s.gemm.schedule(), rung, extent).into_iter();
     let gemms = gemms.filter_map(DenseGemm::of).map(|gemm| DequantSchedule { gemm, ..s.clone() });
     let slabs = scaled(s.slab).map(|slab| DequantSchedule { slab, ..s.clone() });
     let slabs = slabs.filter(|_| rung == 5);
@@ -133,11 +141,25 @@ fn mma_memory(s: &MmaSchedule, tokens: u32) -> Vec<MmaSchedule> {
     found
 }
 
-fn mma_depth(s: &MmaSchedule) -> Vec<MmaSchedule> {
+fn mma_depth(s: &MmaSchedule, sms: u32) -> Vec<MmaSchedule> {
     let stages = scaled(s.stages).chain(stepped(s.stages));
     let stages = stages.map(|stages| MmaSchedule { stages, ..s.clone() });
-    let split = scaled(s.split_k).chain(stepped(s.split_k));
-    stages.chain(split.map(|split_k| MmaSchedule { split_k, ..s.clone() })).collect()
+    stages.chain(splits(s.split, sms).map(|split| MmaSchedule { split, ..s.clone() })).collect()
+}
+
+/// Other splits of the same kind; with stream-K where there is none, one block per SM, or without.
+fn splits(split: Split, sms: u32) -> impl Iterator<Item = Split> {
+    let (same, other): (Vec<Split>, Split) = match split {
+        Split::Blocks(blocks) => {
+            let near = scaled(blocks).chain(stepped(blocks));
+            (near.map(Split::Blocks).collect(), Split::Stream(sms))
+        }
+        Split::Stream(blocks) => {
+            let near = [Some(blocks + sms), (blocks > sms).then(|| blocks - sms)];
+            (near.into_iter().flatten().map(Split::Stream).collect(), Split::NONE)
+        }
+    };
+    same.into_iter().chain([other])
 }
 
 fn turned(raster: Raster) -> Raster {
@@ -177,10 +199,14 @@ fn wgmma_depth(s: &WgmmaSchedule) -> Vec<WgmmaSchedule> {
 mod tests {
     use super::*;
 
-    const SCHEDULES: [&str; 3] = [
+    const EXTENT: Extent = Extent { tokens: 64, sms: 132 };
+
+    const SCHEDULES: [&str; 4] = [
         "gemv tokens=1 rows=2 lanes=16 warps=4x2 unroll=2 split=2 x=shared acc=half2 cache=stream \
          dequant=(sum x)",
         "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=(sum x)",
+        "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor raster=rows \
+         dequant=(sum x)",
         "wgmma tile=16x128x128 groups=2 stages=4 split=2 producer=warp raster=rows dequant=(sum x)",
     ];
 
@@ -202,7 +228,7 @@ mod tests {
         for text in SCHEDULES {
             let schedule: Schedule = text.parse().unwrap();
             for rung in RUNGS {
-                for neighbour in neighbours(&schedule, rung, 64) {
+                for neighbour in neighbours(&schedule, rung, EXTENT) {
                     let changed = changed(&neighbour, text);
                     let [field] = &changed[..] else { panic!("rung {rung}: {changed:?}") };
                     let name = field.split('=').next().unwrap();
@@ -214,9 +240,9 @@ mod tests {
 
     #[test]
     fn every_field_but_tokens_has_a_rung() {
-        for (text, count) in SCHEDULES.iter().zip([9, 7, 7]) {
+        for (text, count) in SCHEDULES.iter().zip([9, 7, 7, 7]) {
             let schedule: Schedule = text.parse().unwrap();
-            let all = RUNGS.into_iter().flat_map(|rung| neighbours(&schedule, rung, 64));
+            let all = RUNGS.into_iter().flat_map(|rung| neighbours(&schedule, rung, EXTENT));
             let words = all.flat_map(|neighbour| changed(&neighbour, text));
             let name = |word: String| word.split('=').next().unwrap_or_default().to_string();
             let names: std::collections::BTreeSet<String> = words.map(name).collect();

@@ -343,11 +343,13 @@ fn load_only(judge: &Judge<'_>, finalist: &Finalist) -> Option<f64> {
     })
 }
 
-/// Fewer splits, then threads, then loads ahead; the text decides the rest.
-fn simplicity(measured: &Measured) -> (u32, u32, u32, &str) {
+/// No stream-K, fewer splits, then threads, then loads ahead; the text decides the rest.
+fn simplicity(measured: &Measured) -> (bool, u32, u32, u32, &str) {
     let candidate = &measured.finalist.candidate;
     let schedule = &candidate.schedule;
-    (schedule.split_k(), schedule.threads(), depth(schedule), &candidate.text)
+    let split = schedule.split();
+    let streams = split.stream().is_some();
+    (streams, split.per_tile(), schedule.threads(), depth(schedule), &candidate.text)
 }
 
 /// Loads ahead.

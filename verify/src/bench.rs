@@ -150,7 +150,8 @@ impl<'a> Bench<'a> {
         Ok(buffer)
     }
 
-    /// One launch: output and partial sums start as NaN, the counters as the last launch left them.
+    /// One launch: output and partial sums start as NaN, the counters as the last launch left them,
+    /// unless the sample leaves tiles unfinished.
     pub fn launch(
         &self,
         space: &Workspace,
@@ -161,6 +162,9 @@ impl<'a> Bench<'a> {
         space.output.fill_with(self.device, UNWRITTEN)?;
         space.partials.fill_with(self.device, UNWRITTEN)?;
         space.slab.fill_with(self.device, UNWRITTEN)?;
+        if !sample.arrivals.is_empty() {
+            space.counters.fill_with(self.device, 0)?;
+        }
         let operand = |argument: Argument| match argument {
             Argument::Weights => (&self.weights, 0),
             Argument::Params => (&self.params, 0),
@@ -187,16 +191,25 @@ impl<'a> Bench<'a> {
         };
         let outcome = self.device.launch(&self.loaded, &launch)?;
         let output = space.output.read(self.device)?;
-        Ok(Launched { outcome, output, damage: self.damage(space)? })
+        Ok(Launched { outcome, output, damage: self.damage(space, sample)? })
     }
 
-    fn damage(&self, space: &Workspace) -> Result<Vec<String>, VerifyError> {
+    fn damage(&self, space: &Workspace, sample: &Sample) -> Result<Vec<String>, VerifyError> {
         let mut damage = Vec::new();
         for buffer in [&space.output, &space.partials, &space.counters, &space.slab] {
             damage.extend(buffer.damage(self.device)?);
         }
-        if let Some(at) = space.counters.read(self.device)?.iter().position(|byte| *byte != 0) {
-            damage.push(format!("counter {} is not back at zero", at / 4));
+        let counters = space.counters.read(self.device)?;
+        for (at, bytes) in counters.chunks_exact(4).enumerate() {
+            let value = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let wanted = sample.arrivals.get(&(at as u32)).copied().unwrap_or(0);
+            if value != wanted {
+                damage.push(match wanted {
+                    0 => format!("counter {at} is not back at zero"),
+                    _ => format!("counter {at} holds {value} arrivals of {wanted}"),
+                });
+                break;
+            }
         }
         Ok(damage)
     }

@@ -22,7 +22,9 @@ const COLUMNS: [usize; 2] = [8, 24];
 pub(crate) struct Setting<'a> {
     pub kernel: &'a Kernel,
     pub bench: Bench<'a>,
-    /// By row tile.
+    /// Row tiles to check, ascending.
+    pub row_tiles: Vec<u32>,
+    /// By row tile: of those to check, and of those that the same blocks read.
     pub references: BTreeMap<u32, Reference>,
     pub rounding: Rounding,
     pub finish: Finish,
@@ -94,7 +96,7 @@ pub(crate) fn count(
 /// Row tiles that a case runs. What other token counts than the bucket's may break shows in any
 /// row tile; the last may be ragged.
 fn row_tiles(setting: &Setting<'_>, bucket: bool) -> Vec<u32> {
-    let mut tiles: Vec<u32> = setting.references.keys().copied().collect();
+    let mut tiles = setting.row_tiles.clone();
     if !bucket && tiles.len() < setting.kernel.layout.tiles() as usize {
         tiles.drain(..tiles.len() - 1);
     }

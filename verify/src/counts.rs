@@ -61,14 +61,14 @@ pub(crate) fn count(
     let (sectors, ideal_sectors) = weight_sectors(counters);
     // Every output tile reads its packed weights, or they are dequantized once for all tokens.
     let (readers, sampled_readers) = match &kernel.schedule {
-        Schedule::Dequant(_) => (1, completed.row_tiles),
-        _ => (tokens.div_ceil(kernel.schedule.tile().1), completed.tiles),
+        Schedule::Dequant(_) => (1, completed.row_tiles as f64),
+        _ => (tokens.div_ceil(kernel.schedule.tile().1), completed.work),
     };
     let all_readers = f64::from(kernel.layout.tiles()) * f64::from(readers);
-    let whole_grid = (sectors * SECTOR_BYTES) as f64 * all_readers / sampled_readers.max(1) as f64;
+    let whole_grid = (sectors * SECTOR_BYTES) as f64 * all_readers / sampled_readers.max(1.0);
     let compulsory = spec.compulsory_bytes(kernel.problem.n, kernel.problem.k) as f64;
     let weights_used =
-        completed.tiles as f64 * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
+        completed.work * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
     let (lane_instructions_per_weight, instruction_source) =
         match instructions_per_weight(image, spec) {
             Some(counted) => (counted, InstructionSource::Sass),

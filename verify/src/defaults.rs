@@ -6,7 +6,8 @@
 use qtune_ir::dequant::{self, CodeOrder, Engine, Options, PairTable};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
-    Overlap, Problem, Producer, Raster, Rejected, Schedule, WeightCache, WeightSpec, WgmmaSchedule,
+    Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache, WeightSpec,
+    WgmmaSchedule,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -127,7 +128,7 @@ fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             warps_n,
             warps_k: 1,
             stages,
-            split_k: 1,
+            split: Split::NONE,
             swizzle: true,
             raster: raster(block_m),
             overlap: Overlap::NONE,
@@ -233,7 +234,7 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             warps_n,
             warps_k,
             stages,
-            split_k,
+            split: Split::Blocks(split_k),
             swizzle: true,
             raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
             overlap: Overlap::NONE,
@@ -269,7 +270,7 @@ fn pads_little(k: u32, block_k: u32) -> bool {
 fn is_busy(schedule: &Schedule, problem: &Problem, arch: &Arch) -> bool {
     let (block_n, block_m) = schedule.tile();
     let tiles = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
-    tiles * schedule.split_k() * 4 >= arch.sm_count * 3
+    tiles * schedule.split().per_tile() * 4 >= arch.sm_count * 3
 }
 
 /// The shapes of [`wgmma_rungs`] that give most SMs a block: one block fills an SM.
@@ -424,9 +425,9 @@ mod tests {
         let one = default("w4a16.awq-g128.f16-f16.n5120.k5120.m1", "h200").unwrap();
         assert!(matches!(one, Schedule::Gemv(_)), "{one}");
         let many = default("w4a16.awq-g128.f16-f16.n5120.k5120.m16", "h200").unwrap();
-        assert!(matches!(&many, Schedule::Mma(s) if s.split_k > 1), "{many}");
+        assert!(matches!(&many, Schedule::Mma(s) if s.split.per_tile() > 1), "{many}");
         let wide = default("w4a16.awq-g128.f16-f16.n110592.k5120.m16", "h200").unwrap();
-        assert!(matches!(&wide, Schedule::Mma(s) if s.split_k == 1), "{wide}");
+        assert!(matches!(&wide, Schedule::Mma(s) if s.split == Split::NONE), "{wide}");
     }
 
     #[test]

@@ -10,8 +10,10 @@
 
 use crate::codes::Meaning;
 use qtune_device::KernelImage;
+use qtune_ir::tile::occupancy::grid_blocks;
 use qtune_ir::{
-    Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, WeightSpec, WgmmaSchedule, PIECE_CODES,
+    Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, Split, WeightSpec, WgmmaSchedule,
+    PIECE_CODES,
 };
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Counts, Program};
@@ -48,6 +50,8 @@ struct Walk {
     ahead: f64,
     /// Turns of an inner loop that copies pieces.
     copy_turns: f64,
+    /// Whether the main loop stands in a loop over output tiles.
+    many_tiles: bool,
     /// Producer warps per consumer warp.
     producer_share: f64,
     /// Copies that its warp issues per stage.
@@ -64,7 +68,9 @@ pub fn instructions_per_weight(image: &KernelImage, spec: &WeightSpec) -> Option
     let walk = Walk::of(image, spec)?;
     let trips = walk.trips(&program)?;
     let executed = program.executed_in_loops(&trips);
-    Some(executed / (walk.steps * walk.weights))
+    let main = program.main_loop()?;
+    let epilogues = walk.around(&program, main).map_or(0, |outer| program.loops[outer].own.total());
+    Some((executed - f64::from(epilogues)) / (walk.steps * walk.weights))
 }
 
 /// Sums over weights and sums over activations alone of an image's dequantization term.
@@ -125,6 +131,17 @@ fn deal(mut left: f64, loops: &mut [(f64, usize)], trips: &mut [f64]) {
     }
 }
 
+/// Steps of a block of an `mma` kernel, those of all blocks averaged.
+fn mma_steps(s: &MmaSchedule, image: &KernelImage) -> f64 {
+    let (kernel, problem) = (&image.kernel, &image.kernel.problem);
+    let blocks = grid_blocks(problem, &kernel.schedule) as f64;
+    let tiles = match s.split {
+        Split::Stream(_) => kernel.schedule.output_tiles(problem, problem.m) as f64 / blocks,
+        Split::Blocks(blocks) => 1.0 / f64::from(blocks),
+    };
+    f64::from(kernel.layout.steps()) * tiles
+}
+
 impl Walk {
     fn of(image: &KernelImage, spec: &WeightSpec) -> Option<Walk> {
         Walk::of_schedule(&image.kernel.schedule, image, spec)
@@ -172,6 +189,7 @@ impl Walk {
             products: WEIGHTS_PER_PIECE * f64::from(s.rows * s.tokens) / products_at_once,
             ahead: 0.0,
             copy_turns: 1.0,
+            many_tiles: false,
             producer_share: 0.0,
             stage_copies: 0,
         }
@@ -189,6 +207,7 @@ impl Walk {
             products: 0.0,
             ahead: 0.0,
             copy_turns: 1.0,
+            many_tiles: false,
             producer_share: 32.0 / f64::from(s.consumer_threads()),
             // Weights, parameters, and every 64 of k of the activations.
             stage_copies: 1 + u32::from(image.kernel.layout.entry_bytes() > 0) + s.block_k / 64,
@@ -201,7 +220,7 @@ impl Walk {
         let per_k16 = s.token_tiles() * (weighted * s.row_tiles() + plain);
         let pieces = (s.stage_act_bytes() / 16).max(1);
         Walk {
-            steps: f64::from(image.kernel.layout.steps()) / f64::from(s.split_k),
+            steps: mma_steps(s, image),
             // A 16x16 fragment is eight weights per lane.
             weights: 8.0 * f64::from(fragments * s.row_tiles()),
             marks: fragments * per_k16,
@@ -210,6 +229,7 @@ impl Walk {
             products: 0.0,
             ahead: f64::from(s.stages - 1),
             copy_turns: f64::from(pieces.div_ceil(s.threads())),
+            many_tiles: s.split.stream().is_some(),
             producer_share: 0.0,
             stage_copies: 0,
         }
@@ -231,6 +251,10 @@ impl Walk {
             return None;
         }
         deal(self.steps, &mut main, &mut trips);
+        // A share is walked as if it were one tile.
+        for outer in main.iter().flat_map(|(_, main)| self.around(program, *main)) {
+            trips[outer] = 1.0;
+        }
         for (index, body) in program.loops.iter().enumerate() {
             let inside = |main: usize| body.parent == Some(main);
             let copies = body.own.get(Class::AsyncCopy) > 0;
@@ -244,6 +268,11 @@ impl Walk {
             self.producer_trips(program, &mut trips);
         }
         Some(trips)
+    }
+
+    /// The loop over output tiles around the main loop, whose own instructions are epilogues.
+    fn around(&self, program: &Program, main: usize) -> Option<usize> {
+        program.loops[main].parent.filter(|_| self.many_tiles)
     }
 
     /// How often the loops of a producer run, one warp's share of it. Its waits are inside of them.

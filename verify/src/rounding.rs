@@ -50,7 +50,11 @@ impl Rounding {
                 let chain = if direct { warp } else { s.segment_k(spec, k).max(1) };
                 // Every warp adds up its segments, then warps and splits are added.
                 let segments = warp.div_ceil(chain) * sums;
-                (chain, segments + s.warps_k + s.split_k)
+                let blocks = match schedule.shares(problem, 1) {
+                    Some(shares) => shares.most_partners(),
+                    None => s.split.per_tile(),
+                };
+                (chain, segments + s.warps_k + blocks)
             }
             Schedule::Wgmma(s) => {
                 let row = s.padded_k(k);

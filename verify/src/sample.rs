@@ -1,14 +1,15 @@
 //! Which thread blocks of a full-size launch are run and checked.
 //!
 //! Row tiles are chosen once, token tiles per launch. The first and the last of each are always
-//! among them: that is where ragged edges lie. Every split-K partner of a chosen block is run as
-//! well, since the output of a tile is only there when all of them have finished.
+//! among them: that is where ragged edges lie. Every partner of a chosen block is run as well, since
+//! the output of a tile is only there when all who share it have finished. Under stream-K they have
+//! parts of other tiles, too: those are run without being finished.
 
 use crate::random;
-use qtune_codegen::Kernel;
+use qtune_codegen::{BlockTile, Kernel};
 use qtune_device::Blocks;
 use qtune_ir::Problem;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Matrices of at most this many weights run whole.
@@ -20,12 +21,18 @@ const SAMPLE_COST: u64 = 1 << 25;
 const PACKING_TOKENS: u64 = 16;
 
 /// The part of a launch that is run, and so checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     /// Thread blocks to run, of each step of the launch.
     pub blocks: Vec<Blocks>,
     /// Output tiles that those blocks complete.
     pub tiles: Vec<OutputTile>,
+    /// Row tiles that those blocks read.
+    pub read: BTreeSet<u32>,
+    /// Arrivals that the launch leaves behind, by counter: tiles that those blocks do not complete.
+    pub arrivals: BTreeMap<u32, u32>,
+    /// Output tiles' worth of steps along K that those blocks walk.
+    work: f64,
     /// Thread blocks run, over those in the grid.
     pub share: f64,
 }
@@ -33,17 +40,17 @@ pub(crate) struct Sample {
 /// How much of the output a launch completed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Completed {
-    /// Output tiles.
-    pub tiles: usize,
-    /// Row tiles among which they are.
+    /// Row tiles among which the output tiles are.
     pub row_tiles: usize,
+    /// Output tiles' worth of work that was done for them, and for others that it did not complete.
+    pub work: f64,
 }
 
 impl Sample {
     /// What a launch of the sample completes.
     pub fn completed(&self) -> Completed {
         let rows: BTreeSet<u32> = self.tiles.iter().map(|tile| tile.row_tile).collect();
-        Completed { tiles: self.tiles.len(), row_tiles: rows.len() }
+        Completed { row_tiles: rows.len(), work: self.work }
     }
 }
 
@@ -99,7 +106,7 @@ fn choose(count: u32, limit: usize, seed: u64) -> Vec<u32> {
 
 /// The sample of a launch with `tokens` tokens that computes the given row tiles. Up to three
 /// token tiles of each: the first, the last and a seeded one; all where every row tile is run. Every
-/// block that contributes to one of them is among those that run: split-K partners, and the blocks
+/// block that contributes to one of them is among those that run: partners along K, and the blocks
 /// that dequantize its rows.
 pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64) -> Sample {
     let whole = row_tiles.len() == kernel.layout.tiles() as usize;
@@ -109,24 +116,24 @@ pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64)
         false => choose(token_tiles, 3, seed).into_iter().collect(),
     };
     let wanted: BTreeSet<u32> = row_tiles.iter().copied().collect();
-    let (mut blocks, mut tiles) = (Vec::new(), BTreeSet::new());
+    let is_wanted = |tile: &BlockTile| {
+        // What dequantizes serves all tokens: the first token tile is always kept.
+        let token_tile = tile.tokens.start / kernel.schedule.tile().1;
+        wanted.contains(&tile.row_tile) && kept.contains(&token_tile)
+    };
+    let (mut blocks, mut parts, mut read) = (Vec::new(), Parts::default(), BTreeSet::new());
     let (mut run, mut total) = (0, 0);
     for step in kernel.steps(tokens) {
         let mut own = Vec::new();
         for block in 0..step.blocks() {
-            let tile = kernel.block_tile(&step, block, tokens);
-            let token_tile = tile.tokens.start / kernel.schedule.tile().1;
-            // What dequantizes serves all tokens: the first token tile is always kept.
-            if !wanted.contains(&tile.row_tile) || !kept.contains(&token_tile) {
+            let tiles = kernel.block_tiles(&step, block, tokens);
+            if !tiles.iter().any(is_wanted) {
                 continue;
             }
             own.push(block);
+            read.extend(tiles.iter().map(|tile| tile.row_tile));
             if kernel.is_main(&step) {
-                tiles.insert(OutputTile {
-                    row_tile: tile.row_tile,
-                    first_token: tile.tokens.start,
-                    end_token: tile.tokens.end,
-                });
+                tiles.iter().for_each(|tile| parts.add(tile));
             }
         }
         run += own.len();
@@ -135,7 +142,40 @@ pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64)
         blocks.push(if all { Blocks::All } else { Blocks::List(own) });
     }
     let share = run as f64 / total as f64;
-    Sample { blocks, tiles: tiles.into_iter().collect(), share }
+    parts.sample(kernel.layout.steps(), Sample { blocks, read, share, ..Sample::default() })
+}
+
+/// Parts of output tiles that blocks have, added up.
+#[derive(Default)]
+struct Parts {
+    /// Steps along K, blocks, and the tile's counter.
+    of: BTreeMap<OutputTile, (u32, u32, Option<u32>)>,
+}
+
+impl Parts {
+    fn add(&mut self, part: &BlockTile) {
+        let tile = OutputTile {
+            row_tile: part.row_tile,
+            first_token: part.tokens.start,
+            end_token: part.tokens.end,
+        };
+        let (steps, blocks, counter) = self.of.entry(tile).or_default();
+        *steps += part.steps.len() as u32;
+        *blocks += 1;
+        *counter = part.counter;
+    }
+
+    /// Adds what is complete to `sample`, and what is not.
+    fn sample(self, whole: u32, mut sample: Sample) -> Sample {
+        for (tile, (steps, blocks, counter)) in self.of {
+            sample.work += f64::from(steps) / f64::from(whole);
+            match counter {
+                Some(counter) if steps < whole => drop(sample.arrivals.insert(counter, blocks)),
+                _ => sample.tiles.push(tile),
+            }
+        }
+        sample
+    }
 }
 
 #[cfg(test)]

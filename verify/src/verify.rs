@@ -11,6 +11,7 @@ use crate::weights::{WeightSource, Weights};
 use crate::VerifyError;
 use qtune_device::{Device, KernelImage, LaunchOutcome, SimDevice};
 use qtune_ir::{Arch, WeightSpec};
+use std::collections::BTreeSet;
 
 /// How much is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,16 +158,21 @@ fn setting<'a>(
     let kernel = &request.image.kernel;
     let meaning = Meaning::new(&kernel.problem, request.spec, &kernel.schedule)?;
     let decoder = Decoder::new(&meaning)?;
-    let tiles = sample::row_tiles(kernel, request.sample_tiles, request.seed);
+    let row_tiles = sample::row_tiles(kernel, request.sample_tiles, request.seed);
+    let launched = request.tokens.iter();
+    let read: BTreeSet<u32> = launched
+        .flat_map(|&tokens| sample::sample(kernel, &row_tiles, tokens, request.seed).read)
+        .collect();
     let tile_rows = kernel.layout.tile_rows();
     let reference = |index: u32| {
         let tile = weights.row_tile(index, tile_rows);
         (index, Reference::new(&decoder, weights, tile, &kernel.layout))
     };
-    let references = tiles.into_iter().map(reference).collect();
+    let references = read.into_iter().map(reference).collect();
     Ok(Setting {
         kernel,
         bench: Bench::new(device, request.image, weights, &references)?,
+        row_tiles,
         references,
         rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
         finish: Finish::new(&kernel.problem, request.seed),

@@ -12,7 +12,7 @@ use super::{beyond, entry_type, CodegenError, Lowered, Lowering};
 use crate::kernel::LINE_BYTES;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
-use qtune_ir::{Accumulate, DType, GemvSchedule, WeightCache};
+use qtune_ir::{Accumulate, DType, GemvSchedule, Split, WeightCache};
 
 pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenError> {
     let term: Term = s.dequant.parse()?;
@@ -40,7 +40,7 @@ pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenE
         rows: s.block_n(),
         pitch: s.block_n(),
         parts: s.warps_k,
-        split_k: s.split_k,
+        split: Split::Blocks(s.split_k),
         threads: s.threads(),
     };
     output::emit(cx, &tile, &mut body);

@@ -5,7 +5,8 @@ use super::CodegenError;
 use crate::kernel::{Argument, Entry, Kernel};
 use crate::kir::{self, call, hex, int, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
-use qtune_ir::{Arch, Problem, Schedule, WeightSpec};
+use qtune_ir::tile::occupancy::grid_blocks;
+use qtune_ir::{Arch, Problem, Schedule, Split, WeightSpec};
 
 /// 16-byte loads that a thread has on their way.
 const AHEAD: u32 = 8;
@@ -40,7 +41,8 @@ pub fn load_only(
     let arguments: Vec<Argument> =
         arguments.into_iter().filter(|a| *a != Argument::Params || params > 0).collect();
     let name = super::entry_name(&problem, schedule).replacen("qtune_", "qtune_load_only_", 1);
-    let twin = Twin { layout: &layout, schedule };
+    let blocks = grid_blocks(&problem, schedule);
+    let twin = Twin { layout: &layout, schedule, blocks };
     let program = Program {
         header: super::header(&problem, schedule, arch),
         name: name.clone(),
@@ -78,15 +80,21 @@ fn parameter(argument: Argument) -> Parameter {
 struct Twin<'a> {
     layout: &'a Layout,
     schedule: &'a Schedule,
+    /// Thread blocks of the launch with one token.
+    blocks: u64,
 }
 
 impl Twin<'_> {
     fn body(&self, params: usize) -> Vec<kir::Stmt> {
         let mut body = Body::new();
         body.comment("each block reads its share of the packed bytes");
-        let row_tile = body.bind("row_tile", Type::I32, self.row_tile());
-        let split = self.schedule.split_k();
-        body.bind("block", Type::I32, row_tile * split + var("blockIdx.z"));
+        match self.schedule.split() {
+            Split::Stream(_) => body.bind("block", Type::I32, var("blockIdx.x")),
+            Split::Blocks(splits) => {
+                let row_tile = body.bind("row_tile", Type::I32, self.row_tile());
+                body.bind("block", Type::I32, row_tile * splits + var("blockIdx.z"))
+            }
+        };
         body.zeros("any", Type::U32, &[4]);
         self.read(&mut body, "weights", self.layout.weight_bytes() / PIECE_BYTES);
         if params > 0 {
@@ -109,8 +117,8 @@ impl Twin<'_> {
 
     /// Reads the block's share of the `pieces` of a buffer, several loads ahead of their use.
     fn read(&self, body: &mut Body, buffer: &str, pieces: usize) {
-        let (threads, split) = (self.schedule.threads(), self.schedule.split_k());
-        let share = pieces.div_ceil(self.layout.tiles() as usize * split as usize);
+        let threads = self.schedule.threads();
+        let share = pieces.div_ceil(self.blocks as usize);
         body.section(format!("{buffer}: {pieces} pieces of 16 bytes, {share} to a block"));
         let from = var("block") * share as u32;
         let end = from.clone() + share as u32;

@@ -11,12 +11,13 @@ use super::octet::Octet;
 use super::output::{self, Tile};
 use super::overlap;
 use super::rows::{self, Rows};
+use super::stream::{self, Incoming};
 use super::table::SharedTable;
 use super::term::Plan;
 use super::{beyond, CodegenError, Lowered, Lowering};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
-use qtune_ir::{DType, MmaSchedule, Raster};
+use qtune_ir::{DType, MmaSchedule, Raster, Split};
 
 /// Bytes of one asynchronous copy.
 const COPY: u32 = 16;
@@ -32,18 +33,14 @@ pub(super) fn lower(cx: &Lowering, s: &MmaSchedule) -> Result<Lowered, CodegenEr
     let mma = Mma { cx, s, plan, table };
     let mut body = Body::new();
     mma.prologue(&mut body);
-    mma.mainloop(&mut body);
-    mma.reduce(&mut body);
-    let tile = Tile {
-        tokens: s.block_m,
-        rows: s.block_n,
-        pitch: s.reduction_pitch(),
-        parts: s.warps_k,
-        split_k: s.split_k,
-        threads: s.threads(),
-    };
-    output::emit(cx, &tile, &mut body);
-    let constants = vec![("STEPS".into(), mma.steps().into())];
+    let mut constants = vec![("STEPS".into(), mma.steps().into())];
+    match s.split {
+        Split::Blocks(_) => mma.one_tile(&mut body),
+        Split::Stream(_) => {
+            constants.extend(stream::constants(cx));
+            mma.tiles_of_share(&mut body);
+        }
+    }
     Ok((body.finish(), mma.shared(), constants))
 }
 
@@ -83,12 +80,12 @@ impl Mma<'_> {
         self.s.warp_k() / 64
     }
 
-    /// Views of dynamic shared memory: the ring's three parts, and the reduction buffer that
-    /// reuses its place once the ring is drained.
+    /// Views of dynamic shared memory: the ring's three parts, and the reduction buffer.
     fn shared(&self) -> Vec<Buffer> {
         let stages = self.s.stages;
         let acts = stages * self.s.stage_weight_bytes(self.cx.spec);
         let params = acts + stages * self.s.stage_act_bytes();
+        let red = self.s.reduction_offset(self.cx.problem, self.cx.spec);
         let view = |name: &str, offset: u32, element: Type| Buffer {
             name: name.into(),
             space: Space::Shared { offset },
@@ -97,17 +94,17 @@ impl Mma<'_> {
         let mut views = vec![
             view("ring_weights", 0, Type::U32x4),
             view("ring_x", acts, Type::U32x4),
-            view("red", 0, Type::F32),
+            view("red", red, Type::F32),
         ];
         if !self.cx.spec.params.is_empty() {
             views.push(view("ring_params", params, Type::U32x4));
             views.push(view("row_pairs", params, rows::pair_type(self.cx)));
         }
         views.extend(self.cx.lane_words(0));
-        if self.s.split_k > 1 {
-            views.push(view("arrived", 0, Type::U32));
+        if self.s.split != Split::NONE {
+            views.push(view("arrived", red, Type::U32));
         }
-        views.extend(output::pair_view(self.cx, 0));
+        views.extend(output::pair_view(self.cx, red));
         views.extend(self.table.iter().flat_map(SharedTable::views));
         views
     }
@@ -120,31 +117,94 @@ impl Mma<'_> {
         let warp = body.bind("warp", Type::I32, thread / 32u32);
         body.bind("warp_n", Type::I32, warp.clone() % s.warps_n);
         body.bind("warp_k", Type::I32, warp / s.warps_n);
-        let (row, token) = match s.raster {
-            Raster::Rows => ("blockIdx.x", "blockIdx.y"),
-            Raster::Tokens => ("blockIdx.y", "blockIdx.x"),
-        };
-        self.cx.bind_row_tile(body, row);
-        body.bind("token_tile", Type::I32, var(token));
-        if s.split_k > 1 {
-            body.bind("split", Type::I32, var("blockIdx.z"));
+        match s.split {
+            Split::Blocks(blocks) => self.bind_tile(body, blocks),
+            Split::Stream(_) => stream::bind_share(s.block_m, body),
         }
-        output::split_range(body, s.split_k);
         let piece =
             var("warp_n") * s.row_tiles() * (s.block_k / 64) + var("warp_k") * self.chunks();
         body.bind("lane_piece", Type::I32, piece * self.cx.slab_loads() + lane);
         self.plan_activations(body);
         self.plan_tokens(body);
-        body.zeros("total", Type::F32, &[s.row_tiles(), s.token_tiles(), 4]);
     }
 
-    fn mainloop(&self, body: &mut Body) {
-        let stages = self.s.stages;
-        if stages == 1 {
+    /// Binds the block's output tile and its steps `first..last` of it.
+    fn bind_tile(&self, body: &mut Body, splits: u32) {
+        let (row, token) = match self.s.raster {
+            Raster::Rows => ("blockIdx.x", "blockIdx.y"),
+            Raster::Tokens => ("blockIdx.y", "blockIdx.x"),
+        };
+        self.cx.bind_row_tile(body, row);
+        body.bind("token_tile", Type::I32, var(token));
+        if splits > 1 {
+            body.bind("split", Type::I32, var("blockIdx.z"));
+        }
+        output::split_range(body, splits);
+    }
+
+    fn zero_totals(&self, body: &mut Body) {
+        body.zeros("total", Type::F32, &[self.s.row_tiles(), self.s.token_tiles(), 4]);
+    }
+
+    /// All that is left of a block that has one output tile.
+    fn one_tile(&self, body: &mut Body) {
+        self.zero_totals(body);
+        self.start(body);
+        self.walk(body, "first", "last");
+        self.drain(body);
+        self.reduce(body);
+        output::emit(self.cx, &self.tile(), body);
+    }
+
+    /// The same under stream-K. The ring never runs empty before the end of the share.
+    fn tiles_of_share(&self, body: &mut Body) {
+        self.start(body);
+        stream::for_tiles(self.s.raster, body, |body| {
+            self.zero_totals(body);
+            self.walk(body, "from", "to");
+            self.reduce(body);
+            output::emit(self.cx, &self.tile(), body);
+        });
+        self.drain(body);
+    }
+
+    fn tile(&self) -> Tile {
+        let s = self.s;
+        Tile {
+            tokens: s.block_m,
+            rows: s.block_n,
+            pitch: s.reduction_pitch(),
+            parts: s.warps_k,
+            split: s.split,
+            threads: s.threads(),
+        }
+    }
+
+    /// What comes before the first stage is waited for.
+    fn start(&self, body: &mut Body) {
+        if self.s.stages == 1 {
             self.fill_table(body);
             overlap::wait_ahead(self.cx, body);
-            body.section("mainloop: load a stage, wait for it, compute");
-            return body.range("step", var("first"), var("last"), 1u32, |body, step| {
+            return body.section("mainloop: load a stage, wait for it, compute");
+        }
+        self.fill_ring(body);
+        self.fill_table(body);
+        body.section("mainloop: wait for the oldest stage, refill the one before it, compute");
+        body.variable("slot", Type::I32, int(0));
+    }
+
+    /// Leaves no copy on its way.
+    fn drain(&self, body: &mut Body) {
+        if self.s.stages > 1 {
+            body.call("copy_wait", [int(0)]);
+        }
+    }
+
+    /// The steps `from..to` of a tile; those up to `last` are loaded ahead.
+    fn walk(&self, body: &mut Body, from: &str, to: &str) {
+        let stages = self.s.stages;
+        if stages == 1 {
+            return body.range("step", var(from), var(to), 1u32, |body, step| {
                 self.load_stage(body, &step, &int(0));
                 body.call("copy_commit", []);
                 body.call("copy_wait", [int(0)]);
@@ -153,11 +213,8 @@ impl Mma<'_> {
                 body.barrier();
             });
         }
-        self.fill_ring(body);
-        self.fill_table(body);
-        body.section("mainloop: wait for the oldest stage, refill the one before it, compute");
-        let slot = body.variable("slot", Type::I32, int(0));
-        body.range("step", var("first"), var("last"), 1u32, |body, step| {
+        let slot = var("slot");
+        body.range("step", var(from), var(to), 1u32, |body, step| {
             body.call("copy_wait", [int(stages - 2)]);
             body.barrier();
             let next = body.bind("next", Type::I32, step + (stages - 1));
@@ -173,7 +230,6 @@ impl Mma<'_> {
             let wraps = after.clone().equals(stages);
             body.assign(slot.clone(), select(wraps, int(0), after));
         });
-        body.call("copy_wait", [int(0)]);
     }
 
     /// All stages but one. A dependent launch has all of their weights on their way, in the group of
@@ -188,7 +244,11 @@ impl Mma<'_> {
         );
         self.for_ring(body, |body, step, slot| self.load_constants(body, step, slot), false);
         overlap::wait_ahead(self.cx, body);
-        self.for_ring(body, |body, step, slot| self.load_activations(body, step, slot), true);
+        let activations = |body: &mut Body, step: &Expr, slot: &Expr| {
+            let stage = self.incoming(body, step);
+            self.load_activations(body, &stage, slot);
+        };
+        self.for_ring(body, activations, true);
     }
 
     /// `load(step, slot)` for every stage but one, each closed as a group of copies if `commit`.
@@ -217,34 +277,44 @@ impl Mma<'_> {
     }
 
     fn load_stage(&self, body: &mut Body, step: &Expr, slot: &Expr) {
-        self.load_weights(body, step, slot);
-        self.load_activations(body, step, slot);
+        let stage = self.incoming(body, step);
+        self.load_weights(body, &stage, slot);
+        self.load_activations(body, &stage, slot);
         if self.rows().needed() {
-            self.load_params(body, step, slot);
+            self.load_params(body, &stage, slot);
         }
     }
 
     /// Weights and group parameters of a stage.
     fn load_constants(&self, body: &mut Body, step: &Expr, slot: &Expr) {
-        self.load_weights(body, step, slot);
+        let stage = self.incoming(body, step);
+        self.load_weights(body, &stage, slot);
         if self.rows().needed() {
-            self.load_params(body, step, slot);
+            self.load_params(body, &stage, slot);
         }
     }
 
-    /// Index of the stage's first piece in a global array that holds `pieces` per stage.
-    fn stage_base(&self, step: &Expr, pieces: u32) -> Expr {
-        self.cx.stage_index(step) * pieces
+    /// Where the stage of a step of the block comes from.
+    fn incoming(&self, body: &mut Body, step: &Expr) -> Incoming {
+        let s = self.s;
+        match s.split {
+            Split::Stream(_) => stream::incoming(s.raster, s.block_m, body, step),
+            Split::Blocks(_) => Incoming {
+                index: self.cx.stage_index(step),
+                step: step.clone(),
+                first_token: var("token_tile") * s.block_m,
+            },
+        }
     }
 
-    fn load_weights(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+    fn load_weights(&self, body: &mut Body, stage: &Incoming, slot: &Expr) {
         let pieces = self.weight_pieces();
         if 4 * self.cx.packing().words() != COPY {
-            return self.copy_stage(body, "weight", pieces, [step, slot]);
+            return self.copy_stage(body, "weight", pieces, (stage, slot));
         }
         let to = slot.clone() * pieces + var("lane_piece");
         let to = body.bind("weights_to", Type::I32, to);
-        let from = self.stage_base(step, pieces) + var("lane_piece");
+        let from = stage.index.clone() * pieces + var("lane_piece");
         let from = body.bind("weights_from", Type::I32, from);
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
             body.unrolled("chunk", self.chunks(), |body, chunk| {
@@ -255,14 +325,20 @@ impl Mma<'_> {
         });
     }
 
-    fn load_params(&self, body: &mut Body, step: &Expr, slot: &Expr) {
-        self.copy_stage(body, "param", self.param_bytes() / COPY, [step, slot]);
+    fn load_params(&self, body: &mut Body, stage: &Incoming, slot: &Expr) {
+        self.copy_stage(body, "param", self.param_bytes() / COPY, (stage, slot));
     }
 
     /// A stage's part of the array `{name}s`, copied as it lies by all threads.
-    fn copy_stage(&self, body: &mut Body, name: &str, pieces: u32, [step, slot]: [&Expr; 2]) {
+    fn copy_stage(
+        &self,
+        body: &mut Body,
+        name: &str,
+        pieces: u32,
+        (stage, slot): (&Incoming, &Expr),
+    ) {
         let to = body.bind(format!("{name}s_to"), Type::I32, slot.clone() * pieces);
-        let from = self.stage_base(step, pieces);
+        let from = stage.index.clone() * pieces;
         let from = body.bind(format!("{name}s_from"), Type::I32, from);
         self.for_pieces(body, &format!("{name}_piece"), pieces, |body, piece, _| {
             let to = Expr::address(format!("ring_{name}s"), to.clone() + piece.clone());
@@ -277,7 +353,6 @@ impl Mma<'_> {
     }
 
     /// Where a thread's pieces of activations come from and go to, less what changes by stage.
-    /// Tokens past M repeat the last one: their columns are computed and never stored.
     fn plan_activations(&self, body: &mut Body) {
         let row = self.row_pieces();
         let turns = self.act_pieces().div_ceil(self.s.threads());
@@ -288,23 +363,43 @@ impl Mma<'_> {
         self.for_pieces(body, "x_piece", self.act_pieces(), |body, piece, turn| {
             let token = body.bind("x_token", Type::I32, piece.clone() / row);
             let chunk = body.bind("x_chunk", Type::I32, piece % row);
-            let m = var("token_tile") * self.s.block_m + token.clone();
-            let m = body.bind("x_m", Type::I32, m);
-            let m = select(m.clone().less(var("tokens")), m, var("tokens") - 1u32);
-            body.assign(Expr::at("x_from", [turn.clone()]), m * (var("K") / 8u32) + chunk.clone());
+            let from = match self.s.split {
+                // The tile of tokens changes by stage.
+                Split::Stream(_) => chunk.clone(),
+                Split::Blocks(_) => {
+                    let row = self.token_row(body, var("token_tile") * self.s.block_m, &token);
+                    row + chunk.clone()
+                }
+            };
+            body.assign(Expr::at("x_from", [turn.clone()]), from);
             let place = token.clone() * row + self.swizzled(chunk, token % 8u32);
             body.assign(Expr::at("x_to", [turn]), place);
         });
     }
 
+    /// Index of the first piece of a token's activations. Tokens past M repeat the last one: their
+    /// columns are computed and never stored.
+    fn token_row(&self, body: &mut Body, first_token: Expr, token: &Expr) -> Expr {
+        let m = body.bind("x_m", Type::I32, first_token + token.clone());
+        let m = select(m.clone().less(var("tokens")), m, var("tokens") - 1u32);
+        m * (var("K") / 8u32)
+    }
+
     /// Activations `[token][k]`; k past K becomes zeros without being read.
-    fn load_activations(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+    fn load_activations(&self, body: &mut Body, stage: &Incoming, slot: &Expr) {
         let row = self.row_pieces();
         let to = body.bind("x_stage", Type::I32, slot.clone() * self.act_pieces());
-        let from = body.bind("x_k8", Type::I32, step.clone() * row);
+        let from = body.bind("x_k8", Type::I32, stage.step.clone() * row);
         self.for_pieces(body, "x_copy", self.act_pieces(), |body, piece, turn| {
             let to = Expr::address("ring_x", to.clone() + Expr::at("x_to", [turn.clone()]));
             let index = from.clone() + Expr::at("x_from", [turn]);
+            let index = match self.s.split {
+                Split::Stream(_) => {
+                    let token = piece.clone() / row;
+                    self.token_row(body, stage.first_token.clone(), &token) + index
+                }
+                Split::Blocks(_) => index,
+            };
             if self.cx.problem.k % self.s.block_k == 0 {
                 return body.call("copy_async_16", [to, Expr::address("x", index)]);
             }

@@ -1,6 +1,7 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
-//! codebooks ([`table`]), the parameters of fragment rows ([`rows`]), the reduction and output ([`output`]).
+//! codebooks ([`table`]), the parameters of fragment rows ([`rows`]), the shares of stream-K
+//! ([`stream`]), the reduction and output ([`output`]).
 
 mod dequant;
 mod gemv;
@@ -10,6 +11,7 @@ mod octet;
 mod output;
 mod overlap;
 mod rows;
+mod stream;
 mod table;
 mod term;
 mod uniform;
@@ -23,7 +25,7 @@ use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError, PairTable};
 use qtune_ir::{
     Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Producer, Rejected, Schedule,
-    WeightSpec,
+    Split, WeightSpec,
 };
 use table::SharedTable;
 
@@ -107,7 +109,8 @@ fn check_index_range(problem: &Problem, schedule: &Schedule) -> Result<(), Rejec
     let largest = [
         (tokens * u64::from(problem.k), "activations"),
         (rows * u64::from(problem.k) / 4, "weights"),
-        (rows * tokens * u64::from(schedule.split_k()), "outputs"),
+        (rows * tokens * u64::from(schedule.split().per_tile()), "outputs"),
+        (stream_steps(problem, schedule), "steps of all tiles"),
     ];
     for (elements, what) in largest {
         if elements > i32::MAX as u64 {
@@ -116,6 +119,16 @@ fn check_index_range(problem: &Problem, schedule: &Schedule) -> Result<(), Rejec
         }
     }
     Ok(())
+}
+
+/// Steps that the blocks of a stream-K grid number through.
+fn stream_steps(problem: &Problem, schedule: &Schedule) -> u64 {
+    match schedule.split() {
+        Split::Blocks(_) => 0,
+        Split::Stream(_) => {
+            schedule.output_tiles(problem, problem.m) * u64::from(schedule.steps(problem.k))
+        }
+    }
 }
 
 fn header(problem: &Problem, schedule: &Schedule, arch: &Arch) -> Vec<String> {
@@ -223,7 +236,7 @@ impl Lowering<'_> {
 
     /// The arguments of the function that multiplies.
     fn arguments(&self, schedule: &Schedule) -> Vec<Argument> {
-        let split = schedule.split_k() > 1;
+        let split = schedule.split() != Split::NONE;
         let mapped = matches!(schedule, Schedule::Wgmma(_));
         let dense = self.spec.is_dense();
         let all = [

@@ -2,11 +2,12 @@
 //! in global memory, and the result gets its bias, the problem's epilogue and its output type.
 //!
 //! Split K is deterministic: every block stores its partial tile, the last one to arrive adds all
-//! of them in order. Nobody waits, so blocks may run in any order.
+//! of them in order. Nobody waits, so blocks may run in any order. Stream-K does the same for the
+//! tiles that several blocks share.
 
-use super::{overlap, Lowering};
+use super::{overlap, stream, Lowering};
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
-use qtune_ir::{DType, Epilogue};
+use qtune_ir::{DType, Epilogue, Split};
 
 /// The tile that a block reduces: the buffer `red` holds `parts` copies of `[tokens][pitch]` f32.
 pub(super) struct Tile {
@@ -14,49 +15,67 @@ pub(super) struct Tile {
     pub rows: u32,
     pub pitch: u32,
     pub parts: u32,
-    pub split_k: u32,
+    pub split: Split,
     pub threads: u32,
 }
 
-/// Emits the epilogue. `row_tile`, `token_tile`, `split` and `thread` are bound by the prologue,
-/// `red` and `arrived` are shared views; all warps have stored to `red` before this.
+/// Emits the epilogue. `row_tile`, `token_tile`, `split` and `thread` are bound by the prologue, or
+/// those of [`stream`]; `red` and `arrived` are shared views; all warps have stored to `red` before
+/// this.
 pub(super) fn emit(cx: &Lowering, tile: &Tile, body: &mut Body) {
     let output = Output { cx, tile, paired: is_paired(cx) };
-    overlap::prefetch_next(cx, tile.threads, body);
+    match tile.split {
+        Split::Blocks(_) => overlap::prefetch_next(cx, tile.threads, body),
+        Split::Stream(_) if cx.overlap.prefetch => {
+            let at_last_tile = var("to").equals(var("last"));
+            body.when(at_last_tile, |body| overlap::prefetch_next(cx, tile.threads, body));
+        }
+        Split::Stream(_) => {}
+    }
     body.section("epilogue: add the warps' partial sums");
     body.barrier();
-    if tile.split_k == 1 {
-        output.for_columns(body, |body, at| {
-            let sums = output.sum_parts(body, at);
-            output.store(body, at, sums);
-        });
-        return;
+    match tile.split {
+        Split::NONE => output.whole(body),
+        Split::Blocks(blocks) => {
+            let id = var("token_tile") * cx.layout.tiles() + var("row_tile");
+            let counter = body.bind("tile_id", Type::I32, id);
+            let slot = |part: Expr| var("tile_id") * blocks + part;
+            let last = Expr::Hex(blocks - 1);
+            let parts = Parts::Unrolled(blocks);
+            output.meet(body, &Meeting { counter, own: var("split"), last, parts, slot: &slot });
+        }
+        Split::Stream(_) => {
+            body.when_uniform(stream::has_whole_tile(), |body| output.whole(body));
+            body.when_uniform(stream::shares_tile(), |body| {
+                stream::bind_partners(body);
+                let (counter, own) = (var("tile"), var("blockIdx.x"));
+                let last = (var("last_block") - var("first_block")).cast(Type::U32);
+                let parts = Parts::Counted(var("first_block"), var("last_block") + 1u32);
+                output.meet(body, &Meeting { counter, own, last, parts, slot: &stream::slot });
+            });
+        }
     }
-    body.bind("tile_id", Type::I32, var("token_tile") * cx.layout.tiles() + var("row_tile"));
-    output.for_rows(body, |body, at| {
-        let sum = sum_rows(tile, body, &at.place, &at.token);
-        body.store("partials", output.partial(var("split"), at.index.clone()), sum);
-    });
-    body.section("the last block to arrive adds the splits in order");
-    body.call("fence_device", []);
-    body.barrier();
-    body.when(var("thread").equals(0u32), |body| {
-        let before = body.variable("before", Type::U32, Expr::Hex(0));
-        body.call("count_arrival", [before.clone(), Expr::address("counters", var("tile_id"))]);
-        body.store("arrived", int(0), before);
-    });
-    body.barrier();
-    let last = load("arrived", int(0)).equals(Expr::Hex(tile.split_k - 1));
-    body.when_uniform(last, |body| {
-        body.call("fence_device", []);
-        output.for_columns(body, |body, at| {
-            let sums = output.sum_splits(body, &at.index);
-            output.store(body, at, sums);
-        });
-        body.when(var("thread").equals(0u32), |body| {
-            body.store("counters", var("tile_id"), Expr::Hex(0));
-        });
-    });
+}
+
+/// How the partial sums of a tile meet in global memory.
+struct Meeting<'a> {
+    /// The tile's counter of arrivals.
+    counter: Expr,
+    /// This block's part.
+    own: Expr,
+    /// Arrivals before the last one.
+    last: Expr,
+    parts: Parts,
+    /// The place of a part among all partial tiles.
+    slot: &'a dyn Fn(Expr) -> Expr,
+}
+
+/// The parts of a tile, in the order in which they are added.
+enum Parts {
+    /// So many.
+    Unrolled(u32),
+    /// From the first to the second, exclusive.
+    Counted(Expr, Expr),
 }
 
 /// Whether gate and up rows lie by turns and give one output column together.
@@ -126,10 +145,47 @@ impl Output<'_> {
         self.tile.rows / self.cx.problem.epilogue.rows_per_column()
     }
 
+    /// The epilogue of a tile that no other block shares.
+    fn whole(&self, body: &mut Body) {
+        self.for_columns(body, |body, at| {
+            let sums = self.sum_parts(body, at);
+            self.store(body, at, sums);
+        });
+    }
+
+    /// The epilogue of a tile that blocks share.
+    fn meet(&self, body: &mut Body, meeting: &Meeting) {
+        self.for_rows(body, |body, at| {
+            let sum = sum_rows(self.tile, body, &at.place, &at.token);
+            let place = self.partial(meeting, meeting.own.clone(), at.index.clone());
+            body.store("partials", place, sum);
+        });
+        body.section("the last block to arrive adds the splits in order");
+        body.call("fence_device", []);
+        body.barrier();
+        body.when(var("thread").equals(0u32), |body| {
+            let before = body.variable("before", Type::U32, Expr::Hex(0));
+            let counter = Expr::address("counters", meeting.counter.clone());
+            body.call("count_arrival", [before.clone(), counter]);
+            body.store("arrived", int(0), before);
+        });
+        body.barrier();
+        let last = load("arrived", int(0)).equals(meeting.last.clone());
+        body.when_uniform(last, |body| {
+            body.call("fence_device", []);
+            self.for_columns(body, |body, at| {
+                let sums = self.sum_splits(body, meeting, &at.index);
+                self.store(body, at, sums);
+            });
+            body.when(var("thread").equals(0u32), |body| {
+                body.store("counters", meeting.counter.clone(), Expr::Hex(0));
+            });
+        });
+    }
+
     /// Place of a row's partial sum: `index` is `token * rows + row`.
-    fn partial(&self, part: Expr, index: Expr) -> Expr {
-        let tile = self.tile;
-        (var("tile_id") * tile.split_k + part) * (tile.rows * tile.tokens) + index
+    fn partial(&self, meeting: &Meeting, part: Expr, index: Expr) -> Expr {
+        (meeting.slot)(part) * (self.tile.rows * self.tile.tokens) + index
     }
 
     /// The column's sums over the warps along K.
@@ -153,17 +209,22 @@ impl Output<'_> {
     }
 
     /// The column's sums over the splits of K.
-    fn sum_splits(&self, body: &mut Body, index: &Expr) -> Vec<Expr> {
+    fn sum_splits(&self, body: &mut Body, meeting: &Meeting, index: &Expr) -> Vec<Expr> {
         let names: &[&str] = if self.paired { &PAIR } else { &SINGLE };
         let sums: Vec<Expr> =
             names.iter().map(|name| body.variable(*name, Type::F32, Expr::Float(0.0))).collect();
-        body.unrolled("part", self.tile.split_k, |body, part| {
+        let add = |body: &mut Body, part: Expr| {
             for (row, sum) in (0u32..).zip(&sums) {
                 let index = if self.paired { index.clone() * 2u32 + row } else { index.clone() };
-                let partial = Expr::address("partials", self.partial(part.clone(), index));
+                let place = self.partial(meeting, part.clone(), index);
+                let partial = Expr::address("partials", place);
                 body.assign(sum.clone(), sum.clone() + call("load_l2_f32", [partial]));
             }
-        });
+        };
+        match &meeting.parts {
+            Parts::Unrolled(parts) => body.unrolled("part", *parts, add),
+            Parts::Counted(from, to) => body.range("part", from.clone(), to.clone(), 1u32, add),
+        }
         sums
     }
 

@@ -21,7 +21,7 @@ use super::{beyond, CodegenError, Lowered, Lowering};
 use crate::intrinsics::{self, multiply_name};
 use crate::kir::{call, hex, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
-use qtune_ir::{DType, Producer, Raster, WgmmaSchedule, PRODUCER_REGISTERS};
+use qtune_ir::{DType, Producer, Raster, Split, WgmmaSchedule, PRODUCER_REGISTERS};
 
 /// Bytes of one 16-byte piece, the unit of addresses here.
 const PIECE: u32 = 16;
@@ -306,7 +306,7 @@ impl Wgmma<'_> {
             rows: s.block_n,
             pitch: s.reduction_pitch(),
             parts: 1,
-            split_k: s.split_k,
+            split: Split::Blocks(s.split_k),
             threads: s.consumer_threads(),
         };
         output::emit(self.cx, &tile, body);

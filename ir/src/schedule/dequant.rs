@@ -2,8 +2,8 @@
 //! multiplied.
 
 use super::{
-    check_width, groups_in, require, MmaSchedule, Overlap, Rejected, Schedule, WgmmaSchedule,
-    CHUNK_K,
+    check_width, groups_in, require, MmaSchedule, Overlap, Rejected, Schedule, Split,
+    WgmmaSchedule, CHUNK_K,
 };
 use crate::{Arch, Problem, WeightSpec};
 
@@ -136,8 +136,8 @@ impl DequantSchedule {
         check_width("dequant", spec)?;
         let gemm = self.multiplication();
         gemm.check(p, &WeightSpec::dense(), arch)?;
-        require(gemm.split_k() == 1, || {
-            format!("{} splits of K: a slab has blocks enough without", gemm.split_k())
+        require(gemm.split() == Split::NONE, || {
+            format!("split {} of K: a slab has blocks enough without", gemm.split())
         })?;
         require(gemm.overlap() == Overlap::NONE, || {
             "pdl and prefetch: each launch of a slab waits for the one before it".into()
@@ -187,7 +187,7 @@ mod tests {
             check(&SLABS.replace(from, to)).unwrap_err().reason
         };
         assert!(refusal("slab=512", "slab=384").contains("a slab of 384 rows"));
-        assert!(refusal("split=1", "split=2").contains("2 splits"));
+        assert!(refusal("split=1", "split=2").contains("split 2 of K"));
         assert!(refusal("256x128", "256x64").contains("stages of 64 k"));
         assert!(refusal("(sum x)", "(* s (sum x))").contains("scales sums"));
         assert!(

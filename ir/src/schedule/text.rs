@@ -2,7 +2,7 @@
 
 use super::{
     Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Overlap, Producer, Raster,
-    Schedule, ScheduleError, WeightCache, WgmmaSchedule,
+    Schedule, ScheduleError, Split, WeightCache, WgmmaSchedule,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,7 +42,7 @@ impl fmt::Display for Schedule {
                 s.warps_n,
                 s.warps_k,
                 s.stages,
-                s.split_k,
+                s.split,
                 if s.swizzle { "xor" } else { "none" },
                 s.raster.name(),
                 s.overlap,
@@ -132,6 +132,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    fn split(&mut self) -> Result<Split, ScheduleError> {
+        let word = self.word("split")?;
+        match Split::parse(word) {
+            Some(split) => Ok(split),
+            None => {
+                let why = "is neither a number nor `stream:` and a number, from 1 to 65536";
+                self.fail(format!("`split={word}` {why}"))
+            }
+        }
+    }
+
     /// Launch options: each is absent or on.
     fn overlap(&mut self) -> Result<Overlap, ScheduleError> {
         let mut found = [false; Overlap::WORDS.len()];
@@ -198,7 +209,7 @@ impl Fields<'_> {
                     warps_n,
                     warps_k,
                     stages: f.number("stages")?,
-                    split_k: f.number("split")?,
+                    split: f.split()?,
                     swizzle: f.choice("swizzle", &[("xor", true), ("none", false)])?,
                     raster: f.choice("raster", &Raster::NAMES)?,
                     overlap: f.overlap()?,

@@ -28,7 +28,7 @@ use super::occupancy::{
 };
 use super::work::{count, Work};
 use crate::dequant::packed_param_bytes;
-use crate::{Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, WeightSpec};
+use crate::{Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, Split, WeightSpec};
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
 pub const DRAM_EFFICIENCY: f64 = 0.9;
@@ -160,10 +160,13 @@ fn dram_bytes(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) 
     let codes = n as f64 * k as f64 * spec.bits as f64 / 8.0;
     let params = n as f64 * groups * f64::from(packed_param_bytes(schedule.dequant(), spec));
     let rest = compulsory_bytes(p, spec) - spec.compulsory_bytes(p.n, p.k);
-    let partials = match schedule.split_k() {
-        1 => 0.0,
-        blocks => 2.0 * blocks as f64 * (p.m.next_multiple_of(block_m)) as f64 * n as f64 * 4.0,
+    let written = match (schedule.shares(p, p.m), schedule.split().per_tile()) {
+        // The ends of a share.
+        (Some(shares), _) => 2.0 * f64::from(shares.blocks) * f64::from(block_n * block_m),
+        (None, 1) => 0.0,
+        (None, blocks) => f64::from(blocks) * p.m.next_multiple_of(block_m) as f64 * n as f64,
     };
+    let partials = 2.0 * written * 4.0;
     (codes + params) * weight_reads(p, spec, arch, schedule) + rest as f64 + partials
 }
 
@@ -317,7 +320,7 @@ fn kernel_times(
     };
     // A block's table is filled while other blocks load; only the first wave has nothing else to do.
     let staging = staging + work.fill_cycles / clocks_per_us;
-    let split = if schedule.split_k() > 1 { SPLIT_US } else { 0.0 };
+    let split = if schedule.split() == Split::NONE { 0.0 } else { SPLIT_US };
     let reduction = work.reduction_cycles / clocks_per_us;
     let launch = LAUNCH_US + if schedule.overlap().pdl { DEPENDENT_US } else { 0.0 };
     let adding = [overlap, launch, FILL_US, staging, reduction, split, 0.0];
@@ -402,7 +405,10 @@ impl Times {
             "staging" => format!("{:.0} bytes of activations per block", w.staged_bytes),
             "reduction" => format!("{:.0} cycles across lanes and warps", w.reduction_cycles),
             DEQUANTIZE => "all slabs through L2, and the gaps between kernels".into(),
-            _ => format!("{} blocks per output tile", schedule.split_k()),
+            _ => match schedule.split() {
+                Split::Blocks(blocks) => format!("{blocks} blocks per output tile"),
+                Split::Stream(_) => "the tiles in which shares end".into(),
+            },
         };
         let rows = OVERLAPPING.iter().zip(&self.overlapping).map(|(name, us)| (name, us, false));
         let rows = rows.chain(ADDING.iter().zip(&self.adding).map(|(name, us)| (name, us, true)));
@@ -418,13 +424,14 @@ mod tests {
     use super::*;
     use crate::Group;
 
-    const SCHEDULES: [&str; 8] = [
+    const SCHEDULES: [&str; 9] = [
         "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal dequant=(sum x)",
         "gemv tokens=4 rows=2 lanes=8 warps=2x4 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(sum x)",
         "gemv tokens=1 rows=4 lanes=32 warps=4x1 unroll=4 split=4 x=global acc=half2 cache=stream dequant=(sum x)",
         "mma tile=16x128x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(sum x)",
         "mma tile=32x64x64 warps=1x1 stages=1 split=3 swizzle=none raster=tokens dequant=(* s (sum x))",
         "mma tile=8x32x512 warps=1x4 stages=6 split=2 swizzle=xor raster=rows dequant=(sum x)",
+        "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor raster=rows dequant=(sum x)",
         "wgmma tile=64x128x128 groups=2 stages=4 split=1 producer=warp raster=tokens dequant=(sum x)",
         "wgmma tile=16x64x256 groups=1 stages=3 split=2 producer=warp raster=rows dequant=(* s (sum x))",
     ];

@@ -35,6 +35,8 @@ pub struct Factors {
     pub stages: Vec<u32>,
     /// Blocks along K.
     pub splits: Vec<u32>,
+    /// Blocks of a stream-K grid.
+    pub streams: Vec<u32>,
     /// Rows that are dequantized at a time.
     pub slabs: Vec<u32>,
     /// Whether half2 arithmetic computes in the type of the activations.
@@ -56,6 +58,9 @@ const SLAB_ROWS_MAX: u32 = 1 << 16;
 const SPLIT_ROWS: u32 = 64;
 /// Blocks per SM above which splitting K cannot help: enough to fill every SM and hide the tail.
 const SPLIT_BLOCKS_PER_SM: u32 = 4;
+/// Blocks per SM of a stream-K grid: one deep ring, or two whose epilogues fall to different times.
+/// More are a neighbour of these.
+const STREAM_RESIDENT: [u32; 2] = [1, 2];
 /// `mma.sync.m16n8k16` exists from this compute capability on (PTX ISA, `mma`, target notes).
 const MMA_CAPABILITY: (u8, u8) = (8, 0);
 
@@ -116,6 +121,7 @@ impl Factors {
             k_tiles: powers(2, chunks.min(4)),
             stages: vec![2, 3, 4, 6],
             splits: powers(2, chunks.min(2 * room).min(8)),
+            streams: STREAM_RESIDENT.iter().map(|blocks| blocks * arch.sm_count).collect(),
             slabs,
             half2: p.act == DType::F16,
             mma: arch.capability >= MMA_CAPABILITY,
@@ -140,7 +146,8 @@ impl Factors {
             unroll: vec![],
             k_tiles: vec![],
             stages: vec![],
-            splits: one(schedule.split_k()),
+            splits: one(schedule.split().per_tile()),
+            streams: schedule.split().stream().into_iter().collect(),
             slabs: vec![],
             half2: false,
             mma: false,

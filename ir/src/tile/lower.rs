@@ -11,7 +11,8 @@
 //! | `n WR lane` | `lanes = 32 / steps` | `n 16R reg` | `block_n / warps_n = 16R` |
 //! | `stage x shared` | `stage_x` | | |
 //! | `n R reg` | `rows = R` | | |
-//! | `k K serial` or `k K (split S)` | `split_k = S` | the same | `split_k = S` |
+//! | `k K serial` or `k K (split S)` | `split_k = S` | the same | `split = S` |
+//! | | | `k K (stream B)` | `split = stream:B` |
 //! | `k .. unroll` | `unroll` = steps | `ring S` | `stages = S` |
 //! | `k .. warp` | `warps_k` = steps | `k BK warp` | `warps_k` = steps |
 //! | `k 32L lane` | `lanes = L` | `k WK unroll` | `block_k / warps_k = WK` |
@@ -35,7 +36,7 @@
 use super::nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
 use crate::{
     Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Overlap, Problem, Producer,
-    Raster, Schedule, WeightCache, WgmmaSchedule, GROUP_ROWS, PIECE_CODES,
+    Raster, Schedule, Split, WeightCache, WgmmaSchedule, GROUP_ROWS, PIECE_CODES,
 };
 
 /// k of one lane's piece of codes: a `gemv` leaf.
@@ -66,7 +67,7 @@ pub fn schedule(nest: &Nest, problem: &Problem) -> Result<Schedule, NestError> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     For(Axis, Binding),
-    /// `k K serial` or `k K (split S)`.
+    /// `k K serial`, `k K (split S)` or `k K (stream B)`.
     Steps,
     StageX,
     Ring,
@@ -121,7 +122,9 @@ impl Slot {
         match (self, layer) {
             (Slot::For(axis, binding), Layer::For(l)) => l.axis == axis && l.binding == binding,
             (Slot::Steps, Layer::For(l)) => {
-                l.axis == Axis::K && matches!(l.binding, Binding::Serial | Binding::Split(_))
+                let walks =
+                    matches!(l.binding, Binding::Serial | Binding::Split(_) | Binding::Stream(_));
+                l.axis == Axis::K && walks
             }
             (Slot::StageX, Layer::StageX)
             | (Slot::Ring, Layer::Ring(_))
@@ -132,10 +135,12 @@ impl Slot {
 }
 
 /// A family's slots, each with the number of its layer, or `None` where there is no layer: the
-/// steps of a loop, the blocks of a split (1 for a serial walk), the stages of a ring.
+/// steps of a loop, the stages of a ring.
 struct Filled {
     slots: &'static [Slot],
     numbers: [Option<u32>; SLOTS],
+    /// How blocks share the walk over k.
+    split: Split,
 }
 
 impl Filled {
@@ -143,7 +148,7 @@ impl Filled {
     /// walk over k are missing.
     fn fit(slots: &'static [Slot], layers: &[Layer], leaf: Leaf) -> Option<Filled> {
         let mut covered = leaf.extents();
-        let mut filled = Filled { slots, numbers: [None; SLOTS] };
+        let mut filled = Filled { slots, numbers: [None; SLOTS], split: Split::NONE };
         let mut position = slots.len();
         for layer in layers.iter().rev() {
             position = slots[..position].iter().rposition(|slot| slot.takes(layer))?;
@@ -154,10 +159,11 @@ impl Filled {
                     let steps = l.extent.div_ceil(covered[l.axis.index()]);
                     covered[l.axis.index()] = l.extent;
                     match l.binding {
-                        Binding::Split(blocks) => blocks,
-                        Binding::Serial => 1,
-                        _ => steps,
+                        Binding::Split(blocks) => filled.split = Split::Blocks(blocks),
+                        Binding::Stream(blocks) => filled.split = Split::Stream(blocks),
+                        _ => {}
                     }
+                    steps
                 }
             });
         }
@@ -178,6 +184,14 @@ impl Filled {
                 let gemm = DenseGemm::of(schedule)?;
                 Some(Schedule::Dequant(DequantSchedule { slab, gemm }))
             }
+        }
+    }
+
+    /// Blocks that share every tile; `None` under stream-K.
+    fn splits(&self) -> Option<u32> {
+        match self.split {
+            Split::Blocks(blocks) => Some(blocks),
+            Split::Stream(_) => None,
         }
     }
 
@@ -221,6 +235,7 @@ fn gemv(layers: &[Layer], leaf: Leaf, accumulate: Accumulate) -> Option<Schedule
     let filled = Filled::fit(&GEMV, layers, leaf)?;
     let lanes = filled.steps(Axis::K, Binding::Lane);
     let rows_of_lanes = filled.slot(Slot::For(Axis::N, Binding::Lane))?;
+    let split_k = filled.splits()?;
     (rows_of_lanes * lanes == 32).then(|| {
         Schedule::Gemv(GemvSchedule {
             tokens: filled.steps(Axis::M, Binding::Reg),
@@ -229,7 +244,7 @@ fn gemv(layers: &[Layer], leaf: Leaf, accumulate: Accumulate) -> Option<Schedule
             warps_n: filled.steps(Axis::N, Binding::Warp),
             warps_k: filled.steps(Axis::K, Binding::Warp),
             unroll: filled.steps(Axis::K, Binding::Unroll),
-            split_k: filled.slot(Slot::Steps).unwrap_or(1),
+            split_k,
             stage_x: filled.slot(Slot::StageX).is_some(),
             accumulate,
             cache: WeightCache::NoAllocate,
@@ -253,7 +268,7 @@ fn mma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             warps_n,
             warps_k,
             stages: filled.slot(Slot::Ring).unwrap_or(1),
-            split_k: filled.slot(Slot::Steps).unwrap_or(1),
+            split: filled.split,
             swizzle: true,
             raster: usual_raster(problem, block_m),
             overlap: Overlap::NONE,
@@ -268,6 +283,7 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
     let chunk_k = filled.steps(Axis::K, Binding::Reg) * Leaf::Wgmma64.extents()[2];
     let groups = filled.steps(Axis::N, Binding::Group);
     let block_m = FRAGMENT_M * filled.steps(Axis::M, Binding::Reg);
+    let splits = filled.splits()?;
     let wgmma = (chunk_k == CHUNK_K).then(|| {
         Schedule::Wgmma(WgmmaSchedule {
             block_m,
@@ -275,7 +291,7 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             block_k: CHUNK_K * filled.steps(Axis::K, Binding::Unroll),
             groups,
             stages: filled.slot(Slot::Ring).unwrap_or(1),
-            split_k: filled.slot(Slot::Steps).unwrap_or(1),
+            split_k: splits,
             producer: if groups > 1 { Producer::Group } else { Producer::Warp },
             raster: usual_raster(problem, block_m),
             overlap: Overlap::NONE,
@@ -366,10 +382,11 @@ impl Chain {
     }
 }
 
-fn walk(split_k: u32) -> Binding {
-    match split_k {
-        1 => Binding::Serial,
-        blocks => Binding::Split(blocks),
+fn walk(split: Split) -> Binding {
+    match split {
+        Split::NONE => Binding::Serial,
+        Split::Blocks(blocks) => Binding::Split(blocks),
+        Split::Stream(blocks) => Binding::Stream(blocks),
     }
 }
 
@@ -382,7 +399,7 @@ fn gemv_nest(s: &GemvSchedule, p: &Problem) -> Nest {
         .steps(Axis::K, s.lanes, Binding::Lane)
         .steps(Axis::K, s.warps_k, Binding::Warp)
         .steps(Axis::K, s.unroll, Binding::Unroll)
-        .whole(Axis::K, p.k, walk(s.split_k))
+        .whole(Axis::K, p.k, walk(Split::Blocks(s.split_k)))
         .steps(Axis::N, s.rows, Binding::Reg)
         .wrap(s.stage_x.then_some(Layer::StageX))
         .steps(Axis::N, 32 / s.lanes.clamp(1, 32), Binding::Lane)
@@ -399,7 +416,7 @@ fn mma_nest(s: &MmaSchedule, p: &Problem) -> Nest {
         .steps(Axis::K, s.warp_k() / CHUNK_K, Binding::Unroll)
         .steps(Axis::K, s.warps_k, Binding::Warp)
         .wrap((s.stages > 1).then_some(Layer::Ring(s.stages)))
-        .whole(Axis::K, p.k, walk(s.split_k))
+        .whole(Axis::K, p.k, walk(s.split))
         .steps(Axis::N, s.row_tiles(), Binding::Reg)
         .steps(Axis::N, s.warps_n, Binding::Warp)
         .whole(Axis::N, p.n, Binding::Block)
@@ -413,7 +430,7 @@ fn wgmma_nest(s: &WgmmaSchedule, p: &Problem) -> Nest {
         .steps(Axis::K, CHUNK_K / Leaf::Wgmma64.extents()[2], Binding::Reg)
         .steps(Axis::K, s.block_k / CHUNK_K, Binding::Unroll)
         .wrap((s.stages > 1).then_some(Layer::Ring(s.stages)))
-        .whole(Axis::K, p.k, walk(s.split_k))
+        .whole(Axis::K, p.k, walk(Split::Blocks(s.split_k)))
         .steps(Axis::N, s.row_tiles(), Binding::Reg)
         .steps(Axis::N, s.groups, Binding::Group)
         .whole(Axis::N, p.n, Binding::Block)
@@ -461,6 +478,7 @@ mod tests {
             "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
             "mma tile=16x128x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens dequant=",
             "mma tile=64x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=",
+            "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor raster=tokens dequant=",
             "wgmma tile=48x256x128 groups=2 stages=4 split=3 producer=group raster=rows dequant=",
             "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=tokens dequant=",
             "dequant slab=512 gemm=wgmma tile=48x256x128 groups=2 stages=4 split=1 producer=group raster=rows dequant=",
@@ -489,6 +507,7 @@ mod tests {
             "(for m 1 block (for n 64 block (for n 16 lane (for k 64 serial (fma32)))))",
             "(for m 1 block (for n 64 block (for k 64 serial (mma16816))))",
             "(for n 64 block (for m 1 block (for k 64 serial (for k 64 reg (mma16816)))))",
+            "(for m 1 block (for n 64 block (for n 32 lane (for k 64 (stream 2) (fma32)))))",
         ] {
             assert!(schedule(&text.parse().unwrap(), &p).is_err(), "{text}");
         }

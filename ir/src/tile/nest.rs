@@ -46,6 +46,9 @@ pub enum Binding {
     Unroll,
     /// Dealt to this many thread blocks, each walking one contiguous share (split-K).
     Split(u32),
+    /// With the steps of all output tiles, one tile after the other, dealt to this many thread
+    /// blocks, each walking one contiguous share (stream-K).
+    Stream(u32),
 }
 
 /// The innermost computation.
@@ -176,6 +179,7 @@ impl fmt::Display for Binding {
             Some((_, name)) => f.write_str(name),
             None => match self {
                 Binding::Split(blocks) => write!(f, "(split {blocks})"),
+                Binding::Stream(blocks) => write!(f, "(stream {blocks})"),
                 named => unreachable!("{named:?} has a row in BINDINGS"),
             },
         }
@@ -265,10 +269,14 @@ impl<'a> Words<'a> {
         let at = self.rest;
         let word = self.next()?;
         if word == "(" {
-            self.expect("split")?;
+            let shared: fn(u32) -> Binding = match self.next()? {
+                "split" => Binding::Split,
+                "stream" => Binding::Stream,
+                word => return self.fail(format!("`{word}` where `split` or `stream` belongs")),
+            };
             let blocks = self.number()?;
             self.expect(")")?;
-            return Ok(Binding::Split(blocks));
+            return Ok(shared(blocks));
         }
         match BINDINGS.iter().find(|(_, name)| *name == word) {
             Some((binding, _)) => Ok(*binding),
@@ -325,7 +333,8 @@ pub(super) mod tests {
         let axis = prop::sample::select(AXES.map(|row| row.0).to_vec());
         let binding = prop_oneof![
             prop::sample::select(BINDINGS.map(|row| row.0).to_vec()),
-            (1u32..9).prop_map(Binding::Split)
+            (1u32..9).prop_map(Binding::Split),
+            (1u32..900).prop_map(Binding::Stream)
         ];
         let looped = (axis, 1u32..9000, binding)
             .prop_map(|(axis, extent, binding)| Layer::For(Loop { axis, extent, binding }));

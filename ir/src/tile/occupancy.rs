@@ -17,6 +17,8 @@ const GEMV_OPERAND_REGISTERS: u32 = 8;
 const MMA_REGISTERS: u32 = 36;
 /// Registers of one 16-byte load.
 const LOAD_REGISTERS: u32 = 4;
+/// What stream-K adds: the block's share, the tile, and where stages that are loaded ahead lie.
+const STREAM_REGISTERS: u32 = 10;
 /// Bytes of one load of weights by one lane.
 const LOAD_BYTES: u64 = 16;
 
@@ -76,7 +78,8 @@ fn mma_registers(s: &MmaSchedule, copies: u32, dense: bool) -> u32 {
     // Where a thread's pieces of activations come from and go to.
     let places = 2 * (s.block_m * s.block_k / 8).div_ceil(s.threads().max(1));
     let words = s.row_tiles() * LOAD_REGISTERS;
-    MMA_REGISTERS + accumulators + tokens + places + words
+    let stream = s.split.stream().map_or(0, |_| STREAM_REGISTERS);
+    MMA_REGISTERS + accumulators + tokens + places + words + stream
 }
 
 /// Blocks that one SM holds at once: the least of what registers, shared memory, warps and the
@@ -93,11 +96,13 @@ pub fn resident_blocks(arch: &Arch, threads: u32, registers: u32, shared: u32) -
     by_registers.min(by_shared).min(arch.sm.warps / warps).min(arch.sm.blocks)
 }
 
-/// Thread blocks that multiply in the whole launch: row tiles, token tiles, splits.
+/// Thread blocks that multiply in the whole launch: row tiles, token tiles, splits, or the blocks
+/// of a stream-K grid.
 pub fn grid_blocks(problem: &Problem, schedule: &Schedule) -> u64 {
-    let (block_n, block_m) = schedule.tile();
-    let rows = problem.n.div_ceil(block_n) as u64;
-    rows * problem.m.div_ceil(block_m) as u64 * schedule.split_k() as u64
+    match schedule.shares(problem, problem.m) {
+        Some(shares) => shares.blocks.into(),
+        None => schedule.output_tiles(problem, problem.m) * u64::from(schedule.split().per_tile()),
+    }
 }
 
 /// Bytes of loads that one block has outstanding when its main loop waits in steady state: all

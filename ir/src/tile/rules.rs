@@ -194,6 +194,16 @@ const ROWS: &[Row] = &[
             _ => site.times(&site.factors.splits, 1),
         },
     },
+    Row {
+        name: "stream-k-over-blocks",
+        case: "",
+        from: "(for k ?K serial ?x)",
+        to: "(for k ?K (stream ?a) ?x)",
+        choose: |site| match (site.leaf(), site.body()) {
+            (Leaf::Mma16816, Body::Ring) => site.times(&site.factors.streams, 1),
+            _ => vec![],
+        },
+    },
 ];
 
 fn once(applies: bool) -> Choices {
@@ -205,7 +215,7 @@ fn once(applies: bool) -> Choices {
 }
 
 /// The outermost operator of a body. Rules keep it the same for all terms of a class that some
-/// rule binds to `?x`, except that a loop over k may be serial or split.
+/// rule binds to `?x`, except that a loop over k may be serial or shared by blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
     For(Axis, Binding),

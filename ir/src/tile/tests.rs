@@ -120,6 +120,11 @@ fn needs() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("ring-pipeline", small(&[("stages", "4")]), vec![mma]),
         ("split-k-over-blocks", small(&[("split", "2")]), vec![gemv]),
         ("split-k-over-blocks", small(&[tile, ("split", "2")]), vec![mma]),
+        (
+            "stream-k-over-blocks",
+            small(&[("stages", "4"), ("split", "stream:132")]),
+            vec![mma, "ring-pipeline"],
+        ),
     ]
 }
 

@@ -246,7 +246,7 @@ fn warp_reduction(warps_k: u32, bytes: f64) -> f64 {
 }
 
 fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f64) -> Work {
-    let stages = (s.padded_k(p.k) / s.block_k).div_ceil(s.split_k) as f64;
+    let (stages, tiles) = mma_stages(p, s);
     let weights = s.block_n as f64 * s.block_k as f64 * stages;
     let lane_instructions_per_weight = dequant + mma_overhead(p, spec, s);
     let tile = (FRAGMENT_N * s.row_tiles() * s.warp_k()) as f64;
@@ -275,7 +275,16 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
         staged_bytes: 0.0,
         // Filled while the ring's first stages are on their way.
         fill_cycles: 0.0,
-        reduction_cycles: warp_reduction(s.warps_k, results),
+        reduction_cycles: tiles * warp_reduction(s.warps_k, results),
+    }
+}
+
+/// Stages of the block that has most, and the output tiles to which it adds.
+fn mma_stages(p: &Problem, s: &MmaSchedule) -> (f64, f64) {
+    let schedule = Schedule::Mma(s.clone());
+    match schedule.shares(p, p.m) {
+        Some(shares) => (shares.longest() as f64, shares.most_tiles() as f64),
+        None => (f64::from(schedule.steps(p.k).div_ceil(s.split.per_tile())), 1.0),
     }
 }
 

@@ -72,7 +72,7 @@ impl FakeDevice {
 
     fn block(&self, job: &Job<'_>, block: u32) {
         let step = job.kernel.steps(job.tokens)[0];
-        let tile = job.kernel.block_tile(&step, block, job.tokens);
+        let tile = &job.kernel.block_tiles(&step, block, job.tokens)[0];
         for m in tile.tokens.clone() {
             for n in tile.rows.clone() {
                 let last = n + 1 == tile.rows.end && m + 1 == tile.tokens.end;

@@ -150,6 +150,54 @@ fn an_expression_that_no_format_has_is_right_in_both_families() {
     }
 }
 
+/// Shares end inside of tiles, some of which three blocks share; the fewer tokens, the more of them.
+#[test]
+fn a_share_of_stream_k_is_right_with_every_epilogue() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let schedule = |blocks: u32, words: &str| {
+        format!(
+            "mma tile=16x32x128 warps=1x2 stages=3 split=stream:{blocks} swizzle=xor \
+             raster={words} dequant=(sum (* (* (- (real q) z) s) x))"
+        )
+    };
+    for (problem, words) in [
+        ("n136.k640.m40", "rows"),
+        ("n136.k640.m40+bias", "tokens"),
+        ("n136.k640.m9+residual", "rows pdl=on"),
+        ("n136.k640.m20+bias+silu_mul", "tokens pdl=on prefetch=on"),
+    ] {
+        let key = format!("w4a16.awq-g64.f16-f32.{problem}");
+        for blocks in [1, 7, 20] {
+            let (kernel, spec) = kernel(&key, &schedule(blocks, words));
+            let verdict = judge(&nvrtc, kernel, &spec);
+            assert!(verdict.passed, "{key} {words} {blocks}: {verdict:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_sample_of_stream_k_runs_all_who_share_its_tiles() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let line = |split: &str| {
+        format!(
+            "mma tile=16x64x256 warps=1x4 stages=4 split={split} swizzle=xor raster=rows \
+             dequant=(sum (* (* (- (real q) z) s) x))"
+        )
+    };
+    let run = |split: &str| {
+        let (kernel, spec) = kernel("w4a16.awq-g128.f16-f16.n5120.k5120.m16", &line(split));
+        let verdict = judge(&nvrtc, kernel, &spec);
+        assert!(verdict.passed && verdict.share_of_blocks_run < 0.3, "{verdict:#?}");
+        verdict.counts
+    };
+    let (shared, whole) = (run("stream:264"), run("1"));
+    assert!((1.0..1.05).contains(&shared.weight_bytes_over_compulsory), "{shared:?}");
+    assert_eq!(shared.global_sectors_over_ideal, 1.0);
+    assert_eq!(shared.spill_bytes, 0);
+    let more = shared.lane_instructions_per_weight / whole.lane_instructions_per_weight;
+    assert!((0.95..1.1).contains(&more), "{shared:?} {whole:?}");
+}
+
 #[test]
 fn counts_of_a_real_shape_come_from_the_machine_code() {
     let Some(nvrtc) = nvrtc() else { return };

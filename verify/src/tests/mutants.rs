@@ -150,6 +150,23 @@ const SLAB_PLANTS: [Plant; 7] = [
     ("stage of another step", "(slab_tile * STEPS + next)", "(slab_tile * STEPS + step)"),
 ];
 
+const STREAM_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k640.m20";
+const STREAM: &str = "mma tile=16x16x128 warps=1x2 stages=3 split=stream:7 swizzle=xor \
+                      raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
+
+/// Seven blocks have 50 steps of ten tiles.
+const STREAM_PLANTS: [Plant; 9] = [
+    ("step lost between shares", "last = first + share", "last = first + share - 1"),
+    ("stage of this tile", "load_tile = next / STEPS", "load_tile = tile"),
+    ("activations of the first tile", "x_stage = free", "x_stage = slot"),
+    ("share lost", "sum = sum + load_l2_f32(", "sum = 0.0f * sum + load_l2_f32("),
+    ("both ends of a share in one place", "(part == first_block) ? 1 : 0", "0"),
+    ("last partner left out", "part < last_block + 1", "part < last_block"),
+    ("first to arrive adds up", "static_cast<unsigned>(last_block - first_block)", "0u"),
+    ("counter left", "counters[tile] = 0x00000000u;", ";"),
+    ("sums of the tile before", "float total[", "static float total["),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -172,6 +189,11 @@ fn every_defect_of_dequantization_in_an_mma_kernel_is_caught() {
 #[test]
 fn every_defect_of_the_main_loop_of_an_mma_kernel_is_caught() {
     every_plant_is_caught(MMA_LONG, MMA, &MMA_MAINLOOP);
+}
+
+#[test]
+fn every_defect_of_the_shares_of_a_stream_is_caught() {
+    every_plant_is_caught(STREAM_PROBLEM, STREAM, &STREAM_PLANTS);
 }
 
 #[test]
