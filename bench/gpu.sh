@@ -14,7 +14,9 @@
 #   report=60     OUT_DIR/report.html of what was tuned
 #
 # Without sections all run. A section that does not end in time is stopped, and the next one
-# begins. OUT_DIR/summary.json says how each ended; the other files are the sections' own.
+# begins. OUT_DIR/summary.json says how each ended, with driver, clocks and power before and after where
+# nvidia-smi is; the other files are the sections' own. OUT_DIR as bench/results/<gpu> is what
+# `cargo run -p xtask -- docs` puts into docs/benchmarks.md.
 #
 # Variables: QTUNE (the binary; default: qtune on the PATH), DEVICE (cuda:0), PRESET, FORMATS, JOBS
 # (formats verified at a time), TOKENS (token counts that are tuned), VERIFY_TOKENS.
@@ -38,6 +40,18 @@ ALL="doctor=60 verify=240 compare=180 peers=180 tune=300 report=60"
 usage() {
   echo "error: $1; usage: bench/gpu.sh OUT_DIR [SECTION[=SECONDS]...], sections: ${ALL}" >&2
   exit 2
+}
+
+# Driver, clocks and power as one JSON object, empty where nvidia-smi does not tell.
+conditions() {
+  local gpu=0 fields driver sm top memory watts
+  [ "${DEVICE#cuda:}" = "$DEVICE" ] || gpu=${DEVICE#cuda:}
+  fields=driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw
+  IFS=', ' read -r driver sm top memory watts < <(nvidia-smi -i "$gpu" \
+    --query-gpu="$fields" --format=csv,noheader,nounits 2>/dev/null) || true
+  [ -n "${watts:-}" ] || { echo '{}'; return; }
+  printf '{"driver": "%s", "sm_mhz": "%s", "max_sm_mhz": "%s", "memory_mhz": "%s", "watts": "%s"}' \
+    "$driver" "$sm" "$top" "$memory" "$watts"
 }
 
 # The limit of section $1 in the words after it; nothing if it is not among them.
@@ -148,6 +162,7 @@ fi
 
 failed=0
 results=()
+before=$(conditions)
 for entry in $ALL; do
   name=${entry%%=*}
   limit=${entry#*=}
@@ -160,7 +175,8 @@ for entry in $ALL; do
   result=$(run_section "$name" "$limit") || failed=1
   echo "  $result" >&2
   results+=("$result")
-  (IFS=,; printf '{"date": "%s", "sections": [%s]}\n' "$(date -u +%FT%TZ)" "${results[*]}") \
+  (IFS=,; printf '{"date": "%s", "before": %s, "after": %s, "sections": [%s]}\n' \
+    "$(date -u +%FT%TZ)" "$before" "$(conditions)" "${results[*]}") \
     >"$OUT/summary.json"
 done
 exit $failed

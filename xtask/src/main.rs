@@ -1,6 +1,7 @@
 //! Maintenance tasks: `cargo run --release -p xtask -- docs [--check]` writes (or checks) the generated
 //! parts of the documentation; `counts` measures the table of [`counts`] first.
 
+mod benchmarks;
 mod counts;
 
 use anyhow::{bail, Context, Result};
@@ -19,10 +20,11 @@ struct Part {
     text: fn() -> Result<String>,
 }
 
-const PARTS: [Part; 3] = [
+const PARTS: [Part; 4] = [
     Part { file: "README.md", name: "formats", text: formats_table },
     Part { file: "docs/simulator.md", name: "instructions", text: instruction_list },
     Part { file: "docs/counts.md", name: "counts", text: counts::summary },
+    Part { file: "docs/benchmarks.md", name: "benchmarks", text: benchmarks::tables },
 ];
 const END: &str = "<!-- end of generated part -->";
 
