@@ -224,6 +224,7 @@ fn nobodys_format(group: Group) -> WeightSpec {
         params: vec![param("s"), param("t")],
         expr: "(- (* (^ q 5) s) t)".into(),
         codebook: Default::default(),
+        act_order: false,
     }
 }
 
@@ -268,6 +269,7 @@ fn nobodys_codebook() -> WeightSpec {
         params: vec![Param { name: "s".into(), dtype: ParamType::F16 }],
         expr: "(* (lookup (^ q 5)) s)".into(),
         codebook: Codebook::new(&values),
+        act_order: false,
         ..nobodys_format(Group::Size(64))
     }
 }

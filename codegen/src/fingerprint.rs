@@ -36,6 +36,7 @@ mod tests {
             params: vec![Param { name: "s".into(), dtype: ParamType::F16 }],
             expr: "(* q s)".into(),
             codebook: Default::default(),
+            act_order: false,
         }
     }
 

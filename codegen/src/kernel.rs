@@ -3,7 +3,7 @@
 //! A schedule compiles to one text with one or more entries. What callers launch is the whole: a
 //! list of [`Step`]s, each a grid of one entry, which run one after the other. Most kernels have one
 //! entry and one step; a `dequant` kernel has two entries that take turns, a step each for every
-//! slab.
+//! slab. Where activations have to be sorted, a step that does so may come first.
 
 use crate::layout::Layout;
 use crate::lower;
@@ -23,6 +23,14 @@ pub enum Argument {
     Activations,
     /// The same, as a tensor map: see [`Kernel::activation_map`].
     ActivationMap,
+    /// The column of each input feature of a layer with act-order, a permutation, u16 `[K]`,
+    /// read-only.
+    Places,
+    /// Activations in the order of the columns, like [`Argument::Activations`]; written by the first
+    /// step, read by the others. Any contents before a launch.
+    Sorted,
+    /// The same as a tensor map.
+    SortedMap,
     /// Bias, `[N]` in the output type, read-only.
     Bias,
     /// Residual, `[M, N]` row-major in the output type; may be the output.
@@ -69,9 +77,22 @@ pub struct TensorMapSpec {
     pub box_rows: u32,
 }
 
+/// What a function of a kernel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Puts the activations of all tokens into the order of the columns.
+    Sort,
+    /// Dequantizes a slab.
+    Dequantize,
+    /// Multiplies and writes the output.
+    Multiply,
+}
+
 /// One `__global__` function of a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
+    /// What it does.
+    pub role: Role,
     /// Its `extern "C"` name.
     pub name: String,
     /// The parameters in order.
@@ -137,9 +158,25 @@ impl Kernel {
         &self.entries[self.entries.len() - 1]
     }
 
+    /// What a step does.
+    pub fn role(&self, step: &Step) -> Role {
+        self.entries[step.entry].role
+    }
+
     /// Whether a step writes output: it is one of [`Kernel::main`].
     pub fn is_main(&self, step: &Step) -> bool {
-        step.entry + 1 == self.entries.len()
+        self.role(step) == Role::Multiply
+    }
+
+    /// Whether grids of an entry may start before what was launched ahead of them has ended: they wait
+    /// by themselves.
+    pub fn is_dependent(&self, entry: usize) -> bool {
+        self.entries[entry].role == Role::Multiply && self.schedule.overlap().pdl
+    }
+
+    /// Whether launches begin with a step that sorts the activations.
+    pub fn sorts(&self) -> bool {
+        self.entries[0].role == Role::Sort
     }
 
     fn row_tiles(&self) -> u32 {
@@ -153,21 +190,25 @@ impl Kernel {
     /// The steps of a launch with `tokens` tokens. Grids that multiply have row and token tiles in x
     /// and y by the schedule's order, split-K blocks in z.
     pub fn steps(&self, tokens: u32) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.sorts() {
+            let grid = lower::sort_grid(&self.problem, tokens);
+            steps.push(Step { entry: 0, grid, first_tile: 0 });
+        }
+        let main = self.entries.len() - 1;
         let Schedule::Dequant(s) = &self.schedule else {
             let grid = self.grid(self.row_tiles(), tokens);
-            return vec![Step { entry: 0, grid, first_tile: 0 }];
+            steps.push(Step { entry: main, grid, first_tile: 0 });
+            return steps;
         };
         let slab = s.slab_tiles();
-        let firsts = (0..self.row_tiles()).step_by(slab as usize);
-        let steps = firsts.flat_map(|first_tile| {
+        let parts = lower::slab_parts(s, &self.layout);
+        for first_tile in (0..self.row_tiles()).step_by(slab as usize) {
             let tiles = slab.min(self.row_tiles() - first_tile);
-            let parts = lower::slab_parts(s, &self.layout);
-            [[tiles, parts, 1], self.grid(tiles, tokens)]
-                .into_iter()
-                .enumerate()
-                .map(move |(entry, grid)| Step { entry, grid, first_tile })
-        });
-        steps.collect()
+            steps.push(Step { entry: main - 1, grid: [tiles, parts, 1], first_tile });
+            steps.push(Step { entry: main, grid: self.grid(tiles, tokens), first_tile });
+        }
+        steps
     }
 
     fn grid(&self, rows: u32, tokens: u32) -> [u32; 3] {
@@ -205,6 +246,7 @@ impl Kernel {
 
     /// The output tiles that linear block `block` (x fastest) of a step contributes to, in a launch
     /// with `tokens` tokens: all tokens for a block that dequantizes, several tiles under stream-K.
+    /// Not for a step that sorts, whose blocks serve all row tiles.
     pub fn block_tiles(&self, step: &Step, block: u32, tokens: u32) -> Vec<BlockTile> {
         if let Some(shares) = self.shares(tokens) {
             let own = shares.tiles(block);
@@ -280,6 +322,15 @@ impl Kernel {
         match self.schedule.split() {
             Split::NONE => 0,
             _ => self.output_tiles(tokens) * 4,
+        }
+    }
+
+    /// Bytes of [`Argument::Sorted`] for a launch with `tokens` tokens; 0 for a kernel without that
+    /// step.
+    pub fn sorted_bytes(&self, tokens: u32) -> usize {
+        match self.sorts() {
+            true => tokens as usize * (self.problem.k * self.problem.act.bytes()) as usize,
+            false => 0,
         }
     }
 

@@ -370,6 +370,7 @@ mod tests {
             params: vec![param("s", ParamType::F16), param("z", ParamType::Code(bits))],
             expr: "(* (- q z) s)".into(),
             codebook: Default::default(),
+            act_order: false,
         }
     }
 

@@ -15,6 +15,6 @@ mod lower;
 pub mod nvrtc;
 
 pub use fingerprint::fingerprint;
-pub use kernel::{Argument, BlockTile, Entry, Kernel, Step, TensorMapSpec, LINE_BYTES};
+pub use kernel::{Argument, BlockTile, Entry, Kernel, Role, Step, TensorMapSpec, LINE_BYTES};
 pub use layout::{CodeRow, Layout};
 pub use lower::{generate, load_only, CodegenError, GENERATOR_VERSION};

@@ -70,13 +70,14 @@ impl CudaDevice {
                 ArgValue::U32(value) => Argument::U32(*value),
             })
         };
-        let entry = &kernel.image().kernel.entries[grid.entry];
+        let kernel = &kernel.image().kernel;
+        let entry = &kernel.entries[grid.entry];
         Ok(Launch {
             grid: grid.size,
             block: [entry.threads, 1, 1],
             cluster: None,
             dynamic_shared_bytes: entry.shared_bytes,
-            dependent: kernel.image().kernel.schedule.overlap().pdl,
+            dependent: kernel.is_dependent(grid.entry),
             arguments: grid.args.iter().map(argument).collect::<Result<_, DeviceError>>()?,
         })
     }

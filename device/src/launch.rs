@@ -110,19 +110,11 @@ pub enum ArgValue<'a> {
     U32(u32),
 }
 
-impl<'a> ArgValue<'a> {
-    /// The activations of a launch with `tokens` tokens at byte `offset` of a buffer, in the form
-    /// that the kernel takes them.
-    pub fn activations(
-        kernel: &Kernel,
-        tokens: u32,
-        buffer: &'a Buffer,
-        offset: usize,
-    ) -> ArgValue<'a> {
-        match kernel.activation_map(tokens) {
-            Some(map) => ArgValue::TensorMap(buffer, offset, map),
-            None => ArgValue::Buffer(buffer, offset),
-        }
+/// A matrix of activations, of which a kernel takes a tensor map.
+fn map<'a>(kernel: &Kernel, tokens: u32, (buffer, offset): (&'a Buffer, usize)) -> ArgValue<'a> {
+    match kernel.activation_map(tokens) {
+        Some(map) => ArgValue::TensorMap(buffer, offset, map),
+        None => ArgValue::Buffer(buffer, offset),
     }
 }
 
@@ -190,9 +182,9 @@ pub struct LaunchArgs<'a> {
 }
 
 impl<'a> LaunchArgs<'a> {
-    /// A launch of all steps of `kernel` with `tokens` tokens. `operand` gives the buffers; the
-    /// counts are known here, and activations take the form that the kernel wants. Nothing is asked
-    /// for ahead: see [`LaunchArgs::with_next`].
+    /// A launch of all steps of `kernel` with `tokens` tokens. `operand` gives the buffers; counts are
+    /// known here, and tensor maps are made here of [`Argument::Activations`] and
+    /// [`Argument::Sorted`]. Nothing is asked for ahead: see [`LaunchArgs::with_next`].
     pub fn new(
         kernel: &Kernel,
         tokens: u32,
@@ -207,10 +199,8 @@ impl<'a> LaunchArgs<'a> {
                     let (buffer, offset) = operand(Argument::Weights);
                     ArgValue::Buffer(buffer, offset)
                 }
-                Argument::Activations | Argument::ActivationMap => {
-                    let (buffer, offset) = operand(Argument::Activations);
-                    ArgValue::activations(kernel, tokens, buffer, offset)
-                }
+                Argument::ActivationMap => map(kernel, tokens, operand(Argument::Activations)),
+                Argument::SortedMap => map(kernel, tokens, operand(Argument::Sorted)),
                 other => {
                     let (buffer, offset) = operand(*other);
                     ArgValue::Buffer(buffer, offset)

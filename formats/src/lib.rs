@@ -51,6 +51,7 @@ pub use container::{BadHeader, Header, HeaderEntry, Part, Stored, TensorFile};
 pub use error::FormatError;
 pub use linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 pub use name::{FormatName, Grouping, Modifier};
+pub use order::places;
 pub use plain::PlainWeight;
 pub use qtune_ir::{Group, Param, ParamType, WeightSpec};
 pub use registry::{resolve, FormatRow, GroupNames, LayerHeader, Variant, FORMATS};

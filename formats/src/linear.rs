@@ -351,6 +351,7 @@ mod tests {
             params: vec![Param { name: "s".into(), dtype: ParamType::F32 }],
             expr: "(* q s)".into(),
             codebook: Default::default(),
+            act_order: false,
         };
         let mut codes = Codes::zeros(1, 3, 4);
         codes.bytes_mut().copy_from_slice(&[0x21, 0x03]);

@@ -45,3 +45,47 @@ pub(crate) fn k_order(
         }
     }
 }
+
+/// The column of each input feature, from the feature of each column: the inverse permutation, as
+/// kernels read it.
+///
+/// # Errors
+/// What is wrong with an order that is no permutation, or too long for 16-bit places.
+pub fn places(order: &[u32]) -> Result<Vec<u16>, String> {
+    let mut places: Vec<Option<u16>> = vec![None; order.len()];
+    for (column, feature) in order.iter().enumerate() {
+        let column = u16::try_from(column)
+            .map_err(|_| format!("{} columns are in act-order, at most 65536", order.len()))?;
+        let place = places.get_mut(*feature as usize).ok_or_else(|| {
+            format!("column {column} is said to be feature {feature} of {}", order.len())
+        })?;
+        if let Some(other) = place.replace(column) {
+            return Err(format!(
+                "columns {other} and {column} are both said to be feature {feature}"
+            ));
+        }
+    }
+    // As many columns as features, none of them twice: every feature has one.
+    Ok(places.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_the_inverse_of_an_order() {
+        assert_eq!(places(&[2, 0, 3, 1]), Ok(vec![1, 3, 0, 2]));
+        let most: Vec<u32> = (0..1 << 16).rev().collect();
+        assert_eq!(places(&most).map(|places| places[0]), Ok(u16::MAX));
+    }
+
+    #[test]
+    fn what_is_no_permutation_is_refused_with_the_columns() {
+        let refusal = |order: &[u32]| places(order).unwrap_err();
+        assert!(refusal(&[0, 4, 1, 2]).contains("column 1 is said to be feature 4 of 4"));
+        assert!(refusal(&[0, 1, 0, 2]).contains("columns 0 and 2 are both"));
+        let more: Vec<u32> = (0..=1 << 16).collect();
+        assert!(refusal(&more).contains("65537 columns"));
+    }
+}

@@ -206,6 +206,7 @@ impl FormatRow {
             params: variant.params.iter().map(param).collect(),
             expr: variant.expr.into(),
             codebook: Codebook::new(variant.codebook),
+            act_order: variant.modifiers.contains(&Modifier::ActOrder),
         })
     }
 }

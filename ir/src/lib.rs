@@ -31,7 +31,7 @@ pub use packing::{CodePacking, Place, Plane, OCTET_CODES, PIECE_CODES, PIECE_OCT
 pub use problem::{Problem, ProblemError};
 pub use schedule::{
     Accumulate, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule, Overlap, Producer,
-    Raster, Rejected, Schedule, ScheduleError, Shares, Split, WeightCache, WgmmaSchedule,
+    Raster, Rejected, Schedule, ScheduleError, Shares, Sorting, Split, WeightCache, WgmmaSchedule,
     GROUP_ROWS, PRODUCER_REGISTERS,
 };
 pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};

@@ -6,12 +6,14 @@
 mod dequant;
 mod dimensions;
 mod overlap;
+mod sorting;
 mod split;
 mod text;
 mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};
 pub use overlap::Overlap;
+pub use sorting::Sorting;
 pub use split::{Shares, Split};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
@@ -473,6 +475,7 @@ impl Schedule {
             Schedule::Dequant(s) => s.check(p, spec, arch),
         }?;
         self.overlap().check(arch)?;
+        sorting::check(p, spec)?;
         let rows = self.tile().0;
         require(rows % p.epilogue.rows_per_column() == 0, || {
             format!("{rows} rows per block; gate and up lie in pairs of rows")

@@ -139,6 +139,10 @@ pub struct WeightSpec {
     /// What `(lookup i)` in the expression reads; empty if it looks nothing up.
     #[serde(default)]
     pub codebook: Codebook,
+    /// Whether the columns of a layer are stored in an order of its own, sorted by quant group
+    /// (`act-order`), so that activations have to be sorted alike.
+    #[serde(default)]
+    pub act_order: bool,
 }
 
 /// Bits of a weight that is no longer quantized.
@@ -155,6 +159,7 @@ impl WeightSpec {
             params: Vec::new(),
             expr: "q".into(),
             codebook: Codebook::default(),
+            act_order: false,
         }
     }
 

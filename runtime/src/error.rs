@@ -27,14 +27,13 @@ pub enum RuntimeError {
         /// The size and its limit.
         source: ProblemError,
     },
-    /// Columns sorted by quant group; no kernel gathers activations in that order yet.
-    #[error(
-        "layer `{layer}`: act-order layers are decoded but not served yet; use a checkpoint that \
-         was quantized with desc_act false"
-    )]
-    ActOrder {
+    /// Columns of an act-order layer that are in no order.
+    #[error("layer `{layer}`: {reason}; export the checkpoint again")]
+    Order {
         /// Module path of the layer.
         layer: String,
+        /// The columns that are at fault.
+        reason: String,
     },
     /// No kernel family can compute the problem.
     #[error("no kernel for {problem}: {source}")]

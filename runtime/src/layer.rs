@@ -58,6 +58,8 @@ pub struct LinearLayer<'r> {
     problem: Problem,
     packed: Vec<Packed>,
     bias: Buffer,
+    /// The column of each input feature, of a layer with act-order.
+    places: Buffer,
     kernels: BTreeMap<u32, ReadyKernel>,
     workspace: Mutex<Workspace>,
 }
@@ -142,13 +144,11 @@ impl<'r> LinearLayer<'r> {
         path: &str,
         options: &LoadOptions<'_>,
     ) -> Result<LinearLayer<'r>, RuntimeError> {
-        if weights.k_order.is_some() {
-            return Err(RuntimeError::ActOrder { layer: path.into() });
-        }
         let problem = problem_of(weights, path, options)?;
         let device = runtime.device();
         let mut layer = LinearLayer {
             bias: packing::bias(device, weights, &problem)?,
+            places: packing::places(device, weights, path)?,
             runtime,
             path: path.into(),
             packed: Vec::new(),
@@ -300,6 +300,8 @@ impl<'r> LinearLayer<'r> {
             Argument::Partials => (&workspace.partials, 0),
             Argument::Counters => (&workspace.counters, 0),
             Argument::Slab => (&workspace.slab, 0),
+            Argument::Places => (&self.places, 0),
+            Argument::Sorted | Argument::SortedMap => (&workspace.sorted, 0),
             Argument::Residual => residual,
             Argument::Activations
             | Argument::ActivationMap

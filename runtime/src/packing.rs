@@ -73,3 +73,18 @@ pub(crate) fn bias(
     device.upload(&buffer, 0, &bytes)?;
     Ok(buffer)
 }
+
+/// The column of each input feature, for kernels of a layer with act-order; of another, a buffer that
+/// is never read.
+pub(crate) fn places(
+    device: &dyn Device,
+    layer: &QuantizedLinear,
+    path: &str,
+) -> Result<Buffer, RuntimeError> {
+    let places = qtune_formats::places(layer.k_order.as_deref().unwrap_or_default());
+    let places = places.map_err(|reason| RuntimeError::Order { layer: path.into(), reason })?;
+    let bytes: Vec<u8> = places.into_iter().flat_map(u16::to_le_bytes).collect();
+    let buffer = device.alloc("places", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
+    device.upload(&buffer, 0, &bytes)?;
+    Ok(buffer)
+}

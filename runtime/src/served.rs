@@ -67,12 +67,14 @@ impl Device for ServedLayer<'_> {
         kernel: &LoadedKernel,
         launch: &LaunchArgs<'_>,
     ) -> Result<LaunchOutcome, DeviceError> {
-        let main = kernel.image().kernel.main();
-        let entry = &main.name;
+        let entry = &kernel.image().kernel.main().name;
         let fail = |reason: String| DeviceError::Launch { entry: entry.clone(), reason };
-        let last = launch.grids.last().ok_or_else(|| fail("no grid".into()))?;
+        let entries = &kernel.image().kernel.entries;
         let value = |wanted: Argument| {
-            let mut pairs = main.arguments.iter().zip(&last.args);
+            let mut pairs = launch.grids.iter().flat_map(|grid| {
+                let arguments = &entries[grid.entry].arguments;
+                arguments.iter().zip(&grid.args)
+            });
             pairs.find(|(argument, _)| **argument == wanted).map(|(_, value)| *value)
         };
         let buffer = |wanted: Argument| match value(wanted) {

@@ -1,10 +1,11 @@
-//! Device memory that kernels need between thread blocks (split K) and between grids (slabs).
+//! Device memory that kernels need between thread blocks (split K) and between grids (slabs, sorted
+//! activations).
 
 use crate::RuntimeError;
 use qtune_codegen::Kernel;
 use qtune_device::{Access, Buffer, Device};
 
-/// Partial sums, counters and a slab, grown to the largest launch so far and shared by all kernels of a
+/// Partial sums, counters, a slab and sorted activations, grown to the largest launch so far and shared by all kernels of a
 /// layer: every launch leaves the counters at zero and may find any partial sums.
 #[derive(Debug)]
 pub(crate) struct Workspace {
@@ -12,15 +13,19 @@ pub(crate) struct Workspace {
     pub counters: Buffer,
     /// Dequantized weights of one slab.
     pub slab: Buffer,
+    /// Activations in the order of a layer's columns.
+    pub sorted: Buffer,
 }
 
+/// How many they are.
+const BUFFERS: usize = 4;
 /// Smallest buffer: a kernel without split K takes none of them, but every layer has them.
 const BYTES_MIN: usize = 16;
 
 impl Workspace {
     /// A workspace for kernels without split K.
     pub fn empty(device: &dyn Device) -> Result<Workspace, RuntimeError> {
-        Workspace::of_bytes(device, [0; 3])
+        Workspace::of_bytes(device, [0; BUFFERS])
     }
 
     /// A workspace for launches of `kernel` with `tokens` tokens.
@@ -32,8 +37,8 @@ impl Workspace {
         Workspace::of_bytes(device, bytes(kernel, tokens))
     }
 
-    fn of_bytes(device: &dyn Device, bytes: [usize; 3]) -> Result<Workspace, RuntimeError> {
-        let [partials, counters, slab] = bytes;
+    fn of_bytes(device: &dyn Device, bytes: [usize; BUFFERS]) -> Result<Workspace, RuntimeError> {
+        let [partials, counters, slab, sorted] = bytes;
         let zeroed = |name, bytes: usize| -> Result<Buffer, RuntimeError> {
             let bytes = bytes.max(BYTES_MIN);
             let buffer = device.alloc(name, bytes, Access::ReadWrite)?;
@@ -44,17 +49,23 @@ impl Workspace {
             partials: zeroed("partials", partials)?,
             counters: zeroed("counters", counters)?,
             slab: zeroed("slab", slab)?,
+            sorted: zeroed("sorted", sorted)?,
         })
     }
 
     /// Whether it is large enough for launches of `kernel` with `tokens` tokens.
     pub fn holds(&self, kernel: &Kernel, tokens: u32) -> bool {
-        let has = [&self.partials, &self.counters, &self.slab].map(Buffer::bytes);
+        let has = [&self.partials, &self.counters, &self.slab, &self.sorted].map(Buffer::bytes);
         bytes(kernel, tokens).iter().zip(has).all(|(needs, has)| *needs <= has)
     }
 }
 
-/// Bytes of partial sums, counters and slab that a launch needs.
-fn bytes(kernel: &Kernel, tokens: u32) -> [usize; 3] {
-    [kernel.partials_bytes(tokens), kernel.counter_bytes(tokens), kernel.slab_bytes()]
+/// Bytes of partial sums, counters, slab and sorted activations that a launch needs.
+fn bytes(kernel: &Kernel, tokens: u32) -> [usize; BUFFERS] {
+    [
+        kernel.partials_bytes(tokens),
+        kernel.counter_bytes(tokens),
+        kernel.slab_bytes(),
+        kernel.sorted_bytes(tokens),
+    ]
 }

@@ -5,8 +5,10 @@ use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_device::{Access, AsyncSchedule, KernelImage, SimDevice, WarpOrder};
 use qtune_formats::{Checkpoint, ParamValues, QuantizedLinear};
 use qtune_ir::{Arch, DType, Epilogue, Problem};
-use qtune_runtime::{winner_key, Batch, LinearLayer, LoadOptions, Lookups, Origin, Runtime};
-use qtune_verify::default_schedule;
+use qtune_runtime::{
+    winner_key, Batch, LinearLayer, LoadOptions, Lookups, Origin, Runtime, ServedLayer,
+};
+use qtune_verify::{default_schedule, verify, VerifyRequest, WeightSource};
 use std::path::Path;
 
 fn nvrtc() -> Option<Nvrtc> {
@@ -130,6 +132,54 @@ fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias
         }
     }
     assert_eq!(runtime.lookups(), Lookups { hits: 0, misses: 5 }, "33 and 50 share a kernel");
+}
+
+#[test]
+fn columns_in_an_order_of_their_own_meet_their_activations() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/gptq");
+    let checkpoint = Checkpoint::open(folder.join("v1_4bit_sym_g64_desc_act")).unwrap();
+    let path = checkpoint.layers()[0].path.clone();
+    let tokens = [1, 20];
+    let options = LoadOptions { tokens: &tokens, ..LoadOptions::new(DType::F16) };
+    let layer = LinearLayer::load(&runtime, &checkpoint, &path, &options).unwrap();
+    let weights = checkpoint.load_layer(&path).unwrap();
+    let dense = weights.dequantize();
+    for m in tokens {
+        let x: Vec<f32> = (0..m as usize * weights.k).map(|i| (i % 13) as f32 - 6.0).collect();
+        let y = layer.run(&x, m).unwrap();
+        assert_eq!(y, layer.run(&x, m).unwrap(), "two runs give the same bits");
+        for (token, row) in y.chunks(weights.n).enumerate() {
+            let x = &x[token * weights.k..][..weights.k];
+            for (value, weights) in row.iter().zip(dense.chunks(weights.k)) {
+                let exact: f32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
+                let size: f32 = x.iter().zip(weights).map(|(x, w)| (x * w).abs()).sum();
+                assert!((value - exact).abs() < 4e-3 * size, "{m} tokens: {value} for {exact}");
+            }
+        }
+        let image = layer.kernel(m).unwrap().0.image().clone();
+        let request = VerifyRequest {
+            weights: WeightSource::Real(&weights),
+            tokens: vec![m],
+            ..VerifyRequest::new(&image, &weights.spec, 3)
+        };
+        let verdict = verify(&request, &ServedLayer::new(runtime.device(), &layer)).unwrap();
+        assert!(verdict.passed, "{verdict:#?}");
+    }
+}
+
+#[test]
+fn columns_in_no_order_are_refused_by_name() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/gptq");
+    let checkpoint = Checkpoint::open(folder.join("v1_4bit_sym_g64_desc_act")).unwrap();
+    let mut weights = checkpoint.load_layer(&checkpoint.layers()[0].path).unwrap();
+    weights.k_order.as_mut().unwrap()[5] = 4_000_000;
+    let options = LoadOptions::new(DType::F16);
+    let error = LinearLayer::of(&runtime, &weights, "mlp.up", &options).unwrap_err().to_string();
+    assert!(error.contains("`mlp.up`: column 5 is said to be feature 4000000"), "{error}");
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub(crate) struct Stopwatch<'a> {
     partials: Buffer,
     counters: Buffer,
     slab: Buffer,
+    /// The column of each input feature, in a random order.
+    places: Buffer,
+    sorted: Buffer,
 }
 
 /// Bytes that are harmless whatever they are read as: every f16 and bf16 made of them is a normal
@@ -78,6 +81,8 @@ impl<'a> Stopwatch<'a> {
             partials: zeroed("partials", kernel.partials_bytes(problem.m))?,
             counters: zeroed("counters", kernel.counter_bytes(problem.m))?,
             slab: zeroed("slab", kernel.slab_bytes())?,
+            places: places(device, kernel)?,
+            sorted: zeroed("sorted", kernel.sorted_bytes(problem.m))?,
         })
     }
 
@@ -101,6 +106,8 @@ impl<'a> Stopwatch<'a> {
                 Argument::Partials => (&self.partials, 0),
                 Argument::Counters => (&self.counters, 0),
                 Argument::Slab => (&self.slab, 0),
+                Argument::Places => (&self.places, 0),
+                Argument::Sorted | Argument::SortedMap => (&self.sorted, 0),
                 Argument::Residual => (&self.residual, 0),
                 Argument::Activations
                 | Argument::ActivationMap
@@ -114,6 +121,18 @@ impl<'a> Stopwatch<'a> {
             self.copies.iter().map(|(weights, params)| launch((weights, params))).collect();
         self.device.time(&self.kernel, &launches, plan)
     }
+}
+
+/// A random order of the columns for a kernel that reads one: what it costs to scatter depends on it.
+fn places(device: &dyn Device, kernel: &Kernel) -> Result<Buffer, DeviceError> {
+    let reads = kernel.entries.iter().any(|entry| entry.arguments.contains(&Argument::Places));
+    let count = if reads { kernel.problem.k } else { 0 };
+    let places = qtune_verify::permutation(0, count);
+    let bytes: Vec<u8> =
+        places.into_iter().flat_map(|place| (place as u16).to_le_bytes()).collect();
+    let buffer = device.alloc("places", bytes.len().max(16), Access::ReadOnly)?;
+    device.upload(&buffer, 0, &bytes)?;
+    Ok(buffer)
 }
 
 /// Copies of the weights that keep L2 cold.

@@ -12,6 +12,7 @@ use qtune_device::{
     Access, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel,
     WarpOrder,
 };
+use qtune_formats::places;
 use qtune_ir::Epilogue;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -26,6 +27,9 @@ pub(crate) struct Bench<'a> {
     weights: Buffer,
     params: Buffer,
     bias: Buffer,
+    places: Buffer,
+    /// The input feature of each column, where they are sorted.
+    features: Option<Vec<u32>>,
 }
 
 /// What a launch writes, and the activations and the residual that it reads.
@@ -37,6 +41,7 @@ pub(crate) struct Workspace {
     partials: Guarded,
     counters: Guarded,
     slab: Guarded,
+    sorted: Guarded,
 }
 
 /// How the simulator runs a launch.
@@ -94,7 +99,23 @@ impl<'a> Bench<'a> {
             let values: Vec<f32> = (0..problem.n).map(|n| weights.bias(n)).collect();
             device.upload(&bias, 0, &encode(&values, problem.out))?;
         }
-        Ok(Bench { device, loaded, weights: packed_weights, params: packed_params, bias })
+        let features = weights.features();
+        let places = match &features {
+            Some(features) => places(features).map_err(|reason| VerifyError::Weights { reason })?,
+            None => Vec::new(),
+        };
+        let places: Vec<u8> = places.into_iter().flat_map(u16::to_le_bytes).collect();
+        let places_buffer = read_only("places", places.len())?;
+        device.upload(&places_buffer, 0, &places)?;
+        Ok(Bench {
+            device,
+            loaded,
+            weights: packed_weights,
+            params: packed_params,
+            bias,
+            places: places_buffer,
+            features,
+        })
     }
 
     fn kernel(&self) -> &Kernel {
@@ -122,6 +143,7 @@ impl<'a> Bench<'a> {
             partials: filled("partials", kernel.partials_bytes(tokens), UNWRITTEN)?,
             counters: filled("counters", kernel.counter_bytes(tokens), 0)?,
             slab: filled("slab", kernel.slab_bytes(), UNWRITTEN)?,
+            sorted: filled("sorted", kernel.sorted_bytes(tokens), UNWRITTEN)?,
         })
     }
 
@@ -162,6 +184,7 @@ impl<'a> Bench<'a> {
         space.output.fill_with(self.device, UNWRITTEN)?;
         space.partials.fill_with(self.device, UNWRITTEN)?;
         space.slab.fill_with(self.device, UNWRITTEN)?;
+        space.sorted.fill_with(self.device, UNWRITTEN)?;
         if !sample.arrivals.is_empty() {
             space.counters.fill_with(self.device, 0)?;
         }
@@ -173,6 +196,8 @@ impl<'a> Bench<'a> {
             Argument::Partials => space.partials.place(),
             Argument::Counters => space.counters.place(),
             Argument::Slab => space.slab.place(),
+            Argument::Places => (&self.places, 0),
+            Argument::Sorted | Argument::SortedMap => space.sorted.place(),
             Argument::Residual => (&space.residual, 0),
             Argument::Activations
             | Argument::ActivationMap
@@ -196,7 +221,8 @@ impl<'a> Bench<'a> {
 
     fn damage(&self, space: &Workspace, sample: &Sample) -> Result<Vec<String>, VerifyError> {
         let mut damage = Vec::new();
-        for buffer in [&space.output, &space.partials, &space.counters, &space.slab] {
+        let buffers = [&space.output, &space.partials, &space.counters, &space.slab, &space.sorted];
+        for buffer in buffers {
             damage.extend(buffer.damage(self.device)?);
         }
         let counters = space.counters.read(self.device)?;
@@ -214,9 +240,26 @@ impl<'a> Bench<'a> {
         Ok(damage)
     }
 
-    /// Uploads the activations of the next launches.
+    /// Uploads the activations of the next launches. Those of the test are by column, a kernel gets
+    /// them by input feature.
     pub fn feed(&self, space: &Workspace, x: &Activations) -> Result<(), VerifyError> {
-        let bytes = x.encode(self.kernel().problem.act);
+        let act = self.kernel().problem.act;
+        let mut bytes = x.encode(act);
+        if let Some(features) = &self.features {
+            bytes = by_feature(&bytes, features, act.bytes() as usize);
+        }
         Ok(self.device.upload(&space.activations, 0, &bytes)?)
     }
+}
+
+/// Rows of elements of `size` bytes, one per column, as one per input feature.
+fn by_feature(columns: &[u8], features: &[u32], size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; columns.len()];
+    let row = features.len() * size;
+    for (columns, row) in columns.chunks(row).zip(bytes.chunks_mut(row)) {
+        for (element, feature) in columns.chunks(size).zip(features) {
+            row[*feature as usize * size..][..size].copy_from_slice(element);
+        }
+    }
+    bytes
 }

@@ -38,5 +38,6 @@ pub use defaults::{default_of_family, default_schedule, for_any_scale};
 pub use error::VerifyError;
 pub use instructions::{instructions_per_weight, InstructionSource};
 pub use iteration::{iteration, Iteration, IterationTerm};
+pub use random::permutation;
 pub use verify::{counted, profile, verify, CaseResult, Effort, Verdict, VerifyRequest};
 pub use weights::WeightSource;

@@ -28,6 +28,15 @@ pub(crate) fn bell(bits: u64) -> f32 {
     (sum as f32 - 131_070.0) * (1.732_050_8 / 65_536.0)
 }
 
+/// A seeded permutation of `0..count` (Fisher and Yates; Durstenfeld, CACM 7(7), 1964).
+pub fn permutation(seed: u64, count: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last as usize, (at(seed, last, 0) % u64::from(last + 1)) as usize);
+    }
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +47,15 @@ mod tests {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.03, "{mean} {variance}");
+    }
+
+    #[test]
+    fn permutations_hold_everything_once_in_seeded_order() {
+        let order = permutation(3, 500);
+        assert_ne!(order, permutation(4, 500));
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..500) && order[0] != 0);
     }
 
     #[test]

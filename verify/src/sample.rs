@@ -6,7 +6,7 @@
 //! parts of other tiles, too: those are run without being finished.
 
 use crate::random;
-use qtune_codegen::{BlockTile, Kernel};
+use qtune_codegen::{BlockTile, Kernel, Role};
 use qtune_device::Blocks;
 use qtune_ir::Problem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,6 +124,13 @@ pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64)
     let (mut blocks, mut parts, mut read) = (Vec::new(), Parts::default(), BTreeSet::new());
     let (mut run, mut total) = (0, 0);
     for step in kernel.steps(tokens) {
+        if kernel.role(&step) == Role::Sort {
+            // All row tiles read what it writes.
+            run += step.blocks() as usize;
+            total += step.blocks() as usize;
+            blocks.push(Blocks::All);
+            continue;
+        }
         let mut own = Vec::new();
         for block in 0..step.blocks() {
             let tiles = kernel.block_tiles(&step, block, tokens);

@@ -24,6 +24,9 @@ pub enum WeightSource<'a> {
 /// Range of synthetic scales, as 4-bit models of 7B to 70B parameters have them.
 const SCALES: Range<f64> = 0.002..0.03;
 
+/// Tells the order of synthetic columns from what else a seed decides.
+const ORDER: u64 = 0x0ac7;
+
 /// A source together with the sizes it fills.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weights<'a> {
@@ -61,6 +64,7 @@ impl<'a> Weights<'a> {
     ) -> Result<Weights<'a>, VerifyError> {
         if let WeightSource::Real(layer) = source {
             let sizes = layer.n == problem.n as usize && layer.k == problem.k as usize;
+            let sizes = sizes && layer.k_order.is_some() == spec.act_order;
             if !sizes || layer.spec.params != spec.params || layer.spec.group != spec.group {
                 let reason = format!(
                     "the layer is {} {}x{}, the problem {} {}x{}",
@@ -116,6 +120,15 @@ impl<'a> Weights<'a> {
                 let bits = random::at(seed ^ (index as u64 + 1) << 32, n, group);
                 synthetic_param(self.spec.params[index].dtype, bits)
             }
+        }
+    }
+
+    /// The input feature of each column, of a format with act-order.
+    pub fn features(&self) -> Option<Vec<u32>> {
+        match self.source {
+            _ if !self.spec.act_order => None,
+            WeightSource::Real(layer) => layer.k_order.clone(),
+            WeightSource::Synthetic { seed } => Some(random::permutation(seed ^ ORDER, self.k)),
         }
     }
 

@@ -137,6 +137,12 @@ fn a_dry_run_touches_nothing_and_names_every_problem() {
 }
 
 #[test]
+fn shards_of_sorted_columns_are_refused_with_the_reason() {
+    let sorted = ["tune", "--gpu", "h200", "--format", "gptq-g128-actorder", "--tp", "4"];
+    Qtune::new().fails(&sorted, 2, &["--tp 4", "cut along K", "--shape"]);
+}
+
+#[test]
 fn a_budget_that_ends_is_exit_code_6_with_what_is_there_by_then() {
     if !has_compiler() {
         return;

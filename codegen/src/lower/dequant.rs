@@ -11,7 +11,7 @@ use super::rows::{self, Rows};
 use super::table::SharedTable;
 use super::term::Plan;
 use super::{beyond, load_type, CodegenError, Lowered, Lowering, Part};
-use crate::kernel::Argument;
+use crate::kernel::{Argument, Role};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{PairTable, Term};
@@ -48,7 +48,7 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
         other => cx.parameter(*other),
     };
     let dequantize = Part {
-        suffix: "_slab",
+        role: Role::Dequantize,
         parameters: arguments.iter().map(parameter).collect(),
         arguments,
         threads: THREADS,

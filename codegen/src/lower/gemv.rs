@@ -3,16 +3,20 @@
 //! A lane loads a piece, 32 weights of one row (16 bytes if they have 4 bits), and owns the matching 32 activations of every
 //! token. Lanes that share a row add up by shuffles, warps that share it through shared memory.
 
+mod staging;
+
 use super::octet::Octet;
 use super::output::{self, Tile};
 use super::overlap;
+use super::sort;
 use super::table::SharedTable;
 use super::term::{Plan, Prepared, Row};
 use super::{beyond, entry_type, CodegenError, Lowered, Lowering};
 use crate::kernel::LINE_BYTES;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
-use qtune_ir::{Accumulate, DType, GemvSchedule, Split, WeightCache};
+use qtune_ir::{Accumulate, DType, GemvSchedule, Sorting, Split, WeightCache};
+use staging::STAGED_HALVES;
 
 pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenError> {
     let term: Term = s.dequant.parse()?;
@@ -81,6 +85,9 @@ impl Gemv<'_> {
         if self.s.stage_x {
             views.push(view("staged_x", 0, Type::U32x4));
         }
+        if self.cx.sorting == Sorting::Prologue {
+            views.push(sort::halves(STAGED_HALVES, 0));
+        }
         if self.s.split_k > 1 {
             views.push(view("arrived", staged, Type::U32));
         }
@@ -139,47 +146,6 @@ impl Gemv<'_> {
     fn piece(&self, step: &Expr, row_part: &Expr) -> Expr {
         let slab = (var("warp_tile") * var("STEPS") + step.clone()) * self.s.rows;
         (slab + row_part.clone()) * self.cx.slab_loads() + var("lane")
-    }
-
-    /// Eight activations from global memory, or zeros past M and K, packed and scaled.
-    fn fetch(&self, body: &mut Body, name: &str, token: Expr, k8: Expr) {
-        let k8_end = var("K") / 8u32;
-        body.zeros(name, Type::U32, &[4]);
-        let m = var("token_tile") * self.s.tokens + token;
-        let inside = m.clone().less(var("tokens")).and(k8.clone().less(k8_end.clone()));
-        body.when(inside, |body| {
-            let places = (0..4u32).map(|w| Expr::at(name, [int(w)]));
-            body.unpack(places.collect(), Type::U32x4, load("x", m * k8_end + k8));
-        });
-        if self.scale != 1.0 {
-            for word in 0..4u32 {
-                let place = Expr::at(name, [int(word)]);
-                body.assign(place.clone(), call("h2_mul", [place, self.plan.both(self.scale)]));
-            }
-        }
-    }
-
-    /// Stages this block's activations so that a lane's four 16-byte pieces lie in four parts:
-    /// neighbouring lanes then read neighbouring pieces, without bank conflicts.
-    fn stage_activations(&self, body: &mut Body) {
-        let s = self.s;
-        body.section("stage the activations of this block's k range");
-        let chunks = (var("last") - var("first")) * (4 * s.lanes);
-        let chunks = body.bind("chunks", Type::I32, chunks);
-        body.unrolled("token", s.tokens, |body, token| {
-            body.range("chunk", var("thread"), chunks, s.threads(), |body, chunk| {
-                let k8 = var("first") * (4 * s.lanes) + chunk.clone();
-                self.fetch(body, "piece", token.clone(), k8);
-                let place = self.staged_place(&token, chunk.clone() % 4u32, chunk / 4u32);
-                let words = (0..4u32).map(|w| Expr::at("piece", [int(w)]));
-                let value = call("pack_u32x4", words.collect::<Vec<_>>());
-                body.store("staged_x", place, value);
-            });
-        });
-    }
-
-    fn staged_place(&self, token: &Expr, part: Expr, position: Expr) -> Expr {
-        (token.clone() * 4u32 + part) * self.pitch() + position
     }
 
     /// Whole turns of `unroll` steps without a question asked, then what is left one by one.

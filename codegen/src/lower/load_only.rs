@@ -2,7 +2,7 @@
 //! compute nothing. Its time is the roof of a shape on a card, as far as reading goes.
 
 use super::CodegenError;
-use crate::kernel::{Argument, Entry, Kernel};
+use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, call, hex, int, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::tile::occupancy::grid_blocks;
@@ -56,7 +56,8 @@ pub fn load_only(
         body: twin.body(params),
     };
     kir::verify(&program, arch.capability)?;
-    let entry = Entry { name, arguments, threads: program.threads, shared_bytes: 0 };
+    let role = Role::Multiply;
+    let entry = Entry { role, name, arguments, threads: program.threads, shared_bytes: 0 };
     Ok(Kernel {
         source: kir::write(&[program]),
         entries: vec![entry],

@@ -1,7 +1,7 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
 //! codebooks ([`table`]), the parameters of fragment rows ([`rows`]), the shares of stream-K
-//! ([`stream`]), the reduction and output ([`output`]).
+//! ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]).
 
 mod dequant;
 mod gemv;
@@ -11,6 +11,7 @@ mod octet;
 mod output;
 mod overlap;
 mod rows;
+mod sort;
 mod stream;
 mod table;
 mod term;
@@ -19,17 +20,18 @@ mod wgmma;
 
 pub use load_only::load_only;
 
-use crate::kernel::{Argument, Entry, Kernel};
+use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{Context, DequantError, PairTable};
 use qtune_ir::{
     Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Producer, Rejected, Schedule,
-    Split, WeightSpec,
+    Sorting, Split, WeightSpec,
 };
 use table::SharedTable;
 
 pub(crate) use dequant::slab_parts;
+pub(crate) use sort::grid as sort_grid;
 
 /// Why no kernel was generated.
 #[derive(Debug, thiserror::Error)]
@@ -65,18 +67,24 @@ pub fn generate(
     let context = schedule.context(problem, spec);
     let table_offset = schedule.table_offset(problem, spec);
     let overlap = schedule.overlap();
-    let cx = Lowering { problem, spec, layout: &layout, context, table_offset, overlap };
-    let parts = match schedule {
+    let sorting = schedule.sorting(spec);
+    let cx = Lowering { problem, spec, layout: &layout, context, table_offset, overlap, sorting };
+    let mut parts = match schedule {
         Schedule::Dequant(s) => dequant::lower(&cx, s)?,
         _ => vec![cx.part(schedule)?],
     };
+    if sorting == Sorting::Step {
+        let align = parts[0].shared_align;
+        parts.insert(0, sort::part(&cx, align));
+    }
     let (mut programs, mut entries) = (Vec::new(), Vec::new());
     for part in parts {
-        let name = entry_name(problem, schedule) + part.suffix;
+        let name = entry_name(problem, schedule) + part.suffix();
         entries.push(part.entry(&name));
+        let waits = overlap.pdl && part.role == Role::Multiply;
         let program = part.program(problem, name, header(problem, schedule, arch));
         kir::verify(&program, arch.capability)?;
-        if overlap.pdl {
+        if waits {
             kir::verify_dependent(&program, &overlap::EARLY)?;
         }
         programs.push(program);
@@ -155,6 +163,8 @@ struct Lowering<'a> {
     /// Byte of dynamic shared memory at which the term's table starts, if it has one.
     table_offset: u32,
     overlap: Overlap,
+    /// Who puts the activations into the order of the columns.
+    sorting: Sorting,
 }
 
 /// A lowered body: statements, shared views, named constants.
@@ -162,8 +172,7 @@ type Lowered = (Vec<kir::Stmt>, Vec<Buffer>, Vec<(String, i64)>);
 
 /// One function of a kernel.
 struct Part {
-    /// What its name has behind that of the kernel.
-    suffix: &'static str,
+    role: Role,
     arguments: Vec<Argument>,
     /// The arguments in kernel IR.
     parameters: Vec<Parameter>,
@@ -176,8 +185,18 @@ struct Part {
 }
 
 impl Part {
+    /// What its name has behind that of the kernel.
+    fn suffix(&self) -> &'static str {
+        match self.role {
+            Role::Sort => "_sort",
+            Role::Dequantize => "_slab",
+            Role::Multiply => "",
+        }
+    }
+
     fn entry(&self, name: &str) -> Entry {
         Entry {
+            role: self.role,
             name: name.into(),
             arguments: self.arguments.clone(),
             threads: self.threads,
@@ -219,7 +238,7 @@ impl Lowering<'_> {
         };
         let arguments = self.arguments(&schedule);
         Ok(Part {
-            suffix: "",
+            role: Role::Multiply,
             parameters: arguments.iter().map(|a| self.parameter(*a)).collect(),
             arguments,
             threads: schedule.threads(),
@@ -239,12 +258,16 @@ impl Lowering<'_> {
         let split = schedule.split() != Split::NONE;
         let mapped = matches!(schedule, Schedule::Wgmma(_));
         let dense = self.spec.is_dense();
+        let sorted = self.sorting == Sorting::Step;
         let all = [
             (Argument::Weights, !dense),
             (Argument::Slab, dense),
             (Argument::Params, !self.spec.params.is_empty()),
-            (Argument::Activations, !mapped),
-            (Argument::ActivationMap, mapped),
+            (Argument::Activations, !mapped && !sorted),
+            (Argument::ActivationMap, mapped && !sorted),
+            (Argument::Places, self.sorting == Sorting::Prologue),
+            (Argument::Sorted, !mapped && sorted),
+            (Argument::SortedMap, mapped && sorted),
             (Argument::Bias, self.problem.bias),
             (Argument::Residual, self.problem.epilogue == Epilogue::Residual),
             (Argument::Output, true),
@@ -286,7 +309,8 @@ impl Lowering<'_> {
                 ("weights", Space::GlobalRead, element)
             }
             Argument::Params => ("params", Space::GlobalRead, self.params_element()),
-            Argument::Activations => ("x", Space::GlobalRead, Type::U32x4),
+            Argument::Activations | Argument::Sorted => ("x", Space::GlobalRead, Type::U32x4),
+            Argument::Places => ("places", Space::GlobalRead, Type::U32x4),
             Argument::Bias => ("bias", Space::GlobalRead, out),
             Argument::Residual => ("residual", Space::GlobalRead, out),
             Argument::Output => ("out", Space::GlobalWrite, out),
@@ -294,7 +318,9 @@ impl Lowering<'_> {
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
             Argument::Next => ("next_matrix", Space::GlobalRead, Type::U32x4),
             Argument::NextLines => return Parameter::Scalar("next_lines".into(), Type::I32),
-            Argument::ActivationMap => return Parameter::TensorMap("x".into()),
+            Argument::ActivationMap | Argument::SortedMap => {
+                return Parameter::TensorMap("x".into())
+            }
             Argument::Slab if self.spec.is_dense() => ("weights", Space::GlobalRead, Type::U32x4),
             Argument::Slab => ("slab", Space::GlobalWrite, Type::U32x4),
             Argument::Tokens => return Parameter::Scalar("tokens".into(), Type::I32),

@@ -125,6 +125,7 @@ mod tests {
             params: vec![param("s", ParamType::F16), param("z", zero)],
             expr: "(* (- q z) s)".into(),
             codebook: Default::default(),
+            act_order: false,
         };
         let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };
         let term: Term = term.parse().unwrap();

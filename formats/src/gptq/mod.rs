@@ -66,6 +66,7 @@ pub(crate) static ROW: FormatRow = FormatRow {
         "gptq-g32",
         "gptq-ch",
         "gptq-g128-asym",
+        "gptq-g128-actorder",
         "gptq-w2-g64",
         "gptq-w3-g128",
         "gptq-w8-g128",

@@ -21,6 +21,7 @@
 //!     ],
 //!     expr: "(* (- q z) s)".into(),
 //!     codebook: Default::default(),
+//!     act_order: false,
 //! };
 //! let ctx = Context { act: DType::F16, engine: Engine::Half2, spec };
 //! let params = CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2 };

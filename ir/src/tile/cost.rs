@@ -19,6 +19,7 @@
 //! | `reduction` | adds | sums across lanes and warps |
 //! | `split-k` | adds | sums across blocks |
 //! | `dequantize` | adds | dequantizing all slabs, and the gaps between kernels |
+//! | `sort` | adds | putting activations into the order of the columns, and the gap behind that |
 //!
 //! Expect 30 % absolute error at best; a schedule that a device times is never ranked by this.
 
@@ -28,7 +29,9 @@ use super::occupancy::{
 };
 use super::work::{count, Work};
 use crate::dequant::packed_param_bytes;
-use crate::{Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, Split, WeightSpec};
+use crate::{
+    Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, Sorting, Split, WeightSpec,
+};
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
 pub const DRAM_EFFICIENCY: f64 = 0.9;
@@ -40,6 +43,13 @@ pub const LAUNCH_US: f64 = 2.5;
 /// Between two kernels of a CUDA graph that depend on each other, in us: the last blocks of one run
 /// out, the first loads of the other are on their way.
 pub const BETWEEN_KERNELS_US: f64 = 1.5;
+/// What programmatic dependent launch saves of [`BETWEEN_KERNELS_US`] where the kernel ahead lets the
+/// next one start at once, in us: at most 0.96 in published measurements of a chain. Not measured
+/// here.
+pub const DEPENDENT_SAVES_US: f64 = 0.96;
+/// Wavefronts in which 32 lanes store to random places in shared memory: the fullest of 32 banks gets
+/// 3.5 of 32 words on average (balls into bins).
+pub const SCATTER_WAVEFRONTS: f64 = 3.5;
 /// Lane-instructions per weight of the kernel that dequantizes a slab, beside the term's own: load,
 /// stores of 16 bytes, group parameters, addresses, loop.
 pub const SLAB_INSTRUCTIONS: f64 = 0.6;
@@ -113,10 +123,14 @@ const OVERLAPPING: [&str; 7] = ["dram", "l2", "issue", "tensor", "fma", "shared"
 /// The position of `issue` in [`OVERLAPPING`].
 const ISSUE: usize = 2;
 /// Names of the terms that add, in the order of [`Times::adding`].
-const ADDING: [&str; 7] =
-    ["overlap", "launch", "fill", "staging", "reduction", "split-k", DEQUANTIZE];
+const ADDING: [&str; 8] =
+    ["overlap", "launch", "fill", "staging", "reduction", "split-k", DEQUANTIZE, SORT];
 /// The term that only schedules with slabs have.
 const DEQUANTIZE: &str = "dequantize";
+/// The term that only launches have which sort activations first.
+const SORT: &str = "sort";
+/// The position of [`SORT`] in [`ADDING`].
+const SORT_AT: usize = ADDING.len() - 1;
 
 /// The numbers of an estimate, without text: the extractor computes this for every nest.
 pub(super) struct Times {
@@ -227,10 +241,28 @@ pub(super) fn times(
     schedule: &Schedule,
     dequant: f64,
 ) -> Times {
-    match schedule {
+    let mut t = match schedule {
         Schedule::Dequant(s) => slab_times(p, spec, arch, s, dequant),
         _ => kernel_times(p, spec, arch, schedule, dequant),
+    };
+    if schedule.sorting(spec) == Sorting::Step {
+        t.adding[SORT_AT] = sort_us(p, arch, schedule.overlap().pdl);
+        t.time_us += t.adding[SORT_AT];
     }
+    t
+}
+
+/// The step that sorts the activations, in us: they are read from L2, scattered in shared memory and
+/// written to L2, over all SMs; then comes the gap to the next kernel.
+fn sort_us(p: &Problem, arch: &Arch, dependent: bool) -> f64 {
+    let elements = f64::from(p.m) * f64::from(p.k);
+    let sms = f64::from(arch.sm_count).min(f64::from(p.m));
+    let clocks_per_us = arch.clock_ghz * 1000.0 * sms;
+    let bytes = elements * 2.0 * f64::from(p.act.bytes());
+    let traffic = bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY * clocks_per_us);
+    let scatter = elements / 32.0 * SCATTER_WAVEFRONTS / clocks_per_us;
+    let gap = BETWEEN_KERNELS_US - if dependent { DEPENDENT_SAVES_US } else { 0.0 };
+    traffic.max(scatter) + gap
 }
 
 /// Slab after slab: the multiplication of one, as often as there are slabs, but that its weights
@@ -254,7 +286,7 @@ fn slab_times(
     let beside = compulsory_bytes(p, spec) - spec.compulsory_bytes(p.n, p.k);
     t.dram_bytes = beside as f64 + again;
     t.overlapping[0] = t.dram_bytes / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY);
-    t.adding[ADDING.len() - 1] = dequantize_us(p, spec, arch, s, dequant);
+    t.adding[ADDING.len() - 2] = dequantize_us(p, spec, arch, s, dequant);
     let reductions = &mut t.adding[4];
     *reductions *= slabs;
     let longest = t.overlapping.iter().copied().fold(0.0, f64::max);
@@ -323,7 +355,7 @@ fn kernel_times(
     let split = if schedule.split() == Split::NONE { 0.0 } else { SPLIT_US };
     let reduction = work.reduction_cycles / clocks_per_us;
     let launch = LAUNCH_US + if schedule.overlap().pdl { DEPENDENT_US } else { 0.0 };
-    let adding = [overlap, launch, FILL_US, staging, reduction, split, 0.0];
+    let adding = [overlap, launch, FILL_US, staging, reduction, split, 0.0, 0.0];
     Times {
         time_us: longest + adding.iter().sum::<f64>(),
         registers,
@@ -405,6 +437,7 @@ impl Times {
             "staging" => format!("{:.0} bytes of activations per block", w.staged_bytes),
             "reduction" => format!("{:.0} cycles across lanes and warps", w.reduction_cycles),
             DEQUANTIZE => "all slabs through L2, and the gaps between kernels".into(),
+            SORT => "activations into the order of the columns, and the gap behind".into(),
             _ => match schedule.split() {
                 Split::Blocks(blocks) => format!("{blocks} blocks per output tile"),
                 Split::Stream(_) => "the tiles in which shares end".into(),
@@ -413,7 +446,11 @@ impl Times {
         let rows = OVERLAPPING.iter().zip(&self.overlapping).map(|(name, us)| (name, us, false));
         let rows = rows.chain(ADDING.iter().zip(&self.adding).map(|(name, us)| (name, us, true)));
         let slabs = matches!(schedule, Schedule::Dequant(_));
-        let rows = rows.filter(|(name, ..)| slabs || **name != DEQUANTIZE);
+        let rows = rows.filter(|(name, us, _)| match **name {
+            DEQUANTIZE => slabs,
+            SORT => **us > 0.0,
+            _ => true,
+        });
         rows.map(|(&name, &us, adds)| Term { name, us, adds, detail: detail(name) }).collect()
     }
 }

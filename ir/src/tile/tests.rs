@@ -20,6 +20,7 @@ pub fn awq() -> WeightSpec {
         params: vec![param("s", ParamType::F16), param("z", ParamType::Code(4))],
         expr: "(* (- q z) s)".into(),
         codebook: Default::default(),
+        act_order: false,
     }
 }
 

@@ -6,6 +6,7 @@
 //! instruction is 32 of them. The instruction counts below were fitted to the machine code of
 //! kernels for `sm_90a`; a test keeps some of them.
 
+use super::cost::SCATTER_WAVEFRONTS;
 use super::lower::{FRAGMENT_N, PIECE_K};
 use crate::arch::WGMMA_MACS_PER_CLOCK;
 use crate::dequant::{packed_param_bytes, PairTable};
@@ -29,6 +30,10 @@ const X_GLOBAL_HALF2: f64 = 60.0;
 const X_GLOBAL_F32: f64 = 30.0;
 /// The same when they are staged.
 const X_STAGING: f64 = 15.0;
+/// The same when they are sorted on the way: eight places taken apart, eight addresses, eight stores.
+const X_SORTING: f64 = X_STAGING + 8.0 * 7.0;
+/// Bytes of the place of an input feature among sorted columns.
+const PLACE_BYTES: f64 = 2.0;
 /// Per `gemv` piece: the first load of the weights and its address; others lie at fixed distances.
 const PIECE_LOAD: f64 = 2.0;
 /// Per piece: the group parameters, loaded and spread over both halves, and their address.
@@ -211,31 +216,68 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
     let x_bytes = tokens * block_k * p.act.bytes() as f64;
     let rereads = if s.stage_x { 0.0 } else { L1_MISS * (s.warps_n - 1) as f64 };
     let x_wavefronts = PIECE_X_LOADS * tokens * s.lanes.div_ceil(8) as f64;
-    let staging = if s.stage_x { 2.0 * x_bytes / WAVEFRONT_BYTES } else { 0.0 };
+    let staging = Staging::of(p, spec, s, x_bytes);
     let results = s.block_n() as f64 * tokens * 4.0;
     let table = Table::of(&s.dequant, weights);
-    let x_setup = if s.stage_x { x_bytes / 16.0 * X_STAGING } else { 0.0 };
     Work {
         weights,
         lane_instructions_per_weight,
-        setup_instructions: x_setup + table.instructions,
+        setup_instructions: staging.instructions + table.instructions,
         tensor_macs: 0.0,
         tensor_macs_per_clock: arch.mma_macs_per_clock,
         fma: (math, rate),
-        l2_bytes: packed + x_bytes * (1.0 + rereads),
+        l2_bytes: packed + if s.stage_x { staging.bytes } else { x_bytes * (1.0 + rereads) },
         wavefronts: packed / WAVEFRONT_BYTES
             + steps * s.warps_n as f64 * x_wavefronts
-            + staging
+            + staging.wavefronts
             + table.wavefronts(),
         batches: (steps / (s.warps_k * s.unroll) as f64).ceil(),
         batch_instructions: batch_weights * lane_instructions_per_weight,
         batch_tensor_cycles: 0.0,
         ahead: 0,
         waits_for_x: if s.stage_x { 0 } else { s.unroll },
-        staged_bytes: if s.stage_x { x_bytes } else { 0.0 },
-        fill_cycles: if table.filled > 0.0 { TABLE_CYCLES + table.filled } else { 0.0 },
+        staged_bytes: staging.bytes,
+        fill_cycles: staging.scatter_cycles
+            + if table.filled > 0.0 { TABLE_CYCLES + table.filled } else { 0.0 },
         reduction_cycles: (s.lanes as f64).log2() * (SHUFFLE_CYCLES + 2.0 * rows * tokens)
             + warp_reduction(s.warps_k, results),
+    }
+}
+
+/// What staging a block's activations takes before a `gemv` main loop.
+#[derive(Clone, Copy, Default)]
+struct Staging {
+    /// Lane-instructions.
+    instructions: f64,
+    /// Wavefronts of shared memory and L1.
+    wavefronts: f64,
+    /// Bytes from L2.
+    bytes: f64,
+    /// Cycles of stores to random places, in which nothing else is loaded.
+    scatter_cycles: f64,
+}
+
+impl Staging {
+    /// Staging of `x_bytes` of activations. Who sorts them reads all of K with its places, also under
+    /// split K, and stores element by element.
+    fn of(p: &Problem, spec: &WeightSpec, s: &GemvSchedule, x_bytes: f64) -> Staging {
+        if !s.stage_x {
+            return Staging::default();
+        }
+        if !spec.act_order {
+            let instructions = x_bytes / 16.0 * X_STAGING;
+            let wavefronts = 2.0 * x_bytes / WAVEFRONT_BYTES;
+            return Staging { instructions, wavefronts, bytes: x_bytes, scatter_cycles: 0.0 };
+        }
+        let (k, tokens) = (f64::from(p.k), f64::from(s.tokens));
+        let read = k * (tokens * f64::from(p.act.bytes()) + PLACE_BYTES);
+        let scattered = k * tokens / s.split_k as f64 / 32.0 * SCATTER_WAVEFRONTS;
+        Staging {
+            instructions: k / 8.0 * tokens * X_SORTING,
+            wavefronts: read / WAVEFRONT_BYTES + scattered,
+            bytes: read,
+            scatter_cycles: scattered,
+        }
     }
 }
 

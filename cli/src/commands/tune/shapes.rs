@@ -87,6 +87,13 @@ fn of_format(args: &Args, spec: &WeightSpec) -> anyhow::Result<Vec<Matrix>> {
         let shapes = args.shape.iter().map(|(n, k)| matrix(format!("{n}x{k}"), *n, *k, end, 1));
         return Ok(shapes.collect());
     }
+    if spec.act_order && args.tp > 1 {
+        return Err(usage(format!(
+            "--tp {}: `o` and `down` are cut along K, and a part of the columns of {} has parts of all \
+             quant groups, in no order that kernels take; name what is cut along N by --shape",
+            args.tp, spec.name
+        )));
+    }
     let matrices = presets::preset(&args.preset)?.shard(args.tp)?.matrices();
     let end = |m: &PresetMatrix| match args.fused {
         true => EpilogueArgs::of(m.bias, m.epilogue),

@@ -17,6 +17,7 @@ fn spec(expr: &str, params: &[(&str, ParamType)]) -> WeightSpec {
         params: params.iter().map(param).collect(),
         expr: expr.into(),
         codebook: Default::default(),
+        act_order: false,
     }
 }
 
