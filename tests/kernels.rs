@@ -140,8 +140,17 @@ fn dequant() -> impl Strategy<Value = Schedule> {
 }
 
 fn problems() -> impl Strategy<Value = Problem> {
-    let format =
-        pick(&["awq-g128", "awq-g64", "awq-g32", "awq-ch", "awq-g128-fast", "nf4-b64", "fp4-b64"]);
+    let format = pick(&[
+        "awq-g128",
+        "awq-g64",
+        "awq-g32",
+        "awq-ch",
+        "awq-g128-fast",
+        "nf4-b64",
+        "fp4-b64",
+        "gptq-g64-actorder",
+        "gptq-g128-asym-actorder",
+    ]);
     let types = pick(&["f16-f16", "bf16-bf16", "f16-f32", "bf16-f32"]);
     let end = (pick(&["", "+bias"]), pick(&["", "+residual", "+silu_mul"]));
     (format, types, 1u32..=20, 1u32..=6, 1u32..=70, end).prop_map(
