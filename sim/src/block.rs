@@ -12,6 +12,7 @@ use crate::exec::warpgroup::Warpgroups;
 use crate::exec::wgmma::Fetches;
 use crate::launch::{AsyncSchedule, RunOptions};
 use crate::program::Program;
+use crate::request::Shapes;
 use crate::residency::Polls;
 use crate::shared::SharedMemory;
 
@@ -136,6 +137,8 @@ pub(crate) struct Block<'r> {
     pub tally: Tally,
     /// Warp instructions executed by this block.
     pub executed: u64,
+    /// What requests to shared memory look like, kept from one to the next.
+    pub shapes: Shapes,
     /// What matrix products read, kept from one to the next.
     pub fetches: Fetches,
     /// Reads that could be waiting for another thread block.
@@ -159,6 +162,7 @@ impl<'r> Block<'r> {
             cluster: Cluster::new(context),
             tally: Tally::new(context),
             executed: 0,
+            shapes: Shapes::new(context.program.code.len()),
             fetches: Fetches::default(),
             polls: Polls::default(),
             pc: 0,

@@ -67,6 +67,7 @@ mod op;
 mod program;
 mod ptx;
 mod report;
+mod request;
 mod residency;
 pub mod sass;
 mod shared;

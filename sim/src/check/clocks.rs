@@ -217,6 +217,12 @@ impl Clocks {
         self.asks_lanes[warp as usize]
     }
 
+    /// Whether some lanes of `warp` know more of others than its other lanes.
+    #[inline(always)]
+    pub(crate) fn lanes_differ(&self, warp: u32) -> bool {
+        self.lane_acquires.any(warp)
+    }
+
     /// The release of some lanes of `other` by which `warp` knows it, if it was one.
     pub(crate) fn lane_release(&self, warp: u32, other: u32) -> Option<&LaneRelease> {
         self.lane_releases.at(other, self.of(warp).get(other))

@@ -60,6 +60,23 @@ impl<T: History> Histories<T> {
         }
     }
 
+    /// The words of a range whose history is not fresh.
+    pub(crate) fn used(&self, words: Range<usize>) -> impl Iterator<Item = (usize, &T)> + '_ {
+        let fresh = T::default();
+        let mut next = words.start;
+        std::iter::from_fn(move || {
+            while next < words.end {
+                let (word, (history, other)) = (next, self.run(next));
+                if *history != fresh {
+                    next += 1;
+                    return Some((word, history));
+                }
+                next = other;
+            }
+            None
+        })
+    }
+
     /// The history that the row at an aligned address has as a whole, if it has one.
     #[inline(always)]
     pub(crate) fn row(&mut self, at: usize) -> Option<&mut T> {
@@ -75,6 +92,11 @@ impl<T: History> Histories<T> {
     /// words share one.
     #[inline(always)]
     pub(crate) fn for_range(&mut self, at: usize, bytes: usize, mut change: impl FnMut(&mut T)) {
+        if at % ROW == 0 && bytes % ROW == 0 {
+            if let Some(rows) = self.whole_rows(at..at + bytes) {
+                return rows.iter_mut().for_each(change);
+            }
+        }
         let (mut word, end) = (at / 4, (at + bytes).div_ceil(4));
         while word < end {
             let next = (word / WORDS * WORDS + WORDS).min(end);
@@ -94,6 +116,18 @@ impl<T: History> Histories<T> {
                 false => self.words[WORDS * row..][..WORDS].iter_mut().for_each(&mut change),
             }
         }
+    }
+
+    /// The history of a row by its number, if it has one as a whole already.
+    #[inline(always)]
+    pub(crate) fn joined(&self, row: u32) -> Option<&T> {
+        self.joined[row as usize].then(|| &self.rows[row as usize])
+    }
+
+    /// The same, to be changed.
+    #[inline(always)]
+    pub(crate) fn joined_mut(&mut self, row: u32) -> Option<&mut T> {
+        self.joined[row as usize].then(|| &mut self.rows[row as usize])
     }
 
     /// The rows of an aligned range of bytes, if each of them has one history as a whole.
@@ -169,6 +203,8 @@ mod tests {
         histories.split(4..8).fill(5);
         assert_eq!(histories.row(16), Some(&mut 5));
         assert_eq!(*histories.get(7), 5);
+        let used: Vec<_> = histories.used(2..13).collect();
+        assert_eq!(used, [(4, &5), (5, &5), (6, &5), (7, &5)]);
         histories.reset();
         assert_eq!((*histories.get(5), histories.len()), (0, 16));
     }

@@ -23,9 +23,10 @@ mod tests;
 use std::ops::Range;
 
 use super::histories::{Histories, History, ROW};
-use super::interval::{Interval, Request};
+use super::interval::Interval;
 use super::lane_releases::SeenIntervals;
-use crate::state::{lanes, Lanes32, FULL, LANES};
+use crate::request::Request;
+use crate::state::{lanes, FULL, LANES};
 
 /// Bits of [`Cell::stamp`] above the flags that count intervals; the warp is above them.
 const INTERVAL_BITS: u32 = 24;
@@ -207,6 +208,8 @@ impl WarpTime {
 #[derive(Debug)]
 pub(crate) struct LaneRaces {
     words: Histories<Cell>,
+    /// Some request of the present thread block is in the words.
+    entered: bool,
     /// Histories of the single bytes of split words; empty until there is one.
     bytes: Vec<[Cell; 4]>,
     warps: Vec<WarpTime>,
@@ -219,6 +222,7 @@ impl LaneRaces {
     pub(crate) fn new(bytes: usize, warps: usize) -> LaneRaces {
         LaneRaces {
             words: Histories::new(bytes),
+            entered: false,
             bytes: Vec::new(),
             warps: (0..warps.min(LANES)).map(WarpTime::new).collect(),
             intervals: (0..warps.min(LANES)).map(|_| Interval::default()).collect(),
@@ -228,6 +232,7 @@ impl LaneRaces {
     /// Begins a new thread block: everything earlier is over.
     pub(crate) fn reset(&mut self) {
         (0..self.warps.len() as u32).for_each(|warp| self.synchronise(warp, FULL, FULL));
+        self.entered = false;
     }
 
     /// The lanes of `mask`, out of `live` ones, wait for each other.
@@ -299,58 +304,42 @@ impl LaneRaces {
     /// Enters the listed requests of a warp into the words, and from now on every further one.
     #[cold]
     fn enter_requests(&mut self, warp: u32) {
-        let requests = self.intervals[warp as usize].give_up();
-        for request in &requests {
-            let (at, bytes) = (&request.at, request.bytes as usize);
-            let closer = self.note_lanes(at, request.mask, bytes, warp, request.access);
-            for lane in lanes(closer) {
-                self.note(at[lane] as usize, bytes, (warp, lane), request.access);
+        let mut listed = self.intervals[warp as usize].give_up();
+        for (request, access) in listed.drain(..) {
+            for lane in lanes(self.note_lanes(&request, warp, access)) {
+                self.note(request.at(lane), request.bytes(), (warp, lane), access);
             }
         }
-        self.intervals[warp as usize].reuse(requests);
+        self.intervals[warp as usize].reuse(listed);
     }
 
-    /// Notes aligned accesses of `bytes` at each lane's address, as far as they are plain; returns
-    /// the lanes whose accesses need [`LaneRaces::access`]. `apart` says that no two lanes touch the
-    /// same bytes.
+    /// Notes a request, as far as it is plain; returns the lanes whose accesses need
+    /// [`LaneRaces::access`].
     #[inline(always)]
-    pub(crate) fn access_lanes(
-        &mut self,
-        at: &Lanes32,
-        (mask, apart): (u32, bool),
-        bytes: usize,
-        warp: u32,
-        access: LaneAccess,
-    ) -> u32 {
-        self.warps[warp as usize].touched |= mask;
+    pub(crate) fn access_lanes(&mut self, request: &Request, warp: u32, access: LaneAccess) -> u32 {
+        self.warps[warp as usize].touched |= request.mask();
         let interval = &mut self.intervals[warp as usize];
         if interval.lists() {
-            let request = Request { at: *at, mask, bytes: bytes as u32, access };
-            if bytes >= 4 && interval.add(request, apart) {
+            if request.bytes() >= 4 && interval.add(request, access) {
                 return 0;
             }
             self.enter_requests(warp);
         }
-        self.note_lanes(at, mask, bytes, warp, access)
+        self.note_lanes(request, warp, access)
     }
 
     /// The part of [`LaneRaces::access_lanes`] that looks at the words.
     #[inline(always)]
-    fn note_lanes(
-        &mut self,
-        at: &Lanes32,
-        mask: u32,
-        bytes: usize,
-        warp: u32,
-        access: LaneAccess,
-    ) -> u32 {
+    fn note_lanes(&mut self, request: &Request, warp: u32, access: LaneAccess) -> u32 {
+        self.entered = true;
+        let bytes = request.bytes();
         if bytes < 4 {
-            return mask;
+            return request.mask();
         }
         let time = &self.warps[warp as usize];
         let mut closer = 0;
-        for lane in lanes(mask) {
-            let plain = time.note_all(&mut self.words, at[lane] as usize, bytes, lane, access);
+        for lane in lanes(request.mask()) {
+            let plain = time.note_all(&mut self.words, request.at(lane), bytes, lane, access);
             closer |= u32::from(!plain) << lane;
         }
         closer
@@ -376,6 +365,7 @@ impl LaneRaces {
         (warp, lane): (u32, usize),
         access: LaneAccess,
     ) -> Option<LaneConflict> {
+        self.entered = true;
         if bytes < 4 {
             return self.access_bytes(at, bytes, (warp, lane), access);
         }
@@ -439,6 +429,7 @@ impl LaneRaces {
     /// from now on it is a read of this lane.
     pub(crate) fn end_read(&mut self, range: Range<usize>, (warp, lane): (u32, usize)) {
         self.warps[warp as usize].touched |= 1 << lane;
+        self.entered = true;
         self.enter_listed(warp);
         for at in range.step_by(ROW) {
             let time = &self.warps[warp as usize];
@@ -471,11 +462,11 @@ impl LaneRaces {
         })
     }
 
-    /// The histories of a range with their words.
+    /// The histories of a range with their words, of those that some warp touched.
     fn cells(&self, range: Range<usize>) -> impl Iterator<Item = (usize, Cell)> + '_ {
-        let words = range.start / 4..range.end.div_ceil(4);
-        words.flat_map(move |word| {
-            let whole = *self.words.run(word).0;
+        let end = if self.entered { range.end.div_ceil(4) } else { 0 };
+        let words = range.start / 4..end;
+        self.words.used(words).flat_map(move |(word, &whole)| {
             let bytes = match whole.stamp & SPLIT {
                 0 => 0..1,
                 _ => range.start.max(4 * word) - 4 * word..range.end.min(4 * word + 4) - 4 * word,

@@ -11,8 +11,8 @@ mod lane_releases;
 mod lanes;
 mod ordering;
 mod races;
+mod region;
 mod sink;
-mod span;
 
 pub(crate) use clocks::{Clocks, VectorClock};
 pub use finding::{Finding, FindingKind};
@@ -21,5 +21,5 @@ pub(crate) use lane_log::{LaneLog, LaneRequest};
 pub(crate) use lanes::{LaneAccess, LaneConflict, LaneRaces};
 pub(crate) use ordering::{Knowledge, Locations};
 pub(crate) use races::{Conflict, Races, Ticket};
+pub(crate) use region::Region;
 pub(crate) use sink::FindingSink;
-pub(crate) use span::Span;

@@ -172,7 +172,7 @@ impl Knowledge {
     /// Whether the lanes of a warp may know different things.
     #[inline(always)]
     pub(crate) fn asks_lanes(&self, clocks: &Clocks, agent: u32) -> bool {
-        self.partial || clocks.asks_lanes(agent)
+        self.partial || clocks.lanes_differ(agent)
     }
 
     /// Lanes out of `mask` for which the access, which their warp knows of, did not happen before

@@ -16,14 +16,13 @@ mod readers;
 mod tests;
 mod word;
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::rc::Rc;
 
 use super::clocks::{Clocks, PENDING};
 use super::histories::{Histories, ROW};
-use super::span::Span;
-use crate::state::{lanes, lanes_where, Lanes32};
+use super::region::Region;
+use crate::request::Request;
+use crate::state::{lanes, lanes_where};
 use readers::{Reader, ReaderSets};
 use word::{byte_mask, unseen_write, Plain, PlainRead, PlainWrite, Word, Writer};
 
@@ -56,10 +55,9 @@ pub(crate) struct Races {
     first_warp: u32,
     warps: u32,
     sets: ReaderSets,
-    /// Asynchronous reads in progress, by unit; empty before the first.
-    reading: Vec<u16>,
-    /// Ranges of each of them.
-    reads: HashMap<Ticket, Rc<[Range<usize>]>>,
+    /// Asynchronous reads in progress. There are few at a time, and far fewer writes to look for
+    /// them than bytes that they read.
+    reads: Vec<(Ticket, Rc<Region>)>,
     next_ticket: u32,
 }
 
@@ -72,8 +70,7 @@ impl Races {
             first_warp,
             warps,
             sets: ReaderSets::new(),
-            reading: Vec::new(),
-            reads: HashMap::new(),
+            reads: Vec::new(),
             next_ticket: 0,
         }
     }
@@ -82,34 +79,25 @@ impl Races {
     pub(crate) fn reset(&mut self) {
         self.words.reset();
         self.sets.clear();
-        self.reading.fill(0);
         self.reads.clear();
     }
 
-    /// Notes reads of `bytes` at each lane's aligned address by a warp of the block, as far as they
-    /// are plain; returns the lanes whose reads need [`Races::read`]. `span` is what the lanes cover
-    /// together.
+    /// Notes a request that reads, by a warp of the block, as far as it is plain; returns the lanes
+    /// whose reads need [`Races::read`].
     #[inline(always)]
-    pub(crate) fn read_lanes(
-        &mut self,
-        clocks: &Clocks,
-        (at, span): (&Lanes32, Option<Span>),
-        mask: u32,
-        bytes: usize,
-        warp: u32,
-    ) -> u32 {
+    pub(crate) fn read_lanes(&mut self, clocks: &Clocks, request: &Request, warp: u32) -> u32 {
         self.sets.tidy(&mut self.words);
         let (reader, floor) = self.reader(clocks, warp);
         let (first_warp, sets) = (self.first_warp, &mut self.sets);
         let mut reader = PlainRead { floor, reader, sets, first_warp };
-        if let Some(rows) = span.and_then(Span::rows) {
-            if reader.note_all(&mut self.words, rows.start, rows.len()) {
-                return 0;
-            }
+        if request.is_whole()
+            && request.runs().all(|run| reader.note_all(&mut self.words, run.start, run.len()))
+        {
+            return 0;
         }
         let mut closer = 0;
-        for lane in lanes(mask) {
-            let plain = reader.note_all(&mut self.words, at[lane] as usize, bytes);
+        for lane in lanes(request.mask()) {
+            let plain = reader.note_all(&mut self.words, request.at(lane), request.bytes());
             closer |= u32::from(!plain) << lane;
         }
         closer
@@ -131,42 +119,39 @@ impl Races {
         bytes: usize,
         warp: u32,
     ) -> Option<Conflict> {
-        self.read_ranges(clocks, std::iter::once(at..at + bytes), warp)
-    }
-
-    /// [`Races::read`] of several ranges.
-    fn read_ranges(
-        &mut self,
-        clocks: &Clocks,
-        ranges: impl Iterator<Item = Range<usize>>,
-        warp: u32,
-    ) -> Option<Conflict> {
         self.sets.tidy(&mut self.words);
         let (reader, floor) = self.reader(clocks, warp);
         let (first_warp, sets) = (self.first_warp, &mut self.sets);
-        let now = clocks.now(warp);
+        let mask = byte_mask(at, bytes);
         let mut conflict = None;
-        // Words next to each other mostly have the same history, before and after.
-        let mut latest = (Word::default(), 0, Word::default());
-        for range in ranges {
-            let mask = byte_mask(range.start, range.len());
-            self.words.for_range(range.start, range.len(), |word| {
-                if (latest.0, latest.1) == (*word, mask) {
-                    *word = latest.2;
-                    return;
-                }
-                (latest.0, latest.1) = (*word, mask);
-                if word.written_unseen(floor, warp, mask) {
-                    conflict = unseen_write(word, reader.known, warp).or(conflict);
-                }
-                if !word.note_reader(now, reader.bit, mask) {
-                    sets.join(word, first_warp, reader);
-                    word.read |= mask;
-                }
-                latest.2 = *word;
-            });
-        }
+        self.words.for_range(at, bytes, |word| {
+            if word.written_unseen(floor, warp, mask) {
+                conflict = unseen_write(word, reader.known, warp).or(conflict);
+            }
+            sets.note(word, (first_warp, floor), reader, mask);
+        });
         conflict
+    }
+
+    /// Notes reads of rows by a warp of the block; false, and some of it noted, if a row has several
+    /// histories.
+    fn read_rows(&mut self, clocks: &Clocks, rows: &[u32], warp: u32) -> bool {
+        self.sets.tidy(&mut self.words);
+        let (reader, floor) = self.reader(clocks, warp);
+        // Rows of a tile mostly have the same history, before and after.
+        let mut latest: Option<(Word, Word)> = None;
+        for &row in rows {
+            let Some(word) = self.words.joined_mut(row) else { return false };
+            match latest {
+                Some((before, after)) if before == *word => *word = after,
+                _ => {
+                    let before = *word;
+                    self.sets.note(word, (self.first_warp, floor), reader, 0xF);
+                    latest = Some((before, *word));
+                }
+            }
+        }
+        true
     }
 
     /// Notes a read by a warp of another block of the cluster.
@@ -220,26 +205,25 @@ impl Races {
         self.first_warp
     }
 
-    /// Notes writes of `bytes` at each lane's aligned address by a warp of the block, as far as they
-    /// are plain; returns the lanes whose writes need [`Races::write`], or [`Races::issue`] for
-    /// `cp.async`, whose writes stay pending. `span` is what the lanes cover together.
+    /// Notes a request that writes, by a warp of the block, as far as it is plain; returns the lanes
+    /// whose writes need [`Races::write`], or [`Races::issue`] for `cp.async`, whose writes stay
+    /// pending.
     #[inline(always)]
     pub(crate) fn write_lanes(
         &mut self,
         clocks: &Clocks,
-        (at, span): (&Lanes32, Option<Span>),
-        mask: u32,
-        bytes: usize,
+        request: &Request,
         (warp, pending): (u32, bool),
     ) -> u32 {
         // A word that is pending already is a conflict, so nothing may be noted twice: only whole
-        // rows are noted at once, and all or none of a span.
-        if pending && bytes != ROW {
-            return mask;
+        // rows are noted at once, and all or none of a request.
+        if pending && request.bytes() != ROW {
+            return request.mask();
         }
-        let being_read = match self.reads.is_empty() {
-            true => 0,
-            false => lanes_where(mask, |lane| self.being_read(at[lane] as usize, bytes)),
+        let being_read = if request.runs().any(|run| self.being_read(run.start, run.len())) {
+            lanes_where(request.mask(), |lane| self.being_read(request.at(lane), request.bytes()))
+        } else {
+            0
         };
         let clock = if pending { PENDING } else { clocks.now(warp).own };
         let writer = Writer { issuer: warp, agent: warp, clock };
@@ -247,14 +231,12 @@ impl Races {
         let (first_warp, sets) = (self.first_warp, &self.sets);
         let (bit, known) = (reader.bit, reader.known);
         let mut writer = PlainWrite { writer, floor, bit, known, sets, first_warp };
-        if let Some(rows) = span.and_then(Span::rows).filter(|_| being_read == 0) {
-            if writer.note_all(&mut self.words, rows.start, rows.len()) {
-                return 0;
-            }
+        if being_read == 0 && writer.note_request(&mut self.words, request) {
+            return 0;
         }
         let mut closer = 0;
-        for lane in lanes(mask & !being_read) {
-            let plain = writer.note_all(&mut self.words, at[lane] as usize, bytes);
+        for lane in lanes(request.mask() & !being_read) {
+            let plain = writer.note_all(&mut self.words, request.at(lane), request.bytes());
             closer |= u32::from(!plain) << lane;
         }
         closer | being_read

@@ -7,16 +7,17 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::global_order;
 use super::in_flight::{land_copies, Write};
 use super::mbarrier::Location;
 use super::memory::{
     addresses, check_defined, count_global, global_groups, sound_group, Direction, GlobalGroup,
 };
-use super::shared::{check_shared, check_writes, narrow, Writing};
-use super::{global_order, traffic};
+use super::shared::{begin_request, check_writes, Writing};
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, GlobalKind, LaneAccess, Span};
+use crate::check::{FindingKind, GlobalKind, LaneAccess};
 use crate::program::{Address, PredicateSource, Slot};
+use crate::request::Request;
 use crate::state::{lanes, lanes_where, Lanes64, Warp, LANES};
 
 /// One `cp.async` of a warp that has not been waited for by all its lanes.
@@ -26,36 +27,35 @@ struct Copy {
     group: u32,
     /// Lanes still pending.
     mask: u32,
-    bytes: u8,
-    destinations: Lanes64,
-    data: [[u8; 16]; LANES],
+    destinations: Request,
+    data: Box<CopyData>,
 }
+
+/// Bytes of each lane's copy.
+type CopyData = [[u8; 16]; LANES];
 
 /// Pending copies of a warp. Groups are counted per thread, as PTX defines them.
 #[derive(Debug, Default)]
 pub(crate) struct AsyncCopies {
-    pending: VecDeque<Box<Copy>>,
+    pending: VecDeque<Copy>,
     /// Number of closed groups per lane; the open group has this number.
     closed: [u32; LANES],
     /// mbarriers that were told to wait for copies of this warp.
     arrivals: Vec<Location>,
-    /// Emptied entries, kept for their allocation.
-    #[allow(clippy::vec_box, reason = "entries move between the queues without being copied")]
-    spare: Vec<Box<Copy>>,
+    /// Data of copies that are over, kept for its allocation.
+    #[allow(clippy::vec_box, reason = "copies take the boxes out and put them back")]
+    spare: Vec<Box<CopyData>>,
 }
 
 impl AsyncCopies {
     pub(crate) fn reset(&mut self) {
-        self.spare.extend(self.pending.drain(..));
+        self.spare.extend(self.pending.drain(..).map(|copy| copy.data));
         self.closed = [0; LANES];
         self.arrivals.clear();
     }
 
-    fn take_spare(&mut self) -> Box<Copy> {
-        self.spare.pop().unwrap_or_else(|| {
-            let (destinations, data) = ([0; LANES], [[0; 16]; LANES]);
-            Box::new(Copy { group: 0, mask: 0, bytes: 0, destinations, data })
-        })
+    fn take_spare(&mut self) -> Box<CopyData> {
+        self.spare.pop().unwrap_or_else(|| Box::new([[0; 16]; LANES]))
     }
 
     /// Takes the pending copies of one lane out, for an mbarrier: place and bytes of each.
@@ -64,8 +64,8 @@ impl AsyncCopies {
         let ours = self.pending.iter_mut().filter(|copy| copy.mask >> lane & 1 == 1);
         let detached = ours.map(|copy| {
             copy.mask &= !(1 << lane);
-            let bytes = Rc::from(&copy.data[lane][..usize::from(copy.bytes)]);
-            Write { at: copy.destinations[lane] as u32, bytes }
+            let bytes = Rc::from(&copy.data[lane][..copy.destinations.bytes()]);
+            Write { at: copy.destinations.at(lane) as u32, bytes }
         });
         detached.collect()
     }
@@ -110,25 +110,19 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask:
     let sizes = source_sizes(block, w, c, mask);
     let destinations = addresses(w, c.destination);
     let size = u64::from(c.bytes);
-    let good = check_shared(block, &destinations, mask, size, Direction::Store);
     // The shared side costs what a store of the same width costs.
-    let shared = traffic::shared_request(&narrow(&destinations), good, u32::from(c.bytes));
-    block.counters().shared.add(shared);
-
-    let mut copy = w.copies.take_spare();
-    copy.bytes = c.bytes;
-    copy.destinations = destinations;
+    let destinations = begin_request(block, &destinations, mask, size, Direction::Store);
+    let good = destinations.mask();
+    let mut data = w.copies.take_spare();
     let sources = addresses(w, c.source);
-    read_sources(block, &sources, &sizes, good, size, &mut copy.data);
+    read_sources(block, &sources, &sizes, good, size, &mut data);
     if block.checks() {
-        let size = usize::from(c.bytes);
-        let writing = Writing::Copy;
-        check_writes(block, writing, &destinations, good, size, |_, _| false, |_, _| false);
+        check_writes(block, Writing::Copy, &destinations, |_, _| false, |_, _| false);
     }
     if block.eager() {
-        store_data(block, &copy, good);
+        store_data(block, &destinations, &data);
     }
-    enqueue(w, copy, good);
+    enqueue(w, destinations, data);
 }
 
 /// Reads the source bytes of all lanes, lanes of equal size together so that each group is counted
@@ -219,23 +213,31 @@ fn count_partial(block: &mut Block<'_>, group: &GlobalGroup, wanted: u32) {
 }
 
 /// Queues the copy, once per group number among its lanes (normally one).
-fn enqueue(w: &mut Warp, mut copy: Box<Copy>, mask: u32) {
-    let mut rest = mask;
+#[inline(always)]
+fn enqueue(w: &mut Warp, destinations: Request, data: Box<CopyData>) {
+    let first = w.copies.closed[0];
+    let differing = w.copies.closed.iter().fold(0, |all, closed| all | closed ^ first);
+    if differing == 0 && destinations.mask() != 0 {
+        let mask = destinations.mask();
+        w.copies.pending.push_back(Copy { group: first, mask, destinations, data });
+    } else {
+        enqueue_parts(w, &destinations, data);
+    }
+}
+
+#[cold]
+fn enqueue_parts(w: &mut Warp, destinations: &Request, data: Box<CopyData>) {
+    let mut rest = destinations.mask();
     while rest != 0 {
         let group = w.copies.closed[rest.trailing_zeros() as usize];
-        let same = lanes_where(rest, |lane| w.copies.closed[lane] == group);
-        rest &= !same;
-        (copy.group, copy.mask) = (group, same);
-        if rest == 0 {
-            w.copies.pending.push_back(copy);
-            return;
-        }
+        let mask = lanes_where(rest, |lane| w.copies.closed[lane] == group);
+        rest &= !mask;
         let mut part = w.copies.take_spare();
-        (part.group, part.mask, part.bytes) = (group, same, copy.bytes);
-        (part.destinations, part.data) = (copy.destinations, copy.data);
-        w.copies.pending.push_back(part);
+        part.copy_from_slice(&data[..]);
+        let destinations = destinations.part(mask);
+        w.copies.pending.push_back(Copy { group, mask, destinations, data: part });
     }
-    w.copies.spare.push(copy);
+    w.copies.spare.push(data);
 }
 
 /// `cp.async.wait_group newest`: all but the newest groups of the executing threads complete.
@@ -251,19 +253,17 @@ pub(crate) fn wait_all(block: &mut Block<'_>, w: &mut Warp, mask: u32) {
     complete(block, w, mask, &limits);
 }
 
-/// Puts the data of some lanes into shared memory.
+/// Puts the data of the lanes into shared memory.
 #[inline(always)]
-fn store_data(block: &mut Block<'_>, copy: &Copy, mask: u32) {
-    let at = &copy.destinations;
-    if copy.bytes == 16 {
-        for lane in lanes(mask) {
-            block.shared.store_row(at[lane] as usize, &copy.data[lane]);
-        }
-        return;
+fn store_data(block: &mut Block<'_>, to: &Request, data: &CopyData) {
+    if to.bytes() == 16 && to.is_ordered() {
+        return block.shared.store_range(to.at(0), data.as_flattened());
     }
-    for lane in lanes(mask) {
-        let data = &copy.data[lane][..usize::from(copy.bytes)];
-        block.shared.store_bytes(at[lane] as usize, data);
+    for lane in lanes(to.mask()) {
+        match to.bytes() {
+            16 => block.shared.store_row(to.at(lane), &data[lane]),
+            size => block.shared.store_bytes(to.at(lane), &data[lane][..size]),
+        }
     }
 }
 
@@ -282,25 +282,22 @@ fn complete(block: &mut Block<'_>, w: &mut Warp, mask: u32, limits: &[u32; LANES
             group if group < least => copy.mask & mask,
             group => lanes_where(copy.mask & mask, |lane| group < limits[lane]),
         };
-        let (at, size) = (&copy.destinations, usize::from(copy.bytes));
+        let landed = copy.destinations.part(done);
         if !eager {
-            store_data(block, copy, done);
+            store_data(block, &landed, &copy.data);
         }
-        let places = &narrow(at);
-        let span = Span::new(places, done, size);
         let clocks = &block.cluster.clocks;
-        block.shared.races.complete(clocks, (places, span), done, size, block.agent);
+        block.shared.races.complete(clocks, &landed, block.agent);
         // Until now nobody could use the data; from now on this lane can.
         let write = LaneAccess::Write;
-        let who = (done, span.is_some());
-        let closer = block.shared.lanes.access_lanes(places, who, size, block.warp, write);
-        for lane in lanes(closer) {
-            block.shared.lanes.access(at[lane] as usize, size, (block.warp, lane), write);
+        for lane in lanes(block.shared.lanes.access_lanes(&landed, block.warp, write)) {
+            let (at, own) = (landed.at(lane), (block.warp, lane));
+            block.shared.lanes.access(at, landed.bytes(), own, write);
         }
         copy.mask &= !done;
     }
     while w.copies.pending.front().is_some_and(|copy| copy.mask == 0) {
         let emptied = w.copies.pending.pop_front();
-        w.copies.spare.extend(emptied);
+        w.copies.spare.extend(emptied.map(|copy| copy.data));
     }
 }

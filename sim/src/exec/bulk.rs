@@ -14,7 +14,7 @@ use super::tensor::{read_map, Tile};
 use super::tensor_edit;
 use crate::address;
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, Ticket};
+use crate::check::{FindingKind, Region, Ticket};
 use crate::program::{AsyncStore, BulkExchange, BulkLoad, BulkOp, GlobalSide, Reduction, Space};
 use crate::state::{lanes, Warp};
 
@@ -274,7 +274,8 @@ fn exchange(block: &mut Block<'_>, w: &Warp, copy: &BulkExchange, lane: usize) {
         return block.report(FindingKind::InvalidOperand, Place::lane(lane), message);
     }
     let range = from.at as usize..from.at as usize + bytes as usize;
-    let ticket = super::proxy::begin_read(block, [range.clone()].into(), Some(lane), "a bulk copy");
+    let region = Rc::new(Region::new(vec![range.clone()]));
+    let ticket = super::proxy::begin_read(block, region, Some(lane), "a bulk copy");
     let rank = block.rank;
     let parcel = Parcel {
         writes: vec![Write { at: to.at, bytes: Rc::from(block.shared.bytes(range)) }],

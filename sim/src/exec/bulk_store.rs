@@ -3,12 +3,14 @@
 //! Groups are counted per thread. The data moves at issue under the eager schedule and at the
 //! covering wait under the lazy one; until that wait nobody may write to the source.
 
+use std::rc::Rc;
+
 use super::bulk::{report_span, resolve, shared_alignment, shared_side, Global};
 use super::bulk_global;
 use super::memory::addresses;
 use super::proxy;
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, Ticket};
+use crate::check::{FindingKind, Region, Ticket};
 use crate::program::{BulkStore, Reduction};
 use crate::state::{lanes, Warp, LANES};
 
@@ -67,7 +69,8 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, store: &BulkStore, lane
     }
     block.counters().bulk_bytes += bytes as u64;
     let range = source.at as usize..source.at as usize + bytes;
-    let ticket = proxy::begin_read(block, [range].into(), Some(lane), "a bulk store");
+    let region = Rc::new(Region::new(vec![range]));
+    let ticket = proxy::begin_read(block, region, Some(lane), "a bulk store");
     // A tile's elements are of its map's type.
     let reduction = store.reduction.map(|reduction| match &destination {
         Global::Tile(tile) => Reduction { ty: tile.map.dtype.atomic(), ..reduction },

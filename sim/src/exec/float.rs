@@ -356,6 +356,7 @@ fn rounded1(op: Float1, flags: FloatFlags, x: f32) -> f32 {
     }
 }
 
+#[inline(always)]
 pub(crate) fn float1(
     w: &mut Warp,
     mask: u32,
@@ -364,6 +365,20 @@ pub(crate) fn float1(
     flags: FloatFlags,
     [d, a]: [Slot; 2],
 ) {
+    let plain = flags == FloatFlags::default();
+    match (ty, op) {
+        (FloatType::F32, Float1::Neg) if plain => {
+            map1(w, mask, d, a, |x| canonical(-f32::from_bits(x)));
+        }
+        (FloatType::F32, Float1::Abs) if plain => {
+            map1(w, mask, d, a, |x| canonical(f32::from_bits(x).abs()));
+        }
+        _ => rare1(w, mask, op, ty, flags, [d, a]),
+    }
+}
+
+/// Functions that few kernels use, or use rarely.
+fn rare1(w: &mut Warp, mask: u32, op: Float1, ty: FloatType, flags: FloatFlags, [d, a]: [Slot; 2]) {
     match ty {
         FloatType::F32 => {
             map1(w, mask, d, a, |x| modified(flags, rounded1(op, flags, operand(flags, x))));

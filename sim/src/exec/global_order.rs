@@ -1,5 +1,7 @@
 //! Global accesses in the memory model: races, and what releases, acquires and fences order.
 
+use std::cell::Cell;
+
 use super::memory::GlobalGroup;
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, GlobalAccess, GlobalKind, LaneRequest};
@@ -48,8 +50,17 @@ pub(crate) fn check_store(
             touched |= history.request(buffer.len(), request, &access, known, &mut found);
         }
     } else {
-        let known =
-            |earlier: &GlobalAccess| cluster.knowledge.includes(&cluster.clocks, agent, earlier);
+        // What a request meets was mostly done by one warp at one moment.
+        let latest = Cell::new(None);
+        let known = |earlier: &GlobalAccess| {
+            let moment = Some((earlier.cluster, earlier.agent, earlier.clock));
+            let known = latest.get() == moment
+                || cluster.knowledge.includes(&cluster.clocks, agent, earlier);
+            if known {
+                latest.set(moment);
+            }
+            known
+        };
         let request = (&group.offsets, group.mask, size);
         touched = history.request(buffer.len(), request, &access, known, &mut found);
     }

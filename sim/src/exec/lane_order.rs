@@ -7,23 +7,19 @@ use std::ops::Range;
 
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, LaneAccess};
-use crate::state::{lanes, Lanes64};
+use crate::request::Request;
+use crate::state::lanes;
 
-/// Checks a request in the shared memory of block `rank`, lane by lane.
+/// Checks a request in the shared memory of the running block, lane by lane.
 #[cold]
-pub(crate) fn check(
-    block: &mut Block<'_>,
-    rank: u32,
-    (at, mask, size): (&Lanes64, u32, usize),
-    access: LaneAccess,
-) {
-    for lane in lanes(mask) {
-        let start = at[lane] as usize;
-        check_range(block, rank, (Some(lane), start..start + size), access);
+pub(crate) fn check(block: &mut Block<'_>, request: &Request, access: LaneAccess) {
+    for lane in lanes(request.mask()) {
+        let range = request.at(lane)..request.at(lane) + request.bytes();
+        check_range(block, block.rank, (Some(lane), range), access);
     }
 }
 
-/// The same for one range of bytes, which a lane or the whole running warp accesses.
+/// The same for one range of bytes in the shared memory of block `rank`, which a lane or the whole running warp accesses.
 #[cold]
 pub(crate) fn check_range(
     block: &mut Block<'_>,

@@ -11,39 +11,48 @@ use std::rc::Rc;
 use super::lane_order;
 use super::shared::{describe_conflict, report_lanes};
 use crate::block::{Block, Place};
-use crate::check::{FindingKind, LaneAccess, Ticket};
+use crate::check::{FindingKind, LaneAccess, Region, Ticket};
 
-/// Checks that an asynchronous operation of the running warp may read these ranges of the block's
-/// memory (multiples of 4, inside it), and marks them as being read until [`end_read`].
+/// Checks that an asynchronous operation of the running warp may read a region of the block's memory
+/// (multiples of 4, inside it), and marks it as being read until [`end_read`].
 ///
-/// `lane` executes it, or the whole warp. `what` begins the messages, for example "wgmma load". Without checks there is nothing to mark.
+/// `lane` executes it, or the whole warp. `what` begins the messages, for example "wgmma load".
+/// Without checks there is nothing to mark.
 pub(crate) fn begin_read(
     block: &mut Block<'_>,
-    ranges: Rc<[Range<usize>]>,
+    region: Rc<Region>,
     lane: Option<usize>,
     what: &str,
 ) -> Option<Ticket> {
     if !block.checks() {
         return None;
     }
-    let mut ordered = None;
-    for range in ranges.iter() {
+    if !block.shared.races.is_ordered(&block.cluster.clocks, &region, block.agent) {
+        check_order(block, &region, what);
+    }
+    for range in region.ranges() {
         check_lanes(block, range.clone(), lane, (what, LaneAccess::Read));
-        let clocks = &block.cluster.clocks;
-        if let Some(conflict) =
-            block.shared.races.check_async(clocks, range.clone(), block.agent, &mut ordered)
-        {
-            let (kind, message) = describe_conflict(block, what, conflict);
-            let place = Place { address: Some(range.start as u64), ..Place::default() };
-            block.report(kind, place, message);
-        }
         if let Some(at) = block.shared.first_undefined(range.clone()) {
             let message = format!("{what} of undefined shared bytes at {at}");
             let place = Place { address: Some(at as u64), ..Place::default() };
             block.report(FindingKind::UninitialisedShared, place, message);
         }
     }
-    Some(block.shared.races.begin_reads(ranges))
+    Some(block.shared.races.begin_reads(region))
+}
+
+/// The part of [`begin_read`] that looks closer at the order of writes.
+fn check_order(block: &mut Block<'_>, region: &Region, what: &str) {
+    let mut ordered = Default::default();
+    for range in region.ranges() {
+        let (races, clocks) = (&block.shared.races, &block.cluster.clocks);
+        if let Some(conflict) = races.check_async(clocks, range.clone(), block.agent, &mut ordered)
+        {
+            let (kind, message) = describe_conflict(block, what, conflict);
+            let place = Place { address: Some(range.start as u64), ..Place::default() };
+            block.report(kind, place, message);
+        }
+    }
 }
 
 /// Checks a range that `lane`, or the whole running warp, hands to the async proxy against what
@@ -67,8 +76,8 @@ pub(crate) fn check_lanes(
 /// The running warp, or one lane for it, waited for the operation: its reads are over and count as
 /// the warp's own.
 pub(crate) fn end_read(block: &mut Block<'_>, ticket: Ticket, lane: Option<usize>) {
-    if let Some((lane, ranges)) = lane.zip(block.shared.races.ranges(ticket)) {
-        for range in ranges.iter() {
+    if let Some((lane, region)) = lane.zip(block.shared.races.region(ticket)) {
+        for range in region.ranges() {
             block.shared.lanes.end_read(range.clone(), (block.warp, lane));
         }
     }

@@ -1,10 +1,11 @@
 //! Loads and stores of the block's own shared memory, and the checks of every access to it.
 
+use super::lane_order;
 use super::memory::{clear_destination, read_element, total_bytes, write_element, Direction};
-use super::{lane_order, traffic};
 use crate::block::{Block, Place};
-use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict, Span};
+use crate::check::{Conflict, FindingKind, LaneAccess, LaneConflict};
 use crate::program::Access;
+use crate::request::Request;
 use crate::shared::SharedMemory;
 use crate::state::{each_lane, lanes, lanes_where, Lanes32, Lanes64, Warp, LANES};
 
@@ -29,6 +30,40 @@ pub(crate) fn check_shared(
         report_bad_lanes(block, addresses, bad, size, direction);
     }
     mask & !bad
+}
+
+/// Checks and counts a shared request of `size` bytes per lane; returns the part of it that may
+/// proceed.
+#[inline(always)]
+pub(crate) fn begin_request(
+    block: &mut Block<'_>,
+    at: &Lanes64,
+    mask: u32,
+    size: u64,
+    direction: Direction,
+) -> Request {
+    let length = block.shared.len();
+    let known = block.shapes.find(block.pc, (at, mask, size as u32), length);
+    let request = known.unwrap_or_else(|| new_request(block, at, mask, size, direction));
+    block.counters().shared.add(request.traffic());
+    request
+}
+
+/// A request of a shape that the instruction did not have lately, or with lanes that may not proceed.
+#[inline(never)]
+fn new_request(
+    block: &mut Block<'_>,
+    at: &Lanes64,
+    mask: u32,
+    size: u64,
+    direction: Direction,
+) -> Request {
+    let good = check_shared(block, at, mask, size, direction);
+    let request = Request::new(at, good, size as u32);
+    if good == mask && mask != 0 {
+        block.shapes.keep(block.pc, &request);
+    }
+    request
 }
 
 #[cold]
@@ -132,24 +167,22 @@ pub(crate) fn report_lanes(
 /// Checks that the shared bytes of every lane of a request are ordered and defined before it reads
 /// them.
 #[inline(always)]
-pub(crate) fn check_reads(block: &mut Block<'_>, at: &Lanes64, mask: u32, size: usize) {
+pub(crate) fn check_reads(block: &mut Block<'_>, request: &Request) {
     if block.cluster.clocks.asks_lanes(block.agent) {
-        lane_order::check(block, block.rank, (at, mask, size), LaneAccess::Read);
+        lane_order::check(block, request, LaneAccess::Read);
     }
     let (shared, clocks) = (&mut block.shared, &block.cluster.clocks);
-    let places = &narrow(at);
-    let span = Span::new(places, mask, size);
-    let between_warps = shared.races.read_lanes(clocks, (places, span), mask, size, block.agent);
-    let who = (mask, span.is_some());
-    let between_lanes = shared.lanes.access_lanes(places, who, size, block.warp, LaneAccess::Read);
-    let defined = span.is_some_and(|span| shared.first_undefined(span.range()).is_none());
+    let between_warps = shared.races.read_lanes(clocks, request, block.agent);
+    let between_lanes = shared.lanes.access_lanes(request, block.warp, LaneAccess::Read);
+    let defined = request.runs().all(|run| shared.first_undefined(run).is_none());
+    let size = request.bytes();
     let undefined = match defined {
         true => 0,
-        false => lanes_where(mask, |lane| !shared.is_defined(at[lane] as usize, size)),
+        false => lanes_where(request.mask(), |lane| !shared.is_defined(request.at(lane), size)),
     };
     for lane in lanes(between_warps | between_lanes | undefined) {
         let closer = [between_warps, between_lanes].map(|mask| mask >> lane & 1 != 0);
-        check_read(block, lane, at[lane] as usize, size, closer);
+        check_read(block, lane, request.at(lane), size, closer);
     }
 }
 
@@ -197,25 +230,20 @@ pub(crate) enum Writing {
 pub(crate) fn check_writes(
     block: &mut Block<'_>,
     writing: Writing,
-    at: &Lanes64,
-    mask: u32,
-    size: usize,
+    request: &Request,
     benign: impl Fn(usize, usize) -> bool,
     unchanged: impl Fn(&SharedMemory, usize) -> bool,
 ) {
     if block.cluster.clocks.asks_lanes(block.agent) {
-        lane_order::check(block, block.rank, (at, mask, size), LaneAccess::Write);
+        lane_order::check(block, request, LaneAccess::Write);
     }
     let (shared, clocks) = (&mut block.shared, &block.cluster.clocks);
-    let places = &narrow(at);
-    let span = Span::new(places, mask, size);
     let writer = (block.agent, writing == Writing::Copy);
-    let between_warps = shared.races.write_lanes(clocks, (places, span), mask, size, writer);
-    let who = (mask, span.is_some());
-    let between_lanes = shared.lanes.access_lanes(places, who, size, block.warp, LaneAccess::Write);
+    let between_warps = shared.races.write_lanes(clocks, request, writer);
+    let between_lanes = shared.lanes.access_lanes(request, block.warp, LaneAccess::Write);
     for lane in lanes(between_warps | between_lanes) {
         let closer = [between_warps, between_lanes].map(|mask| mask >> lane & 1 != 0);
-        let place = (lane, at[lane] as usize, size);
+        let place = (lane, request.at(lane), request.bytes());
         let benign = |other| benign(other, lane);
         check_write(block, writing, place, closer, benign, |shared| unchanged(shared, lane));
     }
@@ -269,18 +297,16 @@ pub(crate) fn load_shared(
     at: &Lanes64,
     mask: u32,
 ) {
-    let size = total_bytes(access);
-    let good = check_shared(block, at, mask, size, Direction::Load);
-    let traffic = traffic::shared_request(&narrow(at), good, size as u32);
-    block.counters().shared.add(traffic);
+    let request = begin_request(block, at, mask, total_bytes(access), Direction::Load);
     if block.checks() {
-        check_reads(block, at, good, size as usize);
+        check_reads(block, &request);
     }
+    let good = request.mask();
     match (access.bytes, access.wide, access.count) {
         // Nearly all traffic.
-        (4, false, 1) => load_words::<1>(block, w, access, at, good),
-        (4, false, 2) => load_words::<2>(block, w, access, at, good),
-        (4, false, 4) => load_words::<4>(block, w, access, at, good),
+        (4, false, 1) => load_words::<1>(block, w, access, &request),
+        (4, false, 2) => load_words::<2>(block, w, access, &request),
+        (4, false, 4) => load_words::<4>(block, w, access, &request),
         _ => load_elements(block, w, access, at, good),
     }
     if good != mask {
@@ -294,18 +320,27 @@ fn load_words<const COUNT: usize>(
     block: &Block<'_>,
     w: &mut Warp,
     access: &Access,
-    at: &Lanes64,
-    mask: u32,
+    request: &Request,
 ) {
     let mut words = [[0; LANES]; COUNT];
-    for lane in lanes(mask) {
-        let loaded: [u32; COUNT] = block.shared.load_words(at[lane] as usize);
-        for (register, word) in words.iter_mut().zip(loaded) {
-            register[lane] = word;
+    if request.is_ordered() {
+        let first = request.at(0);
+        let bytes = block.shared.bytes(first..first + 4 * COUNT * LANES);
+        for (lane, bytes) in bytes.chunks_exact(4 * COUNT).enumerate().take(LANES) {
+            for (register, word) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+                register[lane] = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+            }
+        }
+    } else {
+        for lane in lanes(request.mask()) {
+            let loaded: [u32; COUNT] = block.shared.load_words(request.at(lane));
+            for (register, word) in words.iter_mut().zip(loaded) {
+                register[lane] = word;
+            }
         }
     }
     for (register, &slot) in words.iter().zip(&access.registers) {
-        w.set32(slot, mask, register);
+        w.set32(slot, request.mask(), register);
     }
 }
 
@@ -327,15 +362,13 @@ pub(crate) fn store_shared(
     at: &Lanes64,
     mask: u32,
 ) {
-    let size = total_bytes(access);
-    let good = check_shared(block, at, mask, size, Direction::Store);
-    let traffic = traffic::shared_request(&narrow(at), good, size as u32);
-    block.counters().shared.add(traffic);
+    let request = begin_request(block, at, mask, total_bytes(access), Direction::Store);
+    let good = request.mask();
     if block.checks() {
         let same = |other, lane| stores_the_same(w, access, at, good, [other, lane]);
         let unchanged =
             |shared: &SharedMemory, lane| holds_already(shared, w, access, at[lane] as usize, lane);
-        check_writes(block, Writing::Store, at, good, size as usize, same, unchanged);
+        check_writes(block, Writing::Store, &request, same, unchanged);
     }
     match (access.bytes, access.wide, access.count) {
         (4, false, 1) => store_words::<1>(block, w, access, at, good),

@@ -20,17 +20,28 @@ impl Footprint {
 
     #[inline(always)]
     fn mark(&self, sector: u64) {
-        let (word, bit) = (&self.0[(sector / 64) as usize], 1u64 << (sector % 64));
+        self.mark_bits(sector / 64, 1 << (sector % 64));
+    }
+
+    /// Marks sectors of one word of the bitmap.
+    #[inline(always)]
+    fn mark_bits(&self, word: u64, bits: u64) {
+        let word = &self.0[word as usize];
         // Nearly every sector is marked many times: skip the locked instruction then.
-        if word.load(Ordering::Relaxed) & bit == 0 {
-            word.fetch_or(bit, Ordering::Relaxed);
+        if word.load(Ordering::Relaxed) & bits != bits {
+            word.fetch_or(bits, Ordering::Relaxed);
         }
     }
 
     /// Marks the sectors of a range of at least one byte; returns their number.
+    #[inline(always)]
     pub(crate) fn mark_range(&self, offset: u64, bytes: u64) -> u64 {
         let (first, last) = (offset / SECTOR, (offset + bytes.max(1) - 1) / SECTOR);
-        (first..=last).for_each(|sector| self.mark(sector));
+        for word in first / 64..=last / 64 {
+            let from = first.max(64 * word) % 64;
+            let to = last.min(64 * word + 63) % 64;
+            self.mark_bits(word, u64::MAX >> (63 - (to - from)) << from);
+        }
         last - first + 1
     }
 
@@ -49,12 +60,12 @@ pub(crate) fn global_request(
     size: u64,
 ) -> GlobalTraffic {
     let bytes = size * u64::from(mask.count_ones());
-    let contiguous =
-        mask == FULL && offsets.iter().zip(0u64..).all(|(&o, lane)| o == offsets[0] + lane * size);
-    let (sectors, distinct) = if contiguous {
-        let (first, last) = (offsets[0] / SECTOR, (offsets[0] + bytes - 1) / SECTOR);
-        (first..=last).for_each(|sector| footprint.mark(sector));
-        (last - first + 1, bytes)
+    let mut apart = 0;
+    for lane in 0..LANES {
+        apart |= offsets[lane] ^ offsets[0].wrapping_add(lane as u64 * size);
+    }
+    let (sectors, distinct) = if mask == FULL && apart == 0 {
+        (footprint.mark_range(offsets[0], bytes), bytes)
     } else {
         scattered(footprint, offsets, mask, size)
     };

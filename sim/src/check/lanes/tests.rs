@@ -77,16 +77,19 @@ fn atomics_race_with_plain_accesses_only() {
 
 #[test]
 fn requests_that_are_only_listed_at_first_conflict_all_the_same() {
-    let at = |first: u32| -> Lanes32 { std::array::from_fn(|lane| first + 4 * lane as u32) };
+    let at = |first: u64, mask| {
+        let places = std::array::from_fn(|lane| first + 4 * lane as u64);
+        Request::new(&places, mask, 4)
+    };
     let mut races = LaneRaces::new(512, 1);
-    assert_eq!(races.access_lanes(&at(0), (FULL, true), 4, 0, Read), 0);
-    assert_eq!(races.access_lanes(&at(128), (FULL, true), 4, 0, Write), 0);
-    assert_eq!(races.access_lanes(&at(128), (FULL, true), 4, 0, Read), 0);
+    assert_eq!(races.access_lanes(&at(0, FULL), 0, Read), 0);
+    assert_eq!(races.access_lanes(&at(128, FULL), 0, Write), 0);
+    assert_eq!(races.access_lanes(&at(128, FULL), 0, Read), 0);
     // Every lane writes what its neighbour read.
-    assert_eq!(races.access_lanes(&at(4), (FULL >> 1, true), 4, 0, Write), FULL >> 1);
+    assert_eq!(races.access_lanes(&at(4, FULL >> 1), 0, Write), FULL >> 1);
     assert_eq!(races.access(4, 4, (0, 0), Write), conflict(1, Read));
     races.synchronise(0, FULL, FULL);
-    assert_eq!(races.access_lanes(&at(4), (FULL >> 1, true), 4, 0, Write), 0);
+    assert_eq!(races.access_lanes(&at(4, FULL >> 1), 0, Write), 0);
     // Before lanes synchronise among themselves the list goes into the words.
     races.synchronise(0, 1, FULL);
     assert_eq!(races.access(4, 4, (0, 1), Read), conflict(0, Write));

@@ -8,14 +8,11 @@ use super::word::{unseen_write, Word, Writer, MBARRIER};
 use super::{Conflict, Races, Ticket};
 use crate::check::clocks::{Clocks, VectorClock, PENDING};
 use crate::check::histories::ROW;
-use crate::check::span::Span;
-use crate::state::{lanes, Lanes32};
+use crate::check::region::Region;
+use crate::request::Request;
 
-/// Granularity of asynchronous reads.
-const UNIT: usize = 16;
-
-/// All that an agent wrote between two moments of synchronisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// All that an agent wrote between two moments of synchronisation. Clock 0 is nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Write {
     agent: u16,
     clock: u32,
@@ -34,23 +31,10 @@ impl Races {
         self.write_words(clocks, at, bytes, writer)
     }
 
-    /// The `cp.async` of these lanes, `bytes` each, were waited for: from now on they are ordinary
-    /// writes of the warp. `span` is what the lanes cover together.
-    pub(crate) fn complete(
-        &mut self,
-        clocks: &Clocks,
-        (at, span): (&Lanes32, Option<Span>),
-        mask: u32,
-        bytes: usize,
-        warp: u32,
-    ) {
+    /// This `cp.async` was waited for: from now on it is an ordinary write of the warp.
+    pub(crate) fn complete(&mut self, clocks: &Clocks, request: &Request, warp: u32) {
         let own = clocks.now(warp).own;
-        if let Some(span) = span {
-            return self.land(span.range(), warp, (warp, own));
-        }
-        for at in lanes(mask).map(|lane| at[lane] as usize) {
-            self.land(at..at + bytes, warp, (warp, own));
-        }
+        request.runs().for_each(|run| self.land(run, warp, (warp, own)));
     }
 
     /// Notes the issue of a bulk copy that will write for an asynchronous agent; `issuer` is the
@@ -62,7 +46,7 @@ impl Races {
         issuer: u32,
         agent: u32,
     ) -> Option<Conflict> {
-        let unfenced = self.check_async(clocks, range.clone(), issuer, &mut None);
+        let unfenced = self.check_async(clocks, range.clone(), issuer, &mut Write::default());
         let writer = Writer { issuer, agent, clock: PENDING };
         self.write_words(clocks, range.start, range.len(), writer).or(unfenced)
     }
@@ -74,11 +58,7 @@ impl Races {
                 (word.write_clock, word.writer) = (clock, agent as u16);
             }
         };
-        let aligned = range.start % ROW == 0 && range.end % ROW == 0;
-        match aligned.then(|| self.words.whole_rows(range.clone())).flatten() {
-            Some(rows) => rows.iter_mut().for_each(landed),
-            None => self.words.for_range(range.start, range.len(), landed),
-        }
+        self.words.for_range(range.start, range.len(), landed);
     }
 
     /// The 8 bytes at `at` become an mbarrier, or stop to be one.
@@ -88,6 +68,19 @@ impl Races {
             (word.write_clock, word.writer, word.written) = (PENDING, MBARRIER, 0xF);
         }
         self.words.split(at / 4..at / 4 + 2).fill(word);
+    }
+
+    /// Whether an asynchronous operation of `warp` may read a region, as far as that can be told
+    /// quickly: by rows, most of which come from the same write as the one before.
+    pub(crate) fn is_ordered(&self, clocks: &Clocks, region: &Region, warp: u32) -> bool {
+        let mut ordered = Write::default();
+        let mut in_order = |row: u32| {
+            let Some(word) = self.words.joined(row) else { return false };
+            let write = Write { agent: word.writer, clock: word.write_clock };
+            let at = row as usize * ROW;
+            write == ordered || self.check_async(clocks, at..at + ROW, warp, &mut ordered).is_none()
+        };
+        region.rows().is_some_and(|rows| rows.iter().all(|&row| in_order(row)))
     }
 
     /// The last write of a word that an asynchronous operation of `warp` may not read or
@@ -100,14 +93,14 @@ impl Races {
         clocks: &Clocks,
         range: Range<usize>,
         warp: u32,
-        ordered: &mut Option<Write>,
+        ordered: &mut Write,
     ) -> Option<Conflict> {
         let (mut index, end) = (range.start / 4, range.end.div_ceil(4));
         while index < end {
             let (word, next) = self.words.run(index);
             index = next;
             let write = Write { agent: word.writer, clock: word.write_clock };
-            if word.write_clock == 0 || *ordered == Some(write) {
+            if word.write_clock == 0 || *ordered == write {
                 continue;
             }
             let writer = u32::from(word.writer);
@@ -118,47 +111,40 @@ impl Races {
             if ordinary && !clocks.knows_fence(warp, writer, word.write_clock) {
                 return Some(Conflict::Unfenced(writer));
             }
-            *ordered = Some(write);
+            *ordered = write;
         }
         None
     }
 
-    /// An asynchronous operation starts to read these ranges: until [`Races::end_reads`] nobody
-    /// may write to them.
-    pub(crate) fn begin_reads(&mut self, ranges: Rc<[Range<usize>]>) -> Ticket {
-        if self.reading.is_empty() {
-            self.reading = vec![0; (self.words.len() * 4).div_ceil(UNIT)];
-        }
-        for range in ranges.iter() {
-            for count in &mut self.reading[range.start / UNIT..range.end.div_ceil(UNIT)] {
-                *count = count.saturating_add(1);
-            }
-        }
+    /// An asynchronous operation starts to read a region: until [`Races::end_reads`] nobody may
+    /// write to it.
+    pub(crate) fn begin_reads(&mut self, region: Rc<Region>) -> Ticket {
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let ticket = Ticket(self.next_ticket);
-        self.reads.insert(ticket, ranges);
+        self.reads.push((ticket, region));
         ticket
     }
 
     /// What the reads of a ticket cover, until they are over.
-    pub(crate) fn ranges(&self, ticket: Ticket) -> Option<Rc<[Range<usize>]>> {
-        self.reads.get(&ticket).cloned()
+    pub(crate) fn region(&self, ticket: Ticket) -> Option<Rc<Region>> {
+        let read = self.reads.iter().find(|read| read.0 == ticket);
+        read.map(|(_, region)| region.clone())
     }
 
     /// The reads of a ticket are over: from now on they are reads of `agent` at `clock`.
     pub(crate) fn end_reads(&mut self, clocks: &Clocks, ticket: Ticket, agent: u32, clock: u32) {
-        let Some(ranges) = self.reads.remove(&ticket) else { return };
+        let Some(place) = self.reads.iter().position(|read| read.0 == ticket) else { return };
+        let (_, region) = self.reads.swap_remove(place);
         let local = agent.wrapping_sub(self.first_warp) < self.warps;
-        for range in ranges.iter() {
-            for count in &mut self.reading[range.start / UNIT..range.end.div_ceil(UNIT)] {
-                *count = count.saturating_sub(1);
-            }
-        }
         if local {
             // The write was checked when the reads began; what came since was reported.
-            self.read_ranges(clocks, ranges.iter().cloned(), agent);
+            if !region.rows().is_some_and(|rows| self.read_rows(clocks, rows, agent)) {
+                for range in region.ranges() {
+                    self.read(clocks, range.start, range.len(), agent);
+                }
+            }
         } else {
-            for range in ranges.iter() {
+            for range in region.ranges() {
                 // Whoever it is, what it knew then is not known here.
                 let known = &VectorClock::default();
                 let reader = Reader { agent, clock, bit: 0, known };
@@ -170,7 +156,6 @@ impl Races {
     /// Whether an asynchronous operation is reading some of these bytes.
     #[inline(always)]
     pub(super) fn being_read(&self, at: usize, bytes: usize) -> bool {
-        !self.reads.is_empty()
-            && self.reading[at / UNIT..(at + bytes).div_ceil(UNIT)].iter().any(|&count| count != 0)
+        self.reads.iter().any(|(_, region)| region.meets(&(at..at + bytes)))
     }
 }

@@ -18,6 +18,9 @@ impl Races {
         (warp, lane): (u32, Option<usize>),
         access: LaneAccess,
     ) -> Option<(u32, LaneAccess, u32)> {
+        if !clocks.lanes_differ(warp) {
+            return None;
+        }
         let unaware = |agent: u32, clock: u32| {
             let lanes = clocks.unaware_lanes(warp, agent, clock);
             let lanes = lane.map_or(lanes, |lane| lanes & 1 << lane);

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::word::{Word, IN_SET};
-use crate::check::clocks::{VectorClock, PENDING};
+use crate::check::clocks::{Now, VectorClock, PENDING};
 use crate::check::histories::Histories;
 use crate::state::lanes;
 
@@ -80,6 +80,21 @@ impl ReaderSets {
     ) -> Option<u32> {
         let mut readers = self.of(word, first_warp);
         readers.find(|&(agent, at)| agent != warp && at > known.get(agent)).map(|(agent, _)| agent)
+    }
+
+    /// Enters a read of some bytes of a word.
+    #[inline]
+    pub(super) fn note(
+        &mut self,
+        word: &mut Word,
+        (first_warp, floor): (u32, u32),
+        reader: Reader<'_>,
+        bytes: u8,
+    ) {
+        if !word.note_reader(Now { own: reader.clock, floor }, reader.bit, bytes) {
+            self.join(word, first_warp, reader);
+            word.read |= bytes;
+        }
     }
 
     /// Adds a reader to those of a word. Earlier readers that it has seen are dropped: a write that

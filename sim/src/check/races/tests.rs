@@ -3,6 +3,7 @@
 // One range of bytes being read is a list of one range.
 #![allow(clippy::single_range_in_vec_init)]
 
+use super::asynchronous::Write;
 use super::*;
 use crate::check::VectorClock;
 
@@ -112,7 +113,7 @@ fn pending_copies_conflict_with_every_access_until_they_are_complete() {
     assert_eq!(block.write(16, 4, 1), Some(Conflict::Pending(0)));
     let mut block = Block::new(2);
     block.issue(16, 16, 0);
-    block.races.complete(&block.clocks, (&[16; 32], None), 1, 16, 0);
+    block.races.complete(&block.clocks, &Request::new(&[16; 32], 1, 16), 0);
     assert_eq!(block.read(20, 4, 0), None);
     assert_eq!(block.read(20, 4, 1), Some(Conflict::WrittenBy(0)));
 }
@@ -123,15 +124,15 @@ fn asynchronous_readers_need_the_fence_of_the_writer() {
     block.write(0, 4, 0);
     block.meet(&[0, 1]);
     assert_eq!(
-        block.races.check_async(&block.clocks, 0..16, 1, &mut None),
+        block.races.check_async(&block.clocks, 0..16, 1, &mut Write::default()),
         Some(Conflict::Unfenced(0))
     );
     block.clocks.proxy_fence(0);
     block.meet(&[0, 1]);
-    assert_eq!(block.races.check_async(&block.clocks, 0..16, 1, &mut None), None);
+    assert_eq!(block.races.check_async(&block.clocks, 0..16, 1, &mut Write::default()), None);
     block.write(4, 4, 0);
     assert_eq!(
-        block.races.check_async(&block.clocks, 0..16, 1, &mut None),
+        block.races.check_async(&block.clocks, 0..16, 1, &mut Write::default()),
         Some(Conflict::WrittenBy(0))
     );
 }
@@ -139,8 +140,8 @@ fn asynchronous_readers_need_the_fence_of_the_writer() {
 #[test]
 fn bytes_being_read_asynchronously_may_not_be_written_until_the_reads_end() {
     let mut block = Block::new(2);
-    let first = block.races.begin_reads(std::iter::once(0..32).collect());
-    let second = block.races.begin_reads(std::iter::once(16..48).collect());
+    let first = block.races.begin_reads(Rc::new(Region::new(vec![0..32])));
+    let second = block.races.begin_reads(Rc::new(Region::new(vec![16..48])));
     assert_eq!(block.write(48, 4, 0), None);
     assert_eq!(block.write(40, 4, 0), Some(Conflict::BeingRead));
     let own = block.clocks.now(0).own;

@@ -4,6 +4,7 @@ use super::readers::{Reader, ReaderSets};
 use super::Conflict;
 use crate::check::clocks::{Now, VectorClock, PENDING};
 use crate::check::histories::{Histories, History, ROW};
+use crate::request::Request;
 
 /// Writer of words that belong to an mbarrier.
 pub(super) const MBARRIER: u16 = u16::MAX;
@@ -11,7 +12,7 @@ pub(super) const MBARRIER: u16 = u16::MAX;
 pub(super) const IN_SET: u8 = 0x80;
 
 /// Access history of one 4-byte word. Clock 0 means never.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Word {
     pub(super) write_clock: u32,
     /// Clock of all `readers`; [`PENDING`] for a set.
@@ -24,6 +25,17 @@ pub(super) struct Word {
     pub(super) written: u8,
     /// Bytes of the reads, one bit each, and [`IN_SET`].
     pub(super) read: u8,
+}
+
+impl PartialEq for Word {
+    /// Without branches, because histories of whole tiles are compared word by word.
+    #[inline(always)]
+    fn eq(&self, other: &Word) -> bool {
+        let clocks = self.write_clock ^ other.write_clock | self.read_clock ^ other.read_clock;
+        let readers = self.readers ^ other.readers | u32::from(self.read ^ other.read);
+        let writes = self.writer ^ other.writer | u16::from(self.written ^ other.written);
+        clocks | readers | u32::from(writes) == 0
+    }
 }
 
 impl History for Word {
@@ -142,22 +154,33 @@ pub(super) struct PlainRead<'r> {
 impl Plain for PlainRead<'_> {
     #[inline(always)]
     fn note(&mut self, word: &mut Word, bytes: u8) -> bool {
-        let Reader { agent, clock, bit, known } = self.reader;
+        let Reader { agent, known, .. } = self.reader;
         if word.written_unseen(self.floor, agent, bytes)
             && unseen_write(word, known, agent).is_some()
         {
             return false;
         }
-        if !word.note_reader(Now { own: clock, floor: self.floor }, bit, bytes) {
-            self.sets.join(word, self.first_warp, self.reader);
-            word.read |= bytes;
-        }
+        self.sets.note(word, (self.first_warp, self.floor), self.reader, bytes);
         true
     }
 
     #[inline(always)]
     fn note_rows(&mut self, rows: &mut [Word]) -> bool {
-        rows.iter_mut().all(|row| self.note(row, 0xF))
+        // Rows next to each other mostly have the same history, before and after.
+        let mut latest: Option<(Word, Word)> = None;
+        for row in rows {
+            match latest {
+                Some((before, after)) if before == *row => *row = after,
+                _ => {
+                    let before = *row;
+                    if !self.note(row, 0xF) {
+                        return false;
+                    }
+                    latest = Some((before, *row));
+                }
+            }
+        }
+        true
     }
 }
 
@@ -172,6 +195,31 @@ pub(super) struct PlainWrite<'r> {
 }
 
 impl PlainWrite<'_> {
+    /// Notes a request as a whole if it covers whole rows, each lane its own bytes, and none of it
+    /// needs a closer look: all of it or nothing.
+    #[inline(always)]
+    pub(super) fn note_request(&mut self, words: &mut Histories<Word>, request: &Request) -> bool {
+        if !(request.is_whole() && request.is_apart()) {
+            return false;
+        }
+        for run in request.runs() {
+            let Some(rows) = words.whole_rows(run) else { return false };
+            let mut plain = Word::default();
+            for row in rows {
+                if *row != plain && self.races(row, 0xF) {
+                    return false;
+                }
+                plain = *row;
+            }
+        }
+        let mut written = Word::default();
+        written.note_writer(self.writer, 0xF);
+        for run in request.runs() {
+            words.whole_rows(run).into_iter().for_each(|rows| rows.fill(written));
+        }
+        true
+    }
+
     #[inline(always)]
     fn races(&self, word: &Word, bytes: u8) -> bool {
         let issuer = self.writer.issuer;

@@ -3,10 +3,8 @@
 
 use crate::address;
 use crate::block::Block;
-use crate::counters::SharedTraffic;
 use crate::exec::memory::{addresses, require_full_warp, Direction};
-use crate::exec::shared::{check_reads, check_shared, check_writes, narrow, Writing};
-use crate::exec::traffic::part_wavefronts;
+use crate::exec::shared::{begin_request, check_reads, check_writes, Writing};
 use crate::program::{Address, Slot};
 use crate::shared::SharedMemory;
 use crate::state::{each_lane, Lanes32, Lanes64, Warp, FULL, LANES};
@@ -23,18 +21,6 @@ fn address_lanes(count: u8) -> u32 {
     FULL >> (LANES - 8 * usize::from(count))
 }
 
-/// Each matrix is one wavefront when its eight rows fall into distinct 16-byte bank groups.
-#[inline(always)]
-fn count_matrices(block: &mut Block<'_>, rows: &Lanes64, count: u8) {
-    let rows = narrow(rows);
-    let mut shared = SharedTraffic { requests: 1, ..Default::default() };
-    for matrix in 0..usize::from(count) {
-        shared.ideal_wavefronts += 1;
-        shared.wavefronts += part_wavefronts(&rows[8 * matrix..8 * matrix + 8], 0xFF, 16);
-    }
-    block.counters().shared.add(shared);
-}
-
 #[inline(always)]
 pub(crate) fn ldmatrix(
     block: &mut Block<'_>,
@@ -47,11 +33,12 @@ pub(crate) fn ldmatrix(
 ) {
     require_full_warp(block, mask, "ldmatrix");
     let rows = row_addresses(w, address);
-    let good = check_shared(block, &rows, address_lanes(count), 16, Direction::Load);
-    count_matrices(block, &rows, count);
+    // Each matrix is one wavefront when its eight rows fall into distinct 16-byte bank groups.
+    let request = begin_request(block, &rows, address_lanes(count), 16, Direction::Load);
     if block.checks() {
-        check_reads(block, &rows, good, 16);
+        check_reads(block, &request);
     }
+    let good = request.mask();
     for (matrix, &register) in registers.iter().take(usize::from(count)).enumerate() {
         let mut words = [[0u32; 4]; 8];
         for (row, words) in words.iter_mut().enumerate() {
@@ -109,15 +96,15 @@ pub(crate) fn stmatrix(
 ) {
     require_full_warp(block, mask, "stmatrix");
     let rows = row_addresses(w, address);
-    let good = check_shared(block, &rows, address_lanes(count), 16, Direction::Store);
-    count_matrices(block, &rows, count);
+    let request = begin_request(block, &rows, address_lanes(count), 16, Direction::Store);
+    let good = request.mask();
     if block.checks() {
         let unchanged = |shared: &SharedMemory, lane: usize| {
             let words = words_of(w.get32(registers[lane / 8]), transposed)[lane % 8];
             let at = rows[lane] as usize;
             shared.is_defined(at, 16) && shared.load_row(at) == words
         };
-        check_writes(block, Writing::Store, &rows, good, 16, |_, _| false, unchanged);
+        check_writes(block, Writing::Store, &request, |_, _| false, unchanged);
     }
     for (matrix, &register) in registers.iter().take(usize::from(count)).enumerate() {
         let words = words_of(w.get32(register), transposed);

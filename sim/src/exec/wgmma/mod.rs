@@ -83,8 +83,8 @@ pub(crate) fn issue<M: Machine>(
 /// From now until the wait the product reads these groups of eight rows (or columns).
 fn begin_reads(block: &mut Block<'_>, w: &mut Warp, operand: &Operand, groups: Range<usize>) {
     if block.checks() {
-        let ranges = operand.ranges(block, groups);
-        let ticket = proxy::begin_read(block, ranges, None, "wgmma load");
+        let region = operand.region(block, groups);
+        let ticket = proxy::begin_read(block, region, None, "wgmma load");
         w.wgmma.reads(ticket);
     }
 }

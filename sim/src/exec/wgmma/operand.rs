@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::descriptor::Descriptor;
 use crate::block::{Block, Place};
-use crate::check::FindingKind;
+use crate::check::{FindingKind, Region};
 use crate::program::Slot;
 use crate::state::{Lanes32, Warp, LANES};
 
@@ -26,10 +26,10 @@ pub(super) struct Operand {
     transposed: bool,
 }
 
-/// The ranges of shared memory that operands are read from, by descriptor, orientation and groups
+/// The regions of shared memory that operands are read from, by descriptor, orientation and groups
 /// of eight rows: every warp of a group and every turn of a loop reads the same ones.
 #[derive(Debug, Default)]
-pub(crate) struct Fetches(HashMap<Fetch, Rc<[Range<usize>]>>);
+pub(crate) struct Fetches(HashMap<Fetch, Rc<Region>>);
 
 type Fetch = (u64, bool, Range<usize>);
 
@@ -56,11 +56,11 @@ impl Operand {
         Operand { bits, descriptor: Descriptor::new(bits), transposed }
     }
 
-    /// The ranges that `groups` of eight rows (or columns) are read from, as far as they exist.
-    pub(super) fn ranges(&self, block: &mut Block<'_>, groups: Range<usize>) -> Rc<[Range<usize>]> {
+    /// What `groups` of eight rows (or columns) are read from, as far as it exists.
+    pub(super) fn region(&self, block: &mut Block<'_>, groups: Range<usize>) -> Rc<Region> {
         let key = (self.bits, self.transposed, groups.clone());
-        if let Some(ranges) = block.fetches.0.get(&key) {
-            return ranges.clone();
+        if let Some(region) = block.fetches.0.get(&key) {
+            return region.clone();
         }
         let length = block.shared.len();
         let mut ranges: Vec<Range<usize>> = Vec::new();
@@ -76,9 +76,9 @@ impl Operand {
         if block.fetches.0.len() == MOST_FETCHES {
             block.fetches.0.clear();
         }
-        let ranges: Rc<[Range<usize>]> = ranges.into();
-        block.fetches.0.insert(key, ranges.clone());
-        ranges
+        let region = Rc::new(Region::new(ranges));
+        block.fetches.0.insert(key, region.clone());
+        region
     }
 
     /// Address of one of the sixteen pieces of a group.
