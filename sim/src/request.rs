@@ -178,8 +178,23 @@ impl Request {
         self.shape.traffic
     }
 
+    /// Whether no lane touches what another one touches in the other request, given that lanes are
+    /// apart in one of the two.
+    pub(crate) fn is_safe_after(&self, other: &Request) -> bool {
+        self.misses(other) || self.repeats(other)
+    }
+
+    /// Whether the two have no bytes in common.
+    fn misses(&self, other: &Request) -> bool {
+        let mut others = other.runs().peekable();
+        self.runs().all(|run| {
+            while others.next_if(|other| other.end <= run.start).is_some() {}
+            others.peek().is_none_or(|other| run.end <= other.start)
+        })
+    }
+
     /// Whether each lane touches what it touches in the other request.
-    pub(crate) fn repeats(&self, other: &Request) -> bool {
+    fn repeats(&self, other: &Request) -> bool {
         let (own, others) = (&self.shape, &other.shape);
         let same =
             (own.mask, own.bytes, &own.distances) == (others.mask, others.bytes, &others.distances);
@@ -254,6 +269,15 @@ mod tests {
         assert_eq!(told(request(FULL, 4, |lane| 4 + 4 * lane)), (true, false, true));
         assert_eq!(told(request(FULL, 4, |lane| 4 * (lane / 2))), (false, true, false));
         assert_eq!(told(request(FULL >> 1, 16, |lane| 16 * lane)), (true, true, false));
+    }
+
+    #[test]
+    fn requests_are_safe_together_when_lanes_keep_to_bytes_of_their_own() {
+        let columns = |first: u64| request(FULL, 4, move |l| 272 * (l % 4) + 4 * (l / 4) + first);
+        assert!(columns(0).is_safe_after(&columns(32)) && columns(32).is_safe_after(&columns(0)));
+        assert!(columns(4096).is_safe_after(&columns(0)));
+        assert!(columns(0).is_safe_after(&columns(0)));
+        assert!(!columns(0).is_safe_after(&columns(28)) && !columns(28).is_safe_after(&columns(0)));
     }
 
     #[test]

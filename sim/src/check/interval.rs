@@ -64,8 +64,7 @@ impl Interval {
         for (number, earlier) in self.ranges.iter().enumerate() {
             let meet =
                 earlier.first < hull.end && hull.start < earlier.end && !(reads && earlier.reads);
-            // Repeated lanes are apart, because one of the two requests is a write.
-            if meet && !request.repeats(&self.requests[number].0) {
+            if meet && !request.is_safe_after(&self.requests[number].0) {
                 return false;
             }
         }

@@ -90,9 +90,7 @@ impl Races {
         let (reader, floor) = self.reader(clocks, warp);
         let (first_warp, sets) = (self.first_warp, &mut self.sets);
         let mut reader = PlainRead { floor, reader, sets, first_warp };
-        if request.is_whole()
-            && request.runs().all(|run| reader.note_all(&mut self.words, run.start, run.len()))
-        {
+        if reader.note_request(&mut self.words, request) {
             return 0;
         }
         let mut closer = 0;

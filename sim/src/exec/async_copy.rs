@@ -139,7 +139,7 @@ fn read_sources(
     let full = lanes_where(mask, |lane| u64::from(sizes[lane]) == size);
     lanes(mask & !full).for_each(|lane| data[lane] = [0; 16]);
     if full != 0 {
-        match sound_group(block, sources, full, size) {
+        match sound_group(block, sources, full, size, Direction::Load) {
             Some(group) => read_group(block, &group, size, data),
             None => global_groups(block, sources, full, size, Direction::Load, |block, group| {
                 read_group(block, group, size, data);

@@ -338,6 +338,12 @@ pub(crate) fn pack(w: &mut Warp, mask: u32, wide: bool, part_bytes: u8, parts: &
 /// The inverse of [`pack`].
 #[inline(always)]
 pub(crate) fn unpack(w: &mut Warp, mask: u32, wide: bool, part_bytes: u8, a: Slot, parts: &[Slot]) {
+    if let (false, 2, &[low, high]) = (wide, part_bytes, parts) {
+        let source = *w.get32(a);
+        w.set32(low, mask, &each_lane!(|lane| source[lane] & 0xFFFF));
+        w.set32(high, mask, &each_lane!(|lane| source[lane] >> 16));
+        return;
+    }
     let source: Lanes64 = if wide { *w.get64(a) } else { w.get32(a).map(u64::from) };
     let bits = 8 * u32::from(part_bytes);
     let keep = (1u64 << bits) - 1;

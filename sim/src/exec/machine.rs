@@ -15,20 +15,17 @@ pub(crate) trait Machine: Copy {
     /// The inverse of [`Machine::widen_f16`], to nearest even; NaN becomes the one of PTX.
     fn narrow_f16(self, values: [f32; 8]) -> [u32; 4];
 
-    /// Adds the products of sixteen rows with eight columns, of which the first `length` elements
-    /// count, to sums: k increasing, one rounding per step. `exact` says that products are exact in
-    /// f32, so that it does not matter how often a step rounds.
-    fn multiply(
-        self,
-        sums: &mut Rows,
-        factors: (&Rows, &[[f32; 8]; 8]),
-        length: usize,
-        exact: bool,
-    );
+    /// Adds the products of sixteen rows with eight columns, slice after slice, to sums: k
+    /// increasing, one rounding per step. The first `length` elements of rows and columns count.
+    /// `exact` says that products are exact in f32, so that it does not matter how often a step
+    /// rounds.
+    fn multiply(self, sums: &mut Rows, factors: (&[Rows], &[Columns]), length: usize, exact: bool);
 }
 
 /// Sixteen rows of eight numbers.
 pub(crate) type Rows = [[f32; 8]; 16];
+/// Eight columns of eight numbers.
+pub(crate) type Columns = [[f32; 8]; 8];
 
 /// Any CPU.
 #[derive(Debug, Clone, Copy)]
@@ -58,15 +55,17 @@ impl Machine for Portable {
     fn multiply(
         self,
         sums: &mut Rows,
-        (rows, columns): (&Rows, &[[f32; 8]; 8]),
+        (rows, columns): (&[Rows], &[Columns]),
         length: usize,
         exact: bool,
     ) {
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            for k in 0..length.min(8) {
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    let (a, b) = (row[k], column[k]);
-                    *sum = if exact { a * b + *sum } else { a.mul_add(b, *sum) };
+        for (rows, columns) in rows.iter().zip(columns) {
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                for k in 0..length.min(8) {
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        let (a, b) = (row[k], column[k]);
+                        *sum = if exact { a * b + *sum } else { a.mul_add(b, *sum) };
+                    }
                 }
             }
         }
@@ -95,7 +94,7 @@ impl Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Avx2, Machine, Rows};
+    use super::{Avx2, Columns, Machine, Rows};
     use crate::exec::numeric::HALF_NAN;
     use std::arch::x86_64::*;
     use std::mem::transmute;
@@ -154,26 +153,32 @@ mod avx2 {
     /// which cost nothing beside the multiplications, instead of by shuffles.
     #[inline(never)]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn multiply(sums: &mut Rows, rows: &Rows, columns: &[[f32; 8]; 8], length: usize) {
+    unsafe fn multiply(sums: &mut Rows, rows: &[Rows], columns: &[Columns], length: usize) {
         // SAFETY: as above.
         unsafe {
-            let b = transpose(columns);
-            let halves = sums.chunks_exact_mut(8).zip(rows.chunks_exact(8));
-            for (sums, rows) in halves {
-                // Eight rows side by side, so that additions do not wait for each other: two units
-                // with a latency of four cycles are busy with eight.
-                let mut total = [_mm256_setzero_ps(); 8];
-                for row in 0..8 {
-                    total[row] = _mm256_loadu_ps(sums[row].as_ptr());
+            let mut transposed = [[_mm256_setzero_ps(); 8]; 2];
+            for (rows, columns) in rows.chunks(2).zip(columns.chunks(2)) {
+                for (b, columns) in transposed.iter_mut().zip(columns) {
+                    *b = transpose(columns);
                 }
-                for k in 0..length.min(8) {
+                for half in [0, 8] {
+                    // Eight rows side by side, so that additions do not wait for each other: two
+                    // units with a latency of four cycles are busy with eight.
+                    let mut total = [_mm256_setzero_ps(); 8];
                     for row in 0..8 {
-                        let a = _mm256_broadcast_ss(&rows[row][k]);
-                        total[row] = _mm256_fmadd_ps(a, b[k], total[row]);
+                        total[row] = _mm256_loadu_ps(sums[half + row].as_ptr());
                     }
-                }
-                for row in 0..8 {
-                    _mm256_storeu_ps(sums[row].as_mut_ptr(), total[row]);
+                    for (rows, b) in rows.iter().zip(&transposed) {
+                        for k in 0..length.min(8) {
+                            for row in 0..8 {
+                                let a = _mm256_broadcast_ss(&rows[half + row][k]);
+                                total[row] = _mm256_fmadd_ps(a, b[k], total[row]);
+                            }
+                        }
+                    }
+                    for row in 0..8 {
+                        _mm256_storeu_ps(sums[half + row].as_mut_ptr(), total[row]);
+                    }
                 }
             }
         }
@@ -197,7 +202,7 @@ mod avx2 {
         fn multiply(
             self,
             sums: &mut Rows,
-            (rows, columns): (&Rows, &[[f32; 8]; 8]),
+            (rows, columns): (&[Rows], &[Columns]),
             length: usize,
             _exact: bool,
         ) {
@@ -240,8 +245,12 @@ mod tests {
     #[test]
     fn both_machines_multiply_rows_by_columns() {
         let Some(avx2) = Avx2::detect() else { return };
-        let rows: Rows = std::array::from_fn(|r| std::array::from_fn(|k| (r + 3 * k) as f32));
-        let columns = std::array::from_fn(|c| std::array::from_fn(|k| (7 * c) as f32 - k as f32));
+        let rows: [Rows; 3] = std::array::from_fn(|s| {
+            std::array::from_fn(|r| std::array::from_fn(|k| (r + 3 * k + 5 * s) as f32))
+        });
+        let columns: [Columns; 3] = std::array::from_fn(|s| {
+            std::array::from_fn(|c| std::array::from_fn(|k| (7 * c + s) as f32 - k as f32))
+        });
         let start: Rows = std::array::from_fn(|r| [r as f32; 8]);
         for length in [4, 8] {
             let (mut portable, mut fast) = (start, start);
@@ -249,7 +258,8 @@ mod tests {
             avx2.multiply(&mut fast, (&rows, &columns), length, false);
             assert_eq!(portable, fast);
             let (row, column) = (9, 5);
-            let product = (0..length).map(|k| rows[row][k] * columns[column][k]).sum::<f32>();
+            let terms = (0..3).flat_map(|s| (0..length).map(move |k| (s, k)));
+            let product = terms.map(|(s, k)| rows[s][row][k] * columns[s][column][k]).sum::<f32>();
             assert_eq!(fast[row][column], row as f32 + product);
         }
     }

@@ -79,17 +79,21 @@ pub(crate) struct GlobalGroup {
     pub offsets: Lanes64,
 }
 
-/// The one group of a load that touches one buffer and passes all checks, as nearly all do.
+/// The one group of a request that touches one buffer and passes all checks, as nearly all do.
 #[inline(always)]
 pub(crate) fn sound_group(
     block: &Block<'_>,
     addresses: &Lanes64,
     mask: u32,
     size: u64,
+    direction: Direction,
 ) -> Option<GlobalGroup> {
     let first = addresses[mask.trailing_zeros() as usize % LANES];
     let number = block.context.memory.number(first);
     let (buffer, _) = block.context.memory.get(number)?;
+    if direction != Direction::Load && buffer.access == BufferAccess::ReadOnly {
+        return None;
+    }
     let last = (buffer.len() as u64).checked_sub(size)?;
     let base = first - device_memory::offset(first);
     let offsets = each_lane!(|lane| addresses[lane].wrapping_sub(base));
@@ -228,6 +232,17 @@ pub(crate) fn total_bytes(access: &Access) -> u64 {
     u64::from(access.bytes) * u64::from(access.count)
 }
 
+/// A loaded value as its register holds it.
+#[inline(always)]
+fn extended(access: &Access, value: u64) -> u64 {
+    let unused = 64 - 8 * u32::from(access.bytes);
+    if access.signed {
+        ((value << unused) as i64 >> unused) as u64
+    } else {
+        value
+    }
+}
+
 #[inline(always)]
 pub(crate) fn write_element(
     w: &mut Warp,
@@ -236,8 +251,7 @@ pub(crate) fn write_element(
     lane: usize,
     value: u64,
 ) {
-    let unused = 64 - 8 * u32::from(access.bytes);
-    let value = if access.signed { ((value << unused) as i64 >> unused) as u64 } else { value };
+    let value = extended(access, value);
     let slot = access.registers[element] as usize;
     if access.wide {
         w.r64[slot][lane] = value;
@@ -269,6 +283,7 @@ pub(crate) fn load(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: u
     match access.space {
         Space::Global => load_global(block, w, access, &at, mask),
         Space::Shared => load_shared(block, w, access, &at, mask),
+        Space::Param => load_bytes(block, w, access, Space::Param, &at, mask),
         _ => load_elsewhere(block, w, access, &at, mask),
     }
     if access.order.scope.is_some() {
@@ -296,7 +311,7 @@ fn load_elsewhere(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lan
 
 #[inline(always)]
 fn load_global(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &Lanes64, mask: u32) {
-    match sound_group(block, at, mask, total_bytes(access)) {
+    match sound_group(block, at, mask, total_bytes(access), Direction::Load) {
         Some(group) => load_group(block, w, access, &group),
         None => load_groups(block, w, access, at, mask),
     }
@@ -370,6 +385,9 @@ fn load_bytes(
         _ => &context.program.constant_bank,
     };
     let size = usize::from(access.bytes);
+    if at.iter().all(|&other| other == at[0]) && broadcast(w, access, bytes, at[0], mask) {
+        return;
+    }
     for lane in lanes(mask) {
         for element in 0..usize::from(access.count) {
             let from = (at[lane] as usize).saturating_add(element * size);
@@ -384,6 +402,25 @@ fn load_bytes(
             write_element(w, access, element, lane, u64::from_le_bytes(word));
         }
     }
+}
+
+/// Loads the same bytes in all lanes; false if they do not exist.
+fn broadcast(w: &mut Warp, access: &Access, bytes: &[u8], at: u64, mask: u32) -> bool {
+    let (size, from) = (usize::from(access.bytes), at as usize);
+    let Some(found) = bytes.get(from..from.saturating_add(total_bytes(access) as usize)) else {
+        return false;
+    };
+    for (element, value) in found.chunks_exact(size).enumerate() {
+        let mut word = [0; 8];
+        word[..size].copy_from_slice(value);
+        let (slot, value) = (access.registers[element], extended(access, u64::from_le_bytes(word)));
+        if access.wide {
+            w.set64(slot, mask, &[value; LANES]);
+        } else {
+            w.set32(slot, mask, &[value as u32; LANES]);
+        }
+    }
+    true
 }
 
 /// Range of one lane's local bytes in the warp's storage.
@@ -432,6 +469,7 @@ pub(crate) fn store(block: &mut Block<'_>, w: &mut Warp, access: &Access, mask: 
     let at = addresses(w, access.address);
     match access.space {
         Space::Shared => store_shared(block, w, access, &at, mask),
+        Space::Global => store_global(block, w, access, &at, mask),
         _ => store_elsewhere(block, w, access, &at, mask),
     }
 }
@@ -450,30 +488,39 @@ fn store_elsewhere(block: &mut Block<'_>, w: &mut Warp, access: &Access, at: &La
     });
 }
 
+#[inline(always)]
 fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, mask: u32) {
     let size = total_bytes(access);
-    global_groups(block, at, mask, size, Direction::Store, |block, group| {
-        count_global(block, group, size, Direction::Store);
-        block.polls.changes += 1;
-        if block.checks() {
-            let kind = access.order.scope.map_or(GlobalKind::Write, GlobalKind::StrongWrite);
-            let unchanged = |lane| stores_what_is_there(block.context, w, access, group, lane);
-            let equal = |lane, other| lanes_store_the_same(w, access, lane, other);
-            global_order::check_store(block, group, size, kind, (unchanged, equal));
-            global_order::release(block, group, access.order);
+    match sound_group(block, at, mask, size, Direction::Store) {
+        Some(group) => store_group(block, w, access, &group),
+        None => global_groups(block, at, mask, size, Direction::Store, |block, group| {
+            store_group(block, w, access, group);
+        }),
+    }
+}
+
+fn store_group(block: &mut Block<'_>, w: &Warp, access: &Access, group: &GlobalGroup) {
+    let size = total_bytes(access);
+    count_global(block, group, size, Direction::Store);
+    block.polls.changes += 1;
+    if block.checks() {
+        let kind = access.order.scope.map_or(GlobalKind::Write, GlobalKind::StrongWrite);
+        let unchanged = |lane| stores_what_is_there(block.context, w, access, group, lane);
+        let equal = |lane, other| lanes_store_the_same(w, access, lane, other);
+        global_order::check_store(block, group, size, kind, (unchanged, equal));
+        global_order::release(block, group, access.order);
+    }
+    let context = block.context;
+    let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
+    let bytes = u32::from(access.bytes);
+    for lane in lanes(group.mask) {
+        let offset = group.offsets[lane] as usize;
+        for element in 0..access.count as usize {
+            let value = read_element(w, access, element, lane);
+            buffer.store(offset + element * bytes as usize, bytes, value);
         }
-        let context = block.context;
-        let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
-        let bytes = u32::from(access.bytes);
-        for lane in lanes(group.mask) {
-            let offset = group.offsets[lane] as usize;
-            for element in 0..access.count as usize {
-                let value = read_element(w, access, element, lane);
-                buffer.store(offset + element * bytes as usize, bytes, value);
-            }
-            buffer.define(offset, size as u32);
-        }
-    });
+        buffer.define(offset, size as u32);
+    }
 }
 
 #[cold]

@@ -46,8 +46,15 @@ fn narrow<M: Machine>(m: M, halves: &Halves) -> Lanes32 {
 /// f16 in the low halves to f32.
 #[inline(always)]
 pub(crate) fn widen_low_f16<M: Machine>(m: M, a: &Lanes32) -> Lanes32 {
-    let halves = widen(m, a);
-    each_lane!(|l| super::numeric::canonical(halves[2 * l]))
+    let mut out = [0; LANES];
+    for (values, a) in out.chunks_exact_mut(8).zip(a.chunks_exact(8)) {
+        let pair = |i: usize| a[2 * i] & 0xFFFF | a[2 * i + 1] << 16;
+        let halves = m.widen_f16([pair(0), pair(1), pair(2), pair(3)]);
+        for i in 0..8 {
+            values[i] = super::numeric::canonical(halves[i]);
+        }
+    }
+    out
 }
 
 /// f32 to f16, nearest even: `high` goes to the high halves.

@@ -151,6 +151,24 @@ pub(super) struct PlainRead<'r> {
     pub(super) first_warp: u32,
 }
 
+impl PlainRead<'_> {
+    /// Notes a request as a whole; false, and perhaps some of it done, if it has to be looked at
+    /// lane by lane.
+    #[inline(always)]
+    pub(super) fn note_request(&mut self, words: &mut Histories<Word>, request: &Request) -> bool {
+        if !request.is_whole() {
+            return false;
+        }
+        for run in request.runs() {
+            let Some(rows) = words.whole_rows(run) else { return false };
+            if !self.note_rows(rows) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
 impl Plain for PlainRead<'_> {
     #[inline(always)]
     fn note(&mut self, word: &mut Word, bytes: u8) -> bool {

@@ -1,6 +1,6 @@
 //! `mma.sync` (PTX ISA 9.7.14.5).
 
-use super::product::{accumulate, Operands, Scales};
+use super::product::{accumulate, Left, Operands, Scales};
 use super::sums::Accumulators;
 use crate::block::Block;
 use crate::exec::machine::Machine;
@@ -21,7 +21,7 @@ pub(crate) fn mma<M: Machine>(m: M, block: &mut Block<'_>, w: &mut Warp, op: &Mm
     let operands = Operands {
         a_type: op.a_type,
         b_type: op.b_type,
-        a: left(w, op),
+        a: Left::Registers(left(w, op)),
         b: &b[..registers],
         scales: scales.as_ref(),
     };

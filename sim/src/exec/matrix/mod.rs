@@ -12,6 +12,6 @@ mod tiles;
 
 pub(crate) use element::four_lanes;
 pub(crate) use mma::{mma, mma_f64};
-pub(crate) use product::{accumulate, Operands};
+pub(crate) use product::{accumulate, unpack_left, Left, Operands};
 pub(crate) use sums::Accumulators;
 pub(crate) use tiles::{ldmatrix, movmatrix, stmatrix};

@@ -7,7 +7,7 @@
 
 use super::element::{four_lanes, slices, unpack};
 use super::sums::Sums;
-use crate::exec::machine::{Machine, Rows};
+use crate::exec::machine::{Columns, Machine, Rows};
 use crate::program::Element;
 use crate::state::Lanes32;
 
@@ -15,12 +15,50 @@ use crate::state::Lanes32;
 pub(crate) struct Operands<'a> {
     pub a_type: Element,
     pub b_type: Element,
-    /// Two registers per register of B: rows 0 to 7, rows 8 to 15.
-    pub a: [&'a Lanes32; 4],
+    pub a: Left<'a>,
     /// One or two registers.
     pub b: &'a [&'a Lanes32],
     /// Factors of 16, 32 or 64 consecutive elements of each row and column.
     pub scales: Option<&'a Scales>,
+}
+
+/// Where the sixteen rows of A stand.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// Two registers per register of B: rows 0 to 7, rows 8 to 15.
+    Registers([&'a Lanes32; 4]),
+    /// As [`unpack_left`] gives them, for A that several products share.
+    Unpacked(&'a [Rows; SLICES]),
+}
+
+/// Most slices of A in 32 bytes of K.
+const SLICES: usize = 4;
+
+/// Slices that are multiplied together.
+const TOGETHER: usize = 2;
+
+/// Unpacks 32 bytes of K of A, from two registers for rows 0 to 7 and two for rows 8 to 15 in turns.
+#[inline(always)]
+pub(crate) fn unpack_left<M: Machine>(m: M, ty: Element, a: [&Lanes32; 4]) -> [Rows; SLICES] {
+    let mut rows = [[[0.0; 8]; 16]; SLICES];
+    match ty {
+        Element::F16 => unpack_rows(m, Element::F16, a, 0, &mut rows[..2]),
+        _ => unpack_rows(m, ty, a, 0, &mut rows[..2 * slices(ty).min(2)]),
+    }
+    rows
+}
+
+/// Unpacks some slices of A.
+#[inline(always)]
+fn unpack_rows<M: Machine>(m: M, ty: Element, a: [&Lanes32; 4], first: usize, out: &mut [Rows]) {
+    let parts = slices(ty);
+    for (slice, rows) in (first..).zip(out) {
+        let (register, part) = (slice / parts, slice % parts);
+        for row in 0..16 {
+            let register = a[2 * register + row / 8];
+            rows[row] = unpack(m, ty, four_lanes(register, row % 8), part);
+        }
+    }
 }
 
 /// Block scales along K: of each row of A, then of each column of B.
@@ -60,21 +98,31 @@ fn accumulate_as<M: Machine>(
     // Products of the others have at most 22 bits between 2^-48 and 2^32; those of bf16 and tf32
     // may overflow and underflow.
     let exact = !matches!(a_type, Element::Bf16 | Element::Tf32);
-    for slice in 0..o.b.len() * parts {
-        let (register, part) = (slice / parts, slice % parts);
-        let mut columns = [[0.0; 8]; 8];
-        for i in 0..8 {
-            columns[i] = unpack(m, b_type, four_lanes(o.b[register], column_at(i)), part);
+    let all = o.b.len() * parts;
+    for first in (0..all).step_by(TOGETHER) {
+        let count = TOGETHER.min(all - first);
+        let mut columns = [[[0.0; 8]; 8]; TOGETHER];
+        for (slice, columns) in (first..all).zip(&mut columns) {
+            let (register, part) = (slice / parts, slice % parts);
+            for i in 0..8 {
+                columns[i] = unpack(m, b_type, four_lanes(o.b[register], column_at(i)), part);
+            }
         }
-        let mut rows = [[0.0; 8]; 16];
-        for row in 0..16 {
-            let a = o.a[2 * register + row / 8];
-            rows[row] = unpack(m, a_type, four_lanes(a, row % 8), part);
+        let columns = &mut columns[..count];
+        match o.a {
+            Left::Unpacked(rows) => {
+                m.multiply(sums, (&rows[first..first + count], columns), length, exact);
+            }
+            Left::Registers(a) => {
+                let mut rows = [[[0.0; 8]; 16]; TOGETHER];
+                let rows = &mut rows[..count];
+                unpack_rows(m, a_type, a, first, rows);
+                if let Some(scales) = o.scales {
+                    scale_all(rows, columns, scales, first);
+                }
+                m.multiply(sums, (rows, columns), length, exact);
+            }
         }
-        if let Some(scales) = o.scales {
-            scale_all(&mut rows, &mut columns, scales, slice);
-        }
-        m.multiply(sums, (&rows, &columns), length, exact);
     }
 }
 
@@ -84,14 +132,17 @@ fn column_at(place: usize) -> usize {
     2 * (place % 4) + place / 4
 }
 
+/// Scales slices, the first of which has a number.
 #[cold]
-fn scale_all(rows: &mut Rows, columns: &mut [[f32; 8]; 8], scales: &Scales, slice: usize) {
-    let at = slice / scales.slices;
-    for (place, column) in columns.iter_mut().enumerate() {
-        scale(column, scales.b[column_at(place)][at]);
-    }
-    for (row, scales) in rows.iter_mut().zip(&scales.a) {
-        scale(row, scales[at]);
+fn scale_all(rows: &mut [Rows], columns: &mut [Columns], scales: &Scales, first: usize) {
+    for (slice, (rows, columns)) in (first..).zip(rows.iter_mut().zip(columns)) {
+        let at = slice / scales.slices;
+        for (place, column) in columns.iter_mut().enumerate() {
+            scale(column, scales.b[column_at(place)][at]);
+        }
+        for (row, scales) in rows.iter_mut().zip(&scales.a) {
+            scale(row, scales[at]);
+        }
     }
 }
 

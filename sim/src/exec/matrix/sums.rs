@@ -42,7 +42,8 @@ impl Accumulators {
     ) {
         match self.format {
             MmaAccumulator::F32 => {
-                for (slots, rows) in d.chunks_exact(2).zip(sums.chunks_exact(8)) {
+                for (half, slots) in d.chunks_exact(2).enumerate() {
+                    let rows = &sums[8 * half..8 * half + 8];
                     w.set32(slots[0], mask, &scatter::<0>(rows, canonical));
                     w.set32(slots[1], mask, &scatter::<1>(rows, canonical));
                 }
@@ -81,10 +82,11 @@ fn add(a: &Lanes32, b: &Lanes32, saturate: bool) -> Lanes32 {
 #[inline(always)]
 fn gather_f32(registers: [&Lanes32; 4]) -> Sums {
     let mut sums = [[0.0; 8]; 16];
-    for (row, sums) in sums.iter_mut().enumerate() {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            let register = registers[2 * (row / 8) + i / 4];
-            *sum = f32::from_bits(register[4 * (row % 8) + i % 4]);
+    for row in 0..16 {
+        let (even, odd) = (registers[row / 8 * 2], registers[row / 8 * 2 + 1]);
+        for i in 0..4 {
+            sums[row][i] = f32::from_bits(even[row % 8 * 4 + i]);
+            sums[row][4 + i] = f32::from_bits(odd[row % 8 * 4 + i]);
         }
     }
     sums
@@ -95,10 +97,8 @@ fn gather_f32(registers: [&Lanes32; 4]) -> Sums {
 #[inline(always)]
 fn scatter<const ODD: usize>(rows: &[[f32; 8]], bits: impl Fn(f32) -> u32) -> Lanes32 {
     let mut register = [0; LANES];
-    for (lanes, row) in register.chunks_exact_mut(4).zip(rows) {
-        for i in 0..4 {
-            lanes[i] = bits(row[4 * ODD + i]);
-        }
+    for lane in 0..LANES {
+        register[lane] = bits(rows[lane / 4][4 * ODD + lane % 4]);
     }
     register
 }

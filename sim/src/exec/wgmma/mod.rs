@@ -18,7 +18,7 @@ use crate::block::{Block, Place};
 use crate::check::FindingKind;
 use crate::counters::SharedTraffic;
 use crate::exec::machine::Machine;
-use crate::exec::matrix::{accumulate, Accumulators, Operands};
+use crate::exec::matrix::{accumulate, unpack_left, Accumulators, Left, Operands};
 use crate::exec::{proxy, warpgroup};
 use crate::program::{Element, Instruction, Slot, Tracking, Wgmma, WgmmaLeft};
 use crate::state::{Lanes32, Warp, FULL, LANES};
@@ -46,6 +46,7 @@ pub(crate) fn issue<M: Machine>(
     let a_operand = in_memory
         .map(|(descriptor, transposed)| Operand::new(block, w, descriptor, transposed, mask));
     let a = left(block, w, op, a_operand.as_ref());
+    let rows = unpack_left(m, op.a_type, [&a[0][0], &a[1][0], &a[0][1], &a[1][1]]);
     let b = Operand::new(block, w, op.b, op.b_transposed, mask);
     count_traffic(block, w, u64::from(op.n));
     let keep = keeps_accumulators(block, w, op, mask);
@@ -65,7 +66,7 @@ pub(crate) fn issue<M: Machine>(
         let operands = Operands {
             a_type: op.a_type,
             b_type: op.b_type,
-            a: [&a[0][0], &a[1][0], &a[0][1], &a[1][1]],
+            a: Left::Unpacked(&rows),
             b: &[&columns[0], &columns[1]],
             scales: None,
         };
