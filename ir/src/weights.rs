@@ -181,6 +181,11 @@ impl WeightSpec {
         self.params.iter().any(|param| matches!(param.dtype, ParamType::Shared(_)))
     }
 
+    /// Whether scales are floats of 8 bits in the file, and of 32 as parameters.
+    pub fn has_small_float_scales(&self) -> bool {
+        self.params.iter().any(|param| param.dtype == ParamType::E4M3)
+    }
+
     /// Bytes of one (row, group) entry of the packed parameter array, where it holds the parameters
     /// themselves.
     pub fn packed_param_bytes(&self) -> u32 {

@@ -6,16 +6,14 @@ use crate::error::FormatError;
 use crate::tensors::TensorRef;
 
 /// Tensor suffixes that only quantized layers have, and whose they are.
-const SUFFIXES: [(&str, &str); 10] = [
+const SUFFIXES: [(&str, &str); 8] = [
     ("B", "Marlin-packed GPTQ"),
-    ("SCB", "bitsandbytes LLM.int8"),
     ("weight_packed", "compressed-tensors"),
     ("weight_scale", "compressed-tensors or FP8"),
     ("weight_scale_inv", "block FP8"),
     ("weight_scale_2", "ModelOpt NVFP4"),
     ("codebooks", "AQLM"),
     ("Qidxs", "QuIP#"),
-    ("W_q", "HQQ"),
     ("gate_up_proj_blocks", "gpt-oss MXFP4"),
 ];
 

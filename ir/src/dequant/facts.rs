@@ -362,10 +362,12 @@ fn product_facts(a: &Facts, b: &Facts) -> Result<Facts, String> {
     Ok(both(a, b, role, map2(a.grid, b.grid, Grid::mul)))
 }
 
-/// The product of two parameters, rounded when weights are packed.
+/// The product of two parameters, or of one and a constant, rounded when weights are packed.
 fn stored_facts(a: &Facts, b: &Facts) -> Result<Facts, String> {
-    if ![a, b].iter().all(|facts| facts.param && facts.hoistable() && !facts.position) {
-        return Err("only products of group parameters are stored".into());
+    let factors = [a, b];
+    let known = factors.iter().all(|facts| facts.hoistable() && !facts.position);
+    if !known || !factors.iter().any(|facts| facts.param) {
+        return Err("only products of group parameters and constants are stored".into());
     }
     let product = product_facts(a, b)?;
     Ok(Facts { grid: map1(product.grid, |grid| Grid { ulp: FLOAT_ULP, ..grid }), ..product })

@@ -58,7 +58,7 @@
 //! | `(narrow i)` | its bits under the exponent of an f16: the value over 256 |
 //! | `(wide i)` | its bits under the exponent of a bf16, multiplied back: the value |
 //! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
-//! | `(stored a b)` | the product of two group parameters, rounded to f16 when weights are packed ([`Field`]) |
+//! | `(stored a b)` | the product of two group parameters, or of one and a constant, rounded to f16 when weights are packed ([`Field`]) |
 //! | `(sum e)` | the sum over one quant group's k |
 //!
 //! Weights come in 16-bit half words, of up to four fields of 4 bits with a code each. A word shifted by

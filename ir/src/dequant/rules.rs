@@ -57,16 +57,20 @@ enum Need {
     FitsWide(&'static str),
     /// Depends on group parameters alone.
     Parameter(&'static str),
+    /// Depends on nothing.
+    Constant(&'static str),
     /// The format has scales of two levels.
     TwoLevels,
+    /// The format has scales that are small floats, of which more bits are kept than the file has.
+    SmallFloatScales,
     /// The engine adds products in f16.
     HalfSums,
 }
 
 use Need::{
-    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsNarrow, FitsRaised, FitsShort,
+    AnyOuter, Constant, ExactOffset, FitsInPlace, FitsMagic, FitsNarrow, FitsRaised, FitsShort,
     FitsSubnormal, FitsTable, FitsWide, HalfSums, Hoistable, Invariant, Parameter, Scale,
-    SmallOffset, TwoLevels, Varying, Weight,
+    SmallFloatScales, SmallOffset, TwoLevels, Varying, Weight,
 };
 
 /// The rule that the analysis applies: an operator on constants is a constant.
@@ -112,6 +116,9 @@ pub static RULES: &[Rule] = &[
     rule("store-product", "parameters",
         &[("(* ?c ?d)", "(stored ?c ?d)")],
         &[TwoLevels, Parameter("?c"), Parameter("?d")]),
+    rule("store-scale", "parameters",
+        &[("(* ?c ?d)", "(stored ?c ?d)")],
+        &[SmallFloatScales, Constant("?c"), Parameter("?d")]),
 
     rule("magic-number", "conversions",
         &[("(real ?i)", "(- (magic ?i) BASE)")],
@@ -316,9 +323,9 @@ impl Need {
         match self {
             Weight(a) | Invariant(a) | Hoistable(a) | Varying(a) | Scale(a) | SmallOffset(a)
             | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
-            | FitsShort(a) | FitsNarrow(a) | FitsWide(a) | Parameter(a) => vec![a],
+            | FitsShort(a) | FitsNarrow(a) | FitsWide(a) | Parameter(a) | Constant(a) => vec![a],
             AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
-            HalfSums | TwoLevels => vec![],
+            HalfSums | TwoLevels | SmallFloatScales => vec![],
         }
     }
 
@@ -353,7 +360,9 @@ impl Need {
             (FitsWide(_), [_]) => float8::fits(ctx, DType::Bf16).is_ok(),
             (HalfSums, _) => ctx.engine == Engine::Half2,
             (Parameter(_), [a]) => a.hoistable() && a.param && !a.position,
+            (Constant(_), [a]) => a.role == Role::Constant,
             (TwoLevels, _) => ctx.spec.has_two_levels(),
+            (SmallFloatScales, _) => ctx.spec.has_small_float_scales(),
             _ => false,
         }
     }
@@ -394,13 +403,15 @@ impl Need {
     fn roles(self) -> Vec<(&'static str, Role)> {
         match self {
             Weight(a) | Varying(a) => vec![(a, Role::Weight)],
-            Invariant(a) | Hoistable(a) | Scale(a) | Parameter(a) => vec![(a, Role::Uniform)],
+            Invariant(a) | Hoistable(a) | Scale(a) | Parameter(a) | Constant(a) => {
+                vec![(a, Role::Uniform)]
+            }
             FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
             | FitsShort(a) | FitsNarrow(a) | FitsWide(a) => {
                 vec![(a, Role::Integer)]
             }
             AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],
-            ExactOffset(..) | SmallOffset(_) | HalfSums | TwoLevels => vec![],
+            ExactOffset(..) | SmallOffset(_) | HalfSums | TwoLevels | SmallFloatScales => vec![],
         }
     }
 }

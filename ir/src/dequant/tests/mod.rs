@@ -65,6 +65,12 @@ fn float8() -> WeightSpec {
     WeightSpec { bits: 8, ..spec("(* (e4m3 q) s)", &[("s", ParamType::F32)]) }
 }
 
+/// Scales that are floats of 8 bits in the file, as NVFP4 has them.
+fn small_scales() -> WeightSpec {
+    let spec = spec("(* (lookup q) (* 0.5 s))", &[("s", ParamType::E4M3)]);
+    WeightSpec { codebook: codebook().codebook, ..spec }
+}
+
 /// Scales and minima of two levels, as GGUF's Q4_K has them.
 pub(super) fn two_levels() -> WeightSpec {
     let params = [
@@ -77,7 +83,17 @@ pub(super) fn two_levels() -> WeightSpec {
 }
 
 fn formats() -> Vec<WeightSpec> {
-    vec![awq(), symmetric(), float_zero(), odd(), codebook(), thirds(), two_levels(), float8()]
+    vec![
+        awq(),
+        symmetric(),
+        float_zero(),
+        odd(),
+        codebook(),
+        thirds(),
+        two_levels(),
+        float8(),
+        small_scales(),
+    ]
 }
 
 /// Every engine with every activation type it takes.
