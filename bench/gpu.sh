@@ -29,7 +29,7 @@ QTUNE=${QTUNE:-qtune}
 DEVICE=${DEVICE:-cuda:0}
 PRESET=${PRESET:-qwen2.5-32b}
 FORMATS=${FORMATS:-awq-g128 awq-g32 gptq-g128 gptq-g128-asym gptq-w2-g128 gptq-w3-g128 gptq-w8-g128 \
-  int4-g128 int8-ch int3-g128 \
+  int4-g128 int8-ch int3-g128 fp8-e4m3-g128 fp8-e4m3-ch mxfp8-b32 nvfp4-b16 bnb8-ch hqq-g64 torchao-int4-g128 \
   nf4-b64 fp4-b64 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs mxfp4-b32}
 JOBS=${JOBS:-8}
 TOKENS=${TOKENS:-1,2,4,8,16,32,64}

@@ -250,7 +250,7 @@ const SMALL: [(&str, &str); 6] = [
 /// A small problem of a format, one of [`SMALL`], and the terms that the algebra offers for it.
 fn small(spec: &WeightSpec, line: usize, arch: &Arch) -> (Problem, Schedule, Vec<String>) {
     let (act, line) = SMALL[line];
-    let key = format!("w4a16.{}.{act}-{act}.n72.k384.m2", spec.name);
+    let key = format!("w{}a16.{}.{act}-{act}.n72.k384.m2", spec.bits, spec.name);
     let problem: Problem = key.parse().expect("a problem key");
     let schedule: Schedule = line.parse().expect("a schedule line");
     let terms = terms(&problem, spec, &schedule, arch);
@@ -300,6 +300,33 @@ fn a_codebook_that_nobody_has_verifies_in_every_family_with_every_term() {
 }
 
 #[test]
+fn small_floats_verify_in_every_family_with_every_term() {
+    let Some(nvrtc) = nvrtc() else { return };
+    for gpu in ["h200", "a100"] {
+        let arch = Arch::named(gpu).expect("a table row");
+        let mut ways: Vec<&str> = Vec::new();
+        for format in ["fp8-e4m3-g128", "nvfp4-b16"] {
+            let spec = qtune_formats::resolve(format).expect("a known format");
+            for line in 0..SMALL.len() {
+                let (problem, schedule, terms) = small(&spec, line, &arch);
+                if schedule.check(&problem, &spec, &arch).is_err() {
+                    continue;
+                }
+                for term in terms {
+                    let known = ["(narrow ", "(wide ", "(cvt ", "(stored "];
+                    ways.extend(known.into_iter().filter(|way| term.contains(way)));
+                    check(nvrtc, &problem, &spec, &schedule.with_dequant(&term), &arch);
+                }
+            }
+        }
+        for way in ["(narrow ", "(wide ", "(stored "] {
+            assert!(ways.contains(&way), "{way} on {gpu}");
+        }
+        assert_eq!(ways.contains(&"(cvt "), arch.converts_float8(), "{gpu}");
+    }
+}
+
+#[test]
 fn codebooks_verify_on_every_target() {
     let Some(nvrtc) = nvrtc() else { return };
     for (turn, arch) in archs().iter().enumerate() {
@@ -328,11 +355,16 @@ fn default_schedules_verify_on_awkward_shapes() {
         ("awq-ch", 40, 416),
         ("nf4-b64", 40, 64),
         ("fp4-b32", 24, 96),
+        ("fp8-e4m3-ch", 40, 136),
+        ("mxfp8-b32", 24, 96),
+        ("nvfp4-b16", 24, 16),
+        ("hqq-w3-g64-bf16", 40, 64),
+        ("torchao-int4-g64", 1000, 192),
     ] {
+        let spec = qtune_formats::resolve(format).expect("a known format");
         for m in [1, 3, 13, 17, 33, 118] {
-            let key = format!("w4a16.{format}.f16-f16.n{n}.k{k}.m{m}+bias");
+            let key = format!("w{}a16.{format}.f16-f16.n{n}.k{k}.m{m}+bias", spec.bits);
             let problem: Problem = key.parse().expect("a problem key");
-            let spec = qtune_formats::resolve(format).expect("a known format");
             let schedule = default_schedule(&problem, &spec, &arch);
             let schedule = schedule.unwrap_or_else(|refused| panic!("{problem}: {refused}"));
             check(nvrtc, &problem, &spec, &schedule, &arch);

@@ -4,6 +4,7 @@
 //! Helpers are emitted once per kernel, in table order, and only those that are used.
 
 mod epilogue;
+mod float8;
 mod hopper;
 mod overlap;
 
@@ -529,7 +530,7 @@ pub const TABLE: &[Intrinsic] = &[
 /// Every row: the table, what finishes an output and meets other kernels, then what only sm_90a
 /// has.
 pub fn all() -> impl Iterator<Item = &'static Intrinsic> {
-    let common = TABLE.iter().chain(epilogue::ROWS).chain(overlap::ROWS);
+    let common = TABLE.iter().chain(float8::ROWS).chain(epilogue::ROWS).chain(overlap::ROWS);
     common.chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
 }
 

@@ -17,6 +17,7 @@
 //! # Ok::<(), qtune_formats::FormatError>(())
 //! ```
 
+mod aqlm;
 mod awq;
 mod bitsandbytes;
 mod blocks;
@@ -33,9 +34,11 @@ mod interleave;
 mod linear;
 mod microscaling;
 mod name;
+mod numbers;
 mod order;
 mod plain;
 pub mod presets;
+mod quip;
 mod qweight;
 mod registry;
 pub mod safetensors;

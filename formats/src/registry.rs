@@ -28,6 +28,8 @@ pub static FORMATS: &[&FormatRow] = &[
     &crate::microscaling::NVFP4,
     &crate::hqq::ROW,
     &crate::torchao::ROW,
+    &crate::aqlm::ROW,
+    &crate::quip::ROW,
     &crate::blocks::Q4_0,
     &crate::blocks::Q4_1,
     &crate::blocks::Q5_0,

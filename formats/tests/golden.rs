@@ -99,9 +99,35 @@ fn plain_signed_nibbles_decode_to_the_sum_in_f32() {
         loaded.codes.unpack_row(n, &mut codes);
         assert!(codes.iter().zip(signed).all(|(code, signed)| *code as i8 - 8 == *signed as i8));
     }
-    let weights =
-        wanted("weight_f32").chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    for (weight, wanted) in loaded.dequantize().into_iter().zip(weights) {
-        assert!((weight - wanted).abs() <= 1e-7, "{weight}, not {wanted}");
+    close(&loaded.dequantize(), wanted("weight_f32"), 1e-7);
+}
+
+/// Checks that weights are those of a tensor of f32, but for a tolerance.
+fn close(weights: &[f32], wanted: &[u8], tolerance: f32) {
+    assert_eq!(4 * weights.len(), wanted.len());
+    let wanted = wanted.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    for (weight, wanted) in weights.iter().zip(wanted) {
+        assert!((weight - wanted).abs() <= tolerance, "{weight}, not {wanted}");
+    }
+}
+
+#[test]
+fn codes_of_vectors_are_decoded_to_a_number_for_every_weight() {
+    for (case, format, layout, suffix) in [
+        ("aqlm/aqlm_1x12", "aqlm", "one codebook", "weight_f32"),
+        ("aqlm/aqlm_2x8", "aqlm", "two codebooks", "weight_f32"),
+        ("quip_sharp/e8p_2bit", "quip", "E8P12", "weight"),
+    ] {
+        let expected = read(&golden_of(case).join("expected.safetensors"));
+        let checkpoint = Checkpoint::open(golden_of(case)).unwrap();
+        let layer = &checkpoint.layers()[0];
+        assert_eq!((layer.format.as_str(), layer.layout), (format, layout), "{case}");
+        assert!(checkpoint.layers().len() == 1 && checkpoint.plain_tensors().is_empty());
+        let loaded = checkpoint.load_layer(&layer.path).unwrap();
+        let wanted = &expected[&format!("{}.{suffix}", layer.path)];
+        assert_eq!(wanted.shape, [loaded.n, loaded.k]);
+        close(&loaded.dequantize(), &wanted.bytes, 1e-6);
+        let bias = expected.get(&format!("{}.bias", layer.path)).map(|bias| &bias.bytes);
+        assert_eq!(loaded.bias.as_deref().map(bytes).as_ref(), bias, "{case}");
     }
 }

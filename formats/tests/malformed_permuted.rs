@@ -126,3 +126,50 @@ fn plain_nibbles_and_tiles_of_tensor_cores() {
     tiles.insert("l.weight:qdata".into(), filled(Dtype::I32, &[1, 8, 32, 2], 0x21));
     assert!(message(&tiles, "").contains("tiles of 32 x 2 words"));
 }
+
+#[test]
+fn sums_of_vectors() {
+    let layer = BTreeMap::from([
+        ("l.codes".into(), filled(Dtype::I8, &[8, 4, 2], 0xff)),
+        ("l.codebooks".into(), filled(Dtype::F16, &[2, 256, 1, 8], 0)),
+        ("l.scales".into(), filled(Dtype::F16, &[8, 1, 1, 1], 0)),
+    ]);
+    refuses(
+        layer,
+        &[
+            (".codes", Dtype::I8, &[8, 4, 1], 0, "not codes of 2 codebooks"),
+            (".codes", Dtype::I8, &[8, 0, 2], 0, "8 x 0 weights"),
+            (".codes", Dtype::F16, &[8, 4, 2], 0, "not integers of 8, 16 or 32 bits"),
+            (".codebooks", Dtype::F16, &[2, 512, 1, 8], 0, "names no 512 vectors"),
+            (".codebooks", Dtype::F16, &[2, 255, 1, 8], 0, "not vectors of up to 8"),
+            (".codebooks", Dtype::F16, &[2, 256, 2, 8], 0, "not vectors of up to 8"),
+            (".codebooks", Dtype::BF16, &[2, 256, 1, 8], 0, "vectors of 16-bit floats"),
+            (".codebooks", Dtype::F16, &[2, 256, 1, 8], 0xff, "holds NaN at element 0"),
+            (".scales", Dtype::F16, &[8, 1], 0, "a scale per output feature"),
+            (".bias", Dtype::F16, &[7], 0, "float per output feature"),
+        ],
+    );
+}
+
+#[test]
+fn points_of_a_lattice() {
+    let layer = BTreeMap::from([
+        ("l.Qidxs".into(), filled(Dtype::I64, &[16, 2], 0x21)),
+        ("l.SU".into(), filled(Dtype::F16, &[64], 0)),
+        ("l.SV".into(), filled(Dtype::F16, &[16], 0)),
+        ("l.Wscale".into(), filled(Dtype::F32, &[], 0)),
+    ]);
+    refuses(
+        layer,
+        &[
+            (".Qidxs", Dtype::I64, &[16, 3], 0, "only powers of two"),
+            (".Qidxs", Dtype::I64, &[8, 2], 0, "only powers of two"),
+            (".Qidxs", Dtype::I32, &[16, 2], 0, "not a matrix of I64"),
+            (".SU", Dtype::F16, &[63], 0, "a factor per feature"),
+            (".SV", Dtype::F16, &[16], 0xff, "holds NaN for feature 0"),
+            (".Wscale", Dtype::F32, &[2], 0, "not one F32"),
+            (".Wscale", Dtype::F32, &[], 0xff, "holds NaN"),
+            (".codebook_id", Dtype::I64, &[], 0x11, "names the codebook"),
+        ],
+    );
+}

@@ -187,6 +187,11 @@ impl Arch {
         )
     }
 
+    /// Whether an instruction converts pairs of 8-bit floats to f16 (PTX ISA 9.7.9, `cvt` from `e4m3x2`).
+    pub fn converts_float8(&self) -> bool {
+        self.capability >= (8, 9)
+    }
+
     /// Whether warpgroups can multiply (`wgmma`): sm_90a alone has it.
     pub fn has_wgmma(&self) -> bool {
         self.capability == (9, 0) && self.suffix == "a"

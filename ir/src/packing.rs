@@ -102,10 +102,13 @@ impl CodePacking {
 
     /// Word of an octet and bit offset in it of the field of a pair's half. In 4-bit fields the order
     /// decides; in 8-bit fields pairs 0 and 2 lie in the first word, 1 and 3 in the second, which is
-    /// where the nibbles of a word of all four come apart.
+    /// where the nibbles of a word of all four come apart, or in order.
     pub fn field(self, pair: u32, half: u32, order: CodeOrder) -> Place {
         match self.field_bits() {
             4 => Place { word: 0, shift: order.shift(pair, half) },
+            _ if order == CodeOrder::Sequential => {
+                Place { word: pair / 2, shift: pair % 2 * 16 + 8 * half }
+            }
             _ => Place { word: pair % 2, shift: pair / 2 * 8 + 16 * half },
         }
     }
@@ -209,12 +212,14 @@ mod tests {
 
     #[test]
     fn every_bit_of_a_piece_belongs_to_one_code() {
-        for packing in packings() {
+        for (packing, order) in packings()
+            .flat_map(|packing| [CodeOrder::Split, CodeOrder::Sequential].map(|o| (packing, o)))
+        {
             let mut taken = [0u32; 8];
             for plane in packing.planes() {
                 for code in 0..PIECE_CODES {
                     let (octet, index) = (code / 8, code % 8);
-                    let place = packing.place(plane, octet, index / 2, index % 2, CodeOrder::Split);
+                    let place = packing.place(plane, octet, index / 2, index % 2, order);
                     let bits = ((1 << plane.width) - 1) << place.shift;
                     assert_eq!(taken[place.word as usize] & bits, 0, "{packing:?} {place:?}");
                     taken[place.word as usize] |= bits;
@@ -256,5 +261,7 @@ mod tests {
         let pack = |bits| CodePacking::of(bits).unwrap().pack(&codes, CodeOrder::Split);
         assert_eq!(pack(4)[..2], [0x8642_7531; 2]);
         assert_eq!(pack(8)[..2], [0x0602_0501, 0x0804_0703]);
+        let bytes = CodePacking::of(8).unwrap().pack(&codes, CodeOrder::Sequential);
+        assert_eq!(bytes[..2], [0x0403_0201, 0x0807_0605]);
     }
 }

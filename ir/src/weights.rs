@@ -181,6 +181,13 @@ impl WeightSpec {
         self.params.iter().any(|param| matches!(param.dtype, ParamType::Shared(_)))
     }
 
+    /// Whether a code stands for a number: two floats of 8 bits do not, and no checkpoint is loaded that
+    /// has them.
+    pub fn is_number(&self, code: u8) -> bool {
+        const NAN: u8 = 0x7f;
+        code & NAN != NAN || !self.expr.contains("(e4m3 ")
+    }
+
     /// Whether scales are floats of 8 bits in the file, and of 32 as parameters.
     pub fn has_small_float_scales(&self) -> bool {
         self.params.iter().any(|param| param.dtype == ParamType::E4M3)

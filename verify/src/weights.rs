@@ -104,6 +104,8 @@ impl<'a> Weights<'a> {
                     let bytes = random::at(seed, n, chunk as u32).to_le_bytes();
                     for (code, byte) in codes.iter_mut().zip(bytes) {
                         *code = byte & mask;
+                        // The nearest code is a number.
+                        *code -= u8::from(!self.spec.is_number(*code));
                     }
                 }
             }

@@ -94,7 +94,7 @@ fn families(row: &qtune_formats::FormatRow) -> Result<String> {
             false => format!("`{}` ({})", family.name(), limits.join("; ")),
         });
     }
-    Ok(told.join(", "))
+    Ok(if told.is_empty() { "none: decoded only".into() } else { told.join(", ") })
 }
 
 /// Tokens at which the table asks families for a schedule: all of them take any number.

@@ -348,6 +348,10 @@ impl Packed<'_, '_> {
             }
             Op::Real(code) => self.converted(code),
             Op::Narrow(code) => self.moved(code, 7),
+            Op::Converted(code) => {
+                let half = if self.pair % 2 == 0 { "float8_low" } else { "float8_high" };
+                call(half, [self.applied(code, self.octet.word(self.pair / 2))])
+            }
             // Multiplied back by the difference of the biases, in an operation that rounds nothing.
             Op::Wide(code) => {
                 let back = plan.both(2.0f64.powi(120));

@@ -12,9 +12,9 @@ const SUFFIXES: [(&str, &str); 8] = [
     ("weight_scale", "compressed-tensors or FP8"),
     ("weight_scale_inv", "block FP8"),
     ("weight_scale_2", "ModelOpt NVFP4"),
-    ("codebooks", "AQLM"),
-    ("Qidxs", "QuIP#"),
     ("gate_up_proj_blocks", "gpt-oss MXFP4"),
+    ("weight:qdata", "TorchAO"),
+    ("_weight_qdata", "TorchAO"),
 ];
 
 /// An error if `tensor`, which no format of the registry claims, belongs to a quantized layer.

@@ -41,28 +41,38 @@ pub(super) fn load(
 fn codes(parts: &Parts<'_>) -> Codes {
     let mut codes = Codes::zeros(parts.n, parts.k, parts.bits);
     let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
-        let natural: Vec<u8> = (0..parts.k).map(|k| code(parts, n * parts.k + k)).collect();
-        pack(&natural, parts.bits, row);
-    });
+    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each_init(
+        || vec![0; parts.k],
+        |natural, (n, row)| {
+            unpack_run(parts, n * parts.k, natural);
+            pack(natural, parts.bits, row);
+        },
+    );
     codes
 }
 
-/// The code of a weight, by its place in the flattened matrix: part after part of the rows, the first
-/// one in the highest bits.
-fn code(parts: &Parts<'_>, at: usize) -> u8 {
+/// The codes of a run of the flattened matrix from `first` on. Its rows are stored part after part, the
+/// first one in the highest bits.
+fn unpack_run(parts: &Parts<'_>, first: usize, codes: &mut [u8]) {
     let (rows, columns) = (parts.groups.rows, parts.groups.columns);
-    let (row, column) = (at / columns, at % columns);
     // The width has been checked to have a packing.
     let (count, bytes) = packing(parts.bits).unwrap_or((1, 1));
-    let of_part = rows.div_ceil(count);
-    let element = row % of_part * columns + column;
-    let word = match bytes {
-        1 => parts.codes.bytes[element].into(),
-        _ => parts.codes.word(element),
-    };
-    let shift = usize::from(parts.bits) * (count - 1 - row / of_part);
-    (word >> shift) as u8 & (u8::MAX >> (8 - parts.bits))
+    let (of_part, mask) = (rows.div_ceil(count), u8::MAX >> (8 - parts.bits));
+    let mut done = 0;
+    while done < codes.len() {
+        let (row, column) = ((first + done) / columns, (first + done) % columns);
+        let run = (columns - column).min(codes.len() - done);
+        let shift = usize::from(parts.bits) * (count - 1 - row / of_part);
+        let element = row % of_part * columns + column;
+        for (at, code) in codes[done..done + run].iter_mut().enumerate() {
+            *code = mask
+                & match bytes {
+                    1 => parts.codes.bytes[element + at] >> shift,
+                    _ => (parts.codes.word(element + at) >> shift) as u8,
+                };
+        }
+        done += run;
+    }
 }
 
 /// Values `[N, groups]` of a tensor of scales or zero-points.

@@ -40,7 +40,7 @@ pub(crate) static ROW: FormatRow = FormatRow {
         "uint8 [r/p, c], p parts of the rows of the regrouped matrix from the highest bits down; \
               int32 of ten 3-bit codes",
     names: "hqq[-w2|-w3|-w8]-g<SIZE> | hqq-ch, + -bf16",
-    examples: &["hqq-g64", "hqq-g128", "hqq-w3-g64-bf16", "hqq-w2-g64", "hqq-w8-g64"],
+    examples: &["hqq-g64", "hqq-g128", "hqq-w3-g64-bf16", "hqq-w2-g64", "hqq-w8-g64", "hqq-g1"],
     groups: GroupNames::Rows,
     variants: &[
         variant(4, &[]),

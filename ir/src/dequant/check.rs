@@ -145,7 +145,8 @@ pub(super) fn check_node<'a>(
     | Op::Magic(i)
     | Op::Subnormal(i)
     | Op::Narrow(i)
-    | Op::Wide(i) = op
+    | Op::Wide(i)
+    | Op::Converted(i) = op
     {
         fits_code(ctx, child(*i))?;
     }
@@ -165,7 +166,7 @@ pub(super) fn check_node<'a>(
         Op::Pair(_) | Op::Page(_) | Op::Permuted(_) => fits_table(ctx)?,
         Op::Short(_) => fits_short(ctx)?,
         Op::Float8(_) => return Err("the bits of a float of 8 bits are moved first".into()),
-        Op::Narrow(_) => float8::fits(ctx, DType::F16)?,
+        Op::Narrow(_) | Op::Converted(_) => float8::fits(ctx, DType::F16)?,
         Op::Wide(_) => float8::fits(ctx, DType::Bf16)?,
         Op::Sum(body) if ctx.engine == Engine::Half2 => fits_half2_sum(child(*body))?,
         _ => {}

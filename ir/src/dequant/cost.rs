@@ -198,6 +198,7 @@ impl<'a> CostModel<'a> {
         let packed = 0.5 * self.half2;
         match op {
             Op::Magic(i) | Op::Subnormal(i) => self.extraction(child(*i)),
+            Op::Converted(_) => 0.5 * self.convert,
             Op::Narrow(_) => self.moved(),
             Op::Wide(_) => self.moved() + packed,
             // Shift and mask one code, convert it, and pack two: scalar work for each weight.

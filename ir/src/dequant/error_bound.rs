@@ -201,7 +201,7 @@ impl<'a> Evaluator<'a> {
                 self.entry(self.ctx.codebook(self.at(*a, place).value) / self.ctx.short_unit())
             }
             // Both types hold every value.
-            Op::Float8(a) | Op::Wide(a) => {
+            Op::Float8(a) | Op::Wide(a) | Op::Converted(a) => {
                 Bounded::exact(float8::e4m3(self.at(*a, place).value as u8))
             }
             Op::Narrow(a) => {

@@ -212,7 +212,7 @@ impl Facts {
                 lookup_facts(ctx, op, child(*a), 1.0)
             }
             Op::Short(a) => lookup_facts(ctx, op, child(*a), ctx.short_unit()),
-            Op::Float8(a) | Op::Wide(a) => float8::facts(child(*a), 1.0),
+            Op::Float8(a) | Op::Wide(a) | Op::Converted(a) => float8::facts(child(*a), 1.0),
             Op::Narrow(a) => float8::facts(child(*a), float8::NARROW),
             Op::Real(a) | Op::At(a) | Op::Raised(a) | Op::Magic(a) | Op::Subnormal(a) => {
                 conversion_facts(ctx, op, child(*a))

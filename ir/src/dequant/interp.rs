@@ -54,7 +54,7 @@ impl GroupValues<'_> {
                 self.ctx.codebook(real(*a))
             }
             Op::Short(a) => self.ctx.codebook(real(*a)) / self.ctx.short_unit(),
-            Op::Float8(a) | Op::Wide(a) => float8::e4m3(real(*a) as u8),
+            Op::Float8(a) | Op::Wide(a) | Op::Converted(a) => float8::e4m3(real(*a) as u8),
             Op::Narrow(a) => float8::e4m3(real(*a) as u8) * float8::NARROW,
             Op::Real(a) => real(*a),
             Op::At(a) => real(*a) * self.positions.get(k).copied().unwrap_or(f64::NAN),

@@ -129,6 +129,7 @@ egg::define_language! {
         "e4m3" = Float8(egg::Id),
         "narrow" = Narrow(egg::Id),
         "wide" = Wide(egg::Id),
+        "cvt" = Converted(egg::Id),
         "real" = Real(egg::Id),
         "at" = At(egg::Id),
         "raise" = Raised(egg::Id),

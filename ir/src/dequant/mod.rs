@@ -56,6 +56,7 @@
 //! | `(short i)` | the same over [`Context::short_unit`], from a table of upper bytes in registers |
 //! | `(e4m3 i)` | the float of 8 bits that the code is: 4 bits of exponent, 3 of mantissa |
 //! | `(narrow i)` | its bits under the exponent of an f16: the value over 256 |
+//! | `(cvt i)` | the value, converted by an instruction that takes two codes and gives a pair of f16 |
 //! | `(wide i)` | its bits under the exponent of a bf16, multiplied back: the value |
 //! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
 //! | `(stored a b)` | the product of two group parameters, or of one and a constant, rounded to f16 when weights are packed ([`Field`]) |

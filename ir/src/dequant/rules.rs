@@ -73,6 +73,9 @@ use Need::{
     SmallFloatScales, SmallOffset, TwoLevels, Varying, Weight,
 };
 
+/// The rule that is only for GPUs with the instruction.
+pub(super) const HARDWARE_FLOAT: &str = "hardware-float";
+
 /// The rule that the analysis applies: an operator on constants is a constant.
 pub const FOLD_CONSTANTS: &str = "fold-constants";
 
@@ -131,6 +134,9 @@ pub static RULES: &[Rule] = &[
         &[FitsInPlace("?i")]),
     rule("narrow-float", "conversions",
         &[("(e4m3 ?i)", "(* 256 (narrow ?i))")],
+        &[FitsNarrow("?i")]),
+    rule(HARDWARE_FLOAT, "conversions",
+        &[("(e4m3 ?i)", "(cvt ?i)")],
         &[FitsNarrow("?i")]),
     rule("wide-float", "conversions",
         &[("(e4m3 ?i)", "(wide ?i)")],

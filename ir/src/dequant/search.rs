@@ -3,7 +3,7 @@
 use super::cost::{CostModel, CostParams};
 use super::extract::Extraction;
 use super::rounding::of_node;
-use super::rules::{rewrites, Algebra, Graph};
+use super::rules::{rewrites, Algebra, Graph, HARDWARE_FLOAT};
 use super::{source, Context, DequantError, Lowered, PairTable, Rounding, Term};
 use crate::Arch;
 use egg::{Id, Runner, SimpleScheduler, StopReason};
@@ -82,6 +82,11 @@ pub fn variants(
     arch: &Arch,
     options: &Options,
 ) -> Result<Search, DequantError> {
+    let mut disabled = options.disabled_rules.to_vec();
+    if !arch.converts_float8() {
+        disabled.push(HARDWARE_FLOAT);
+    }
+    let options = &Options { disabled_rules: &disabled, ..options.clone() };
     let saturated = saturate(ctx, options, false)?;
     let model = CostModel::new(ctx, params, arch);
     let graph = &saturated.runner.egraph;

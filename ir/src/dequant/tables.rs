@@ -13,7 +13,8 @@ pub enum CodeOrder {
     /// The same three bits higher, around the end of the word: one rotation by eight bits brings the
     /// upper pairs to the place of the lower ones.
     Raised,
-    /// Code `i` is at bit `4i`, so that a pair is a byte, which selects an entry of a table.
+    /// Code `i` is at bit `4i`, so that a pair is a byte, which selects an entry of a table. Codes of a
+    /// byte are in order likewise, so that a pair is two neighbours, which one instruction converts.
     Sequential,
 }
 
@@ -31,7 +32,7 @@ impl CodeOrder {
             },
             Op::At(_) | Op::Narrow(_) | Op::Wide(_) => Some(CodeOrder::Split),
             Op::Raised(_) => Some(CodeOrder::Raised),
-            Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => {
+            Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) | Op::Converted(_) => {
                 Some(CodeOrder::Sequential)
             }
             _ => None,
