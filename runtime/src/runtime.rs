@@ -194,9 +194,9 @@ impl Runtime {
 
 /// Whether the layer's scales are as small as terms that raise codes take them to be.
 fn scales_fit(weights: &QuantizedLinear, ctx: &Context) -> bool {
-    let most = ctx.scale_max();
-    let scales = weights.params.iter().filter(|param| ctx.scales_codes(&param.name));
-    scales
-        .map(|param| &param.values)
-        .all(|values| (0..values.len()).all(|index| values.get(index).abs() <= most))
+    weights.params.iter().all(|param| {
+        let values = &param.values;
+        let fits = |most| (0..values.len()).all(|index| values.get(index).abs() <= most);
+        ctx.scale_max(&param.name).is_none_or(fits)
+    })
 }

@@ -15,12 +15,6 @@ use qtune_ir::dequant::{
 };
 use qtune_ir::{CodePacking, DType};
 
-/// A value of a row's parameter entry.
-fn field(row: &Row, name: &str) -> Expr {
-    let found = row.params.iter().find(|(field, _)| field == name);
-    found.map_or_else(|| var(name), |(_, value)| value.clone())
-}
-
 /// A dequantization term that can be lowered.
 pub(super) struct Plan<'a> {
     term: &'a Term,
@@ -186,11 +180,19 @@ impl<'a> Plan<'a> {
             Op::Mul([a, b]) => multiply(sub(a), sub(b)),
             Op::Fma([a, b, c]) => add(multiply(sub(a), sub(b)), sub(c)),
             Op::Neg(a) => negate(sub(a)),
-            Op::Param(ref name) => field(row, name.as_str()),
-            Op::Stored(_) => field(row, &self.term.text_at(id)),
+            Op::Param(_) | Op::Stored(_) => {
+                let name = self.term.text_at(id);
+                self.entry(id, row).cloned().unwrap_or_else(|| var(name))
+            }
             // Every other operator depends on a code or an activation.
             _ => float(f64::NAN),
         }
+    }
+
+    /// A parameter or a stored product in a row's entry.
+    pub(super) fn entry<'r>(&self, id: Id, row: &'r Row) -> Option<&'r Expr> {
+        let name = self.term.text_at(id);
+        row.params.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
     }
 
     /// The invariant operands inside weights that are worth a register per row: everything that

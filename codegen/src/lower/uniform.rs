@@ -65,8 +65,8 @@ impl Plan<'_> {
         match *self.node(id) {
             Op::Mul([a, b]) => Some(self.product(a, row)?.times(self.product(b, row)?)),
             Op::Neg(a) => Some(self.product(a, row)?.times(Product::constant(-1.0))),
-            Op::Param(ref name) => {
-                let (_, value) = row.params.iter().find(|(param, _)| param == name.as_str())?;
+            Op::Param(_) | Op::Stored(_) => {
+                let value = self.entry(id, row)?;
                 let both = match value {
                     Expr::Call("h2_low", words) => call("h2_both_low", words.clone()),
                     Expr::Call("h2_high", words) => call("h2_both_high", words.clone()),
@@ -134,6 +134,27 @@ mod tests {
         let params = [("s".into(), call("h2_low", word())), ("z".into(), call("h2_high", word()))];
         let id = plan.invariants()[invariant];
         format!("{:?}", plan.broadcast(id, &Row { params: &params, position }))
+    }
+
+    #[test]
+    fn stored_products_are_taken_from_their_half_as_they_are() {
+        let param = |name: &str, dtype| Param { name: name.into(), dtype };
+        let params = vec![param("d", ParamType::Shared(8)), param("i", ParamType::Code(6))];
+        let spec = WeightSpec {
+            name: "test".into(),
+            bits: 4,
+            group: Group::Size(32),
+            params,
+            expr: "(* q (* d i))".into(),
+            codebook: Default::default(),
+        };
+        let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };
+        let term = "(sum (* (* (- (magic q) 1024) (* 2 (stored d i))) x))".parse().unwrap();
+        let plan = Plan::new(&term, &ctx).unwrap();
+        let params = [("(stored d i)".into(), call("h2_high", [var("w")]))];
+        let row = Row { params: &params, position: 0 };
+        let scale = format!("{:?}", plan.broadcast(plan.invariants()[0], &row));
+        assert!(scale.contains("h2_both_high") && !scale.contains("h2_pack"), "{scale}");
     }
 
     const RAISED: &str = "(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) \

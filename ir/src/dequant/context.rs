@@ -77,23 +77,51 @@ impl Context {
         found.map(|(index, param)| (index, param.dtype))
     }
 
-    /// Whether a parameter multiplies something made from the code, in the format's own expression.
-    pub fn scales_codes(&self, name: &str) -> bool {
-        let Ok(term) = self.spec.expr.parse::<Term>() else { return false };
-        let is_param = |id| matches!(term.node(id), Op::Param(param) if param.as_str() == name);
-        term.nodes().iter().any(|op| match *op {
-            Op::Mul([a, b]) => {
-                (is_param(a) && term.reads_codes(b)) || (is_param(b) && term.reads_codes(a))
-            }
-            _ => false,
-        })
+    /// The magnitude that a parameter is taken to have at most, when it is asked whether a term
+    /// overflows: no published model has greater weights. `None` for integers, and for what does not
+    /// multiply something made from the code in the format's own expression.
+    pub fn scale_max(&self, name: &str) -> Option<f64> {
+        if matches!(self.param(name)?.1, ParamType::Code(_)) {
+            return None;
+        }
+        let values = self.spec.codebook.values().iter().map(|value| f64::from(value.abs()));
+        let largest = values.reduce(f64::max).unwrap_or(self.code_max().into());
+        let term = self.spec.expr.parse::<Term>().ok()?;
+        let scale = |scale, scaled| match term.reads_codes(scaled) {
+            true => self.cofactor(&term, scale, name),
+            false => None,
+        };
+        let others = term.nodes().iter().find_map(|op| match *op {
+            Op::Mul([a, b]) => scale(a, b).or_else(|| scale(b, a)),
+            _ => None,
+        });
+        Some(WEIGHT_MAX / largest / others?)
     }
 
-    /// The magnitude that such a parameter is taken to have at most, when it is asked whether a term
-    /// overflows: no published model has greater weights.
-    pub fn scale_max(&self) -> f64 {
-        let values = self.spec.codebook.values().iter().map(|value| f64::from(value.abs()));
-        WEIGHT_MAX / values.reduce(f64::max).unwrap_or(self.code_max().into())
+    /// The largest product of the integers that `name` is multiplied with at `id`; `None` if it is not
+    /// there, or with anything else.
+    fn cofactor(&self, term: &Term, id: egg::Id, name: &str) -> Option<f64> {
+        match term.node(id) {
+            Op::Param(param) if param.as_str() == name => Some(1.0),
+            Op::Mul([a, b]) => {
+                let of = |factor, integer| {
+                    Some(self.cofactor(term, factor, name)? * self.integer_max(term, integer)?)
+                };
+                of(*a, *b).or_else(|| of(*b, *a))
+            }
+            _ => None,
+        }
+    }
+
+    /// The largest value of an integer parameter.
+    fn integer_max(&self, term: &Term, id: egg::Id) -> Option<f64> {
+        match term.node(id) {
+            Op::Param(param) => match self.param(param.as_str())? {
+                (_, ParamType::Code(bits)) => Some(2.0f64.powi(bits.into()) - 1.0),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The value that the codebook has for an integer; NaN where it has none.
@@ -135,5 +163,22 @@ impl Context {
         };
         let what = format!("{} on {} with {} activations", self.spec.name, self.engine, self.act);
         Err(DequantError::Context { what, why })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{awq, context, two_levels};
+    use super::*;
+
+    #[test]
+    fn a_scale_has_room_up_to_the_largest_weight() {
+        let of = |spec, name| context(spec, Engine::Mma, DType::F16).scale_max(name);
+        assert_eq!(of(awq(), "s"), Some(WEIGHT_MAX / 15.0));
+        assert_eq!(of(two_levels(), "d"), Some(WEIGHT_MAX / 15.0 / 63.0));
+        for (spec, name) in [(awq(), "z"), (two_levels(), "e")] {
+            assert_eq!(of(spec, name), None, "{name} does not multiply a code");
+        }
+        assert_eq!(of(two_levels(), "i"), None, "an integer has its own bounds");
     }
 }

@@ -173,6 +173,10 @@ impl<'a> CostModel<'a> {
                 Op::Sum(body) if child(*body).role == Role::Activation => {
                     parts.sums = self.plain_sum;
                 }
+                // Coefficients are f32: the parameters of a lane's rows are widened.
+                _ if self.ctx.engine == Engine::Mma => {
+                    parts.uniforms = self.per_parameter(op, child);
+                }
                 _ => {}
             },
         }
@@ -181,15 +185,26 @@ impl<'a> CostModel<'a> {
 
     /// A uniform operation, where it depends on a parameter: others are constants in the code.
     fn uniform(&self, op: &Op, own: &Facts) -> f64 {
-        if op.is_leaf() || !own.param || matches!(op, Op::Stored(_)) {
+        // A sign goes to a constant or to what uses the value.
+        if op.is_leaf() || !own.param || matches!(op, Op::Stored(_) | Op::Neg(_)) {
             return 0.0;
         }
         let variants = if own.position && self.ctx.engine != Engine::Mma { 2.0 } else { 1.0 };
         variants * self.per_uniform
     }
 
-    /// Rounding a uniform value to the compute type and doubling it, where a weight uses it.
+    /// Rounding a uniform value to the compute type and doubling it, where a weight uses it. Packed
+    /// halves of tensor-core kernels are rounded already, and either half of a register may stand
+    /// for both.
     fn handed_over<'f>(&self, op: &Op, child: impl Fn(Id) -> &'f Facts) -> f64 {
+        match (self.ctx.engine, self.ctx.compute()) {
+            (Engine::Mma, DType::F16) => 0.0,
+            _ => self.per_parameter(op, child),
+        }
+    }
+
+    /// One operation on each uniform value with a parameter that `op` uses.
+    fn per_parameter<'f>(&self, op: &Op, child: impl Fn(Id) -> &'f Facts) -> f64 {
         let uses = op.children().iter().filter(|id| child(**id).hoistable() && child(**id).param);
         uses.count() as f64 * self.per_uniform
     }
@@ -347,7 +362,8 @@ mod tests {
         let of = |text| cost(Engine::Mma, DType::F16, params, "h200", text);
         // 64 accumulators per 16x8 tiles of 64 k, which are 32 weights per lane and tile.
         let scaled = of("(* s (sum (* (subn q) x)))") - of("(sum (* (subn q) x))");
-        assert_eq!(scaled, 8.0 * 4.0 / 32.0);
+        // Two rows of a lane have a scale to widen.
+        assert_eq!(scaled, (8.0 * 4.0 + 2.0) / 32.0);
     }
 
     #[test]

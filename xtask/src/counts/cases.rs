@@ -18,8 +18,8 @@ pub struct Case {
     pub m: u32,
 }
 
-/// Formats of the table: zero-points, none, and a codebook.
-const FORMATS: [&str; 3] = ["awq-g128", "gptq-g128", "nf4-b64"];
+/// Formats of the table: zero-points, none, a codebook, and scales of two levels.
+const FORMATS: [&str; 4] = ["awq-g128", "gptq-g128", "nf4-b64", "q4_k"];
 /// Tokens at which families and tiles change.
 const TOKENS: [u32; 8] = [1, 2, 8, 16, 32, 64, 128, 256];
 /// The GPU that has limits.
