@@ -146,6 +146,7 @@ mod tests {
             group: Group::Size(32),
             params,
             expr: "(* q (* d i))".into(),
+            act_order: false,
             codebook: Default::default(),
         };
         let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };
