@@ -354,15 +354,7 @@ pub(crate) enum Op {
         members: Slot,
     },
 
-    CpAsync {
-        destination: Address,
-        source: Address,
-        bytes: u8,
-        /// 32-bit register with the number of bytes read; the rest is zero-filled.
-        source_bytes: Option<Slot>,
-        /// Predicate: true means read nothing, zero-fill all.
-        ignore_source: Option<PredicateSource>,
-    },
+    CpAsync(CpAsync),
     CpAsyncCommit,
     /// Waits until at most `newest` groups of the thread are pending.
     CpAsyncWait {

@@ -4,7 +4,9 @@ use super::operands::Operands;
 use super::table::{Builder, Modifiers, Row};
 use crate::counters::Class;
 use crate::error::SimError;
-use crate::program::{Access, Atomic, AtomicOp, AtomicType, MemoryOrder, Op, Scope, Space};
+use crate::program::{
+    Access, Atomic, AtomicOp, AtomicType, CpAsync, MemoryOrder, Op, Scope, Space,
+};
 
 const fn row(class: Class, form: &'static str, section: &'static str, build: Builder) -> Row {
     Row { form, class, section, build }
@@ -356,7 +358,7 @@ fn cp_async(o: &mut Operands<'_>, m: &Modifiers<'_>) -> Result<Op, SimError> {
     if hinted == 1 {
         o.source(o.len() - 1, 64)?;
     }
-    Ok(Op::CpAsync { destination, source, bytes, source_bytes, ignore_source })
+    Ok(Op::CpAsync(CpAsync { destination, source, bytes, source_bytes, ignore_source }))
 }
 
 fn wait_group(o: &mut Operands<'_>, _: &Modifiers<'_>) -> Result<Op, SimError> {

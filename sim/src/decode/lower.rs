@@ -300,7 +300,7 @@ fn is_straight(op: Op) -> bool {
                 | Op::Store(_)
                 | Op::Ldmatrix { .. }
                 | Op::Mma(_)
-                | Op::CpAsync { .. }
+                | Op::CpAsync(_)
                 | Op::CpAsyncCommit
                 | Op::CpAsyncWait { .. }
                 | Op::Shuffle { .. }

@@ -16,7 +16,7 @@ use super::memory::{
 use super::shared::{begin_request, check_writes, Writing};
 use crate::block::{Block, Place};
 use crate::check::{FindingKind, GlobalKind, LaneAccess};
-use crate::program::{Address, PredicateSource, Slot};
+use crate::program::CpAsync;
 use crate::request::Request;
 use crate::state::{lanes, lanes_where, Lanes64, Warp, LANES};
 
@@ -76,18 +76,8 @@ impl AsyncCopies {
     }
 }
 
-/// Operands of one `cp.async`.
-pub(crate) struct CopyOperands {
-    pub destination: Address,
-    pub source: Address,
-    pub bytes: u8,
-    pub source_bytes: Option<Slot>,
-    pub ignore_source: Option<PredicateSource>,
-}
-
 /// Bytes read per lane; the rest of the copy is zero.
-#[inline(always)]
-fn source_sizes(block: &mut Block<'_>, w: &Warp, c: &CopyOperands, mask: u32) -> [u32; LANES] {
+fn source_sizes(block: &mut Block<'_>, w: &Warp, c: &CpAsync, mask: u32) -> [u32; LANES] {
     let mut sizes = [u32::from(c.bytes); LANES];
     if let Some(slot) = c.source_bytes {
         for lane in lanes(mask) {
@@ -106,8 +96,9 @@ fn source_sizes(block: &mut Block<'_>, w: &Warp, c: &CopyOperands, mask: u32) ->
 }
 
 #[inline(always)]
-pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask: u32) {
-    let sizes = source_sizes(block, w, c, mask);
+pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CpAsync, mask: u32) {
+    let partial = c.source_bytes.is_some() || c.ignore_source.is_some();
+    let sizes = partial.then(|| source_sizes(block, w, c, mask));
     let destinations = addresses(w, c.destination);
     let size = u64::from(c.bytes);
     // The shared side costs what a store of the same width costs.
@@ -115,7 +106,7 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask:
     let good = destinations.mask();
     let mut data = w.copies.take_spare();
     let sources = addresses(w, c.source);
-    read_sources(block, &sources, &sizes, good, size, &mut data);
+    read_sources(block, &sources, sizes.as_ref(), good, size, &mut data);
     if block.checks() {
         check_writes(block, Writing::Copy, &destinations, |_, _| false, |_, _| false);
     }
@@ -125,19 +116,21 @@ pub(crate) fn issue(block: &mut Block<'_>, w: &mut Warp, c: &CopyOperands, mask:
     enqueue(w, destinations, data);
 }
 
-/// Reads the source bytes of all lanes, lanes of equal size together so that each group is counted
-/// as one request of that size.
+/// Reads the source bytes of all lanes, those that read all `size` together so that they are counted
+/// as one request.
 #[inline(always)]
 fn read_sources(
     block: &mut Block<'_>,
     sources: &Lanes64,
-    sizes: &[u32; LANES],
+    sizes: Option<&[u32; LANES]>,
     mask: u32,
     size: u64,
     data: &mut [[u8; 16]; LANES],
 ) {
-    let full = lanes_where(mask, |lane| u64::from(sizes[lane]) == size);
-    lanes(mask & !full).for_each(|lane| data[lane] = [0; 16]);
+    let full = match sizes {
+        Some(sizes) => lanes_where(mask, |lane| u64::from(sizes[lane]) == size),
+        None => mask,
+    };
     if full != 0 {
         match sound_group(block, sources, full, size, Direction::Load) {
             Some(group) => read_group(block, &group, size, data),
@@ -146,8 +139,12 @@ fn read_sources(
             }),
         }
     }
-    for lane in lanes(mask & !full).filter(|&l| sizes[l] > 0) {
-        read_partial(block, sources, lane, sizes[lane], size, &mut data[lane]);
+    let Some(sizes) = sizes else { return };
+    for lane in lanes(mask & !full) {
+        data[lane] = [0; 16];
+        if sizes[lane] > 0 {
+            read_partial(block, sources, lane, sizes[lane], size, &mut data[lane]);
+        }
     }
 }
 

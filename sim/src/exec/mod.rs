@@ -76,6 +76,7 @@ fn interpret<M: Machine>(
     quantum: u64,
 ) -> Result<(), SimError> {
     let program = block.context.program;
+    let limit = block.context.options.instruction_limit;
     block.warp = w.index;
     block.agent = block.rank * block.cluster.clocks.warps_per_block() + w.index;
     // The top of the warp's stack, while it is only counted on.
@@ -106,7 +107,10 @@ fn interpret<M: Machine>(
             put_back(w, frame);
         }
         block.pc = pc;
-        step(m, block, w, instruction, frame.mask)?;
+        if block.executed == limit {
+            return Err(limit_exceeded(block, instruction));
+        }
+        step(m, block, w, instruction, frame.mask);
         if straight {
             top = Some(frame);
         } else if ends_here || w.stack.last().is_none_or(|f| f.mask == 0 || f.pc == f.reconverge) {
@@ -136,7 +140,7 @@ fn step<M: Machine>(
     w: &mut Warp,
     instruction: &Instruction,
     active: u32,
-) -> Result<(), SimError> {
+) {
     let mask = match instruction.guard {
         Some(guard) => active & w.predicate(guard),
         None => active,
@@ -145,9 +149,6 @@ fn step<M: Machine>(
     let counters = &mut block.tally.executed[block.pc];
     counters.warp_instructions += 1;
     counters.lanes += u64::from(mask.count_ones());
-    if block.executed > block.context.options.instruction_limit {
-        return Err(limit_exceeded(block, instruction));
-    }
     let settled =
         instruction.tracking == Tracking::None || w.operands[block.pc] == Operands::Defined;
     let defined = settled || check_sources(block, w, instruction, active, mask);
@@ -172,7 +173,6 @@ fn step<M: Machine>(
     if !settled {
         define_results(block, w, instruction, mask, defined);
     }
-    Ok(())
 }
 
 #[cold]
@@ -302,7 +302,7 @@ fn execute<M: Machine>(
         Op::Mul24 { hi, signed, d, a, b, c } => {
             packed::mul24(w, mask, [hi, signed], [d, a, b], c);
         }
-        Op::Packed(operation) => packed::execute(w, mask, &operation),
+        Op::Packed(ref operation) => packed::execute(w, mask, operation),
         Op::Dp4a { a_signed, b_signed, d, a, b, c } => {
             int::dp4a(w, mask, [a_signed, b_signed], [d, a, b, c]);
         }
@@ -361,11 +361,11 @@ fn execute_moves<M: Machine>(
             w.set32(d, mask, &[(block.executed >> 32) as u32; LANES]);
         }
         Op::ReadClock { clock: Clock::Full, d } => w.set64(d, mask, &[block.executed; LANES]),
-        Op::Convert(operands) => convert::convert(m, w, mask, &operands),
-        Op::ConvertPair(operands) => convert::convert_pair(m, w, mask, &operands),
-        Op::ConvertTf32(operands) => convert::convert_tf32(w, mask, &operands),
-        Op::NarrowPair(operands) => convert_small::narrow(w, mask, &operands),
-        Op::WidenPair(operands) => convert_small::widen(w, mask, &operands),
+        Op::Convert(ref operands) => convert::convert(m, w, mask, operands),
+        Op::ConvertPair(ref operands) => convert::convert_pair(m, w, mask, operands),
+        Op::ConvertTf32(ref operands) => convert::convert_tf32(w, mask, operands),
+        Op::NarrowPair(ref operands) => convert_small::narrow(w, mask, operands),
+        Op::WidenPair(ref operands) => convert_small::widen(w, mask, operands),
         Op::CastAddress { space, to_generic, d, a } => {
             convert::cast_address(w, mask, space, to_generic, d, a);
         }
@@ -374,9 +374,9 @@ fn execute_moves<M: Machine>(
             float::float2(m, w, mask, op, ty, flags, [d, a, b]);
         }
         Op::Float1 { op, ty, flags, d, a } => float::float1(w, mask, op, ty, flags, [d, a]),
-        Op::Extreme(operation) => float_forms::extreme(w, mask, &operation),
-        Op::MixedFloat(operation) => float_forms::mixed(w, mask, &operation),
-        Op::Extended(operation) => extended::execute(w, mask, &operation),
+        Op::Extreme(ref operation) => float_forms::extreme(w, mask, operation),
+        Op::MixedFloat(ref operation) => float_forms::mixed(w, mask, operation),
+        Op::Extended(ref operation) => extended::execute(w, mask, operation),
         Op::Fma { ty, flags, d, a, b, c } => float::fma(m, w, mask, ty, flags, [d, a, b, c]),
         _ => execute_memory(m, block, w, instruction, mask),
     }
@@ -392,15 +392,15 @@ fn execute_memory<M: Machine>(
     mask: u32,
 ) {
     match instruction.op {
-        Op::Load(access) => memory::load(block, w, &access, mask),
-        Op::Store(access) => memory::store(block, w, &access, mask),
-        Op::Atomic(atomic) => atomic::execute(block, w, &atomic, mask),
+        Op::Load(ref access) => memory::load(block, w, access, mask),
+        Op::Store(ref access) => memory::store(block, w, access, mask),
+        Op::Atomic(ref atomic) => atomic::execute(block, w, atomic, mask),
         Op::Fence { scope } => global_order::fence(block, scope, (mask, w.live)),
         Op::ProxyFence => block.cluster.clocks.proxy_fence(block.agent),
         Op::MbarrierInitFence => block.cluster.clocks.init_fence(block.agent),
-        Op::Bulk(op) => bulk::execute(block, w, &op, mask),
-        Op::Mbarrier(op) => mbarrier::execute(block, w, &op, mask),
-        Op::Cluster(op) => cluster::execute(block, w, &op, mask),
+        Op::Bulk(ref op) => bulk::execute(block, w, op, mask),
+        Op::Mbarrier(ref op) => mbarrier::execute(block, w, op, mask),
+        Op::Cluster(ref op) => cluster::execute(block, w, op, mask),
         Op::Shuffle { mode, d, p, a, b, c, members } => {
             shuffle::shuffle(block, w, &shuffle::Shuffle { mode, d, p, a, b, c, members }, mask);
         }
@@ -416,16 +416,7 @@ fn execute_memory<M: Machine>(
         }
         Op::ActiveMask { d } => w.set32(d, mask, &[mask; LANES]),
         Op::Elect { d, p, members } => shuffle::elect(block, w, [d, p, members], mask),
-        Op::CpAsync { destination, source, bytes, source_bytes, ignore_source } => {
-            let operands = async_copy::CopyOperands {
-                destination,
-                source,
-                bytes,
-                source_bytes,
-                ignore_source,
-            };
-            async_copy::issue(block, w, &operands, mask);
-        }
+        Op::CpAsync(ref copy) => async_copy::issue(block, w, copy, mask),
         Op::CpAsyncCommit => w.copies.commit(mask),
         Op::CpAsyncWait { newest } => async_copy::wait_group(block, w, newest, mask),
         Op::CpAsyncWaitAll => async_copy::wait_all(block, w, mask),
@@ -436,16 +427,16 @@ fn execute_memory<M: Machine>(
             matrix::stmatrix(block, w, count, transposed, address, registers, mask);
         }
         Op::Movmatrix { d, a } => matrix::movmatrix(block, w, d, a, mask),
-        Op::Mma(mma) => matrix::mma(m, block, w, &mma, mask),
-        Op::MmaF64(mma) => matrix::mma_f64(block, w, &mma, mask),
-        Op::Wgmma(product) => wgmma::issue(m, block, w, instruction, &product, mask),
+        Op::Mma(ref mma) => matrix::mma(m, block, w, mma, mask),
+        Op::MmaF64(ref mma) => matrix::mma_f64(block, w, mma, mask),
+        Op::Wgmma(ref product) => wgmma::issue(m, block, w, instruction, product, mask),
         Op::WgmmaFence => wgmma::fence(block, w, mask),
         Op::WgmmaCommit => wgmma::commit(block, w, mask),
         Op::WgmmaWait { newest } => wgmma::wait(block, w, newest, mask),
         Op::SetMaxRegisters { increase, count } => {
             warpgroup::set_max_registers(block, w, increase, u32::from(count), mask);
         }
-        Op::Barrier(barrier) => control::barrier(block, w, &barrier, mask),
+        Op::Barrier(ref barrier) => control::barrier(block, w, barrier, mask),
         Op::WarpBarrier { members } => control::warp_barrier(block, w, members, mask),
         _ => {}
     }

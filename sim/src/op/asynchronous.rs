@@ -1,6 +1,18 @@
 //! Operations of clusters and of the asynchronous machinery.
 
-use super::{Address, AtomicOp, AtomicType, Slot, Space};
+use super::{Address, AtomicOp, AtomicType, PredicateSource, Slot, Space};
+
+/// `cp.async`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CpAsync {
+    pub destination: Address,
+    pub source: Address,
+    pub bytes: u8,
+    /// 32-bit register with the number of bytes read; the rest is zero-filled.
+    pub source_bytes: Option<Slot>,
+    /// Predicate: true means read nothing, zero-fill all.
+    pub ignore_source: Option<PredicateSource>,
+}
 
 /// Operations of a cluster of thread blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
