@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::counters::SharedTraffic;
 use crate::exec::traffic;
-use crate::state::{each_lane, lanes, Lanes64, LANES};
+use crate::state::{each_lane, lanes, Lanes32, Lanes64, FULL, LANES};
 
 /// Bytes after which the banks begin again; shapes that are so far apart are the same.
 const CYCLE: u64 = 128;
@@ -22,9 +22,7 @@ const WAYS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Shape {
     /// By lane; nothing is said of lanes outside the mask.
-    distances: Lanes64,
-    /// All ones in the lanes of the mask.
-    active: Lanes64,
+    distances: Lanes32,
     mask: u32,
     /// Bytes of each lane, a power of two.
     bytes: u32,
@@ -44,10 +42,10 @@ impl Shape {
     fn new(at: &Lanes64, mask: u32, bytes: u32) -> (Shape, u64) {
         let anchor = lanes(mask).min_by_key(|&lane| at[lane]).unwrap_or(0);
         let base = if mask == 0 { 0 } else { at[anchor] / CYCLE * CYCLE };
-        let active = each_lane!(|lane| u64::from(mask >> lane & 1).wrapping_neg());
-        let distances = each_lane!(|lane| at[lane].wrapping_sub(base) & active[lane]);
-        let mut places: Vec<u32> = lanes(mask).map(|lane| distances[lane] as u32).collect();
-        let ordered = mask == u32::MAX && places.windows(2).all(|pair| pair[1] == pair[0] + bytes);
+        let mut distances = [0; LANES];
+        lanes(mask).for_each(|lane| distances[lane] = at[lane].wrapping_sub(base) as u32);
+        let mut places: Vec<u32> = lanes(mask).map(|lane| distances[lane]).collect();
+        let ordered = mask == FULL && places.windows(2).all(|pair| pair[1] == pair[0] + bytes);
         places.sort_unstable();
         let apart = places.windows(2).all(|pair| pair[1] >= pair[0] + bytes);
         let mut runs: Vec<Range<u32>> = Vec::new();
@@ -58,23 +56,11 @@ impl Shape {
             }
         }
         let whole = runs.iter().all(|run| run.start % ROW == 0 && run.end % ROW == 0);
-        let aligned = distances.iter().all(|distance| distance % u64::from(bytes) == 0);
-        let narrow = each_lane!(|lane| distances[lane] as u32);
-        let traffic = traffic::shared_request(&narrow, mask, bytes);
+        let aligned = distances.iter().all(|distance| distance % bytes == 0);
+        let traffic = traffic::shared_request(&distances, mask, bytes);
         let runs = runs.into();
-        let shape = Shape {
-            distances,
-            active,
-            mask,
-            bytes,
-            anchor,
-            runs,
-            aligned,
-            apart,
-            whole,
-            ordered,
-            traffic,
-        };
+        let shape =
+            Shape { distances, mask, bytes, anchor, runs, aligned, apart, whole, ordered, traffic };
         (shape, base)
     }
 
@@ -85,10 +71,14 @@ impl Shape {
             return None;
         }
         let base = at[self.anchor] & !(CYCLE - 1);
+        let differing = |lane: usize| at[lane].wrapping_sub(base) ^ u64::from(self.distances[lane]);
         let mut elsewhere = 0;
-        for lane in 0..LANES {
-            let differing = at[lane].wrapping_sub(base) ^ self.distances[lane];
-            elsewhere |= differing & self.active[lane];
+        if mask == FULL {
+            for lane in 0..LANES {
+                elsewhere |= differing(lane);
+            }
+        } else {
+            lanes(mask).for_each(|lane| elsewhere |= differing(lane));
         }
         (elsewhere == 0).then_some(base)
     }
@@ -186,11 +176,18 @@ impl Request {
 
     /// Whether the two have no bytes in common.
     fn misses(&self, other: &Request) -> bool {
-        let mut others = other.runs().peekable();
-        self.runs().all(|run| {
-            while others.next_if(|other| other.end <= run.start).is_some() {}
-            others.peek().is_none_or(|other| run.end <= other.start)
-        })
+        let (own, others) = (&self.shape.runs, &other.shape.runs);
+        let (mut i, mut j) = (0, 0);
+        while i < own.len() && j < others.len() {
+            if self.base + own[i].end <= other.base + others[j].start {
+                i += 1;
+            } else if other.base + others[j].end <= self.base + own[i].start {
+                j += 1;
+            } else {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether each lane touches what it touches in the other request.
@@ -242,7 +239,6 @@ impl Shapes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::FULL;
 
     fn request(mask: u32, bytes: u32, at: impl Fn(u64) -> u64) -> Request {
         Request::new(&std::array::from_fn(|lane| at(lane as u64)), mask, bytes)

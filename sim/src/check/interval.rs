@@ -3,26 +3,27 @@
 //! As long as no request touches the bytes of an earlier one, but for reads after reads and for
 //! lanes that come back to their own bytes, there is no race and nothing to keep for each word.
 
+use std::ops::Range;
+
 use super::lanes::LaneAccess;
 use crate::request::Request;
 
 /// Most requests that are listed.
 const REQUESTS: usize = 64;
 
-/// The bytes between the first and the last that a request touches.
-#[derive(Debug, Clone, Copy)]
-struct Touched {
-    first: u32,
-    end: u32,
-    reads: bool,
+/// A request with the least range that holds the bytes it touches, at hand because every request
+/// is compared with all.
+#[derive(Debug)]
+struct Listed {
+    request: Request,
+    access: LaneAccess,
+    hull: Range<u32>,
 }
 
 /// The requests of a warp between two synchronisations.
 #[derive(Debug, Default)]
 pub(super) struct Interval {
-    requests: Vec<(Request, LaneAccess)>,
-    /// What each of them touches, close together because every request is compared with all.
-    ranges: Vec<Touched>,
+    requests: Vec<Listed>,
     /// Words are kept instead.
     given_up: bool,
 }
@@ -31,7 +32,6 @@ impl Interval {
     /// The lanes waited for each other.
     pub(super) fn clear(&mut self) {
         self.requests.clear();
-        self.ranges.clear();
         self.given_up = false;
     }
 
@@ -44,13 +44,7 @@ impl Interval {
     /// Ends the list until the lanes wait for each other; returns it.
     pub(super) fn give_up(&mut self) -> Vec<(Request, LaneAccess)> {
         self.given_up = true;
-        self.ranges.clear();
-        std::mem::take(&mut self.requests)
-    }
-
-    /// Takes an ended list back, for its allocation.
-    pub(super) fn reuse(&mut self, emptied: Vec<(Request, LaneAccess)>) {
-        self.requests = emptied;
+        self.requests.drain(..).map(|listed| (listed.request, listed.access)).collect()
     }
 
     /// Lists a request; false if it might be in conflict with another or within itself.
@@ -61,15 +55,14 @@ impl Interval {
             return false;
         }
         let hull = request.hull();
-        for (number, earlier) in self.ranges.iter().enumerate() {
-            let meet =
-                earlier.first < hull.end && hull.start < earlier.end && !(reads && earlier.reads);
-            if meet && !request.is_safe_after(&self.requests[number].0) {
+        for earlier in &self.requests {
+            let meet = earlier.hull.start < hull.end && hull.start < earlier.hull.end;
+            let matters = meet && !(reads && earlier.access == LaneAccess::Read);
+            if matters && !request.is_safe_after(&earlier.request) {
                 return false;
             }
         }
-        self.requests.push((request.clone(), access));
-        self.ranges.push(Touched { first: hull.start, end: hull.end, reads });
+        self.requests.push(Listed { request: request.clone(), access, hull });
         true
     }
 }

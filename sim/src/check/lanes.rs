@@ -304,13 +304,11 @@ impl LaneRaces {
     /// Enters the listed requests of a warp into the words, and from now on every further one.
     #[cold]
     fn enter_requests(&mut self, warp: u32) {
-        let mut listed = self.intervals[warp as usize].give_up();
-        for (request, access) in listed.drain(..) {
+        for (request, access) in self.intervals[warp as usize].give_up() {
             for lane in lanes(self.note_lanes(&request, warp, access)) {
                 self.note(request.at(lane), request.bytes(), (warp, lane), access);
             }
         }
-        self.intervals[warp as usize].reuse(listed);
     }
 
     /// Notes a request, as far as it is plain; returns the lanes whose accesses need

@@ -7,7 +7,7 @@
 //!
 //! A word that is the target of a pending asynchronous copy carries a mark; touching it before the
 //! copy was waited for is reported even where the data happens to be there already. Words that an
-//! asynchronous operation still reads are counted beside the history (see [`Races::begin_reads`]).
+//! asynchronous operation still reads stand beside the history as regions (see [`Races::begin_reads`]).
 
 mod asynchronous;
 mod lanes;

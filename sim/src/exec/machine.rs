@@ -12,6 +12,9 @@ pub(crate) trait Machine: Copy {
     /// Eight f16 packed in four words, low half first, as f32. A NaN stays one, of any payload.
     fn widen_f16(self, words: [u32; 4]) -> [f32; 8];
 
+    /// The f16 in the low halves of eight words as f32. A NaN stays one, of any payload.
+    fn widen_low_f16(self, words: [u32; 8]) -> [f32; 8];
+
     /// The inverse of [`Machine::widen_f16`], to nearest even; NaN becomes the one of PTX.
     fn narrow_f16(self, values: [f32; 8]) -> [u32; 4];
 
@@ -40,6 +43,11 @@ impl Machine for Portable {
             values[2 * i + 1] = f16_to_f32(words[i] >> 16);
         }
         values
+    }
+
+    #[inline(always)]
+    fn widen_low_f16(self, words: [u32; 8]) -> [f32; 8] {
+        words.map(|word| f16_to_f32(word & 0xFFFF))
     }
 
     #[inline(always)]
@@ -104,6 +112,20 @@ mod avx2 {
     unsafe fn widen_f16(words: [u32; 4]) -> [f32; 8] {
         // SAFETY: arrays and vectors of the same size; the features are the caller's promise.
         unsafe { transmute(_mm256_cvtph_ps(transmute::<[u32; 4], __m128i>(words))) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn widen_low_f16(words: [u32; 8]) -> [f32; 8] {
+        // SAFETY: as above.
+        unsafe {
+            // The low halves of four words each, side by side in both 128-bit parts, then as one.
+            let low = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+            let words = transmute::<[u32; 8], __m256i>(words);
+            let packed = _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(low));
+            let halves = _mm256_permute4x64_epi64::<0b1000>(packed);
+            transmute(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)))
+        }
     }
 
     #[inline]
@@ -193,6 +215,12 @@ mod avx2 {
         }
 
         #[inline(always)]
+        fn widen_low_f16(self, words: [u32; 8]) -> [f32; 8] {
+            // SAFETY: see above.
+            unsafe { widen_low_f16(words) }
+        }
+
+        #[inline(always)]
         fn narrow_f16(self, values: [f32; 8]) -> [u32; 4] {
             // SAFETY: see above.
             unsafe { narrow_f16(values) }
@@ -229,6 +257,11 @@ mod tests {
                 assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan());
             }
             assert_eq!(Portable.narrow_f16(a), avx2.narrow_f16(b));
+            let spread = std::array::from_fn(|i| (u32::from(bits) + i as u32) | 0xABCD << 16);
+            let (a, b) = (Portable.widen_low_f16(spread), avx2.widen_low_f16(spread));
+            for (a, b) in a.into_iter().zip(b) {
+                assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan());
+            }
         }
     }
 

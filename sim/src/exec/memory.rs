@@ -97,11 +97,15 @@ pub(crate) fn sound_group(
     let last = (buffer.len() as u64).checked_sub(size)?;
     let base = first - device_memory::offset(first);
     let offsets = each_lane!(|lane| addresses[lane].wrapping_sub(base));
-    let mut sound = 0;
+    // The sign says whether an offset is negative or beyond the last.
+    let mut wrong = 0;
     for lane in 0..LANES {
-        sound |= u32::from(offsets[lane] <= last && offsets[lane] & (size - 1) == 0) << lane;
+        let offset = offsets[lane];
+        let outside = (offset | last.wrapping_sub(offset)) & (1 << 63);
+        let active = u64::from(mask >> lane & 1).wrapping_neg();
+        wrong |= (outside | offset & (size - 1)) & active;
     }
-    (sound & mask == mask).then_some(GlobalGroup { buffer: number, mask, offsets })
+    (wrong == 0).then_some(GlobalGroup { buffer: number, mask, offsets })
 }
 
 /// Checks a global request of `size` bytes per lane and splits it by buffer. Lanes that fail a
@@ -499,6 +503,7 @@ fn store_global(block: &mut Block<'_>, w: &Warp, access: &Access, at: &Lanes64, 
     }
 }
 
+#[inline(always)]
 fn store_group(block: &mut Block<'_>, w: &Warp, access: &Access, group: &GlobalGroup) {
     let size = total_bytes(access);
     count_global(block, group, size, Direction::Store);
@@ -510,16 +515,35 @@ fn store_group(block: &mut Block<'_>, w: &Warp, access: &Access, group: &GlobalG
         global_order::check_store(block, group, size, kind, (unchanged, equal));
         global_order::release(block, group, access.order);
     }
+    copy_stored(block, w, access, group);
+}
+
+/// Moves the data of a checked global store into memory.
+#[inline(always)]
+fn copy_stored(block: &Block<'_>, w: &Warp, access: &Access, group: &GlobalGroup) {
     let context = block.context;
     let Some((buffer, _)) = context.memory.get(group.buffer) else { return };
     let bytes = u32::from(access.bytes);
-    for lane in lanes(group.mask) {
-        let offset = group.offsets[lane] as usize;
-        for element in 0..access.count as usize {
-            let value = read_element(w, access, element, lane);
-            buffer.store(offset + element * bytes as usize, bytes, value);
+    if bytes == 4 && !access.wide {
+        for (element, &slot) in access.registers[..usize::from(access.count)].iter().enumerate() {
+            let register = w.get32(slot);
+            for lane in lanes(group.mask) {
+                let offset = group.offsets[lane] as usize + 4 * element;
+                buffer.store(offset, 4, register[lane].into());
+            }
         }
-        buffer.define(offset, size as u32);
+    } else {
+        for lane in lanes(group.mask) {
+            let offset = group.offsets[lane] as usize;
+            for element in 0..access.count as usize {
+                let value = read_element(w, access, element, lane);
+                buffer.store(offset + element * bytes as usize, bytes, value);
+            }
+        }
+    }
+    if !buffer.is_all_defined() {
+        let size = total_bytes(access) as u32;
+        lanes(group.mask).for_each(|lane| buffer.define(group.offsets[lane] as usize, size));
     }
 }
 

@@ -47,11 +47,12 @@ fn narrow<M: Machine>(m: M, halves: &Halves) -> Lanes32 {
 #[inline(always)]
 pub(crate) fn widen_low_f16<M: Machine>(m: M, a: &Lanes32) -> Lanes32 {
     let mut out = [0; LANES];
-    for (values, a) in out.chunks_exact_mut(8).zip(a.chunks_exact(8)) {
-        let pair = |i: usize| a[2 * i] & 0xFFFF | a[2 * i + 1] << 16;
-        let halves = m.widen_f16([pair(0), pair(1), pair(2), pair(3)]);
+    for first in (0..LANES).step_by(8) {
+        let mut words = [0; 8];
+        words.copy_from_slice(&a[first..first + 8]);
+        let values = m.widen_low_f16(words);
         for i in 0..8 {
-            values[i] = super::numeric::canonical(halves[i]);
+            out[first + i] = super::numeric::canonical(values[i]);
         }
     }
     out

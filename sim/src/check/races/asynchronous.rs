@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::readers::Reader;
-use super::word::{unseen_write, Word, Writer, MBARRIER};
+use super::word::{alike, unseen_write, Word, Writer, MBARRIER};
 use super::{Conflict, Races, Ticket};
 use crate::check::clocks::{Clocks, VectorClock, PENDING};
 use crate::check::histories::ROW;
@@ -58,7 +58,15 @@ impl Races {
                 (word.write_clock, word.writer) = (clock, agent as u16);
             }
         };
-        self.words.for_range(range.start, range.len(), landed);
+        let aligned = range.start % ROW == 0 && range.end % ROW == 0;
+        match aligned.then(|| self.words.whole_rows(range.clone())).flatten() {
+            Some(rows) if alike(rows) => {
+                let mut word = rows.first().copied().unwrap_or_default();
+                landed(&mut word);
+                rows.fill(word);
+            }
+            _ => self.words.for_range(range.start, range.len(), landed),
+        }
     }
 
     /// The 8 bytes at `at` become an mbarrier, or stop to be one.

@@ -16,7 +16,7 @@ static NO_ROWS: Lanes32 = [0; LANES];
 pub(crate) fn mma<M: Machine>(m: M, block: &mut Block<'_>, w: &mut Warp, op: &Mma, mask: u32) {
     require_full_warp(block, mask, "mma.sync");
     let registers = (usize::from(op.k) / op.a_type.per_register() / 4).clamp(1, 2);
-    let b = op.b.map(|slot| w.get32(slot));
+    let b = [w.get32(op.b[0]), w.get32(op.b[1])];
     let scales = op.scales.as_ref().map(|scales| block_scales(w, scales, usize::from(op.k), mask));
     let operands = Operands {
         a_type: op.a_type,
@@ -37,7 +37,7 @@ pub(crate) fn mma<M: Machine>(m: M, block: &mut Block<'_>, w: &mut Warp, op: &Mm
 #[inline(always)]
 fn left<'w>(w: &'w Warp, op: &Mma) -> [&'w Lanes32; 4] {
     if op.rows == 16 {
-        op.a.map(|slot| w.get32(slot))
+        [w.get32(op.a[0]), w.get32(op.a[1]), w.get32(op.a[2]), w.get32(op.a[3])]
     } else {
         [w.get32(op.a[0]), &NO_ROWS, w.get32(op.a[1]), &NO_ROWS]
     }

@@ -52,11 +52,11 @@ pub(crate) fn unpack_left<M: Machine>(m: M, ty: Element, a: [&Lanes32; 4]) -> [R
 #[inline(always)]
 fn unpack_rows<M: Machine>(m: M, ty: Element, a: [&Lanes32; 4], first: usize, out: &mut [Rows]) {
     let parts = slices(ty);
-    for (slice, rows) in (first..).zip(out) {
-        let (register, part) = (slice / parts, slice % parts);
+    for slice in 0..out.len() {
+        let (register, part) = ((first + slice) / parts, (first + slice) % parts);
         for row in 0..16 {
-            let register = a[2 * register + row / 8];
-            rows[row] = unpack(m, ty, four_lanes(register, row % 8), part);
+            let words = four_lanes(a[2 * register + row / 8], row % 8);
+            out[slice][row] = unpack(m, ty, words, part);
         }
     }
 }
@@ -102,10 +102,11 @@ fn accumulate_as<M: Machine>(
     for first in (0..all).step_by(TOGETHER) {
         let count = TOGETHER.min(all - first);
         let mut columns = [[[0.0; 8]; 8]; TOGETHER];
-        for (slice, columns) in (first..all).zip(&mut columns) {
-            let (register, part) = (slice / parts, slice % parts);
+        for slice in 0..count {
+            let (register, part) = ((first + slice) / parts, (first + slice) % parts);
             for i in 0..8 {
-                columns[i] = unpack(m, b_type, four_lanes(o.b[register], column_at(i)), part);
+                let words = four_lanes(o.b[register], column_at(i));
+                columns[slice][i] = unpack(m, b_type, words, part);
             }
         }
         let columns = &mut columns[..count];

@@ -22,7 +22,7 @@ impl Accumulators {
     pub(crate) fn load<M: Machine>(self, m: M, w: &Warp, c: Option<&[Slot]>) -> Sums {
         match (self.format, c) {
             (MmaAccumulator::F32, Some(&[a, b, c, d])) => {
-                gather_f32([a, b, c, d].map(|slot| w.get32(slot)))
+                gather_f32([w.get32(a), w.get32(b), w.get32(c), w.get32(d)])
             }
             (MmaAccumulator::F16, Some(&[a, b])) => gather_f16(m, [w.get32(a), w.get32(b)]),
             _ => [[0.0; 8]; 16],
