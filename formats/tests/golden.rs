@@ -4,7 +4,8 @@
 mod support;
 
 use qtune_formats::Checkpoint;
-use support::{checkpoint, golden_of, read};
+use std::collections::HashMap;
+use support::{checkpoint, golden_of, read, write_with_notes};
 
 /// Folder, format, layout, tensors that belong to no layer.
 const CASES: [(&str, &str, &str, usize); 14] = [
@@ -130,4 +131,24 @@ fn codes_of_vectors_are_decoded_to_a_number_for_every_weight() {
         let bias = expected.get(&format!("{}.bias", layer.path)).map(|bias| &bias.bytes);
         assert_eq!(loaded.bias.as_deref().map(bytes).as_ref(), bias, "{case}");
     }
+}
+
+#[test]
+fn padding_of_tiles_is_left_out() {
+    let folder = golden_of("torchao/int4_tile_packed_g64");
+    let name = "model.layers.0.mlp.up_proj";
+    let whole = Checkpoint::open(&folder).unwrap().load_layer(name).unwrap();
+    let tensors = read(&folder.join("model.safetensors"));
+    let cut = tempfile::tempdir().unwrap();
+    let (n, k) = (30, 995);
+    let note = format!(r#"{{"_type":"Int4TilePackedTo4dTensor","_data":{{"shape":[{n},{k}]}}}}"#);
+    let notes = HashMap::from([(format!("{name}.weight"), note)]);
+    write_with_notes(&cut.path().join("model.safetensors"), &tensors, Some(notes));
+    let part = Checkpoint::open(cut.path()).unwrap().load_layer(name).unwrap();
+    assert_eq!((part.n, part.k, part.groups()), (n, k, 16));
+    let (whole_weights, weights) = (whole.dequantize(), part.dequantize());
+    for (row, wanted) in weights.chunks(k).zip(whole_weights.chunks(whole.k)) {
+        assert_eq!(row, &wanted[..k]);
+    }
+    assert_eq!(part.codes.row(0)[k / 2] >> 4, 0, "nothing behind the last code");
 }

@@ -8,7 +8,7 @@
 
 use crate::config::QuantConfig;
 use crate::error::FormatError;
-use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Grouping};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
@@ -126,27 +126,31 @@ fn channel_place(n: usize) -> usize {
     n / 32 * 32 + n % 8 / 2 * 8 + n % 32 / 8 * 2 + n % 2
 }
 
-/// Word of a row and nibble of the code of an output feature and the input feature `k` of a tile.
-fn place(n: usize, k: usize) -> (usize, u32) {
-    let (word, upper, row) = (n % TILE_N / 16, n % 16 / 8, n % 8);
-    let (later, pair, odd) = (k / 8, k % 8 / 2, k % 2);
-    let lane = 4 * row + pair;
-    (n / TILE_N * TILE_WORDS + 4 * lane + word, (4 * odd + 2 * upper + later) as u32)
-}
-
-/// Codes `[N, K]`.
+/// Codes `[N, K]`. Every word gives two bytes of each of two rows, 8 apart: those of four pairs of
+/// neighbours.
 fn codes(packed: &TensorRef<'_>, n: usize, k: usize) -> Codes {
     let mut codes = Codes::zeros(n, k, BITS);
-    let (stride, words) = (codes.row_stride(), 2 * n);
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
-        let code = |k: usize| {
-            let (word, nibble) = place(n, k % TILE_K);
-            (packed.word(k / TILE_K * words + word) >> (4 * nibble) & 15) as u8
-        };
-        let natural: Vec<u8> = (0..k).map(code).collect();
-        pack(&natural, BITS, row);
+    let stride = codes.row_stride();
+    codes.bytes_mut().par_chunks_mut(TILE_N * stride).enumerate().for_each(|(tile, rows)| {
+        for tile_k in 0..k / TILE_K {
+            let first = tile_k * 2 * n + tile * TILE_WORDS;
+            for at in 0..TILE_WORDS {
+                let (lane, block, word) = (at / 4, at % 4, packed.word(first + at));
+                for upper in 0..2 {
+                    let row = 16 * block + 8 * upper + lane / 4;
+                    let bytes = &mut rows[row * stride + tile_k * TILE_K / 2..][..TILE_K / 2];
+                    bytes[lane % 4] = pair(word >> (8 * upper));
+                    bytes[4 + lane % 4] = pair(word >> (8 * upper + 4));
+                }
+            }
+        }
     });
     codes
+}
+
+/// The lowest nibbles of both halves of a word.
+fn pair(word: u32) -> u8 {
+    (word & 15 | word >> 12 & 0xf0) as u8
 }
 
 #[cfg(test)]
@@ -155,14 +159,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_code_and_scale_has_a_place_of_its_own() {
-        let places: BTreeSet<(usize, u32)> =
-            (0..128).flat_map(|n| (0..TILE_K).map(move |k| place(n, k))).collect();
-        assert_eq!(places.len(), 128 * TILE_K);
-        assert!(places.iter().all(|(word, nibble)| *word < 2 * TILE_WORDS && *nibble < 8));
+    fn every_scale_has_a_place_of_its_own() {
         for place in [group_place, channel_place] {
             let places: BTreeSet<usize> = (0..128).map(place).collect();
             assert!(places.into_iter().eq(0..128));
         }
+    }
+
+    #[test]
+    fn pairs_are_nibbles_of_both_halves() {
+        assert_eq!([0, 4, 8, 12].map(|shift| pair(0x7654_3210 >> shift)), [0x40, 0x51, 0x62, 0x73]);
     }
 }

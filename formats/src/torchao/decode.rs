@@ -2,7 +2,7 @@
 
 use super::layout::{Params, Parts, TILE, TILE_K, TILE_N};
 use crate::error::FormatError;
-use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::{FormatRow, LayerHeader};
 use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
 use rayon::prelude::*;
@@ -56,26 +56,26 @@ fn codes(parts: &Parts<'_>) -> Codes {
             row.iter_mut().zip(stored).for_each(|(code, stored)| *code = stored ^ SIGNS);
         }
         Params::Joint(_) => {
-            let natural: Vec<u8> = (0..parts.k).map(|k| tiled(&parts.codes, n, k)).collect();
-            pack(&natural, BITS, row);
+            let tiles = row.chunks_mut(TILE_K / 2).enumerate();
+            tiles.for_each(|(tile, bytes)| unpack_tile(&parts.codes, n, tile, bytes));
+            // Padding goes on behind an odd end.
+            let end = row.last_mut().filter(|_| parts.k % 2 == 1);
+            end.into_iter().for_each(|byte| *byte &= 15);
         }
     });
     codes
 }
 
-/// The code of a weight in tiles of words.
-fn tiled(codes: &TensorRef<'_>, n: usize, k: usize) -> u8 {
+/// The codes of a row in a tile, or the start of it. A word has four pairs of neighbours, 8 apart.
+fn unpack_tile(codes: &TensorRef<'_>, n: usize, tile: usize, bytes: &mut [u8]) {
     let [lanes, words] = TILE;
-    let tile = n / TILE_N * codes.shape[1] + k / TILE_K;
-    let (lane, word, nibble) = place(n % TILE_N, k % TILE_K);
-    (codes.word((tile * lanes + lane) * words + word) >> (4 * nibble) & 15) as u8
-}
-
-/// Lane, word and nibble of a code within a tile.
-fn place(n: usize, k: usize) -> (usize, usize, usize) {
-    let of_word = k % 32;
-    let lane = 4 * n + of_word % 8 / 2;
-    (lane, k / 32, 4 * (of_word % 2) + 2 * (of_word / 16) + of_word / 8 % 2)
+    let first = (n / TILE_N * codes.shape[1] + tile) * lanes * words;
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        let (word, run, pair) = (at / 16, at % 16 / 4, at % 4);
+        let lane = 4 * (n % TILE_N) + pair;
+        let word = codes.word(first + lane * words + word) >> (4 * run);
+        *byte = (word & 15 | word >> 12 & 0xf0) as u8;
+    }
 }
 
 /// Values `[N, groups]` of element `which` of every `width` of a tensor `[K/g, N, width]`.
@@ -97,22 +97,5 @@ fn values(
             let problem = format!("holds {value} for output feature {n}, quant group {group}");
             Err(tensor.error(problem, VALUE_REMEDY))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn every_code_of_a_tile_has_a_place_of_its_own() {
-        let places: BTreeSet<(usize, usize, usize)> =
-            (0..TILE_N).flat_map(|n| (0..TILE_K).map(move |k| place(n, k))).collect();
-        assert_eq!(places.len(), TILE_N * TILE_K);
-        let inside = |(lane, word, nibble): &(usize, usize, usize)| {
-            *lane < TILE[0] && *word < TILE[1] && *nibble < 8
-        };
-        assert!(places.iter().all(inside));
     }
 }

@@ -5,7 +5,7 @@
 
 use qtune_formats::{Checkpoint, ParamValues};
 use safetensors::tensor::{serialize, Dtype, TensorView};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -141,6 +141,11 @@ pub fn read(path: &Path) -> Tensors {
 
 /// Writes tensors with the reference writer.
 pub fn write(path: &Path, tensors: &Tensors) {
+    write_with_notes(path, tensors, None);
+}
+
+/// As [`write`], with metadata.
+pub fn write_with_notes(path: &Path, tensors: &Tensors, notes: Option<HashMap<String, String>>) {
     let views: Vec<(&str, TensorView<'_>)> = tensors
         .iter()
         .map(|(name, t)| {
@@ -148,7 +153,7 @@ pub fn write(path: &Path, tensors: &Tensors) {
             (name.as_str(), view)
         })
         .collect();
-    fs::write(path, serialize(views, None).unwrap()).unwrap();
+    fs::write(path, serialize(views, notes).unwrap()).unwrap();
 }
 
 /// A folder with these tensors as `model.safetensors` and this `config.json`, if any.
