@@ -18,8 +18,7 @@ pub(crate) static ROW: FormatRow = FormatRow {
     family: "aqlm",
     doc: "AQLM, sums of vectors of codebooks with a scale per row; decoded only",
     source: "Egiazarian et al., AQLM, ICML 2024 (arXiv 2401.06118); aqlm 1.1",
-    packing:
-        "int8, int16 or int32 [N, K/v, M]; codebooks f16 [M, 2^bits, 1, v]; scales f16 [N, 1, 1, 1]",
+    packing: "integers [N, K/v, M]; codebooks f16 [M, 2^bits, 1, v]; scales f16 [N, 1, 1, 1]",
     names: "aqlm",
     examples: &["aqlm"],
     groups: numbers::GROUPS,
