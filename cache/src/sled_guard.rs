@@ -36,6 +36,10 @@ pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(120);
 /// hold it until their last task is dropped.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 
+/// Bytes that must be free on the disk before sled is opened or writes: two of its segments, a snapshot
+/// and some more. A database whose disk fills up in the middle of a segment cannot be read again.
+const HEADROOM: u64 = 4 << 20;
+
 /// What went wrong inside sled.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -61,6 +65,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens or creates the database in `folder`.
     pub fn open(folder: &Path) -> Result<Self, Fault> {
+        has_room(folder, HEADROOM)?;
         let deadline = Instant::now() + RELEASE_LIMIT;
         loop {
             match guarded(|| Self::open_once(folder)) {
@@ -105,13 +110,20 @@ impl Opened {
 
     /// Applies `writes` in order and makes them durable.
     pub fn commit(&self, writes: Vec<Write>) -> Result<(), Fault> {
+        self.has_room_for(&writes)?;
         let this = self.clone();
         bounded(move || this.write_and_sync(writes))
     }
 
     /// Applies `writes` in order; durable only after a later commit.
     pub fn write(&self, writes: Vec<Write>) -> Result<(), Fault> {
+        self.has_room_for(&writes)?;
         guarded(|| self.apply(writes))
+    }
+
+    fn has_room_for(&self, writes: &[Write]) -> Result<(), Fault> {
+        let value = |write: &Write| write.value.as_ref().map_or(0, |value| value.len() as u64);
+        has_room(&self.file, HEADROOM + 2 * writes.iter().map(value).sum::<u64>())
     }
 
     fn apply(&self, writes: Vec<Write>) -> sled::Result<()> {
@@ -156,6 +168,17 @@ impl Opened {
     /// destructors would run the code that just failed.
     pub fn abandon(self) {
         std::mem::forget(self);
+    }
+}
+
+/// Whether the disk of `path`, or of its nearest parent that exists, has so many bytes left. One whose
+/// room cannot be told is taken to have it.
+fn has_room(path: &Path, bytes: u64) -> Result<(), Fault> {
+    let existing = path.ancestors().find(|path| path.exists());
+    let left = existing.and_then(|path| fs2::available_space(path).ok());
+    match left {
+        Some(left) if left < bytes => Err(Fault::Io(io::ErrorKind::StorageFull.into())),
+        _ => Ok(()),
     }
 }
 
@@ -230,6 +253,19 @@ fn is_environment(kind: io::ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sled_is_not_touched_where_the_disk_has_too_little_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let nested = dir.path().join("not/there/yet");
+        for path in [dir.path(), nested.as_path()] {
+            assert!(has_room(path, 0).is_ok());
+            assert!(matches!(
+                has_room(path, u64::MAX),
+                Err(Fault::Io(error)) if error.kind() == io::ErrorKind::StorageFull
+            ));
+        }
+    }
 
     #[test]
     fn a_full_disk_is_never_taken_for_damage_even_without_its_system_code() {
