@@ -1,6 +1,6 @@
 //! A GPU as a [`Device`]: the types of [`crate::cuda`] behind the common interface.
 
-use crate::cuda::{Argument, CudaError, Gpu, Kernel, Launch, Memory, TimingPlan};
+use crate::cuda::{Argument, CudaError, Gpu, Kernel, Launch, Memory, Samples, TimingPlan};
 use crate::{
     Access, ArgValue, Buffer, Device, DeviceError, Evidence, Grid, KernelImage, LaunchArgs,
     LaunchOutcome, LoadedKernel, Timing,
@@ -199,12 +199,29 @@ impl Device for CudaDevice {
     ) -> Result<Option<Timing>, DeviceError> {
         let prepared: Vec<Vec<(&Kernel, Launch<'_>)>> =
             launches.iter().map(|l| self.grids(kernel, l)).collect::<Result<_, _>>()?;
-        let samples = self.gpu.time(&prepared, plan)?;
-        Ok(Some(Timing {
+        Ok(Some(self.gpu.time(&prepared, plan)?.into()))
+    }
+
+    fn time_chain(
+        &self,
+        chain: &[(&LoadedKernel, LaunchArgs<'_>)],
+        plan: &TimingPlan,
+    ) -> Result<Option<Timing>, DeviceError> {
+        let mut grids = Vec::new();
+        for (kernel, launch) in chain {
+            grids.extend(self.grids(kernel, launch)?);
+        }
+        Ok(Some(self.gpu.time(&[grids], plan)?.into()))
+    }
+}
+
+impl From<Samples> for Timing {
+    fn from(samples: Samples) -> Timing {
+        Timing {
             median_us: samples.median_us(),
             spread_us: samples.spread_us(),
             discarded: samples.discarded,
             samples_us: samples.us,
-        }))
+        }
     }
 }

@@ -67,4 +67,18 @@ pub trait Device: Send + Sync {
         launches: &[LaunchArgs<'_>],
         plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError>;
+
+    /// Times a chain of launches, each of a kernel of its own, one after the other: the time is that of
+    /// the whole chain. `None` where nothing can be measured.
+    ///
+    /// # Errors
+    /// As [`Device::launch`].
+    fn time_chain(
+        &self,
+        chain: &[(&LoadedKernel, LaunchArgs<'_>)],
+        plan: &TimingPlan,
+    ) -> Result<Option<Timing>, DeviceError> {
+        let _ = (chain, plan);
+        Ok(None)
+    }
 }

@@ -110,4 +110,12 @@ impl Device for ServedLayer<'_> {
     ) -> Result<Option<Timing>, DeviceError> {
         self.device.time(kernel, launches, plan)
     }
+
+    fn time_chain(
+        &self,
+        chain: &[(&LoadedKernel, LaunchArgs<'_>)],
+        plan: &TimingPlan,
+    ) -> Result<Option<Timing>, DeviceError> {
+        self.device.time_chain(chain, plan)
+    }
 }

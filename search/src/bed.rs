@@ -5,6 +5,7 @@ use crate::candidate::Candidate;
 use crate::compiler::Compiler;
 use crate::fault::Fault;
 use crate::finalist::{compile, Compiled, Finalist};
+use crate::in_step::{step_watches, Step};
 use crate::request::{Limits, Task};
 use crate::timing::Stopwatch;
 use qtune_cache::Evidence;
@@ -41,6 +42,9 @@ pub(crate) trait TestBed: Sync {
         task: &'a Task,
         finalist: &'a Finalist,
     ) -> Result<Box<dyn Watch + 'a>, Fault>;
+
+    /// Sets a step up for being timed, once with each contender in its places.
+    fn watch_in_step<'a>(&'a self, step: &Step<'a>) -> Result<Vec<Box<dyn Watch + 'a>>, Fault>;
 }
 
 /// A finalist ready to be timed.
@@ -123,15 +127,23 @@ impl TestBed for DeviceBed<'_> {
     ) -> Result<Box<dyn Watch + 'a>, Fault> {
         Ok(Box::new(Stopwatch::new(self.device, &finalist.image)?))
     }
+
+    fn watch_in_step<'a>(&'a self, step: &Step<'a>) -> Result<Vec<Box<dyn Watch + 'a>>, Fault> {
+        step_watches(self.device, step)
+    }
 }
 
 impl Watch for Stopwatch<'_> {
     fn time(&self, plan: &TimingPlan) -> Result<Timing, Fault> {
-        let timing = self.time_launches(plan)?;
-        let timing = timing.ok_or_else(|| Fault::Wrong("the device gave no time".into()))?;
-        match timing.median_us.is_finite() && timing.median_us > 0.0 {
-            true => Ok(timing),
-            false => Err(Fault::Wrong(format!("the device timed it as {} us", timing.median_us))),
-        }
+        possible(self.time_launches(plan)?)
+    }
+}
+
+/// A time that can be one.
+pub(crate) fn possible(timing: Option<Timing>) -> Result<Timing, Fault> {
+    let timing = timing.ok_or_else(|| Fault::Wrong("the device gave no time".into()))?;
+    match timing.median_us.is_finite() && timing.median_us > 0.0 {
+        true => Ok(timing),
+        false => Err(Fault::Wrong(format!("the device timed it as {} us", timing.median_us))),
     }
 }

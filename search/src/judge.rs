@@ -57,6 +57,8 @@ pub(crate) struct Lost {
 pub(crate) struct Judgement {
     /// `None` if every candidate failed or the search ended first.
     pub won: Option<Won>,
+    /// Right kernels that ran side by side with the winner and lost, all of them also in `lost`.
+    pub rivals: Vec<Won>,
     pub lost: Vec<Lost>,
     pub failures: Failures,
     pub tally: Tally,

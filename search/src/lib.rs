@@ -20,7 +20,8 @@
 //! Files, in the order in which a problem passes through them: `terms` (dequantization variants),
 //! `neighbours` and `ladder` (the rungs), `warm` (winners of neighbours), `bed` (where candidates
 //! are tried: a device, or `replay`), `finalist` (compiling and refining), `judge` (verifying),
-//! `timed` with `surrogate` and `run_off` (timing), `record` (what is stored), `tune` (the whole).
+//! `timed` with `surrogate` and `run_off` (timing), `in_step` (timing among the kernels of other
+//! matrices), `record` (what is stored), `tune` (the whole).
 
 mod bed;
 mod candidate;
@@ -30,6 +31,7 @@ mod explain;
 mod fault;
 mod finalist;
 mod gain;
+mod in_step;
 mod isolate;
 mod judge;
 mod ladder;

@@ -117,6 +117,9 @@ pub struct TuneRequest {
     pub cache_only: bool,
     /// Only dequantization terms that round weights exactly as the checkpoint's reference does.
     pub exact: bool,
+    /// Let the finalists of each problem run again among the kernels of all other problems of its
+    /// token bucket. Tunes what the cache has, too, because a step needs everybody's kernels.
+    pub in_step: bool,
 }
 
 /// A problem with what it resolves to.
@@ -140,6 +143,7 @@ impl TuneRequest {
             fresh: false,
             cache_only: false,
             exact: false,
+            in_step: false,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::statistics::{median, standard_error};
 use qtune_device::TimingPlan;
 
 /// Ratios of times nearer to one than this are a tie.
-const TIE: f64 = 0.005;
+pub(crate) const TIE: f64 = 0.005;
 /// Rounds before anybody is judged.
 const ROUNDS_MIN: usize = 7;
 /// Rounds after which what is unclear counts as it stands.
@@ -50,8 +50,9 @@ struct Lane {
     running: bool,
 }
 
-/// Times all contenders side by side. The second value holds the fault of each one that broke.
-pub(crate) fn run_off(watches: &[Box<dyn Watch + '_>]) -> (Ranking, Vec<(usize, Fault)>) {
+/// Times all contenders side by side; ratios of times nearer to one than `tie` are one. The second
+/// value holds the fault of each contender that broke.
+pub(crate) fn run_off(watches: &[Box<dyn Watch + '_>], tie: f64) -> (Ranking, Vec<(usize, Fault)>) {
     let plan = TimingPlan { samples: 3, warmup: 1, ..TimingPlan::default() };
     let mut lanes: Vec<Lane> =
         watches.iter().map(|_| Lane { times_us: Vec::new(), running: true }).collect();
@@ -71,7 +72,7 @@ pub(crate) fn run_off(watches: &[Box<dyn Watch + '_>]) -> (Ranking, Vec<(usize, 
                 }
             }
         }
-        if round + 1 >= ROUNDS_MIN && settled(&mut lanes) {
+        if round + 1 >= ROUNDS_MIN && settled(&mut lanes, tie) {
             break;
         }
     }
@@ -79,7 +80,7 @@ pub(crate) fn run_off(watches: &[Box<dyn Watch + '_>]) -> (Ranking, Vec<(usize, 
         let broken = (0..lanes.len()).collect();
         return (Ranking { broken, ..Ranking::unopposed(0) }, faults);
     };
-    let tied = |at: &usize| lanes[*at].running && behind(&lanes[*at], &lanes[leader]).0 <= TIE;
+    let tied = |at: &usize| lanes[*at].running && behind(&lanes[*at], &lanes[leader]).0 <= tie;
     let ranking = Ranking {
         tied: (0..lanes.len()).filter(tied).collect(),
         broken: faults.iter().map(|(at, _)| *at).collect(),
@@ -102,7 +103,7 @@ fn behind(lane: &Lane, leader: &Lane) -> (f64, f64) {
 }
 
 /// Takes out who is certainly slower; whether all the rest is known well enough.
-fn settled(lanes: &mut [Lane]) -> bool {
+fn settled(lanes: &mut [Lane], tie: f64) -> bool {
     let Some(best) = leader(lanes) else { return true };
     let mut known = true;
     for at in 0..lanes.len() {
@@ -110,9 +111,9 @@ fn settled(lanes: &mut [Lane]) -> bool {
             continue;
         }
         let (share, error) = behind(&lanes[at], &lanes[best]);
-        if share - CERTAIN * error > TIE {
+        if share - CERTAIN * error > tie {
             lanes[at].running = false;
-        } else if error > TIE / 2.0 {
+        } else if error > tie / 2.0 {
             known = false;
         }
     }
@@ -148,19 +149,19 @@ mod tests {
         let drift = |round: u32| 1.0 + 0.02 * f64::from(round);
         let watches =
             [scripted(move |r| Some(10.0 * drift(r))), scripted(move |r| Some(9.8 * drift(r)))];
-        assert_eq!(run_off(&watches).0.tied, [1]);
+        assert_eq!(run_off(&watches, TIE).0.tied, [1]);
     }
 
     #[test]
     fn what_differs_by_less_than_a_tie_is_tied() {
         let watches = [10.0, 10.03, 10.2].map(|us| scripted(move |_| Some(us)));
-        assert_eq!(run_off(&watches).0.tied, [0, 1]);
+        assert_eq!(run_off(&watches, TIE).0.tied, [0, 1]);
     }
 
     #[test]
     fn a_contender_that_breaks_is_out_and_told() {
         let watches = [scripted(|r| (r < 3).then_some(1.0)), scripted(|_| Some(5.0))];
-        let (ranking, faults) = run_off(&watches);
+        let (ranking, faults) = run_off(&watches, TIE);
         assert_eq!((ranking.tied.as_slice(), ranking.broken.as_slice()), (&[1][..], &[0][..]));
         assert!(matches!(faults[0], (0, Fault::Lost(_))));
     }

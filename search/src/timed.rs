@@ -5,13 +5,14 @@
 //! compiled and measured, a few at a time, until the limit is reached or nothing promises to beat
 //! the best. In the finals the best undergo the full check, and those that pass run side by side.
 
-use crate::bed::Watch;
+use crate::bed::{TestBed, Watch};
 use crate::candidate::Candidate;
 use crate::fault::Fault;
 use crate::finalist::{compile_all, Finalist};
 use crate::judge::{Judge, Judgement, Lost, Won};
 use crate::log::Log;
-use crate::run_off::{run_off, Ranking};
+use crate::request::Task;
+use crate::run_off::{run_off, Ranking, TIE};
 use crate::statistics::{median, standard_error};
 use crate::surrogate::{Encoder, Point, Surrogate};
 use crate::SearchError;
@@ -239,6 +240,7 @@ impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
         let Field { judge, judgement, log, measured, .. } = self;
         let mut ranked: Vec<(Measured, (f64, f64))> = measured.into_iter().zip(levels).collect();
         ranked.sort_by(|(a, x), (b, y)| {
+            let [a, b] = [a, b].map(|measured| &measured.finalist.candidate);
             x.0.total_cmp(&y.0).then_with(|| simplicity(a).cmp(&simplicity(b)))
         });
         let mut contenders: Vec<(Measured, Verdict)> = Vec::new();
@@ -279,33 +281,35 @@ fn decide(
         let candidate = &contenders[at].0.finalist.candidate;
         judge.condemn(judgement, log, candidate, fault)?;
     }
-    let simplest = |a: &&usize, b: &&usize| {
-        simplicity(&contenders[**a].0).cmp(&simplicity(&contenders[**b].0))
-    };
+    let candidate = |at: usize| &contenders[at].0.finalist.candidate;
+    let simplest =
+        |a: &&usize, b: &&usize| simplicity(candidate(**a)).cmp(&simplicity(candidate(**b)));
     let winner = ranking.tied.iter().min_by(simplest).copied();
-    let mut won = None;
     for (at, (measured, verdict)) in contenders.into_iter().enumerate() {
-        if Some(at) == winner {
-            won = Some((measured, verdict));
-        } else if !ranking.broken.contains(&at) {
+        if ranking.broken.contains(&at) {
+            continue;
+        }
+        if Some(at) != winner {
             let tied = ranking.tied.contains(&at);
             let reason = if tied { "as fast, but less simple" } else { "slower side by side" };
             retire(judge, judgement, &measured, reason);
         }
-    }
-    judgement.load_only_us = won.as_ref().and_then(|(won, _)| load_only(judge, &won.finalist));
-    judgement.won = won.map(|(measured, verdict)| {
-        let at = winner.unwrap_or_default();
         let samples_us = ranking.samples_us.get(at).filter(|s| !s.is_empty());
         let samples_us = samples_us.unwrap_or(&measured.timing.samples_us).clone();
-        Won {
+        let contender = Won {
             time_us: median(&samples_us),
             samples_us,
             finalist: measured.finalist,
             verdict,
             evidence: judge.bed.evidence(),
+        };
+        match Some(at) == winner {
+            true => judgement.won = Some(contender),
+            false => judgement.rivals.push(contender),
         }
-    });
+    }
+    let won = judgement.won.as_ref();
+    judgement.load_only_us = won.and_then(|won| load_only(judge.bed, judge.task, &won.finalist));
     Ok(())
 }
 
@@ -326,7 +330,7 @@ fn side_by_side(
             Err(fault) => return (Ranking::without(contenders.len(), at), vec![(at, fault)]),
         }
     }
-    run_off(&watches)
+    run_off(&watches, TIE)
 }
 
 fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, Fault> {
@@ -334,18 +338,17 @@ fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, Fault> {
 }
 
 /// What reading alone takes. That it is not known costs a winner nothing.
-fn load_only(judge: &Judge<'_>, finalist: &Finalist) -> Option<f64> {
-    let timed = judge.bed.load_only(judge.task, finalist);
+pub(crate) fn load_only(bed: &dyn TestBed, task: &Task, finalist: &Finalist) -> Option<f64> {
+    let timed = bed.load_only(task, finalist);
     timed.unwrap_or_else(|fault| {
         let schedule = &finalist.candidate.text;
-        tracing::warn!(problem = %judge.task.problem, %schedule, ?fault, "no load-only time");
+        tracing::warn!(problem = %task.problem, %schedule, ?fault, "no load-only time");
         None
     })
 }
 
 /// No stream-K, fewer splits, then threads, then loads ahead; the text decides the rest.
-fn simplicity(measured: &Measured) -> (bool, u32, u32, u32, &str) {
-    let candidate = &measured.finalist.candidate;
+pub(crate) fn simplicity(candidate: &Candidate) -> (bool, u32, u32, u32, &str) {
     let schedule = &candidate.schedule;
     let split = schedule.split();
     let streams = split.stream().is_some();

@@ -95,31 +95,40 @@ impl<'a> Stopwatch<'a> {
     /// # Errors
     /// As [`Device::time`].
     pub fn time_launches(&self, plan: &TimingPlan) -> Result<Option<Timing>, DeviceError> {
-        let kernel = self.kernel();
-        let tokens = kernel.problem.m;
-        let launch = |(weights, params)| {
-            LaunchArgs::new(kernel, tokens, |argument| match argument {
-                Argument::Weights => (weights, 0),
-                Argument::Params => (params, 0),
-                Argument::Bias => (&self.bias, 0),
-                Argument::Output => (&self.output, 0),
-                Argument::Partials => (&self.partials, 0),
-                Argument::Counters => (&self.counters, 0),
-                Argument::Slab => (&self.slab, 0),
-                Argument::Places => (&self.places, 0),
-                Argument::Sorted | Argument::SortedMap => (&self.sorted, 0),
-                Argument::Residual => (&self.residual, 0),
-                Argument::Activations
-                | Argument::ActivationMap
-                | Argument::Tokens
-                | Argument::FirstTile
-                | Argument::Next
-                | Argument::NextLines => (&self.activations, 0),
-            })
-        };
         let launches: Vec<LaunchArgs<'_>> =
-            self.copies.iter().map(|(weights, params)| launch((weights, params))).collect();
+            (0..self.copies.len()).map(|copy| self.launch(copy).1).collect();
         self.device.time(&self.kernel, &launches, plan)
+    }
+
+    /// The kernel and a launch of it at the bucket's token count, on one of the copies of the weights;
+    /// numbers beyond the last begin again.
+    pub fn launch(&self, copy: usize) -> (&LoadedKernel, LaunchArgs<'_>) {
+        let kernel = self.kernel();
+        let (weights, params) = &self.copies[copy % self.copies.len()];
+        let launch = LaunchArgs::new(kernel, kernel.problem.m, |argument| match argument {
+            Argument::Weights => (weights, 0),
+            Argument::Params => (params, 0),
+            Argument::Bias => (&self.bias, 0),
+            Argument::Output => (&self.output, 0),
+            Argument::Partials => (&self.partials, 0),
+            Argument::Counters => (&self.counters, 0),
+            Argument::Slab => (&self.slab, 0),
+            Argument::Places => (&self.places, 0),
+            Argument::Sorted | Argument::SortedMap => (&self.sorted, 0),
+            Argument::Residual => (&self.residual, 0),
+            Argument::Activations
+            | Argument::ActivationMap
+            | Argument::Tokens
+            | Argument::FirstTile
+            | Argument::Next
+            | Argument::NextLines => (&self.activations, 0),
+        });
+        (&self.kernel, launch)
+    }
+
+    /// Bytes of weights that a launch reads.
+    pub fn weight_bytes(&self) -> usize {
+        self.kernel().layout.weight_bytes()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::candidate::Candidate;
 use crate::compiler::Compiler;
 use crate::finalist::{compile_all, Compiled};
 use crate::gain::by_gain;
+use crate::in_step::{in_step, Standing};
 use crate::judge::{Judge, Judgement};
 use crate::ladder::{Climb, Ladder};
 use crate::log::{Log, Poison};
@@ -102,6 +103,7 @@ fn run(
         known: Known::of(store)?,
         winners: vec![None; tasks.len()],
         without: Vec::new(),
+        standings: Vec::new(),
         failures: Failures::new(),
         log,
         tasks: &tasks,
@@ -159,6 +161,8 @@ struct Search<'a> {
     /// In the order of `tasks`.
     winners: Vec<Option<WinnerReport>>,
     without: Vec<(String, String)>,
+    /// What was judged, where finalists are timed in step.
+    standings: Vec<Standing>,
     failures: Failures,
     log: Log<'a>,
     tasks: &'a [Task],
@@ -198,7 +202,7 @@ impl Search<'_> {
     }
 
     fn answer_from_cache(&mut self) -> Result<(), SearchError> {
-        if self.request.fresh {
+        if self.request.fresh || self.request.in_step {
             return Ok(());
         }
         for (index, task) in self.tasks.iter().enumerate() {
@@ -274,7 +278,9 @@ impl Search<'_> {
             let result = self.settle_all(&receiver);
             preparer.abandoned.store(true, Ordering::Relaxed);
             drop(receiver);
-            result
+            let stopped = result?;
+            self.time_in_step()?;
+            Ok(self.clock.stopped().filter(|_| self.request.in_step).unwrap_or(stopped))
         })
     }
 
@@ -328,7 +334,28 @@ impl Search<'_> {
         for (cause, count) in &judgement.failures {
             *self.failures.entry(cause.clone()).or_default() += count;
         }
-        self.store_winner(index, &judgement, default.as_deref())
+        self.store_winner(index, &judgement, default.as_deref())?;
+        if self.request.in_step {
+            self.standings.push(Standing { index, judgement, default });
+        }
+        Ok(())
+    }
+
+    /// Times the finalists of all problems among each other's kernels, and stores those that win there.
+    fn time_in_step(&mut self) -> Result<(), SearchError> {
+        let mut standings = std::mem::take(&mut self.standings);
+        if !standings.is_empty() && !self.bed.measures() {
+            self.progress.note("nothing is timed in step: this device measures no times");
+            return Ok(());
+        }
+        let clock = self.clock;
+        let go_on = || clock.stopped().is_none();
+        let where_to = (self.bed, self.tasks);
+        let changed = in_step(where_to, &mut standings, &mut self.log, self.progress, &go_on)?;
+        for standing in changed.into_iter().map(|at| &standings[at]) {
+            self.store_winner(standing.index, &standing.judgement, standing.default.as_deref())?;
+        }
+        Ok(())
     }
 
     fn store_winner(
@@ -354,7 +381,10 @@ impl Search<'_> {
         self.log.winner(task, &winner)?;
         let kept = default == Some(winner.schedule.as_str());
         let report = WinnerReport::of(&task.name, &task.problem, &winner, kept, false);
-        self.progress.problem_done(index, &report);
+        // Whose winner another one replaces in step is done already.
+        if self.winners[index].is_none() {
+            self.progress.problem_done(index, &report);
+        }
         self.winners[index] = Some(report);
         Ok(())
     }

@@ -12,7 +12,7 @@ use qtune_search::{
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{request, Lab, Mutating, Scripted};
+use support::{arch, request, Lab, Mutating, Scripted};
 
 /// The schedules that were proposed for the first problem, in the log's order.
 fn proposed(lab: &Lab) -> Vec<String> {
@@ -295,4 +295,42 @@ fn a_plan_names_what_would_be_compiled() {
     lab.run(&request(&[1]), &Scripted::modelled());
     let tried = proposed(&lab);
     assert!(plans[0].finalists.iter().all(|(text, _)| tried.contains(text)));
+}
+
+/// Two matrices of one layer, for which kernels are fast that take long among others.
+#[test]
+fn finalists_that_are_slower_among_the_other_kernels_lose_in_step() {
+    let Some(lab) = Lab::new() else { return };
+    let shape = |name: &str, n: u32| Shape {
+        name: name.into(),
+        problem: format!("w4a16.awq-g32.f16-f16.n{n}.k512.m1").parse().unwrap(),
+        calls: 8,
+    };
+    let shapes = vec![shape("first", 64), shape("second", 128)];
+    let alone = TuneRequest { effort: Effort::Quick, ..TuneRequest::new(arch(), shapes) };
+    // A share of a percent for each character: all are near, none are tied.
+    let times = |schedule: &str| 10.0 + 0.003 * schedule.len() as f64 + 0.1 * spread(schedule);
+    let isolated = lab.run(&alone, &Scripted::timed(times)).winners;
+    let fast: Vec<String> = isolated.iter().map(|winner| winner.schedule.clone()).collect();
+    let device =
+        Scripted::timed(times)
+            .in_step(move |schedule| if fast.iter().any(|f| f == schedule) { 1.2 } else { 1.0 });
+    let report = lab.run(&TuneRequest { in_step: true, ..alone }, &device);
+    assert_eq!(report.stopped, Stopped::Complete);
+    for (before, after) in isolated.iter().zip(&report.winners) {
+        assert_ne!(before.schedule, after.schedule);
+        assert!(after.verified && !after.from_cache);
+    }
+    let stored = lab.store.winners().unwrap();
+    for (before, after) in isolated.iter().zip(&report.winners) {
+        let record = stored.iter().find(|r| r.winner.schedule == after.schedule).unwrap();
+        let beaten = record.winner.beat.iter().find(|b| b.schedule == before.schedule).unwrap();
+        assert!(beaten.reason.contains("faster alone"), "{beaten:?}");
+    }
+}
+
+/// A number from 0 to 1 for a text.
+fn spread(text: &str) -> f64 {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    f64::from(text.bytes().fold(0x811c_9dc5, step)) / f64::from(u32::MAX)
 }

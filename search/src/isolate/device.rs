@@ -251,4 +251,24 @@ impl Device for IsolatedDevice {
             _ => confused(entry),
         }
     }
+
+    fn time_chain(
+        &self,
+        chain: &[(&LoadedKernel, LaunchArgs<'_>)],
+        plan: &TimingPlan,
+    ) -> Result<Option<Timing>, DeviceError> {
+        const WHAT: &str = "chain";
+        let link = &mut lock(&self.link);
+        let step = |(kernel, launch): &(&LoadedKernel, LaunchArgs<'_>)| {
+            let entry = &kernel.image().kernel.main().name;
+            let id = self.id(link, kernel.inner(), entry)?;
+            Ok((id, self.launch_message(link, launch)?))
+        };
+        let chain = chain.iter().map(step).collect::<Result<_, DeviceError>>()?;
+        let request = Request::TimeChain { chain, plan: Plan::from(plan) };
+        match link.ask(WHAT, request, Vec::new())? {
+            (Reply::Timed(timing), _) => Ok(timing),
+            _ => confused(WHAT),
+        }
+    }
 }

@@ -30,6 +30,8 @@ pub(super) enum Request {
     Launch { kernel: Id, launch: LaunchMessage },
     /// Time a kernel.
     Time { kernel: Id, launches: Vec<LaunchMessage>, plan: Plan },
+    /// Time launches of several kernels as one.
+    TimeChain { chain: Vec<(Id, LaunchMessage)>, plan: Plan },
     /// Drop a buffer or kernel.
     Free { id: Id },
 }

@@ -27,7 +27,10 @@ pub fn serve(compiler: Option<&CompileText<'_>>, device: Option<&dyn Device>) ->
     out.flush()?;
     let mut worker = Serving { compiler, device, buffers: HashMap::new(), kernels: HashMap::new() };
     for (request, bytes) in read_requests() {
-        let risky = matches!(request, Request::Launch { .. } | Request::Time { .. });
+        let risky = matches!(
+            request,
+            Request::Launch { .. } | Request::Time { .. } | Request::TimeChain { .. }
+        );
         let (reply, bytes) = worker
             .answer(request, bytes)
             .unwrap_or_else(|failure| (Reply::Failed(failure), Vec::new()));
@@ -120,6 +123,14 @@ impl Serving<'_> {
                 let launches: Vec<LaunchArgs<'_>> =
                     launches.iter().map(|l| self.launch(l)).collect::<Result<_, Failure>>()?;
                 let timing = self.device()?.time(self.kernel(kernel)?, &launches, &plan.into())?;
+                Ok((Reply::Timed(timing), Vec::new()))
+            }
+            Request::TimeChain { chain, plan } => {
+                let step = |(kernel, launch): &(Id, LaunchMessage)| {
+                    Ok((self.kernel(*kernel)?, self.launch(launch)?))
+                };
+                let chain = chain.iter().map(step).collect::<Result<Vec<_>, Failure>>()?;
+                let timing = self.device()?.time_chain(&chain, &plan.into())?;
                 Ok((Reply::Timed(timing), Vec::new()))
             }
             Request::Free { id } => {

@@ -18,6 +18,7 @@ use crate::bed::{Checks, TestBed, Watch};
 use crate::candidate::Candidate;
 use crate::fault::Fault;
 use crate::finalist::{Compiled, Finalist};
+use crate::in_step::{Place, Step};
 use crate::request::Task;
 use noise::Draws;
 use qtune_cache::trial_log::{self, TrialEvent};
@@ -166,6 +167,45 @@ impl TestBed for Replay {
         let (problem, entry) = (task.problem.to_string(), self.entry(task, finalist)?);
         let schedule = &finalist.candidate.text;
         Ok(Box::new(Replayed { draws: &self.draws, problem, schedule, entry }))
+    }
+
+    fn watch_in_step<'a>(&'a self, step: &Step<'a>) -> Result<Vec<Box<dyn Watch + 'a>>, Fault> {
+        let watch = |contender: &&'a Finalist| -> Result<Box<dyn Watch + 'a>, Fault> {
+            let kernel = |place: &Place<'a>| {
+                let (task, finalist) = match *place {
+                    Place::Contender => (step.task, *contender),
+                    Place::Other(task, finalist) => (task, finalist),
+                };
+                let entry = self.entry(task, finalist)?.clone();
+                let us = entry.in_step_us.unwrap_or(entry.us);
+                let schedule = finalist.candidate.text.as_str();
+                Ok((task.problem.to_string(), schedule, Entry { us, ..entry }))
+            };
+            let kernels = step.layer.iter().chain(&step.once).map(kernel);
+            let kernels = kernels.collect::<Result<_, Fault>>()?;
+            Ok(Box::new(ReplayedStep { draws: &self.draws, kernels }))
+        };
+        step.contenders.iter().map(watch).collect()
+    }
+}
+
+/// A sequence of kernels whose times are replayed: the sum of theirs.
+struct ReplayedStep<'a> {
+    draws: &'a Mutex<Draws>,
+    /// Problem, schedule and times in the sequence.
+    kernels: Vec<(String, &'a str, Entry)>,
+}
+
+impl Watch for ReplayedStep<'_> {
+    fn time(&self, plan: &TimingPlan) -> Result<Timing, Fault> {
+        let mut draws = self.draws.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut step = || -> f64 {
+            let kernels = self.kernels.iter();
+            kernels.map(|(problem, schedule, entry)| draws.sample(problem, schedule, entry)).sum()
+        };
+        let samples_us: Vec<f64> = (0..plan.samples).map(|_| step()).collect();
+        let (median_us, spread_us) = crate::statistics::middle(&samples_us);
+        Ok(Timing { median_us, samples_us, spread_us, discarded: 0 })
     }
 }
 

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn entry(second_mode: Option<(f64, f64)>) -> Entry {
-        Entry { fate: Fate::Fine, us: 10.0, second_mode }
+        Entry { fate: Fate::Fine, us: 10.0, second_mode, in_step_us: None }
     }
 
     fn samples(noise: Noise, seed: u64, entry: &Entry) -> Vec<f64> {

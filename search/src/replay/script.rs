@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     pub us: f64,
     /// A share of samples that take so many times as long: another mode.
     pub second_mode: Option<(f64, f64)>,
+    /// Its time between the kernels of other matrices, if it is another one there; a log does not know.
+    pub in_step_us: Option<f64>,
 }
 
 /// All schedules of a log, by problem and text.
@@ -54,7 +56,8 @@ impl Script {
                     };
                     let own = times.entry((problem, schedule)).or_default();
                     own.extend(time_us.iter().filter(|us| **us > 0.0));
-                    let entry = Entry { fate, us: median(own), second_mode: None };
+                    let entry =
+                        Entry { fate, us: median(own), second_mode: None, in_step_us: None };
                     script.worsen(problem, schedule, entry);
                 }
                 TrialEvent::Start(_)
@@ -66,7 +69,11 @@ impl Script {
         }
         for ((problem, schedule), _) in open.into_iter().filter(|(_, open)| *open) {
             let fate = Fate::Lost("the search never came back from it".into());
-            script.worsen(problem, schedule, Entry { fate, us: 0.0, second_mode: None });
+            script.worsen(
+                problem,
+                schedule,
+                Entry { fate, us: 0.0, second_mode: None, in_step_us: None },
+            );
         }
         script
     }

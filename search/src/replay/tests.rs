@@ -4,6 +4,7 @@
 use super::*;
 use crate::candidate::Candidate;
 use crate::finalist::compile_all;
+use crate::in_step::{in_step, Standing};
 use crate::judge::{Judge, Judgement};
 use crate::ladder::{Climb, Ladder};
 use crate::log::Log;
@@ -129,7 +130,7 @@ fn script(setting: &Setting, traps: Traps, seed: u64) -> Script {
     let mut script = Script::default();
     let times = hidden_times(&setting.climb.ranked, seed);
     for (candidate, us) in setting.climb.ranked.iter().zip(times) {
-        let mut entry = Entry { fate: Fate::Fine, us, second_mode: None };
+        let mut entry = Entry { fate: Fate::Fine, us, second_mode: None, in_step_us: None };
         let draw = random.uniform();
         if draw < traps.wrong {
             entry = Entry { fate: Fate::Wrong("wrong".into()), us: us / 2.0, ..entry };
@@ -212,4 +213,53 @@ fn the_same_seed_and_script_give_the_same_judgement() {
     };
     assert_eq!(judged(1), judged(1));
     assert_ne!(judged(1).1, judged(2).1);
+}
+
+/// A problem judged on the bed, as it stands before finalists are timed in step.
+fn stand(setting: &Setting, bed: &Replay, index: usize) -> Standing {
+    let judgement = setting.judge(bed, &MemoryStore::default());
+    Standing { index, judgement, default: None }
+}
+
+#[test]
+fn who_is_fastest_alone_loses_in_step_where_the_script_says_so() {
+    let settings = ["n5120.k5120", "n7168.k5120"]
+        .map(|size| Setting::new(&format!("w4a16.awq-g128.f16-f16.{size}.m16")));
+    let text = |standing: &Standing| {
+        standing.judgement.won.as_ref().unwrap().finalist.candidate.text.clone()
+    };
+    let mut both = Script::default();
+    for setting in &settings {
+        let problem = setting.task.problem.to_string();
+        // All are near: the model's order, in a hundredth of its differences.
+        for candidate in &setting.climb.ranked {
+            let us = 10.0 + 0.01 * candidate.estimate.time_us;
+            let entry = Entry { fate: Fate::Fine, us, second_mode: None, in_step_us: None };
+            both.insert(&problem, &candidate.text, entry);
+        }
+    }
+    let bed = Replay::scripted(both.clone(), Noise::default(), 1);
+    let mut alone: Vec<Standing> =
+        settings.iter().enumerate().map(|(index, s)| stand(s, &bed, index)).collect();
+    let fastest: Vec<String> = alone.iter().map(text).collect();
+    let tasks: Vec<Task> = settings.iter().map(|setting| setting.task.clone()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let mut trials = TrialLog::append_to(&folder.path().join("trials.jsonl")).unwrap();
+    let (request, store) = (&settings[0].request, MemoryStore::default());
+    let (mut log, _) =
+        Log::begin(&mut trials, &store, request, &tasks, "none", Evidence::Modelled).unwrap();
+    let mut run = |bed: &Replay, standings: &mut [Standing]| {
+        in_step((bed, &tasks), standings, &mut log, &NoProgress, &|| true).unwrap()
+    };
+    assert_eq!(run(&bed, &mut alone), [0; 0], "in the same order as alone");
+    // The first problem's winner takes a fifth longer between others.
+    let problem = tasks[0].problem.to_string();
+    let entry = both.entry(&problem, &fastest[0]).unwrap().clone();
+    let slow = Entry { in_step_us: Some(1.2 * entry.us), ..entry };
+    both.insert(&problem, &fastest[0], slow);
+    let bed = Replay::scripted(both, Noise { relative: 0.01, ..Noise::default() }, 1);
+    assert_eq!(run(&bed, &mut alone), [0]);
+    assert_ne!(text(&alone[0]), fastest[0]);
+    assert_eq!(text(&alone[1]), fastest[1]);
+    assert!(alone[0].judgement.lost.iter().any(|lost| lost.text == fastest[0]));
 }

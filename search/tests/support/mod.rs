@@ -76,6 +76,8 @@ pub struct Scripted {
     sim: SimDevice,
     evidence: Evidence,
     times: Script<f64>,
+    /// By how much a kernel takes longer among others.
+    in_step: Script<f64>,
     wrong: Script<bool>,
     before_launch: Script<()>,
 }
@@ -87,6 +89,7 @@ impl Scripted {
             sim: SimDevice::new(&arch()),
             evidence: Evidence::Modelled,
             times: Box::new(|_| unreachable!("nothing is timed by a model")),
+            in_step: Box::new(|_| 1.0),
             wrong: Box::new(|_| false),
             before_launch: Box::new(|_| ()),
         }
@@ -96,6 +99,11 @@ impl Scripted {
     pub fn timed(times: impl Fn(&str) -> f64 + Send + Sync + 'static) -> Scripted {
         let times = Box::new(times);
         Scripted { evidence: Evidence::Timed, times, ..Scripted::modelled() }
+    }
+
+    /// The same with kernels that take so many times as long in a chain.
+    pub fn in_step(self, factor: impl Fn(&str) -> f64 + Send + Sync + 'static) -> Scripted {
+        Scripted { in_step: Box::new(factor), ..self }
     }
 
     /// The same with kernels that compute one wrong output.
@@ -167,14 +175,26 @@ impl Device for Scripted {
             || kernel.main().arguments.contains(&Argument::ActivationMap);
         // Reading alone takes half the time.
         let share = if computes { 1.0 } else { 0.5 };
-        let median_us = share * (self.times)(&kernel.schedule.to_string());
-        Ok(Some(Timing {
-            median_us,
-            samples_us: vec![median_us; plan.samples as usize],
-            spread_us: 0.0,
-            discarded: 0,
-        }))
+        Ok(Some(steady(share * (self.times)(&kernel.schedule.to_string()), plan)))
     }
+
+    fn time_chain(
+        &self,
+        chain: &[(&LoadedKernel, LaunchArgs<'_>)],
+        plan: &TimingPlan,
+    ) -> Result<Option<Timing>, DeviceError> {
+        let time = |(loaded, _): &(&LoadedKernel, LaunchArgs<'_>)| {
+            let schedule = loaded.image().kernel.schedule.to_string();
+            (self.times)(&schedule) * (self.in_step)(&schedule)
+        };
+        Ok(Some(steady(chain.iter().map(time).sum(), plan)))
+    }
+}
+
+/// A time without spread.
+fn steady(median_us: f64, plan: &TimingPlan) -> Timing {
+    let samples_us = vec![median_us; plan.samples as usize];
+    Timing { median_us, samples_us, spread_us: 0.0, discarded: 0 }
 }
 
 pub fn arch() -> Arch {

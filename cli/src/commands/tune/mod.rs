@@ -89,6 +89,10 @@ pub struct Args {
     /// Tune nothing: answer from the cache, and fail where it has no answer
     #[arg(long, conflicts_with_all = ["fresh", "dry_run"])]
     in_cache_only: bool,
+    /// Where times are measured: let the finalists run again among the kernels of the model's other
+    /// matrices, in the order of its layers; tunes what the cache has, too
+    #[arg(long, conflicts_with_all = ["in_cache_only", "shard", "dry_run"])]
+    in_step: bool,
     /// Seed of all verification inputs
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -141,6 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         fresh: args.fresh,
         exact: args.exact,
         cache_only: args.in_cache_only,
+        in_step: args.in_step,
         ..TuneRequest::new(arch, shapes)
     };
     if args.dry_run {
