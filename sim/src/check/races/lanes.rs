@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::word::{byte_mask, MBARRIER};
+use super::word::{byte_mask, Word, MBARRIER};
 use super::Races;
 use crate::check::clocks::{Clocks, PENDING};
 use crate::check::lanes::LaneAccess;
@@ -26,10 +26,7 @@ impl Races {
             let lanes = lane.map_or(lanes, |lane| lanes & 1 << lane);
             (lanes != 0).then(|| lanes.trailing_zeros())
         };
-        (range.start / 4..range.end.div_ceil(4)).find_map(|index| {
-            let word = self.words.run(index).0;
-            let start = range.start.max(4 * index);
-            let bytes = byte_mask(start, range.end.min(4 * index + 4) - start);
+        let of_word = |word: &Word, bytes: u8| {
             let writer = u32::from(word.writer);
             let ended = word.write_clock != PENDING && word.writer != MBARRIER;
             if word.written & bytes != 0 && ended && writer != warp {
@@ -44,6 +41,23 @@ impl Races {
             readers.find_map(|(reader, clock)| {
                 unaware(reader, clock).map(|lane| (reader, LaneAccess::Read, lane))
             })
-        })
+        };
+        let (mut index, end) = (range.start / 4, range.end.div_ceil(4));
+        // Words next to each other mostly have the same history.
+        let mut latest = None;
+        while index < end {
+            let (word, next) = self.words.run(index);
+            let start = range.start.max(4 * index);
+            let bytes = byte_mask(start, range.end.min(4 * index + 4) - start);
+            if latest != Some((*word, bytes)) {
+                let found = of_word(word, bytes);
+                if found.is_some() {
+                    return found;
+                }
+                latest = Some((*word, bytes));
+            }
+            index = next;
+        }
+        None
     }
 }
