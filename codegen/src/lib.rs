@@ -17,4 +17,4 @@ pub mod nvrtc;
 pub use fingerprint::fingerprint;
 pub use kernel::{Argument, BlockTile, Entry, Kernel, Role, Step, TensorMapSpec, LINE_BYTES};
 pub use layout::{CodeRow, Layout};
-pub use lower::{generate, load_only, CodegenError, GENERATOR_VERSION};
+pub use lower::{generate, load_only, load_only_again, CodegenError, GENERATOR_VERSION};

@@ -31,20 +31,34 @@ pub fn load_only(
     super::check_index_range(problem, schedule)?;
     let problem = Problem { m: 1, ..problem.clone() };
     // Of a kernel that dequantizes ahead, what multiplies stands for both: it reads the same bytes.
-    let schedule = &match schedule {
+    let schedule = match schedule {
         Schedule::Dequant(s) => s.gemm.schedule(),
         other => other.clone(),
     };
-    let layout = Layout::new(&problem, spec, schedule)?;
+    load_only_again(&problem, spec, &schedule, arch)
+}
+
+/// Generates a load-only twin from what it says of itself, its own problem and schedule. The schedule may
+/// be no legal one for a kernel: of one that dequantizes ahead it is the part that multiplies.
+///
+/// # Errors
+/// Where the weights cannot be laid out for the schedule, or the text is refused.
+pub fn load_only_again(
+    problem: &Problem,
+    spec: &WeightSpec,
+    schedule: &Schedule,
+    arch: &Arch,
+) -> Result<Kernel, CodegenError> {
+    let layout = Layout::new(problem, spec, schedule)?;
     let params = layout.param_bytes() / PIECE_BYTES;
     let arguments = [Argument::Weights, Argument::Params, Argument::Output, Argument::Tokens];
     let arguments: Vec<Argument> =
         arguments.into_iter().filter(|a| *a != Argument::Params || params > 0).collect();
-    let name = super::entry_name(&problem, schedule).replacen("qtune_", "qtune_load_only_", 1);
-    let blocks = grid_blocks(&problem, schedule);
+    let name = super::entry_name(problem, schedule).replacen("qtune_", "qtune_load_only_", 1);
+    let blocks = grid_blocks(problem, schedule);
     let twin = Twin { layout: &layout, schedule, blocks };
     let program = Program {
-        header: super::header(&problem, schedule, arch),
+        header: super::header(problem, schedule, arch),
         name: name.clone(),
         threads: schedule.threads(),
         alone: false,
@@ -62,7 +76,7 @@ pub fn load_only(
         source: kir::write(&[program]),
         entries: vec![entry],
         layout,
-        problem,
+        problem: problem.clone(),
         schedule: schedule.clone(),
     })
 }

@@ -18,7 +18,7 @@ mod term;
 mod uniform;
 mod wgmma;
 
-pub use load_only::load_only;
+pub use load_only::{load_only, load_only_again};
 
 use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};

@@ -3,9 +3,11 @@
 use super::message::{ArgMessage, Failure, GridMessage, Id, Image, LaunchMessage, Reply, Request};
 use super::wire;
 use qtune_codegen::nvrtc::{Compiled, NvrtcError};
+use qtune_codegen::Kernel;
 use qtune_device::{
     Access, ArgValue, Buffer, Device, DeviceError, KernelImage, LaunchArgs, LoadedKernel,
 };
+use qtune_ir::{Arch, Problem, Schedule};
 use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::sync::mpsc::{channel, Receiver};
@@ -172,19 +174,10 @@ impl Serving<'_> {
     /// must be the same.
     fn image(&self, image: Image, code: Vec<u8>, ptx_bytes: usize) -> Result<KernelImage, Failure> {
         let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
-        let problem: qtune_ir::Problem = image.problem.parse().map_err(|e| other(&e))?;
-        let schedule: qtune_ir::Schedule = image.schedule.parse().map_err(|e| other(&e))?;
-        let spec = qtune_formats::resolve(&problem.format).map_err(|e| other(&e))?;
+        let problem: Problem = image.problem.parse().map_err(|e| other(&e))?;
+        let schedule: Schedule = image.schedule.parse().map_err(|e| other(&e))?;
         let arch = self.device()?.arch();
-        let made = qtune_codegen::generate(&problem, &spec, &schedule, arch);
-        let mut kernel = made.map_err(|e| other(&e))?;
-        if kernel.source != image.source {
-            let twin = qtune_codegen::load_only(&problem, &spec, &schedule, arch);
-            kernel = twin.map_err(|e| other(&e))?;
-        }
-        if kernel.source != image.source {
-            return Err(Failure::Other("the worker generates another kernel".into()));
-        }
+        let kernel = regenerate((&problem, &schedule), arch, &image.source)?;
         let (ptx, cubin) = code.split_at_checked(ptx_bytes).ok_or_else(|| missing("code"))?;
         let ptx = String::from_utf8(ptx.to_vec()).map_err(|e| other(&e))?;
         let (target, log) = (image.target, image.log);
@@ -205,5 +198,56 @@ impl Serving<'_> {
         };
         let grids = message.grids().iter().map(grid).collect::<Result<_, Failure>>()?;
         Ok(message.with_grids(grids))
+    }
+}
+
+/// The kernel of this text: that of the schedule, or its load-only twin.
+fn regenerate(
+    (problem, schedule): (&Problem, &Schedule),
+    arch: &Arch,
+    source: &str,
+) -> Result<Kernel, Failure> {
+    let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
+    let spec = qtune_formats::resolve(&problem.format).map_err(|e| other(&e))?;
+    let same = |kernel: &Kernel| kernel.source == source;
+    let made = qtune_codegen::generate(problem, &spec, schedule, arch);
+    let made = match made {
+        Ok(kernel) if same(&kernel) => return Ok(kernel),
+        other => other,
+    };
+    // A twin's schedule need not be legal for a kernel.
+    let twin = qtune_codegen::load_only_again(problem, &spec, schedule, arch);
+    match (twin.ok().filter(same), made) {
+        (Some(twin), _) => Ok(twin),
+        (None, Err(refused)) => Err(other(&refused)),
+        (None, Ok(_)) => Err(Failure::Other("the worker generates another kernel".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qtune_ir::Family;
+
+    #[test]
+    fn a_worker_makes_the_load_only_twin_of_every_family_again() {
+        let arch = Arch::named("h200").unwrap();
+        for family in Family::ALL {
+            for m in [1, 16, 64, 256, 1024] {
+                let key = format!("w4a16.awq-g128.f16-f16.n4096.k4096.m{m}");
+                let problem: Problem = key.parse().unwrap();
+                let spec = qtune_formats::resolve(&problem.format).unwrap();
+                let default = qtune_verify::default_of_family(family, &problem, &spec, &arch);
+                let Ok(schedule) = default else { continue };
+                let twin = qtune_codegen::load_only(&problem, &spec, &schedule, &arch).unwrap();
+                let own = (&twin.problem, &twin.schedule);
+                let again = regenerate(own, &arch, &twin.source).unwrap();
+                assert_eq!(again.entries, twin.entries, "{schedule}");
+                let kernel = qtune_codegen::generate(&problem, &spec, &schedule, &arch).unwrap();
+                let own = (&problem, &schedule);
+                assert_eq!(regenerate(own, &arch, &kernel.source).unwrap().source, kernel.source);
+                assert!(matches!(regenerate(own, &arch, "another"), Err(Failure::Other(_))));
+            }
+        }
     }
 }
