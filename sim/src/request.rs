@@ -237,6 +237,7 @@ impl Shapes {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one range is a list of ranges too")]
 mod tests {
     use super::*;
 

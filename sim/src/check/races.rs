@@ -6,8 +6,9 @@
 //! unless the later one's clock has seen the earlier access. Within a warp, program order holds.
 //!
 //! A word that is the target of a pending asynchronous copy carries a mark; touching it before the
-//! copy was waited for is reported even where the data happens to be there already. Words that an
-//! asynchronous operation still reads stand beside the history as regions (see [`Races::begin_reads`]).
+//! copy was waited for is reported even where the data happens to be there already. What an
+//! asynchronous operation still reads stands beside the history, as a region (see
+//! [`Races::begin_reads`]).
 
 mod asynchronous;
 mod lanes;

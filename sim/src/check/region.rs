@@ -41,6 +41,7 @@ impl Region {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one range is a list of ranges too")]
 mod tests {
     use super::*;
 

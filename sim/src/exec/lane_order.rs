@@ -19,7 +19,8 @@ pub(crate) fn check(block: &mut Block<'_>, request: &Request, access: LaneAccess
     }
 }
 
-/// The same for one range of bytes in the shared memory of block `rank`, which a lane or the whole running warp accesses.
+/// The same for one range of bytes in the shared memory of block `rank`, which a lane or the whole
+/// running warp accesses.
 #[cold]
 pub(crate) fn check_range(
     block: &mut Block<'_>,
