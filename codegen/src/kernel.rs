@@ -23,8 +23,8 @@ pub enum Argument {
     Activations,
     /// The same, as a tensor map: see [`Kernel::activation_map`].
     ActivationMap,
-    /// The column of each input feature of a layer with act-order, a permutation, u16 `[K]`,
-    /// read-only.
+    /// The order of a layer's columns (act-order), u16 `[2, K]`: the column of each input feature,
+    /// then the feature of each column. Read-only.
     Places,
     /// Activations in the order of the columns, like [`Argument::Activations`]; written by the first
     /// step, read by the others. Any contents before a launch.

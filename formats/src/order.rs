@@ -46,8 +46,8 @@ pub(crate) fn k_order(
     }
 }
 
-/// The column of each input feature, from the feature of each column: the inverse permutation, as
-/// kernels read it.
+/// An order of columns as kernels read it, `[2, K]`: the column of each input feature, then the feature
+/// of each column, which is what `order` holds.
 ///
 /// # Errors
 /// What is wrong with an order that is no permutation, or too long for 16-bit places.
@@ -66,7 +66,7 @@ pub fn places(order: &[u32]) -> Result<Vec<u16>, String> {
         }
     }
     // As many columns as features, none of them twice: every feature has one.
-    Ok(places.into_iter().flatten().collect())
+    Ok(places.into_iter().flatten().chain(order.iter().map(|feature| *feature as u16)).collect())
 }
 
 #[cfg(test)]
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_the_inverse_of_an_order() {
-        assert_eq!(places(&[2, 0, 3, 1]), Ok(vec![1, 3, 0, 2]));
+    fn places_are_the_inverse_of_an_order_and_the_order() {
+        assert_eq!(places(&[2, 0, 3, 1]), Ok(vec![1, 3, 0, 2, 2, 0, 3, 1]));
         let most: Vec<u32> = (0..1 << 16).rev().collect();
         assert_eq!(places(&most).map(|places| places[0]), Ok(u16::MAX));
     }

@@ -30,8 +30,8 @@ pub use epilogue::Epilogue;
 pub use packing::{CodePacking, Place, Plane, OCTET_CODES, PIECE_CODES, PIECE_OCTETS};
 pub use problem::{Problem, ProblemError};
 pub use schedule::{
-    Accumulate, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule, Overlap, Producer,
-    Raster, Rejected, Schedule, ScheduleError, Shares, Sorting, Split, WeightCache, WgmmaSchedule,
-    GROUP_ROWS, PRODUCER_REGISTERS,
+    Accumulate, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule, Mover, Overlap,
+    Producer, Raster, Rejected, Schedule, ScheduleError, Shares, Sorting, Split, WeightCache,
+    WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS,
 };
 pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};

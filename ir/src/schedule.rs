@@ -13,7 +13,7 @@ mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};
 pub use overlap::Overlap;
-pub use sorting::Sorting;
+pub use sorting::{Mover, Sorting};
 pub use split::{Shares, Split};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 

@@ -23,7 +23,7 @@ pub(crate) struct Stopwatch<'a> {
     partials: Buffer,
     counters: Buffer,
     slab: Buffer,
-    /// The column of each input feature, in a random order.
+    /// A random order of the columns.
     places: Buffer,
     sorted: Buffer,
 }
@@ -132,13 +132,14 @@ impl<'a> Stopwatch<'a> {
     }
 }
 
-/// A random order of the columns for a kernel that reads one: what it costs to scatter depends on it.
+/// A random order of the columns for a kernel that reads one: what it costs to move activations depends
+/// on it.
 fn places(device: &dyn Device, kernel: &Kernel) -> Result<Buffer, DeviceError> {
     let reads = kernel.entries.iter().any(|entry| entry.arguments.contains(&Argument::Places));
-    let count = if reads { kernel.problem.k } else { 0 };
-    let places = qtune_verify::permutation(0, count);
-    let bytes: Vec<u8> =
-        places.into_iter().flat_map(|place| (place as u16).to_le_bytes()).collect();
+    let order = qtune_verify::permutation(0, if reads { kernel.problem.k } else { 0 });
+    // The schedule was legal, so the columns are not too many.
+    let places = qtune_formats::places(&order).unwrap_or_default();
+    let bytes: Vec<u8> = places.into_iter().flat_map(u16::to_le_bytes).collect();
     let buffer = device.alloc("places", bytes.len().max(16), Access::ReadOnly)?;
     device.upload(&buffer, 0, &bytes)?;
     Ok(buffer)

@@ -20,6 +20,40 @@ pub enum Sorting {
     Prologue,
 }
 
+/// Most tokens for which the step of [`Sorting::Step`] gathers.
+const GATHERED_TOKENS: u32 = 16;
+/// Thread blocks that the step wants at least, and the most parts of K that it takes for that: each
+/// reads a token's activations whole.
+const SCATTER_BLOCKS: u32 = 128;
+const SCATTER_PARTS: u32 = 4;
+/// Most columns that a block of the step has in shared memory: 64 KB.
+const SCATTER_COLUMNS: u32 = 1 << 15;
+/// Activations of a 16-byte access.
+const PIECE: u32 = 8;
+
+/// How the step of [`Sorting::Step`] moves activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mover {
+    /// Few tokens: threads all over the GPU gather from global memory, a sector of 32 bytes for each
+    /// activation of 2.
+    Gather,
+    /// Many tokens: blocks read a token whole, and scatter this many columns in shared memory.
+    Scatter(u32),
+}
+
+impl Mover {
+    /// The better one for a problem: sectors are cheap while there are few, and a block that reads a
+    /// token whole pays off once there are blocks enough.
+    pub fn of(p: &Problem) -> Mover {
+        if p.m <= GATHERED_TOKENS {
+            return Mover::Gather;
+        }
+        let parts = (SCATTER_BLOCKS / p.m).clamp(1, SCATTER_PARTS);
+        let parts = parts.max(p.k.div_ceil(SCATTER_COLUMNS));
+        Mover::Scatter(p.k.div_ceil(PIECE * parts) * PIECE)
+    }
+}
+
 impl Schedule {
     /// Who sorts the activations of a layer: staging sorts on the way, all else has it done before.
     pub fn sorting(&self, spec: &WeightSpec) -> Sorting {
@@ -59,6 +93,15 @@ mod tests {
         assert_eq!(sorting(STAGED, &spec), Sorting::Prologue);
         assert_eq!(sorting(&unstaged, &spec), Sorting::Step);
         assert_eq!(sorting(&unstaged, &awq()), Sorting::None);
+    }
+
+    #[test]
+    fn few_tokens_are_gathered_and_many_scattered_in_parts_that_fit() {
+        let mover = |k, m| Mover::of(&problem(64, k, m));
+        assert_eq!(mover(27648, 16), Mover::Gather);
+        assert_eq!(mover(27648, 32), Mover::Scatter(27648 / 4));
+        assert_eq!(mover(27648, 1024), Mover::Scatter(27648));
+        assert_eq!(mover(1 << 16, 1024), Mover::Scatter(SCATTER_COLUMNS));
     }
 
     #[test]

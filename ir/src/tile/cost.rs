@@ -30,7 +30,7 @@ use super::occupancy::{
 use super::work::{count, Work};
 use crate::dequant::packed_param_bytes;
 use crate::{
-    Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, Sorting, Split, WeightSpec,
+    Arch, DequantSchedule, Epilogue, Mover, Problem, Raster, Schedule, Sorting, Split, WeightSpec,
 };
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
@@ -50,6 +50,10 @@ pub const DEPENDENT_SAVES_US: f64 = 0.96;
 /// Wavefronts in which 32 lanes store to random places in shared memory: the fullest of 32 banks gets
 /// 3.5 of 32 words on average (balls into bins).
 pub const SCATTER_WAVEFRONTS: f64 = 3.5;
+/// Wavefronts in which 32 lanes load from random places in global memory: one each.
+const GATHER_WAVEFRONTS: f64 = 32.0;
+/// Lane-instructions per activation that is scattered: its place, a bounds check, a store.
+const SORT_INSTRUCTIONS: f64 = 8.0;
 /// Lane-instructions per weight of the kernel that dequantizes a slab, beside the term's own: load,
 /// stores of 16 bytes, group parameters, addresses, loop.
 pub const SLAB_INSTRUCTIONS: f64 = 0.6;
@@ -252,17 +256,24 @@ pub(super) fn times(
     t
 }
 
-/// The step that sorts the activations, in us: they are read from L2, scattered in shared memory and
-/// written to L2, over all SMs; then comes the gap to the next kernel.
+/// The step that sorts the activations, in us, and the gap to the next kernel.
 fn sort_us(p: &Problem, arch: &Arch, dependent: bool) -> f64 {
-    let elements = f64::from(p.m) * f64::from(p.k);
-    let sms = f64::from(arch.sm_count).min(f64::from(p.m));
-    let clocks_per_us = arch.clock_ghz * 1000.0 * sms;
-    let bytes = elements * 2.0 * f64::from(p.act.bytes());
-    let traffic = bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY * clocks_per_us);
-    let scatter = elements / 32.0 * SCATTER_WAVEFRONTS / clocks_per_us;
+    let (m, k) = (f64::from(p.m), f64::from(p.k));
+    let sms = f64::from(arch.sm_count);
+    let cycles = match Mover::of(p) {
+        Mover::Gather => (m * k / 32.0 / sms).ceil() * GATHER_WAVEFRONTS,
+        Mover::Scatter(columns) => {
+            let blocks = (m * f64::from(p.k.div_ceil(columns)) / sms).ceil();
+            // Activations and places are read and looked at, the columns stored and written.
+            let read = 2.0 * k * f64::from(p.act.bytes());
+            let read = read / (arch.l2_bytes_per_clock * L2_EFFICIENCY);
+            let issue = k / 32.0 * SORT_INSTRUCTIONS / arch.rates.issue;
+            let scatter = f64::from(columns) / 32.0 * SCATTER_WAVEFRONTS;
+            blocks * read.max(issue).max(scatter)
+        }
+    };
     let gap = BETWEEN_KERNELS_US - if dependent { DEPENDENT_SAVES_US } else { 0.0 };
-    traffic.max(scatter) + gap
+    cycles / (arch.clock_ghz * 1000.0) + gap
 }
 
 /// Slab after slab: the multiplication of one, as often as there are slabs, but that its weights
