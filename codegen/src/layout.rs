@@ -16,6 +16,7 @@
 //!
 //! In the fragment layout the position weight therefore depends on the row alone.
 
+mod nibbles;
 mod pack;
 
 pub use pack::CodeRow;

@@ -1,9 +1,11 @@
 //! A decoded linear layer: logical codes and group parameters, free of any file's packing.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use qtune_ir::dequant::CodeTable;
 use qtune_ir::WeightSpec;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Unsigned codes of a matrix, row-major. Codes of up to 4 bits take half a byte, the even column
 /// in the low nibble; wider codes take one byte. Every row starts at a byte.
@@ -109,9 +111,23 @@ pub(crate) fn pack(codes: &[u8], bits: u8, row: &mut [u8]) {
         row.copy_from_slice(codes);
         return;
     }
-    for (byte, pair) in row.iter_mut().zip(codes.chunks(2)) {
+    let eights = codes.chunks_exact(8);
+    let (fours, rest) = row.split_at_mut(codes.len() / 8 * 4);
+    let last = eights.remainder();
+    for (bytes, codes) in fours.chunks_exact_mut(4).zip(eights) {
+        let codes = u64::from_le_bytes(std::array::from_fn(|index| codes[index]));
+        bytes.copy_from_slice(&join_nibbles(codes).to_le_bytes());
+    }
+    for (byte, pair) in rest.iter_mut().zip(last.chunks(2)) {
         *byte = pair[0] | pair.get(1).map_or(0, |odd| odd << 4);
     }
+}
+
+/// The low nibbles of eight bytes, side by side.
+fn join_nibbles(bytes: u64) -> u32 {
+    let pairs = (bytes | bytes >> 4) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    (fours | fours >> 16) as u32
 }
 
 /// The values of one group parameter, logical `[N, K/G]`, row-major.
@@ -146,6 +162,19 @@ impl ParamValues {
             ParamValues::F16(values) => values[index].to_f64(),
             ParamValues::F32(values) => values[index].into(),
             ParamValues::Code(values) => values[index].into(),
+        }
+    }
+
+    /// The values of a range, exactly.
+    pub fn to_f32(&self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            ParamValues::F16(values) => {
+                let mut converted = vec![0.0; range.len()];
+                values[range].convert_to_f32_slice(&mut converted);
+                converted
+            }
+            ParamValues::F32(values) => values[range].to_vec(),
+            ParamValues::Code(values) => values[range].iter().map(|code| (*code).into()).collect(),
         }
     }
 }

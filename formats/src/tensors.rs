@@ -24,6 +24,9 @@ pub struct TensorRef<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Rows that one task gathers where the tensor has them as columns: several cache lines of each row.
+const TASK_ROWS: usize = 64;
+
 impl TensorRef<'_> {
     /// An error about this tensor.
     pub fn error(&self, problem: impl Into<String>, remedy: impl Into<String>) -> FormatError {
@@ -76,10 +79,13 @@ impl TensorRef<'_> {
         index: impl Fn(usize, usize) -> usize + Sync,
     ) -> Result<Vec<f16>, FormatError> {
         let mut values = vec![f16::ZERO; n * groups];
-        values.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
-            for (g, value) in row.iter_mut().enumerate() {
-                let at = 2 * index(n, g);
-                *value = f16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]);
+        values.par_chunks_mut(TASK_ROWS * groups).enumerate().for_each(|(task, rows)| {
+            // Groups outermost: where they are rows of the tensor, neighbours are read together.
+            for g in 0..groups {
+                for (row, value) in rows[g..].iter_mut().step_by(groups).enumerate() {
+                    let at = 2 * index(task * TASK_ROWS + row, g);
+                    *value = f16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]);
+                }
             }
         });
         self.check_values(&values, groups, |value| value.is_finite())?;

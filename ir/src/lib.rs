@@ -27,7 +27,10 @@ mod weights;
 pub use arch::Arch;
 pub use dtype::DType;
 pub use epilogue::Epilogue;
-pub use packing::{CodePacking, Place, Plane, OCTET_CODES, PIECE_CODES, PIECE_OCTETS};
+pub use packing::{
+    order_nibbles, transpose_bytes, CodePacking, Place, Plane, OCTET_CODES, PIECE_CODES,
+    PIECE_OCTETS,
+};
 pub use problem::{Problem, ProblemError};
 pub use schedule::{
     Accumulate, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule, Mover, Overlap,

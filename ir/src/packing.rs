@@ -166,13 +166,7 @@ impl CodePacking {
     /// [`CodePacking::pack`] for codes of up to 4 bits, those of an octet in the nibbles of a word, in
     /// their order from the lowest up.
     pub fn pack_nibbles(self, octets: [u32; PIECE_OCTETS], order: CodeOrder) -> [u32; 8] {
-        let fields = match order {
-            CodeOrder::Split => octets.map(split_nibbles),
-            CodeOrder::Raised => {
-                octets.map(|word| split_nibbles(word).rotate_left(order.rotation()))
-            }
-            CodeOrder::Sequential => octets,
-        };
+        let fields = octets.map(|word| order_nibbles(word, order));
         let mut words = [0; 8];
         if self.bits == 4 {
             words[..PIECE_OCTETS].copy_from_slice(&fields);
@@ -190,7 +184,29 @@ impl CodePacking {
     }
 }
 
+/// A word of eight codes of 4 bits, code `i` in nibble `i`, in another order.
+#[inline]
+pub fn order_nibbles(word: u32, order: CodeOrder) -> u32 {
+    match order {
+        CodeOrder::Split | CodeOrder::Raised => split_nibbles(word).rotate_left(order.rotation()),
+        CodeOrder::Sequential => word,
+    }
+}
+
+/// Word `i` of the result has byte `i` of each word, in their order from the lowest up.
+#[inline]
+pub fn transpose_bytes([a, b, c, d]: [u32; 4]) -> [u32; 4] {
+    const EVEN: u32 = 0x00ff_00ff;
+    let even = |low: u32, high: u32| low & EVEN | (high & EVEN) << 8;
+    let odd = |low: u32, high: u32| low >> 8 & EVEN | high & !EVEN;
+    let pairs = |low: u32, high: u32| [low & 0xffff | high << 16, low >> 16 | high & 0xffff_0000];
+    let [first, third] = pairs(even(a, b), even(c, d));
+    let [second, fourth] = pairs(odd(a, b), odd(c, d));
+    [first, second, third, fourth]
+}
+
 /// Even nibbles to the lower half word, odd ones to the upper: [`CodeOrder::Split`].
+#[inline]
 fn split_nibbles(word: u32) -> u32 {
     let even = |word: u32| {
         let bytes = word & 0x0f0f_0f0f;
@@ -245,6 +261,14 @@ mod tests {
             });
             assert_eq!(packing.pack_nibbles(nibbles, order), packing.pack(&octets, order));
         }
+    }
+
+    #[test]
+    fn bytes_change_places_with_words() {
+        let words = [0x0302_0100, 0x1312_1110, 0x2322_2120, 0x3332_3130];
+        let turned = [0x3020_1000, 0x3121_1101, 0x3222_1202, 0x3323_1303];
+        assert_eq!(transpose_bytes(words), turned);
+        assert_eq!(transpose_bytes(turned), words);
     }
 
     #[test]

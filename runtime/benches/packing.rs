@@ -14,43 +14,91 @@ use tempfile::TempDir;
 /// Output and input features of the layer, and weights per quant group.
 const SIZES: [usize; 3] = [4096, 4096, 128];
 
-/// Checkpoints of one 4-bit layer: the family, and the shapes of qweight, qzeros and scales.
-fn shapes() -> [(&'static str, [[usize; 2]; 3]); 2] {
-    let [n, k, group] = SIZES;
-    let small = [[k / group, n / 8], [k / group, n]];
-    [
-        ("packed along N", [[k, n / 8], small[0], small[1]]),
-        ("packed along K", [[k / 8, n], small[0], small[1]]),
-    ]
+/// A stored tensor: name after that of the layer, type, shape and bytes.
+type Stored = (&'static str, Dtype, Vec<usize>, Vec<u8>);
+
+/// Bytes of which all values occur, in no order.
+fn mixed(bytes: usize) -> Vec<u8> {
+    (0..bytes / 4).flat_map(|i| (i as u32).wrapping_mul(0x9e37_79b1).to_le_bytes()).collect()
 }
 
-/// A folder with a checkpoint of these shapes: any codes and zero-points, scales of 2^-6.
-fn checkpoint(shapes: [[usize; 2]; 3]) -> TempDir {
-    let words = |shape: [usize; 2]| -> Vec<u8> {
-        let mix = |i: usize| (i as u32).wrapping_mul(0x9e37_79b1).to_le_bytes();
-        (0..shape[0] * shape[1]).flat_map(mix).collect()
-    };
-    let scale = 0x2400u16.to_le_bytes();
-    let data = [words(shapes[0]), words(shapes[1]), scale.repeat(shapes[2][0] * shapes[2][1])];
-    let kinds = [("qweight", Dtype::I32), ("qzeros", Dtype::I32), ("scales", Dtype::F16)];
-    let tensors = kinds.iter().zip(&data).zip(shapes).map(|(((name, dtype), data), shape)| {
-        let view = TensorView::new(*dtype, shape.to_vec(), data).expect("data of that shape");
+/// A folder with a checkpoint of one layer.
+fn safetensors(tensors: Vec<Stored>) -> TempDir {
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes).expect("data of that shape");
         (format!("layer.{name}"), view)
     });
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.safetensors");
-    safetensors::serialize_to_file(tensors, None, &path).expect("a file");
+    safetensors::serialize_to_file(views, None, &path).expect("a file");
+    folder
+}
+
+/// Codes and zero-points in 32-bit words along N or along K, with f16 scales of 2^-6.
+fn words(qweight: [usize; 2]) -> TempDir {
+    let [n, k, group] = SIZES;
+    let words = |name, [rows, columns]: [usize; 2]| -> Stored {
+        (name, Dtype::I32, vec![rows, columns], mixed(4 * rows * columns))
+    };
+    let scales = 0x2400u16.to_le_bytes().repeat(k / group * n);
+    safetensors(vec![
+        words("qweight", qweight),
+        words("qzeros", [k / group, n / 8]),
+        ("scales", Dtype::F16, vec![k / group, n], scales),
+    ])
+}
+
+/// Codes of a codebook in flat blocks of 64, with f32 maxima.
+fn flat_blocks() -> TempDir {
+    let [n, k, _] = SIZES;
+    let state = format!(
+        "{{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"float16\",\"shape\":[{n},{k}]}}"
+    );
+    let maxima = 0.5f32.to_le_bytes().repeat(n * k / 64);
+    let spec = qtune_formats::resolve("nf4-b64").expect("a format");
+    let map = spec.codebook.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+    safetensors(vec![
+        ("weight", Dtype::U8, vec![n * k / 2, 1], mixed(n * k / 2)),
+        ("weight.absmax", Dtype::F32, vec![n * k / 64], maxima),
+        ("weight.quant_map", Dtype::F32, vec![16], map),
+        ("weight.quant_state.bitsandbytes__nf4", Dtype::U8, vec![state.len()], state.into_bytes()),
+    ])
+}
+
+/// Blocks of 32 codes with an f16 scale before them, in a GGUF file (type 2 of its list).
+fn row_blocks() -> TempDir {
+    let [n, k, _] = SIZES;
+    let mut file = b"GGUF".to_vec();
+    file.extend(3u32.to_le_bytes());
+    file.extend([1u64, 0].into_iter().flat_map(u64::to_le_bytes));
+    let name = "layer.weight";
+    file.extend((name.len() as u64).to_le_bytes());
+    file.extend(name.bytes());
+    file.extend(2u32.to_le_bytes());
+    file.extend([k as u64, n as u64].into_iter().flat_map(u64::to_le_bytes));
+    file.extend(2u32.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.resize(file.len().next_multiple_of(32), 0);
+    let block = [&0x2400u16.to_le_bytes()[..], &mixed(16)].concat();
+    file.extend(block.repeat(n * k / 32));
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("model.gguf"), file).expect("a file");
     folder
 }
 
 /// The row tiles of a layer, as serving packs them.
 fn pack(layer: &QuantizedLinear, layout: &Layout) -> usize {
     let groups = layer.groups();
+    let rows = layout.tile_rows() as usize;
     let row = |n: u32| CodeRow::Nibbles(layer.codes.row(n as usize));
-    let value = |n: u32, group: u32, param: usize| {
-        layer.params[param].values.get(n as usize * groups + group as usize) as f32
-    };
-    let tile = |tile| {
+    let tile = |tile: u32| {
+        let first = tile as usize * rows;
+        let entries = first * groups..(first + rows).min(layer.n) * groups;
+        let params: Vec<Vec<f32>> =
+            layer.params.iter().map(|param| param.values.to_f32(entries.clone())).collect();
+        let value = |n: u32, group: u32, param: usize| {
+            params[param][(n as usize - first) * groups + group as usize]
+        };
         let weights = layout.pack_weight_tile(tile, &row);
         let params = layout.pack_param_tile(tile, &value);
         black_box(weights).len() + black_box(params).len()
@@ -62,16 +110,17 @@ fn main() {
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     one.install(|| {
         let mut criterion = Criterion::default().configure_from_args().sample_size(10);
-        for (name, shapes) in shapes() {
-            measure(&mut criterion, name, shapes);
-        }
+        let [n, k, _] = SIZES;
+        measure(&mut criterion, "packed along N", "model.safetensors", &words([k, n / 8]));
+        measure(&mut criterion, "packed along K", "model.safetensors", &words([k / 8, n]));
+        measure(&mut criterion, "in flat blocks", "model.safetensors", &flat_blocks());
+        measure(&mut criterion, "in blocks of a row", "model.gguf", &row_blocks());
         criterion.final_summary();
     });
 }
 
-fn measure(criterion: &mut Criterion, name: &str, shapes: [[usize; 2]; 3]) {
-    let folder = checkpoint(shapes);
-    let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
+fn measure(criterion: &mut Criterion, name: &str, file: &str, folder: &TempDir) {
+    let checkpoint = Checkpoint::open(folder.path().join(file)).expect("a checkpoint");
     let layer = checkpoint.load_layer("layer").expect("a layer");
     let bytes: usize = checkpoint.layers()[0].tensors.iter().map(|tensor| tensor.bytes).sum();
     let mut group = criterion.benchmark_group(format!("4 bits {name}"));

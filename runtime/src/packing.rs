@@ -51,12 +51,17 @@ pub(crate) fn pack(
 
 fn pack_tile(layer: &QuantizedLinear, layout: &Layout, tile: u32) -> (Vec<u8>, Vec<u8>) {
     let groups = layer.groups();
+    let rows = layout.tile_rows() as usize;
+    let first = tile as usize * rows;
+    let entries = first * groups..(first + rows).min(layer.n) * groups;
+    let params: Vec<Vec<f32>> =
+        layer.params.iter().map(|param| param.values.to_f32(entries.clone())).collect();
     let row = |n: u32| match layer.spec.bits {
         0..=4 => CodeRow::Nibbles(layer.codes.row(n as usize)),
         _ => CodeRow::Bytes(layer.codes.row(n as usize)),
     };
     let value = |n: u32, group: u32, param: usize| {
-        layer.params[param].values.get(n as usize * groups + group as usize) as f32
+        params[param][(n as usize - first) * groups + group as usize]
     };
     (layout.pack_weight_tile(tile, &row), layout.pack_param_tile(tile, &value))
 }

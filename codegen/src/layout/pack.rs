@@ -1,10 +1,13 @@
 //! Packing: from rows of codes and values of group parameters to the bytes of a layout.
 //!
-//! Codes of up to 4 bits are packed eight at a time where a lane's piece lies inside of the matrix:
-//! the nibbles of an octet are put together from the bytes of its rows, and split into the order of
-//! the layout by shifts of the whole word. The edges, and wider codes, go one by one.
+//! Codes of 4 bits are packed by the slab where that lies inside of the matrix ([`super::nibbles`]),
+//! narrower ones and the edges eight at a time where a lane's piece does: the nibbles of an octet are put
+//! together from the bytes of its rows, and split into the order of the layout by shifts of the whole
+//! word. What is left, and wider codes, go one by one.
 
-use super::{Kind, Layout, LANES};
+use super::{nibbles, Kind, Layout, LANES};
+use half::slice::HalfFloatSliceExt;
+use qtune_ir::dequant::Field;
 use qtune_ir::{ParamType, OCTET_CODES, PIECE_OCTETS};
 
 /// The codes of one output row, as decoders keep them.
@@ -34,6 +37,9 @@ impl Layout {
         let (words, width) = (self.packing.words(), self.packing.load_words());
         let slab_bytes = (4 * LANES * words) as usize;
         for (slab, bytes) in (0..).zip(packed.chunks_mut(slab_bytes)) {
+            if self.pack_slab_of_nibbles(tile, slab, rows, bytes) {
+                continue;
+            }
             for lane in 0..LANES {
                 let piece = self.pack_piece(tile, (slab, lane), rows);
                 let loads = piece[..words as usize].chunks(width as usize);
@@ -47,6 +53,41 @@ impl Layout {
             }
         }
         packed
+    }
+
+    /// Packs a slab of 4-bit codes if all of its weights exist; tells whether it has.
+    fn pack_slab_of_nibbles<'a>(
+        &self,
+        tile: u32,
+        slab: u32,
+        rows: &impl Fn(u32) -> CodeRow<'a>,
+        packed: &mut [u8],
+    ) -> bool {
+        // Lanes that share rows, and how many rows or pairs of rows a slab so has.
+        let (lanes, run_k, slab_rows) = match &self.kind {
+            Kind::Gemv(s) => (s.lanes, s.step_k(), LANES / s.lanes),
+            Kind::Fragments(_) => (4, 64, 16),
+        };
+        let (row, k) = self.piece_origin(slab, 0);
+        let n = tile * self.tile_rows() + row;
+        if self.packing.bits() != 4 || n + slab_rows > self.n || k + run_k > self.k {
+            return false;
+        }
+        let codes = |n: u32| match rows(n) {
+            CodeRow::Nibbles(row) => Some(&row[k as usize / 2..][..run_k as usize / 2]),
+            CodeRow::Bytes(_) => None,
+        };
+        for (n, packed) in (n..).zip(packed.chunks_exact_mut(16 * lanes as usize)) {
+            match (&self.kind, codes(n)) {
+                (Kind::Gemv(_), Some(row)) => nibbles::row_run(row, self.order, packed),
+                (Kind::Fragments(_), Some(first)) => {
+                    let Some(second) = codes(n + 8) else { return false };
+                    nibbles::fragment_run(first, second, self.order, packed);
+                }
+                (_, None) => return false,
+            }
+        }
+        true
     }
 
     /// The words of a lane's piece; the first [`qtune_ir::CodePacking::words`] count.
@@ -109,14 +150,31 @@ impl Layout {
     /// Packs one row tile of group parameters. `value(n, group, param)` is asked for every entry;
     /// rows past N get zeros, so that padding contributes nothing.
     pub fn pack_param_tile(&self, tile: u32, value: &impl Fn(u32, u32, usize) -> f32) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+        let mut values = Vec::with_capacity(self.tile_param_bytes() / 2);
         self.for_entries(|row, group| {
             let n = tile * self.tile_rows() + row;
             for field in &self.fields {
                 let of_row = || field.value(|index| value(n, group, index));
-                push_param(&mut bytes, field.dtype, if n < self.n { of_row() } else { 0.0 });
+                values.push(if n < self.n { of_row() } else { 0.0 });
             }
         });
+        self.param_bytes_of(&values)
+    }
+
+    /// Entries one after the other, from the values of their fields.
+    fn param_bytes_of(&self, values: &[f32]) -> Vec<u8> {
+        let halves = |field: &Field| {
+            matches!(field.dtype, ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_))
+        };
+        if self.fields.iter().all(halves) {
+            let mut converted = vec![half::f16::ZERO; values.len()];
+            converted.convert_from_f32_slice(values);
+            return converted.into_iter().flat_map(half::f16::to_le_bytes).collect();
+        }
+        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+        for (value, field) in values.iter().zip(self.fields.iter().cycle()) {
+            push_param(&mut bytes, field.dtype, *value);
+        }
         bytes
     }
 

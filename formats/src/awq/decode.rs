@@ -7,6 +7,7 @@ use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::LayerHeader;
 use crate::tensors::Module;
 use half::f16;
+use qtune_ir::transpose_bytes;
 use rayon::prelude::*;
 
 /// See [`crate::FormatRow::load`].
@@ -84,8 +85,12 @@ fn nibble(bytes: &[u8], index: usize, nibble: usize) -> u8 {
 /// Zero-points `[N, groups]`, gathered by `at(n, group)`.
 fn zeros(n: usize, groups: usize, at: impl Fn(usize, usize) -> u8 + Sync) -> ParamValues {
     let mut zeros = vec![0; n * groups];
-    zeros.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
-        row.iter_mut().enumerate().for_each(|(g, zero)| *zero = at(n, g));
+    zeros.par_chunks_mut(GEMM_ROWS * groups).enumerate().for_each(|(task, rows)| {
+        for g in 0..groups {
+            for (row, zero) in rows[g..].iter_mut().step_by(groups).enumerate() {
+                *zero = at(task * GEMM_ROWS + row, g);
+            }
+        }
     });
     ParamValues::Code(zeros)
 }
@@ -95,6 +100,8 @@ const GEMM_ROWS: usize = 16 * PER_WORD;
 
 /// The lower nibble of every byte.
 const LOW_NIBBLES: u32 = 0x0f0f_0f0f;
+/// Bytes of a row that a task has at hand before it stores them: a cache line.
+const LINE: usize = 64;
 
 /// `gemm`: the code of row n, column k is in word `k * N/8 + n/8`.
 fn gemm_codes(packed: &[u8], n: usize, k: usize) -> Codes {
@@ -102,23 +109,49 @@ fn gemm_codes(packed: &[u8], n: usize, k: usize) -> Codes {
     let (stride, words) = (codes.row_stride(), n / PER_WORD);
     codes.bytes_mut().par_chunks_mut(GEMM_ROWS * stride).enumerate().for_each(|(tile, rows)| {
         let first = tile * GEMM_ROWS / PER_WORD;
-        for at in 0..stride {
-            for (index, eight_rows) in rows.chunks_mut(PER_WORD * stride).enumerate() {
-                let column = |column: usize| word(packed, column * words + first + index);
-                let (even, odd) =
-                    (column(2 * at), if 2 * at + 1 < k { column(2 * at + 1) } else { 0 });
-                // A byte of a row is a code of each column.
-                let low = even & LOW_NIBBLES | (odd & LOW_NIBBLES) << 4;
-                let high = even >> 4 & LOW_NIBBLES | odd & !LOW_NIBBLES;
-                let bytes = low.to_le_bytes().into_iter().zip(high.to_le_bytes());
-                for ([low, high], rows) in bytes.map(|b| [b.0, b.1]).zip(GEMM_ORDER.chunks(2)) {
-                    eight_rows[rows[0] * stride + at] = low;
-                    eight_rows[rows[1] * stride + at] = high;
+        let tile_words = rows.len() / stride / PER_WORD;
+        let mut lines = [[0; LINE]; GEMM_ROWS];
+        for start in (0..stride).step_by(LINE) {
+            let end = (start + LINE).min(stride);
+            for at in (start..end).step_by(4) {
+                let columns: [&[u8]; 8] = std::array::from_fn(|column| {
+                    let column = 2 * at + column;
+                    let line = (column < k).then(|| &packed[4 * (column * words + first)..]);
+                    line.map_or(&[][..], |line| &line[..4 * tile_words])
+                });
+                for (index, lines) in lines.chunks_exact_mut(PER_WORD).take(tile_words).enumerate()
+                {
+                    let bytes = gemm_bytes(columns.map(|column| column_word(column, index)));
+                    for (line, bytes) in GEMM_ORDER.into_iter().zip(bytes) {
+                        lines[line][at - start..at - start + 4].copy_from_slice(&bytes);
+                    }
                 }
+            }
+            for (row, line) in rows.chunks_mut(stride).zip(&lines) {
+                row[start..end].copy_from_slice(&line[..end - start]);
             }
         }
     });
     codes
+}
+
+/// Word `index` of a column; zero in a column beyond the last.
+fn column_word(column: &[u8], index: usize) -> u32 {
+    if column.is_empty() {
+        return 0;
+    }
+    word(column, index)
+}
+
+/// The words of eight columns as four bytes of each of eight rows, in the order of [`GEMM_ORDER`].
+fn gemm_bytes(columns: [u32; 8]) -> [[u8; 4]; PER_WORD] {
+    let pair = |at: usize| (columns[2 * at], columns[2 * at + 1]);
+    // A byte of a row is a code of each column.
+    let low = |(even, odd): (u32, u32)| even & LOW_NIBBLES | (odd & LOW_NIBBLES) << 4;
+    let high = |(even, odd): (u32, u32)| even >> 4 & LOW_NIBBLES | odd & !LOW_NIBBLES;
+    let low = transpose_bytes(std::array::from_fn(|at| low(pair(at))));
+    let high = transpose_bytes(std::array::from_fn(|at| high(pair(at))));
+    std::array::from_fn(|nibble| [low, high][nibble % 2][nibble / 2].to_le_bytes())
 }
 
 /// `gemv`: row n is a run of words in natural order, which is how [`Codes`] keeps it.

@@ -38,6 +38,9 @@ pub(super) fn load(
 /// The maxima `[N, K / run]` of the runs of columns that lie within blocks.
 pub(super) fn row_scales(absmax: &[f32], n: usize, k: usize, block: usize) -> Vec<f32> {
     let run = row_block(k, block) as usize;
+    if run == block {
+        return absmax[..n * (k / run)].to_vec();
+    }
     (0..n * (k / run)).into_par_iter().map(|index| absmax[index * run / block]).collect()
 }
 

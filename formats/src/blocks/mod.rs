@@ -169,10 +169,16 @@ const BLOCK_MAX: usize = 256;
 
 /// Values `[N, groups]` of one parameter.
 fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues {
-    let of_block = move |block| {
-        (0..blocks.of.elements / B::GROUP as usize).map(move |g| B::param(block, index, g))
-    };
-    let bits = (0..n).into_par_iter().flat_map_iter(|n| blocks.row(n).flat_map(of_block));
+    let groups = blocks.of.elements / B::GROUP as usize;
+    let mut bits = vec![0u32; n * blocks.per_row * groups];
+    bits.par_chunks_mut(blocks.per_row * groups).enumerate().for_each(|(n, row)| {
+        for (values, block) in row.chunks_exact_mut(groups).zip(blocks.row(n)) {
+            for (g, value) in values.iter_mut().enumerate() {
+                *value = B::param(block, index, g);
+            }
+        }
+    });
+    let bits = bits.into_par_iter();
     match B::VARIANT.params[index].1 {
         ParamType::F16 | ParamType::Shared(_) => {
             ParamValues::F16(bits.map(|bits| f16::from_bits(bits as u16)).collect())

@@ -88,12 +88,24 @@ fn codes(qweight: &TensorRef<'_>, n: usize, k: usize, bits: u8, order: Option<&[
     codes
 }
 
-/// Rows from `first` on of codes whose stream is what [`Codes`] keeps: word by word.
+/// Words of a row that are read before they are stored: a cache line.
+const LINE: usize = 16;
+
+/// Rows from `first` on of codes whose stream is what [`Codes`] keeps: word by word, in squares of cache
+/// lines.
 fn copy_words(qweight: &TensorRef<'_>, n: usize, first: usize, rows: &mut [u8], stride: usize) {
-    for at in 0..stride / 4 {
-        for (row, bytes) in rows.chunks_mut(stride).enumerate() {
-            let word = qweight.word(at * n + first + row);
-            bytes[4 * at..4 * at + 4].copy_from_slice(&word.to_le_bytes());
+    let count = rows.len() / stride;
+    let mut lines = [[[0; 4]; LINE]; TASK_ROWS];
+    for start in (0..stride / 4).step_by(LINE) {
+        let end = (start + LINE).min(stride / 4);
+        for at in start..end {
+            let words = &qweight.bytes[4 * (at * n + first)..][..4 * count];
+            for (line, word) in lines.iter_mut().zip(words.chunks_exact(4)) {
+                line[at - start].copy_from_slice(word);
+            }
+        }
+        for (row, line) in rows.chunks_mut(stride).zip(&lines) {
+            row[4 * start..4 * end].copy_from_slice(line[..end - start].as_flattened());
         }
     }
 }
