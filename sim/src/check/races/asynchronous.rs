@@ -32,7 +32,6 @@ impl Races {
     }
 
     /// This `cp.async` was waited for: from now on it is an ordinary write of the warp.
-    #[inline(always)]
     pub(crate) fn complete(&mut self, clocks: &Clocks, request: &Request, warp: u32) {
         let own = clocks.now(warp).own;
         request.runs().for_each(|run| self.land(run, warp, (warp, own)));
@@ -53,7 +52,6 @@ impl Races {
     }
 
     /// The data of a copy marked as pending for `from` landed: a write of an agent at its clock.
-    #[inline(always)]
     pub(crate) fn land(&mut self, range: Range<usize>, from: u32, (agent, clock): (u32, u32)) {
         let landed = |word: &mut Word| {
             if word.write_clock == PENDING && u32::from(word.writer) == from {
