@@ -57,9 +57,11 @@ fn pick<T: Clone + std::fmt::Debug + 'static>(choices: &[T]) -> impl Strategy<Va
 
 fn gemv() -> impl Strategy<Value = Schedule> {
     let shape = (1u32..=4, pick(&[1u32, 2, 4]), pick(&[1u32, 2, 4, 8, 16, 32]));
-    let block = (pick(&[1u32, 2, 4]), pick(&[1u32, 2, 3]), 1u32..=3, pick(&[1u32, 2, 3]));
+    let split =
+        prop_oneof![(1u32..=3).prop_map(Split::Blocks), (2u32..=4).prop_map(Split::Cluster),];
+    let block = (pick(&[1u32, 2, 4]), pick(&[1u32, 2, 3]), 1u32..=3, split);
     (shape, block, any::<[bool; 3]>()).prop_map(|((tokens, rows, lanes), block, flags)| {
-        let (warps_n, warps_k, unroll, split_k) = block;
+        let (warps_n, warps_k, unroll, split) = block;
         let [stage_x, half2, stream] = flags;
         Schedule::Gemv(GemvSchedule {
             tokens,
@@ -68,7 +70,7 @@ fn gemv() -> impl Strategy<Value = Schedule> {
             warps_n,
             warps_k,
             unroll,
-            split_k,
+            split,
             stage_x,
             accumulate: if half2 { Accumulate::Half2 } else { Accumulate::F32 },
             cache: if stream { WeightCache::NoAllocate } else { WeightCache::Normal },
@@ -80,8 +82,11 @@ fn gemv() -> impl Strategy<Value = Schedule> {
 
 fn mma() -> impl Strategy<Value = Schedule> {
     let tile = (pick(&[8u32, 16, 32, 48, 64]), pick(&[1u32, 2, 3]), pick(&[1u32, 2]));
-    let split =
-        prop_oneof![(1u32..=3).prop_map(Split::Blocks), (1u32..=40).prop_map(Split::Stream)];
+    let split = prop_oneof![
+        (1u32..=3).prop_map(Split::Blocks),
+        (2u32..=4).prop_map(Split::Cluster),
+        (1u32..=40).prop_map(Split::Stream),
+    ];
     let block = (pick(&[1u32, 2, 4, 8]), pick(&[1u32, 2, 4, 8]), 1u32..=5, split);
     (tile, block, any::<[bool; 2]>()).prop_map(|((block_m, rows, chunks), block, flags)| {
         let (warps_n, warps_k, stages, split) = block;

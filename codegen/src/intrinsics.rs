@@ -3,11 +3,13 @@
 //!
 //! Helpers are emitted once per kernel, in table order, and only those that are used.
 
+mod cluster;
 mod epilogue;
 mod float8;
 mod hopper;
 mod overlap;
 
+pub use cluster::CLUSTER_BARRIER;
 pub use hopper::{is_multiply, multiply_name, COMMIT, FENCE, WAIT};
 pub use overlap::WAIT_AHEAD;
 
@@ -527,10 +529,11 @@ pub const TABLE: &[Intrinsic] = &[
     },
 ];
 
-/// Every row: the table, what finishes an output and meets other kernels, then what only sm_90a
-/// has.
+/// Every row: the table, what finishes an output, meets other kernels and other blocks of a cluster,
+/// then what only sm_90a has.
 pub fn all() -> impl Iterator<Item = &'static Intrinsic> {
     let common = TABLE.iter().chain(float8::ROWS).chain(epilogue::ROWS).chain(overlap::ROWS);
+    let common = common.chain(cluster::ROWS);
     common.chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
 }
 

@@ -7,7 +7,7 @@
 
 use crate::layout::Layout;
 use crate::lower;
-use qtune_ir::{DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule, Shares, Split};
+use qtune_ir::{DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule, Shares};
 use std::ops::Range;
 
 /// A kernel parameter, by meaning. Kernels take them in this order, leaving out what they do not
@@ -265,7 +265,8 @@ impl Kernel {
             None => (1, 0),
         };
         let steps = z % splits * steps / splits..(z % splits + 1) * steps / splits;
-        let counter = (splits > 1).then(|| tile * self.row_tiles() + row_tile);
+        let shared = splits > 1 && self.schedule.split().in_global();
+        let counter = shared.then(|| tile * self.row_tiles() + row_tile);
         let row_tile = step.first_tile + row_tile;
         vec![self.tile_part(row_tile, token_tile, tokens, (steps, counter))]
     }
@@ -309,7 +310,7 @@ impl Kernel {
         let parts = match (self.shares(tokens), self.schedule.split()) {
             // The beginning of a share and its end.
             (Some(shares), _) => 2 * shares.blocks as usize,
-            (None, Split::NONE) => 0,
+            (None, split) if !split.in_global() => 0,
             (None, split) => self.output_tiles(tokens) * split.per_tile() as usize,
         };
         let (tile_n, tile_m) = self.schedule.tile();
@@ -319,9 +320,9 @@ impl Kernel {
     /// Bytes of [`Argument::Counters`] for a launch with `tokens` tokens; 0 where no blocks share a
     /// tile.
     pub fn counter_bytes(&self, tokens: u32) -> usize {
-        match self.schedule.split() {
-            Split::NONE => 0,
-            _ => self.output_tiles(tokens) * 4,
+        match self.schedule.split().in_global() {
+            true => self.output_tiles(tokens) * 4,
+            false => 0,
         }
     }
 

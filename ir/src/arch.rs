@@ -204,6 +204,11 @@ impl Arch {
         self.mma_macs_per_clock.max(wgmma)
     }
 
+    /// Whether thread blocks can form clusters that see each other's shared memory.
+    pub fn has_clusters(&self) -> bool {
+        self.capability.0 >= 9
+    }
+
     /// Whether kernels may use programmatic dependent launch (`griddepcontrol`).
     pub fn has_dependent_launch(&self) -> bool {
         self.capability.0 >= 9

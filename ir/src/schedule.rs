@@ -117,8 +117,8 @@ pub struct GemvSchedule {
     pub warps_k: u32,
     /// Steps whose weights are loaded before the first one is used.
     pub unroll: u32,
-    /// Thread blocks that share one output tile along K.
-    pub split_k: u32,
+    /// How thread blocks share the k of output tiles; never stream-K.
+    pub split: Split,
     /// Whether activations are staged in shared memory (else read from global memory each step).
     pub stage_x: bool,
     /// Where partial dot products are kept.
@@ -249,7 +249,7 @@ impl GemvSchedule {
 
     /// Steps along k that one block of a split walks, at most.
     pub fn steps_per_split(&self, k: u32) -> u32 {
-        (self.padded_k(k) / self.step_k()).div_ceil(self.split_k)
+        (self.padded_k(k) / self.step_k()).div_ceil(self.split.per_tile())
     }
 
     /// Chunks of eight activations between the four interleaved parts of the staged activations:
@@ -293,13 +293,18 @@ impl GemvSchedule {
         })?;
         require((1..=4).contains(&self.tokens), || format!("{} tokens is not 1..=4", self.tokens))?;
         let steps = self.padded_k(p.k) / self.step_k();
-        require(self.warps_k * self.split_k <= steps, || {
-            format!("{} warps along K for {steps} steps", self.warps_k * self.split_k)
+        let splits = self.split.per_tile();
+        require(self.warps_k * splits <= steps, || {
+            format!("{} warps along K for {steps} steps", self.warps_k * splits)
         })?;
         require(self.accumulate == Accumulate::F32 || p.act == crate::DType::F16, || {
             format!("half2 accumulation needs f16 activations, not {}", p.act)
         })?;
-        require(self.split_k <= 16, || format!("{} splits of K, more than 16", self.split_k))?;
+        require(splits <= 16, || format!("{splits} splits of K, more than 16"))?;
+        require(self.split.stream().is_none(), || {
+            "gemv keeps one tile's sums: no stream-K".into()
+        })?;
+        self.split.check(1, steps, arch)?;
         check_block(self.threads(), self.shared_bytes(p), arch)
     }
 }
@@ -375,7 +380,7 @@ impl MmaSchedule {
     /// drained by then, or behind it where the next tile's stages arrive meanwhile.
     pub fn reduction_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
         match self.split {
-            Split::Blocks(_) => 0,
+            Split::Blocks(_) | Split::Cluster(_) => 0,
             Split::Stream(_) => self.ring_bytes(problem, spec).next_multiple_of(16),
         }
     }
@@ -424,7 +429,7 @@ impl MmaSchedule {
         require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
         require((1..=8).contains(&self.stages), || format!("{} stages", self.stages))?;
         let tiles = u64::from(p.n.div_ceil(self.block_n)) * u64::from(p.m.div_ceil(self.block_m));
-        self.split.check(tiles, self.padded_k(p.k) / self.block_k)?;
+        self.split.check(tiles, self.padded_k(p.k) / self.block_k, arch)?;
         let accumulators = self.row_tiles() * self.token_tiles() * 4;
         require(accumulators <= 128, || format!("{accumulators} accumulators per lane"))?;
         check_block(self.threads(), self.shared_bytes(p, spec), arch)
@@ -594,7 +599,7 @@ impl Schedule {
     /// How thread blocks share the k of output tiles.
     pub fn split(&self) -> Split {
         match self {
-            Schedule::Gemv(s) => Split::Blocks(s.split_k),
+            Schedule::Gemv(s) => s.split,
             Schedule::Mma(s) => s.split,
             Schedule::Wgmma(s) => Split::Blocks(s.split_k),
             Schedule::Dequant(s) => s.gemm.schedule().split(),
@@ -677,6 +682,8 @@ mod tests {
                        dequant=(sum (* (* (- (real q) z) s) x))";
     const STREAM: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor \
                           raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
+    const CLUSTER: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x2 unroll=2 split=4@cluster \
+                           x=shared acc=half2 cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
     const WGMMA: &str = "wgmma tile=64x128x256 groups=2 stages=4 split=2 producer=group \
                          raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
     const DEQUANT: &str = "dequant slab=1024 gemm=mma tile=64x128x64 warps=4x1 stages=3 split=1 \
@@ -684,7 +691,7 @@ mod tests {
 
     #[test]
     fn schedules_print_and_parse_back() {
-        for text in [GEMV, MMA, STREAM, WGMMA, DEQUANT] {
+        for text in [GEMV, CLUSTER, MMA, STREAM, WGMMA, DEQUANT] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
     }

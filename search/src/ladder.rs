@@ -268,6 +268,14 @@ mod tests {
     use super::*;
     use crate::Effort;
 
+    fn climb_on(gpu: &str, m: u32) -> Climb {
+        let arch = Arch::named(gpu).unwrap();
+        let (terms, limits) = (Terms::new(&arch, false), Effort::Normal.limits());
+        let (task, poisoned) = (task(m), HashSet::new());
+        let poisoned = &poisoned;
+        Ladder { task: &task, arch: &arch, terms: &terms, limits, poisoned }.climb().unwrap()
+    }
+
     fn task(m: u32) -> Task {
         let problem: qtune_ir::Problem =
             format!("w4a16.awq-g128.f16-f16.n5120.k5120.m{m}").parse().unwrap();
@@ -326,6 +334,22 @@ mod tests {
         let families: HashSet<_> =
             climb(1, &HashSet::new()).finalists.iter().map(|c| c.schedule.family()).collect();
         assert_eq!(families.len(), 2);
+    }
+
+    /// 80 tiles of 32 tokens by 128 rows leave every fourth of 108 SMs idle.
+    #[test]
+    fn stream_k_is_proposed_where_the_last_wave_is_bad() {
+        let finalists = climb_on("a100", 64).finalists;
+        let is_stream = |c: &Candidate| c.schedule.split().stream().is_some();
+        assert!(is_stream(&finalists[0]), "{}", finalists[0].text);
+        assert!(!finalists.iter().all(is_stream), "others are compiled for comparison");
+    }
+
+    #[test]
+    fn clusters_are_proposed_where_tiles_are_shared_and_the_gpu_has_them() {
+        let is_cluster = |c: &Candidate| c.schedule.split().cluster().is_some();
+        assert!(climb(1, &HashSet::new()).finalists.iter().any(is_cluster));
+        assert!(!climb_on("a100", 64).ranked.iter().any(is_cluster));
     }
 
     #[test]

@@ -118,8 +118,9 @@ fn gemv_arithmetic(s: &GemvSchedule) -> Vec<GemvSchedule> {
 
 fn gemv_depth(s: &GemvSchedule) -> Vec<GemvSchedule> {
     let unroll = scaled(s.unroll).map(|unroll| GemvSchedule { unroll, ..s.clone() });
-    let split = scaled(s.split_k).chain(stepped(s.split_k));
-    unroll.chain(split.map(|split_k| GemvSchedule { split_k, ..s.clone() })).collect()
+    unroll
+        .chain(splits(s.split).into_iter().map(|split| GemvSchedule { split, ..s.clone() }))
+        .collect()
 }
 
 fn mma_shape(s: &MmaSchedule) -> Vec<MmaSchedule> {
@@ -144,22 +145,25 @@ fn mma_memory(s: &MmaSchedule, tokens: u32) -> Vec<MmaSchedule> {
 fn mma_depth(s: &MmaSchedule, sms: u32) -> Vec<MmaSchedule> {
     let stages = scaled(s.stages).chain(stepped(s.stages));
     let stages = stages.map(|stages| MmaSchedule { stages, ..s.clone() });
-    stages.chain(splits(s.split, sms).map(|split| MmaSchedule { split, ..s.clone() })).collect()
+    let split = splits(s.split).into_iter().chain([streamed(s.split, sms)]);
+    stages.chain(split.map(|split| MmaSchedule { split, ..s.clone() })).collect()
 }
 
-/// Other splits of the same kind; with stream-K where there is none, one block per SM, or without.
-fn splits(split: Split, sms: u32) -> impl Iterator<Item = Split> {
-    let (same, other): (Vec<Split>, Split) = match split {
-        Split::Blocks(blocks) => {
-            let near = scaled(blocks).chain(stepped(blocks));
-            (near.map(Split::Blocks).collect(), Split::Stream(sms))
-        }
-        Split::Stream(blocks) => {
-            let near = [Some(blocks + sms), (blocks > sms).then(|| blocks - sms)];
-            (near.into_iter().flatten().map(Split::Stream).collect(), Split::NONE)
-        }
-    };
-    same.into_iter().chain([other])
+/// More and fewer blocks of a split of the same kind, and as many that meet elsewhere. Clusters are
+/// powers of two: those fill the GPU's groups of SMs.
+fn splits(split: Split) -> Vec<Split> {
+    let blocks = split.per_tile();
+    if split.cluster().is_some() {
+        return scaled(blocks).map(Split::Cluster).chain([Split::Blocks(blocks)]).collect();
+    }
+    let near = scaled(blocks).chain(stepped(blocks)).map(Split::Blocks);
+    let paired = blocks > 1 && blocks.is_power_of_two();
+    near.chain(paired.then_some(Split::Cluster(blocks))).collect()
+}
+
+/// Stream-K with a block per SM; one more per SM where it is stream-K already.
+fn streamed(split: Split, sms: u32) -> Split {
+    Split::Stream(split.stream().map_or(sms, |blocks| blocks + sms))
 }
 
 fn turned(raster: Raster) -> Raster {

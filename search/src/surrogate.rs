@@ -56,7 +56,9 @@ impl Encoder {
 }
 
 /// Named numbers of a schedule's text: `tile=16x128` gives `tile.0` 4 and `tile.1` 7, `raster=rows`
-/// gives `raster=rows` 1, and what follows `dequant=` is one name.
+/// gives `raster=rows` 1, and what follows `dequant=` is one name. A number of a kind has a name for
+/// its kind: `split=4@cluster` gives `split.0` 2 and `split@cluster` 1, `split=stream:64` gives
+/// `split:stream` 1 and `split:stream.0` 6.
 fn fields(text: &str) -> Vec<(String, f64)> {
     let (head, dequant) = text.split_once(" dequant=").unwrap_or((text, ""));
     let mut fields = vec![(format!("dequant={dequant}"), 1.0)];
@@ -65,6 +67,8 @@ fn fields(text: &str) -> Vec<(String, f64)> {
             fields.push((word.to_owned(), 1.0));
             continue;
         };
+        let (name, value, kind) = of_kind(name, value);
+        fields.extend(kind.map(|kind| (kind, 1.0)));
         let numbers: Result<Vec<f64>, _> = value.split('x').map(str::parse).collect();
         match numbers {
             Ok(numbers) => {
@@ -75,6 +79,20 @@ fn fields(text: &str) -> Vec<(String, f64)> {
         }
     }
     fields
+}
+
+/// The name of a field's numbers, the numbers, and the name of their kind if they are of one.
+fn of_kind<'a>(name: &str, value: &'a str) -> (String, &'a str, Option<String>) {
+    if let Some((numbers, kind)) = value.split_once('@') {
+        return (name.to_owned(), numbers, Some(format!("{name}@{kind}")));
+    }
+    match value.split_once(':') {
+        Some((kind, numbers)) => {
+            let name = format!("{name}:{kind}");
+            (name.clone(), numbers, Some(name))
+        }
+        None => (name.to_owned(), value, None),
+    }
 }
 
 /// A measurement.

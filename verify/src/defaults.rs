@@ -190,7 +190,7 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
                     warps_n,
                     warps_k,
                     unroll: 2,
-                    split_k: 1,
+                    split: Split::NONE,
                     stage_x,
                     accumulate,
                     cache: WeightCache::NoAllocate,

@@ -137,7 +137,7 @@ fn mma_steps(s: &MmaSchedule, image: &KernelImage) -> f64 {
     let blocks = grid_blocks(problem, &kernel.schedule) as f64;
     let tiles = match s.split {
         Split::Stream(_) => kernel.schedule.output_tiles(problem, problem.m) as f64 / blocks,
-        Split::Blocks(blocks) => 1.0 / f64::from(blocks),
+        Split::Blocks(blocks) | Split::Cluster(blocks) => 1.0 / f64::from(blocks),
     };
     f64::from(kernel.layout.steps()) * tiles
 }
@@ -179,7 +179,7 @@ impl Walk {
             Accumulate::F32 => 1.0,
         };
         Walk {
-            steps: f64::from(layout.steps()) / f64::from(s.warps_k * s.split_k),
+            steps: f64::from(layout.steps()) / f64::from(s.warps_k * s.split.per_tile()),
             weights: WEIGHTS_PER_PIECE * f64::from(s.rows),
             marks: s.rows * layout.packing().loads()
                 + same_params

@@ -74,7 +74,7 @@ impl Rounding {
                 let steps = s.padded_k(k) / s.step_k();
                 let chain = if engine == Engine::Half2 { HALF2_CHAIN } else { LANE_K };
                 // Two halves of a chain, the lane's steps, then lanes, warps and splits.
-                let lanes = s.lanes.ilog2() + s.warps_k + s.split_k;
+                let lanes = s.lanes.ilog2() + s.warps_k + s.split.per_tile();
                 (chain, 2 + steps * sums + lanes)
             }
         };

@@ -6,7 +6,8 @@
 //! - register arrays are indexed by constants or unrolled loop variables, within their extents:
 //!   anything else would put them into local memory;
 //! - only declared mutable variables and arrays are assigned;
-//! - barriers stand where all threads of the block, or of the consumers, come by;
+//! - barriers stand where all threads of the block, or of the consumers, come by; those of a cluster
+//!   in programs that have one;
 //! - a warpgroup's multiplies run in order with what surrounds them: see [`super::flow`];
 //! - intrinsics exist, get what they take, and exist on the target.
 
@@ -171,6 +172,11 @@ impl<'a> Checker<'a> {
                 ensure(self.divergent == 0, || "a barrier in a divergent branch".into())
             }
             Stmt::Do { intrinsic, args } => {
+                if *intrinsic == intrinsics::CLUSTER_BARRIER {
+                    ensure(self.divergent == 0 && self.program.cluster > 1, || {
+                        format!("a cluster's barrier among {} blocks", self.program.cluster)
+                    })?;
+                }
                 let row = self.intrinsic(intrinsic, args)?;
                 ensure(row.result.is_none(), || format!("`{intrinsic}` is not a statement"))
             }
@@ -412,6 +418,7 @@ mod tests {
             name: "test".into(),
             threads: 32,
             alone: false,
+            cluster: 1,
             parameters: vec![Parameter::Buffer(x)],
             constants: vec![],
             shared: vec![],
@@ -457,6 +464,17 @@ mod tests {
             b.bind("a", Type::U32, call("no_such", []));
         })
         .contains("no intrinsic"));
+    }
+
+    #[test]
+    fn a_barrier_of_a_cluster_needs_a_cluster() {
+        let barrier = |b: &mut Body| b.call(intrinsics::CLUSTER_BARRIER, []);
+        let error = verify(&program(barrier), (9, 0)).unwrap_err().to_string();
+        assert!(error.contains("among 1 blocks"), "{error}");
+        let cluster = Program { cluster: 4, ..program(barrier) };
+        assert_eq!(verify(&cluster, (9, 0)), Ok(()));
+        let divergent = program(|b| b.when(var("threadIdx.x").equals(0u32), barrier));
+        assert!(verify(&Program { cluster: 4, ..divergent }, (9, 0)).is_err());
     }
 
     fn roles(

@@ -217,6 +217,8 @@ pub struct Program {
     /// from, and a block with much shared memory, which the compiler does not see, has few beside
     /// it. Otherwise the compiler guesses how many there are and may spill for their sake.
     pub alone: bool,
+    /// Thread blocks of a cluster, which lie along z of the grid; 1 for none.
+    pub cluster: u32,
     /// Parameters.
     pub parameters: Vec<Parameter>,
     /// Named compile-time sizes, for the reader.

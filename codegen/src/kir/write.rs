@@ -118,7 +118,11 @@ impl Writer {
             true => format!("{}, 1", program.threads),
             false => program.threads.to_string(),
         };
-        self.line(format!("extern \"C\" __global__ void __launch_bounds__({bounds})"));
+        let cluster = match program.cluster {
+            1 => String::new(),
+            blocks => format!("__cluster_dims__(1, 1, {blocks}) "),
+        };
+        self.line(format!("extern \"C\" __global__ void {cluster}__launch_bounds__({bounds})"));
         let parameters: Vec<String> = program.parameters.iter().map(parameter).collect();
         let head = format!("{}({})", program.name, parameters.join(",\n    "));
         self.block(head, |w| {

@@ -15,7 +15,7 @@ use super::{beyond, entry_type, CodegenError, Lowered, Lowering};
 use crate::kernel::LINE_BYTES;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
-use qtune_ir::{Accumulate, DType, GemvSchedule, Sorting, Split, WeightCache};
+use qtune_ir::{Accumulate, DType, GemvSchedule, Sorting, WeightCache};
 use staging::STAGED_HALVES;
 
 pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenError> {
@@ -44,7 +44,7 @@ pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenE
         rows: s.block_n(),
         pitch: s.block_n(),
         parts: s.warps_k,
-        split: Split::Blocks(s.split_k),
+        split: s.split,
         threads: s.threads(),
     };
     output::emit(cx, &tile, &mut body);
@@ -88,7 +88,7 @@ impl Gemv<'_> {
         if self.cx.sorting == Sorting::Prologue {
             views.push(sort::halves(STAGED_HALVES, 0));
         }
-        if self.s.split_k > 1 {
+        if self.s.split.in_global() {
             views.push(view("arrived", staged, Type::U32));
         }
         views.extend(output::pair_view(self.cx, staged));
@@ -108,12 +108,12 @@ impl Gemv<'_> {
         body.bind("lane_k", Type::I32, lane % s.lanes);
         body.bind("row_tile", Type::I32, var("blockIdx.x"));
         body.bind("token_tile", Type::I32, var("blockIdx.y"));
-        if s.split_k > 1 {
+        if s.split.per_tile() > 1 {
             body.bind("split", Type::I32, var("blockIdx.z"));
         }
         let warp_tile = var("row_tile") * s.warps_n + var("warp_n");
         body.bind("warp_tile", Type::I32, warp_tile);
-        output::split_range(body, s.split_k);
+        output::split_range(body, s.split.per_tile());
         body.zeros("total", Type::F32, &[s.tokens, s.rows]);
     }
 

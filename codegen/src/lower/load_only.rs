@@ -62,6 +62,7 @@ pub fn load_only_again(
         name: name.clone(),
         threads: schedule.threads(),
         alone: false,
+        cluster: 1,
         parameters: arguments.iter().map(|a| parameter(*a)).collect(),
         constants: Vec::new(),
         shared: Vec::new(),
@@ -105,7 +106,7 @@ impl Twin<'_> {
         body.comment("each block reads its share of the packed bytes");
         match self.schedule.split() {
             Split::Stream(_) => body.bind("block", Type::I32, var("blockIdx.x")),
-            Split::Blocks(splits) => {
+            Split::Blocks(splits) | Split::Cluster(splits) => {
                 let row_tile = body.bind("row_tile", Type::I32, self.row_tile());
                 body.bind("block", Type::I32, row_tile * splits + var("blockIdx.z"))
             }

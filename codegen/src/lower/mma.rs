@@ -35,7 +35,7 @@ pub(super) fn lower(cx: &Lowering, s: &MmaSchedule) -> Result<Lowered, CodegenEr
     mma.prologue(&mut body);
     let mut constants = vec![("STEPS".into(), mma.steps().into())];
     match s.split {
-        Split::Blocks(_) => mma.one_tile(&mut body),
+        Split::Blocks(_) | Split::Cluster(_) => mma.one_tile(&mut body),
         Split::Stream(_) => {
             constants.extend(stream::constants(cx));
             mma.tiles_of_share(&mut body);
@@ -101,7 +101,7 @@ impl Mma<'_> {
             views.push(view("row_pairs", params, rows::pair_type(self.cx)));
         }
         views.extend(self.cx.lane_words(0));
-        if self.s.split != Split::NONE {
+        if self.s.split.in_global() {
             views.push(view("arrived", red, Type::U32));
         }
         views.extend(output::pair_view(self.cx, red));
@@ -118,7 +118,7 @@ impl Mma<'_> {
         body.bind("warp_n", Type::I32, warp.clone() % s.warps_n);
         body.bind("warp_k", Type::I32, warp / s.warps_n);
         match s.split {
-            Split::Blocks(blocks) => self.bind_tile(body, blocks),
+            Split::Blocks(blocks) | Split::Cluster(blocks) => self.bind_tile(body, blocks),
             Split::Stream(_) => stream::bind_share(s.block_m, body),
         }
         let piece =
@@ -299,7 +299,7 @@ impl Mma<'_> {
         let s = self.s;
         match s.split {
             Split::Stream(_) => stream::incoming(s.raster, s.block_m, body, step),
-            Split::Blocks(_) => Incoming {
+            Split::Blocks(_) | Split::Cluster(_) => Incoming {
                 index: self.cx.stage_index(step),
                 step: step.clone(),
                 first_token: var("token_tile") * s.block_m,
@@ -366,7 +366,7 @@ impl Mma<'_> {
             let from = match self.s.split {
                 // The tile of tokens changes by stage.
                 Split::Stream(_) => chunk.clone(),
-                Split::Blocks(_) => {
+                Split::Blocks(_) | Split::Cluster(_) => {
                     let row = self.token_row(body, var("token_tile") * self.s.block_m, &token);
                     row + chunk.clone()
                 }
@@ -398,7 +398,7 @@ impl Mma<'_> {
                     let token = piece.clone() / row;
                     self.token_row(body, stage.first_token.clone(), &token) + index
                 }
-                Split::Blocks(_) => index,
+                Split::Blocks(_) | Split::Cluster(_) => index,
             };
             if self.cx.problem.k % self.s.block_k == 0 {
                 return body.call("copy_async_16", [to, Expr::address("x", index)]);

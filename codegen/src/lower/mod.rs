@@ -132,7 +132,7 @@ fn check_index_range(problem: &Problem, schedule: &Schedule) -> Result<(), Rejec
 /// Steps that the blocks of a stream-K grid number through.
 fn stream_steps(problem: &Problem, schedule: &Schedule) -> u64 {
     match schedule.split() {
-        Split::Blocks(_) => 0,
+        Split::Blocks(_) | Split::Cluster(_) => 0,
         Split::Stream(_) => {
             schedule.output_tiles(problem, problem.m) * u64::from(schedule.steps(problem.k))
         }
@@ -179,6 +179,8 @@ struct Part {
     threads: u32,
     /// See [`Program::alone`].
     alone: bool,
+    /// See [`Program::cluster`].
+    cluster: u32,
     shared_bytes: u32,
     shared_align: u32,
     lowered: Lowered,
@@ -212,6 +214,7 @@ impl Part {
             name,
             threads: self.threads,
             alone: self.alone,
+            cluster: self.cluster,
             parameters: self.parameters,
             constants: sizes.into_iter().chain(constants).collect(),
             shared,
@@ -243,6 +246,7 @@ impl Lowering<'_> {
             arguments,
             threads: schedule.threads(),
             alone: is_alone(self.problem, &schedule),
+            cluster: schedule.split().cluster().unwrap_or(1),
             shared_bytes: schedule.shared_bytes(self.problem, self.spec),
             shared_align: match &schedule {
                 // 128-byte swizzle repeats every 1024 bytes.
@@ -255,7 +259,7 @@ impl Lowering<'_> {
 
     /// The arguments of the function that multiplies.
     fn arguments(&self, schedule: &Schedule) -> Vec<Argument> {
-        let split = schedule.split() != Split::NONE;
+        let split = schedule.split().in_global();
         let mapped = matches!(schedule, Schedule::Wgmma(_));
         let dense = self.spec.is_dense();
         let sorted = self.sorting == Sorting::Step;

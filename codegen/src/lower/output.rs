@@ -3,9 +3,11 @@
 //!
 //! Split K is deterministic: every block stores its partial tile, the last one to arrive adds all
 //! of them in order. Nobody waits, so blocks may run in any order. Stream-K does the same for the
-//! tiles that several blocks share.
+//! tiles that several blocks share. The blocks of a cluster read each other's sums in shared memory
+//! instead, each for its part of the tile.
 
 use super::{overlap, stream, Lowering};
+use crate::intrinsics::CLUSTER_BARRIER;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::{DType, Epilogue, Split};
 
@@ -25,7 +27,7 @@ pub(super) struct Tile {
 pub(super) fn emit(cx: &Lowering, tile: &Tile, body: &mut Body) {
     let output = Output { cx, tile, paired: is_paired(cx) };
     match tile.split {
-        Split::Blocks(_) => overlap::prefetch_next(cx, tile.threads, body),
+        Split::Blocks(_) | Split::Cluster(_) => overlap::prefetch_next(cx, tile.threads, body),
         Split::Stream(_) if cx.overlap.prefetch => {
             let at_last_tile = var("to").equals(var("last"));
             body.when(at_last_tile, |body| overlap::prefetch_next(cx, tile.threads, body));
@@ -36,6 +38,7 @@ pub(super) fn emit(cx: &Lowering, tile: &Tile, body: &mut Body) {
     body.barrier();
     match tile.split {
         Split::NONE => output.whole(body),
+        Split::Cluster(blocks) => output.meet_in_cluster(body, blocks),
         Split::Blocks(blocks) => {
             let id = var("token_tile") * cx.layout.tiles() + var("row_tile");
             let counter = body.bind("tile_id", Type::I32, id);
@@ -116,13 +119,28 @@ struct At {
 impl Output<'_> {
     /// All rows of the tile, rows fastest, spread over the block's threads.
     fn for_rows(&self, body: &mut Body, each: impl FnOnce(&mut Body, &At)) {
-        self.for_places(body, "row", self.tile.rows, each);
+        self.for_places(body, "row", self.tile.rows, self.own_turns(), each);
     }
 
     /// All output columns of the tile, likewise.
     fn for_columns(&self, body: &mut Body, each: impl FnOnce(&mut Body, &At)) {
+        self.for_columns_in(body, self.own_turns(), each);
+    }
+
+    /// Columns from the first on, one in so many.
+    fn for_columns_in(
+        &self,
+        body: &mut Body,
+        turns: (Expr, u32),
+        each: impl FnOnce(&mut Body, &At),
+    ) {
         let name = if self.paired { "pair" } else { "row" };
-        self.for_places(body, name, self.columns(), each);
+        self.for_places(body, name, self.columns(), turns, each);
+    }
+
+    /// A thread's first place and its step, where the block has all places.
+    fn own_turns(&self) -> (Expr, u32) {
+        (var("thread"), self.tile.threads)
     }
 
     fn for_places(
@@ -130,10 +148,10 @@ impl Output<'_> {
         body: &mut Body,
         name: &str,
         places: u32,
+        (first, step): (Expr, u32),
         each: impl FnOnce(&mut Body, &At),
     ) {
-        let (count, threads) = (places * self.tile.tokens, self.tile.threads);
-        body.range("i", var("thread"), count, threads, |body, i| {
+        body.range("i", first, places * self.tile.tokens, step, |body, i| {
             let place = body.bind(name, Type::I32, i.clone() % places);
             let token = body.bind("token", Type::I32, i.clone() / places);
             each(body, &At { place, token, index: i });
@@ -183,6 +201,47 @@ impl Output<'_> {
         });
     }
 
+    /// The epilogue of a tile that the blocks of a cluster share: each finishes one column in as many
+    /// as there are blocks.
+    fn meet_in_cluster(&self, body: &mut Body, blocks: u32) {
+        if self.tile.parts > 1 {
+            self.for_rows(body, |body, at| {
+                let sum = sum_rows(self.tile, body, &at.place, &at.token);
+                body.store("red", at.token.clone() * self.tile.pitch + at.place.clone(), sum);
+            });
+        }
+        body.section("the blocks of the cluster add the splits in order");
+        body.call(CLUSTER_BARRIER, []);
+        let first = var("split") * self.tile.threads + var("thread");
+        self.for_columns_in(body, (first, blocks * self.tile.threads), |body, at| {
+            let sums = self.sum_cluster(body, blocks, at);
+            self.store(body, at, sums);
+        });
+        body.comment("shared memory is there as long as its block is");
+        body.call(CLUSTER_BARRIER, []);
+    }
+
+    /// The column's sums over the blocks of the cluster.
+    fn sum_cluster(&self, body: &mut Body, blocks: u32, at: &At) -> Vec<Expr> {
+        let sums = self.zero_sums(body);
+        body.unrolled("part", blocks, |body, part| {
+            for (row, sum) in (0u32..).zip(&sums) {
+                let place =
+                    if self.paired { at.place.clone() * 2u32 + row } else { at.place.clone() };
+                let place = at.token.clone() * self.tile.pitch + place;
+                let value = [Expr::address("red", place), part.clone()];
+                body.assign(sum.clone(), sum.clone() + call("load_cluster_f32", value));
+            }
+        });
+        sums
+    }
+
+    /// One variable for each row of a column.
+    fn zero_sums(&self, body: &mut Body) -> Vec<Expr> {
+        let names: &[&str] = if self.paired { &PAIR } else { &SINGLE };
+        names.iter().map(|name| body.variable(*name, Type::F32, Expr::Float(0.0))).collect()
+    }
+
     /// Place of a row's partial sum: `index` is `token * rows + row`.
     fn partial(&self, meeting: &Meeting, part: Expr, index: Expr) -> Expr {
         (meeting.slot)(part) * (self.tile.rows * self.tile.tokens) + index
@@ -210,9 +269,7 @@ impl Output<'_> {
 
     /// The column's sums over the splits of K.
     fn sum_splits(&self, body: &mut Body, meeting: &Meeting, index: &Expr) -> Vec<Expr> {
-        let names: &[&str] = if self.paired { &PAIR } else { &SINGLE };
-        let sums: Vec<Expr> =
-            names.iter().map(|name| body.variable(*name, Type::F32, Expr::Float(0.0))).collect();
+        let sums = self.zero_sums(body);
         let add = |body: &mut Body, part: Expr| {
             for (row, sum) in (0u32..).zip(&sums) {
                 let index = if self.paired { index.clone() * 2u32 + row } else { index.clone() };

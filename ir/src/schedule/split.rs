@@ -1,6 +1,7 @@
 //! How thread blocks share the work along K.
 
 use super::{require, Rejected};
+use crate::Arch;
 use std::fmt;
 use std::ops::Range;
 
@@ -9,6 +10,9 @@ use std::ops::Range;
 pub enum Split {
     /// `split=N`: every output tile is shared by this many blocks, 1 for none.
     Blocks(u32),
+    /// `split=N@cluster`: the same, but that the blocks are a cluster, whose partial sums meet in
+    /// distributed shared memory.
+    Cluster(u32),
     /// `split=stream:N`: stream-K (Osama et al., "Stream-K: Work-centric Parallel Decomposition for
     /// Dense Matrix-Matrix Multiplication on the GPU", PPoPP 2023). A grid of this many blocks deals
     /// the steps of all tiles out evenly: see [`Shares`].
@@ -19,6 +23,11 @@ pub enum Split {
 const MOST_BLOCKS: u32 = 1 << 14;
 /// What the value of a `split=` word begins with under stream-K.
 const STREAM: &str = "stream:";
+/// What it ends with where the blocks are a cluster.
+const CLUSTER: &str = "@cluster";
+/// Blocks of a cluster that every GPU with clusters takes (CUDA C++ Programming Guide, "Thread Block
+/// Clusters").
+const MOST_CLUSTER: u32 = 8;
 
 impl Split {
     /// A block has an output tile to itself.
@@ -29,7 +38,7 @@ impl Split {
     #[must_use]
     pub fn per_tile(self) -> u32 {
         match self {
-            Split::Blocks(blocks) => blocks,
+            Split::Blocks(blocks) | Split::Cluster(blocks) => blocks,
             Split::Stream(_) => 1,
         }
     }
@@ -39,22 +48,46 @@ impl Split {
     pub fn stream(self) -> Option<u32> {
         match self {
             Split::Stream(blocks) => Some(blocks),
-            Split::Blocks(_) => None,
+            Split::Blocks(_) | Split::Cluster(_) => None,
         }
+    }
+
+    /// Blocks of a cluster.
+    #[must_use]
+    pub fn cluster(self) -> Option<u32> {
+        match self {
+            Split::Cluster(blocks) => Some(blocks),
+            Split::Blocks(_) | Split::Stream(_) => None,
+        }
+    }
+
+    /// Whether partial sums meet in global memory, which takes a workspace.
+    #[must_use]
+    pub fn in_global(self) -> bool {
+        !matches!(self, Split::NONE | Split::Cluster(_))
     }
 
     /// From the value of a `split=` word; `None` if it is none.
     pub(super) fn parse(word: &str) -> Option<Split> {
         let number = |text: &str| text.parse().ok().filter(|n| (1..=1 << 16).contains(n));
-        match word.strip_prefix(STREAM) {
-            Some(blocks) => number(blocks).map(Split::Stream),
-            None => number(word).map(Split::Blocks),
+        match (word.strip_prefix(STREAM), word.strip_suffix(CLUSTER)) {
+            (Some(blocks), _) => number(blocks).map(Split::Stream),
+            (_, Some(blocks)) => number(blocks).map(Split::Cluster),
+            (None, None) => number(word).map(Split::Blocks),
         }
     }
 
     /// Whether `tiles` output tiles of `steps` steps along K can be shared like this.
-    pub(super) fn check(self, tiles: u64, steps: u32) -> Result<(), Rejected> {
+    pub(super) fn check(self, tiles: u64, steps: u32, arch: &Arch) -> Result<(), Rejected> {
         match self {
+            Split::Cluster(blocks) => {
+                require(arch.has_clusters(), || {
+                    format!("clusters need compute capability 9.0, {} has less", arch.target())
+                })?;
+                require((2..=steps.min(MOST_CLUSTER)).contains(&blocks), || {
+                    format!("a cluster of {blocks} blocks, not 2 to {MOST_CLUSTER}, for {steps} k tiles")
+                })
+            }
             Split::Blocks(blocks) => require((1..=steps.min(16)).contains(&blocks), || {
                 format!("{blocks} splits of {steps} k tiles")
             }),
@@ -73,6 +106,7 @@ impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Split::Blocks(blocks) => blocks.fmt(f),
+            Split::Cluster(blocks) => write!(f, "{blocks}{CLUSTER}"),
             Split::Stream(blocks) => write!(f, "{STREAM}{blocks}"),
         }
     }
@@ -137,6 +171,14 @@ impl Shares {
         partners.min(self.blocks.into()) as u32
     }
 
+    /// Most parts of tiles that are not whole: one more than there are blocks for every tile that
+    /// blocks share, two to a block.
+    #[must_use]
+    pub fn most_parts(&self) -> u64 {
+        let blocks = u64::from(self.blocks);
+        (2 * blocks).min(blocks - 1 + self.total / u64::from(self.steps))
+    }
+
     /// Most tiles that a block contributes to.
     #[must_use]
     pub fn most_tiles(&self) -> u64 {
@@ -156,9 +198,9 @@ mod tests {
             tiles in 1u64..30,
             steps in 1u32..20,
         ) {
-            let shares = Shares::new(blocks, tiles, steps);
+            let (shares, per_tile) = (Shares::new(blocks, tiles, steps), steps as usize);
             let mut next = vec![0; tiles as usize];
-            let mut partners = vec![0; tiles as usize];
+            let (mut partners, mut parts) = (vec![0; tiles as usize], 0);
             for block in 0..shares.blocks {
                 let own: Vec<_> = shares.tiles(block).collect();
                 prop_assert!(own.len() as u64 <= shares.most_tiles());
@@ -169,9 +211,11 @@ mod tests {
                     prop_assert_eq!(steps.start, next[tile as usize]);
                     next[tile as usize] = steps.end;
                     partners[tile as usize] += 1;
+                    parts += u64::from(steps.len() < per_tile);
                 }
             }
             prop_assert!(next.iter().all(|end| *end == steps));
+            prop_assert!(parts <= shares.most_parts());
             prop_assert!(partners.iter().all(|count| *count <= shares.most_partners()));
         }
     }
@@ -186,10 +230,10 @@ mod tests {
 
     #[test]
     fn words_say_how_many_blocks_share_what() {
-        for split in [Split::NONE, Split::Blocks(4), Split::Stream(264)] {
+        for split in [Split::NONE, Split::Blocks(4), Split::Cluster(8), Split::Stream(264)] {
             assert_eq!(Split::parse(&split.to_string()), Some(split));
         }
-        for wrong in ["0", "stream", "stream:", "stream:0", "stream:70000", "x"] {
+        for wrong in ["0", "stream", "stream:", "stream:0", "stream:70000", "@cluster", "x"] {
             assert_eq!(Split::parse(wrong), None, "{wrong}");
         }
     }

@@ -20,7 +20,7 @@ impl fmt::Display for Schedule {
                 s.warps_n,
                 s.warps_k,
                 s.unroll,
-                s.split_k,
+                s.split,
                 if s.stage_x { "shared" } else { "global" },
                 match s.accumulate {
                     Accumulate::Half2 => "half2",
@@ -137,7 +137,7 @@ impl<'a> Fields<'a> {
         match Split::parse(word) {
             Some(split) => Ok(split),
             None => {
-                let why = "is neither a number nor `stream:` and a number, from 1 to 65536";
+                let why = "is none of N, N@cluster and stream:N with N from 1 to 65536";
                 self.fail(format!("`split={word}` {why}"))
             }
         }
@@ -187,7 +187,7 @@ impl Fields<'_> {
                     warps_n,
                     warps_k,
                     unroll: f.number("unroll")?,
-                    split_k: f.number("split")?,
+                    split: f.split()?,
                     stage_x: f.choice("x", &[("shared", true), ("global", false)])?,
                     accumulate: f
                         .choice("acc", &[("half2", Accumulate::Half2), ("f32", Accumulate::F32)])?,

@@ -2,7 +2,7 @@
 
 use super::cost::L2_KEEPS;
 use super::lower::{CHUNK_K, FRAGMENT_M, PIECE_K};
-use crate::{Accumulate, Arch, DType, Problem, Schedule, GROUP_ROWS};
+use crate::{Accumulate, Arch, DType, Problem, Schedule, Split, GROUP_ROWS};
 
 /// Factor lists of one problem, each without 1 (a loop of one step is left out).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Factors {
     pub stages: Vec<u32>,
     /// Blocks along K.
     pub splits: Vec<u32>,
+    /// Blocks of a cluster along K.
+    pub clusters: Vec<u32>,
     /// Blocks of a stream-K grid.
     pub streams: Vec<u32>,
     /// Rows that are dequantized at a time.
@@ -61,6 +63,8 @@ const SPLIT_BLOCKS_PER_SM: u32 = 4;
 /// Blocks per SM of a stream-K grid: one deep ring, or two whose epilogues fall to different times.
 /// More are a neighbour of these.
 const STREAM_RESIDENT: [u32; 2] = [1, 2];
+/// Blocks of a cluster; half and twice as many are neighbours.
+const CLUSTER: u32 = 4;
 /// `mma.sync.m16n8k16` exists from this compute capability on (PTX ISA, `mma`, target notes).
 const MMA_CAPABILITY: (u8, u8) = (8, 0);
 
@@ -106,6 +110,7 @@ impl Factors {
         let pieces = p.k.div_ceil(PIECE_K).next_power_of_two();
         let chunks = p.k.div_ceil(CHUNK_K).next_power_of_two();
         let room = SPLIT_BLOCKS_PER_SM * arch.sm_count / p.n.div_ceil(SPLIT_ROWS);
+        let splits = powers(2, chunks.min(2 * room).min(8));
         Factors {
             tokens: powers(2, tokens.min(4)),
             token_tiles,
@@ -120,7 +125,12 @@ impl Factors {
             unroll: powers(2, pieces.min(4)),
             k_tiles: powers(2, chunks.min(4)),
             stages: vec![2, 3, 4, 6],
-            splits: powers(2, chunks.min(2 * room).min(8)),
+            clusters: if splits.contains(&CLUSTER) && arch.has_clusters() {
+                vec![CLUSTER]
+            } else {
+                vec![]
+            },
+            splits,
             streams: STREAM_RESIDENT.iter().map(|blocks| blocks * arch.sm_count).collect(),
             slabs,
             half2: p.act == DType::F16,
@@ -132,6 +142,10 @@ impl Factors {
     /// Only the factors of one schedule: its derivation needs no others.
     pub fn of(schedule: &Schedule) -> Factors {
         let one = |factor: u32| if factor > 1 { vec![factor] } else { vec![] };
+        let split = match schedule.split() {
+            Split::Blocks(blocks) => one(blocks),
+            Split::Cluster(_) | Split::Stream(_) => vec![],
+        };
         let mut f = Factors {
             tokens: vec![],
             token_tiles: vec![],
@@ -146,7 +160,8 @@ impl Factors {
             unroll: vec![],
             k_tiles: vec![],
             stages: vec![],
-            splits: one(schedule.split().per_tile()),
+            splits: split,
+            clusters: schedule.split().cluster().into_iter().collect(),
             streams: schedule.split().stream().into_iter().collect(),
             slabs: vec![],
             half2: false,

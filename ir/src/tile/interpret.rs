@@ -40,7 +40,7 @@ impl Run<'_> {
         let mut limit = limit;
         limit[axis] = limit[axis].min(origin[axis] + l.extent);
         let shares = match l.binding {
-            Binding::Split(blocks) => blocks,
+            Binding::Split(blocks) | Binding::Cluster(blocks) => blocks,
             _ => 1,
         };
         for share in 0..shares {

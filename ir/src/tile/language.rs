@@ -17,6 +17,7 @@ define_language! {
         "reg" = Reg,
         "unroll" = Unroll,
         "split" = Split([Id; 1]),
+        "cluster" = Cluster([Id; 1]),
         "stream" = Stream([Id; 1]),
         "x" = Activations,
         "shared" = Shared,
@@ -71,6 +72,7 @@ pub(super) fn to_expr(nest: &Nest) -> RecExpr<Tile> {
                     Binding::Reg => Tile::Reg,
                     Binding::Unroll => Tile::Unroll,
                     Binding::Split(blocks) => Tile::Split([expr.add(Tile::Num(blocks))]),
+                    Binding::Cluster(blocks) => Tile::Cluster([expr.add(Tile::Num(blocks))]),
                     Binding::Stream(blocks) => Tile::Stream([expr.add(Tile::Num(blocks))]),
                 };
                 let binding = expr.add(binding);
@@ -114,6 +116,7 @@ pub(super) fn link<'a>(node: &Tile, lookup: &dyn Fn(Id) -> &'a Tile) -> Option<L
             let axis = AXES.iter().find(|(a, _)| axis_node(*a) == *lookup(*axis))?.0;
             let binding = match lookup(*binding) {
                 Tile::Split([blocks]) => Binding::Split(number(*blocks)?),
+                Tile::Cluster([blocks]) => Binding::Cluster(number(*blocks)?),
                 Tile::Stream([blocks]) => Binding::Stream(number(*blocks)?),
                 named => BINDINGS.iter().find(|(_, name)| named.to_string() == *name)?.0,
             };

@@ -11,7 +11,8 @@
 //! | `n WR lane` | `lanes = 32 / steps` | `n 16R reg` | `block_n / warps_n = 16R` |
 //! | `stage x shared` | `stage_x` | | |
 //! | `n R reg` | `rows = R` | | |
-//! | `k K serial` or `k K (split S)` | `split_k = S` | the same | `split = S` |
+//! | `k K serial` or `k K (split S)` | `split = S` | the same | `split = S` |
+//! | `k K (cluster S)` | `split = S@cluster` | the same | the same |
 //! | | | `k K (stream B)` | `split = stream:B` |
 //! | `k .. unroll` | `unroll` = steps | `ring S` | `stages = S` |
 //! | `k .. warp` | `warps_k` = steps | `k BK warp` | `warps_k` = steps |
@@ -67,7 +68,7 @@ pub fn schedule(nest: &Nest, problem: &Problem) -> Result<Schedule, NestError> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     For(Axis, Binding),
-    /// `k K serial`, `k K (split S)` or `k K (stream B)`.
+    /// `k K serial`, `k K (split S)`, `k K (cluster S)` or `k K (stream B)`.
     Steps,
     StageX,
     Ring,
@@ -122,8 +123,10 @@ impl Slot {
         match (self, layer) {
             (Slot::For(axis, binding), Layer::For(l)) => l.axis == axis && l.binding == binding,
             (Slot::Steps, Layer::For(l)) => {
-                let walks =
-                    matches!(l.binding, Binding::Serial | Binding::Split(_) | Binding::Stream(_));
+                let walks = matches!(
+                    l.binding,
+                    Binding::Serial | Binding::Split(_) | Binding::Cluster(_) | Binding::Stream(_)
+                );
                 l.axis == Axis::K && walks
             }
             (Slot::StageX, Layer::StageX)
@@ -160,6 +163,7 @@ impl Filled {
                     covered[l.axis.index()] = l.extent;
                     match l.binding {
                         Binding::Split(blocks) => filled.split = Split::Blocks(blocks),
+                        Binding::Cluster(blocks) => filled.split = Split::Cluster(blocks),
                         Binding::Stream(blocks) => filled.split = Split::Stream(blocks),
                         _ => {}
                     }
@@ -187,11 +191,11 @@ impl Filled {
         }
     }
 
-    /// Blocks that share every tile; `None` under stream-K.
+    /// Blocks that share every tile through global memory; `None` if they share it otherwise.
     fn splits(&self) -> Option<u32> {
         match self.split {
             Split::Blocks(blocks) => Some(blocks),
-            Split::Stream(_) => None,
+            Split::Cluster(_) | Split::Stream(_) => None,
         }
     }
 
@@ -223,7 +227,7 @@ const NAIVE: GemvSchedule = GemvSchedule {
     warps_n: 1,
     warps_k: 1,
     unroll: 1,
-    split_k: 1,
+    split: Split::NONE,
     stage_x: false,
     accumulate: Accumulate::F32,
     cache: WeightCache::Normal,
@@ -235,7 +239,6 @@ fn gemv(layers: &[Layer], leaf: Leaf, accumulate: Accumulate) -> Option<Schedule
     let filled = Filled::fit(&GEMV, layers, leaf)?;
     let lanes = filled.steps(Axis::K, Binding::Lane);
     let rows_of_lanes = filled.slot(Slot::For(Axis::N, Binding::Lane))?;
-    let split_k = filled.splits()?;
     (rows_of_lanes * lanes == 32).then(|| {
         Schedule::Gemv(GemvSchedule {
             tokens: filled.steps(Axis::M, Binding::Reg),
@@ -244,7 +247,7 @@ fn gemv(layers: &[Layer], leaf: Leaf, accumulate: Accumulate) -> Option<Schedule
             warps_n: filled.steps(Axis::N, Binding::Warp),
             warps_k: filled.steps(Axis::K, Binding::Warp),
             unroll: filled.steps(Axis::K, Binding::Unroll),
-            split_k,
+            split: filled.split,
             stage_x: filled.slot(Slot::StageX).is_some(),
             accumulate,
             cache: WeightCache::NoAllocate,
@@ -386,6 +389,7 @@ fn walk(split: Split) -> Binding {
     match split {
         Split::NONE => Binding::Serial,
         Split::Blocks(blocks) => Binding::Split(blocks),
+        Split::Cluster(blocks) => Binding::Cluster(blocks),
         Split::Stream(blocks) => Binding::Stream(blocks),
     }
 }
@@ -399,7 +403,7 @@ fn gemv_nest(s: &GemvSchedule, p: &Problem) -> Nest {
         .steps(Axis::K, s.lanes, Binding::Lane)
         .steps(Axis::K, s.warps_k, Binding::Warp)
         .steps(Axis::K, s.unroll, Binding::Unroll)
-        .whole(Axis::K, p.k, walk(Split::Blocks(s.split_k)))
+        .whole(Axis::K, p.k, walk(s.split))
         .steps(Axis::N, s.rows, Binding::Reg)
         .wrap(s.stage_x.then_some(Layer::StageX))
         .steps(Axis::N, 32 / s.lanes.clamp(1, 32), Binding::Lane)
@@ -474,6 +478,7 @@ mod tests {
         let p = problem("w4a16.awq-g128.f16-f16.n5120.k5120.m48");
         for text in [
             "gemv tokens=4 rows=2 lanes=8 warps=4x2 unroll=2 split=4 x=shared acc=half2 cache=stream dequant=",
+            "gemv tokens=4 rows=2 lanes=8 warps=4x2 unroll=2 split=4@cluster x=shared acc=half2 cache=stream dequant=",
             "gemv tokens=1 rows=1 lanes=32 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
             "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
             "mma tile=16x128x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens dequant=",
@@ -507,7 +512,6 @@ mod tests {
             "(for m 1 block (for n 64 block (for n 16 lane (for k 64 serial (fma32)))))",
             "(for m 1 block (for n 64 block (for k 64 serial (mma16816))))",
             "(for n 64 block (for m 1 block (for k 64 serial (for k 64 reg (mma16816)))))",
-            "(for m 1 block (for n 64 block (for n 32 lane (for k 64 (stream 2) (fma32)))))",
         ] {
             assert!(schedule(&text.parse().unwrap(), &p).is_err(), "{text}");
         }

@@ -46,6 +46,8 @@ pub enum Binding {
     Unroll,
     /// Dealt to this many thread blocks, each walking one contiguous share (split-K).
     Split(u32),
+    /// The same, of a cluster.
+    Cluster(u32),
     /// With the steps of all output tiles, one tile after the other, dealt to this many thread
     /// blocks, each walking one contiguous share (stream-K).
     Stream(u32),
@@ -179,6 +181,7 @@ impl fmt::Display for Binding {
             Some((_, name)) => f.write_str(name),
             None => match self {
                 Binding::Split(blocks) => write!(f, "(split {blocks})"),
+                Binding::Cluster(blocks) => write!(f, "(cluster {blocks})"),
                 Binding::Stream(blocks) => write!(f, "(stream {blocks})"),
                 named => unreachable!("{named:?} has a row in BINDINGS"),
             },
@@ -271,8 +274,9 @@ impl<'a> Words<'a> {
         if word == "(" {
             let shared: fn(u32) -> Binding = match self.next()? {
                 "split" => Binding::Split,
+                "cluster" => Binding::Cluster,
                 "stream" => Binding::Stream,
-                word => return self.fail(format!("`{word}` where `split` or `stream` belongs")),
+                word => return self.fail(format!("`{word}` is not a way to share a loop")),
             };
             let blocks = self.number()?;
             self.expect(")")?;
@@ -334,6 +338,7 @@ pub(super) mod tests {
         let binding = prop_oneof![
             prop::sample::select(BINDINGS.map(|row| row.0).to_vec()),
             (1u32..9).prop_map(Binding::Split),
+            (1u32..9).prop_map(Binding::Cluster),
             (1u32..900).prop_map(Binding::Stream)
         ];
         let looped = (axis, 1u32..9000, binding)

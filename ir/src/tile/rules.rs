@@ -195,6 +195,16 @@ const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "split-k-over-cluster",
+        case: "",
+        from: "(for k ?K serial ?x)",
+        to: "(for k ?K (cluster ?a) ?x)",
+        choose: |site| match site.leaf() {
+            Leaf::Fma32 | Leaf::Fma2 | Leaf::Mma16816 => site.times(&site.factors.clusters, 1),
+            Leaf::Mac | Leaf::Wgmma64 => vec![],
+        },
+    },
+    Row {
         name: "stream-k-over-blocks",
         case: "",
         from: "(for k ?K serial ?x)",

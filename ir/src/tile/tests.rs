@@ -121,6 +121,8 @@ fn needs() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("ring-pipeline", small(&[("stages", "4")]), vec![mma]),
         ("split-k-over-blocks", small(&[("split", "2")]), vec![gemv]),
         ("split-k-over-blocks", small(&[tile, ("split", "2")]), vec![mma]),
+        ("split-k-over-cluster", small(&[("split", "4@cluster")]), vec![gemv]),
+        ("split-k-over-cluster", small(&[tile, ("split", "4@cluster")]), vec![mma]),
         (
             "stream-k-over-blocks",
             small(&[("stages", "4"), ("split", "stream:132")]),

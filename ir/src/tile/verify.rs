@@ -5,8 +5,8 @@
 //!    an axis rounds up, and its last step is clipped;
 //! 3. every inner loop has at least two steps; a `lane` loop may have one, it then only says that
 //!    the lanes of a warp stand on the other axis;
-//! 4. an axis has each binding at most once, and grid bindings (`block`, split, stream) only
-//!    outermost;
+//! 4. an axis has each binding at most once, and grid bindings (`block`, split, cluster,
+//!    stream) only outermost;
 //! 5. the steps of all `lane` loops together are the 32 lanes of a warp; scalar leaves, `mma` and
 //!    `wgmma`, whose lanes the instruction itself binds, have no `lane` loop;
 //! 6. activations are staged at most once, there is at most one ring, and a ring stands inside a
@@ -81,7 +81,10 @@ fn walk(nest: &Nest) -> Result<Facts, NestError> {
 fn check_bindings(nest: &Nest) -> Result<(), NestError> {
     for (index, l) in loops(nest) {
         let mut outer = loops(nest).filter(|(other, o)| *other < index && o.axis == l.axis);
-        let grid = matches!(l.binding, Binding::Block | Binding::Split(_) | Binding::Stream(_));
+        let grid = matches!(
+            l.binding,
+            Binding::Block | Binding::Split(_) | Binding::Cluster(_) | Binding::Stream(_)
+        );
         if outer.clone().next().is_some() && grid {
             return Err(NestError::new("a grid binding inside another loop", Layer::For(l)));
         }

@@ -271,7 +271,7 @@ impl Staging {
         }
         let (k, tokens) = (f64::from(p.k), f64::from(s.tokens));
         let read = k * (tokens * f64::from(p.act.bytes()) + PLACE_BYTES);
-        let scattered = k * tokens / s.split_k as f64 / 32.0 * SCATTER_WAVEFRONTS;
+        let scattered = k * tokens / f64::from(s.split.per_tile()) / 32.0 * SCATTER_WAVEFRONTS;
         Staging {
             instructions: k / 8.0 * tokens * X_SORTING,
             wavefronts: read / WAVEFRONT_BYTES + scattered,

@@ -178,6 +178,29 @@ fn a_share_of_stream_k_is_right_with_every_epilogue() {
 }
 
 #[test]
+fn the_blocks_of_a_cluster_share_a_tile_with_every_epilogue() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let term = "dequant=(sum (* (* (- (real q) z) s) x))";
+    let gemv = "gemv tokens=2 rows=2 lanes=4 warps=2x2 unroll=2 split=3@cluster x=shared acc=f32 \
+                cache=stream";
+    let mma = "mma tile=8x32x128 warps=1x1 stages=3 split=4@cluster swizzle=xor raster=tokens";
+    for (problem, words) in [
+        ("n72.k768.m2", ""),
+        ("n72.k768.m3+bias", " pdl=on"),
+        ("n72.k768.m9+residual", ""),
+        ("n72.k768.m10+bias+silu_mul", " pdl=on prefetch=on"),
+    ] {
+        let key = format!("w4a16.awq-g64.f16-f32.{problem}");
+        for family in [gemv, mma] {
+            let (kernel, spec) = kernel(&key, &format!("{family}{words} {term}"));
+            assert_eq!((kernel.partials_bytes(16), kernel.counter_bytes(16)), (0, 0));
+            let verdict = judge(&nvrtc, kernel, &spec);
+            assert!(verdict.passed, "{key} {family} {words}: {verdict:#?}");
+        }
+    }
+}
+
+#[test]
 fn a_sample_of_stream_k_runs_all_who_share_its_tiles() {
     let Some(nvrtc) = nvrtc() else { return };
     let line = |split: &str| {

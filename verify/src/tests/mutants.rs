@@ -167,6 +167,18 @@ const STREAM_PLANTS: [Plant; 9] = [
     ("sums of the tile before", "float total[", "static float total["),
 ];
 
+const CLUSTER: &str = "gemv tokens=2 rows=1 lanes=4 warps=1x2 unroll=1 split=2@cluster x=shared \
+                       acc=f32 cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
+
+/// Sums that meet in the shared memory of two blocks.
+const CLUSTER_PLANTS: [Plant; 5] = [
+    ("read before all are there", "add the splits in order\n  cluster_barrier();", "\n"),
+    ("block gone while others read", "as its block is\n  cluster_barrier();", "\n"),
+    ("own sums for all", "load_cluster_f32(&red[token * 8 + row], part)", "red[token * 8 + row]"),
+    ("columns left out", "split * 64 + thread", "split * 64 + thread + 1"),
+    ("sums of one warp", "red[token * 8 + row] = sum;", ";"),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -194,6 +206,11 @@ fn every_defect_of_the_main_loop_of_an_mma_kernel_is_caught() {
 #[test]
 fn every_defect_of_the_shares_of_a_stream_is_caught() {
     every_plant_is_caught(STREAM_PROBLEM, STREAM, &STREAM_PLANTS);
+}
+
+#[test]
+fn every_defect_of_the_exchange_in_a_cluster_is_caught() {
+    every_plant_is_caught(GEMV_PROBLEM, CLUSTER, &CLUSTER_PLANTS);
 }
 
 #[test]

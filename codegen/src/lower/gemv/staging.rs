@@ -67,7 +67,7 @@ impl Gemv<'_> {
                     let (part, position) = (at.clone() / 8u32 % 4u32, at.clone() / 32u32);
                     let place = self.staged_place(&token, part, position) * 8u32;
                     let place = place + at.clone() % 8u32;
-                    if s.split_k == 1 {
+                    if s.split.per_tile() == 1 {
                         body.store(STAGED_HALVES, place, value);
                         continue;
                     }
