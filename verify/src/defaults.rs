@@ -3,7 +3,7 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{self, CodeOrder, Engine, Options, PairTable};
+use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
     Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache, WeightSpec,
@@ -27,6 +27,8 @@ const BLOCKS_PER_SM: u32 = 2;
 const SLAB_OF_L2: u64 = 4;
 /// Most rows of a slab.
 const SLAB_ROWS_MAX: u32 = 16384;
+/// The rule whose terms need scales of at most [`dequant::Context::scale_max`].
+const RAISE: &str = "raise-code-into-fma";
 /// A lower rung is taken rather than a term that costs more than this many times the cheapest, for
 /// which the shape may lack shared memory.
 const TERM_COST: f64 = 1.5;
@@ -355,16 +357,16 @@ fn with_term(
     let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
     let reject = |reason: String| Rejected { reason };
-    let search = dequant::variants(&ctx, &params, arch, &Options::default())
-        .map_err(|e| reject(e.to_string()))?;
+    // Without it, what it makes needless is found: the best of what is left.
+    let disabled_rules: &[&str] = if terms.any_scale { &[RAISE] } else { &[] };
+    let options = Options { disabled_rules, ..Options::default() };
+    let search =
+        dequant::variants(&ctx, &params, arch, &options).map_err(|e| reject(e.to_string()))?;
     // Tensor-core kernels stage activations as they are.
     let usable = search.variants.into_iter().filter(|variant| {
         let lowered = dequant::Lowered::new(&variant.term, &ctx);
-        lowered.is_ok_and(|l| {
-            let unscaled = l.sums.iter().all(|sum| sum.activation_scale == 1.0);
-            let limited = terms.any_scale && l.order == CodeOrder::Raised;
-            (engine != Engine::Mma || unscaled) && !limited
-        })
+        let unscaled = |sum: &SumSite| engine != Engine::Mma || sum.activation_scale == 1.0;
+        lowered.is_ok_and(|l| l.sums.iter().all(unscaled))
     });
     let usable: Vec<_> = usable.collect();
     let limit = usable.first().map_or(0.0, |cheapest| terms.most * cheapest.cost);
@@ -417,6 +419,7 @@ mod tests {
         assert!(schedule.dequant().contains("(raise q)"), "{schedule}");
         let wide = for_any_scale(&schedule, &problem, &spec, &arch).unwrap();
         assert!(!wide.dequant().contains("raise"), "{wide}");
+        assert!(!wide.dequant().contains("(sum x)"), "sums of many tokens cost more: {wide}");
         wide.check(&problem, &spec, &arch).unwrap();
     }
 
