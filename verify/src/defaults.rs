@@ -7,7 +7,7 @@ use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
     Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache, WeightSpec,
-    WgmmaSchedule,
+    WgmmaSchedule, PIECE_CODES,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -183,26 +183,42 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
     let staging =
         accumulate.iter().flat_map(|accumulate| [(*accumulate, true), (*accumulate, false)]);
     for (accumulate, stage_x) in staging {
+        let rung = |rows, lanes, (warps_n, warps_k)| {
+            Schedule::Gemv(GemvSchedule {
+                tokens: problem.m.min(GEMV_TILE),
+                rows,
+                lanes,
+                warps_n,
+                warps_k,
+                unroll: 2,
+                split: Split::NONE,
+                stage_x,
+                accumulate,
+                cache: WeightCache::NoAllocate,
+                overlap: Overlap::NONE,
+                dequant: String::new(),
+            })
+        };
+        ladder.extend(unpadded(problem.k, spec).map(|(lanes, warps)| rung(4, lanes, warps)));
         for (rows, lanes) in [(4, 32), (2, 32), (2, 16), (2, 8), (2, 4), (2, 2), (2, 1)] {
-            for (warps_n, warps_k) in [(warps_n, 2), (4, 1), (1, 1)] {
-                ladder.push(Schedule::Gemv(GemvSchedule {
-                    tokens: problem.m.min(GEMV_TILE),
-                    rows,
-                    lanes,
-                    warps_n,
-                    warps_k,
-                    unroll: 2,
-                    split: Split::NONE,
-                    stage_x,
-                    accumulate,
-                    cache: WeightCache::NoAllocate,
-                    overlap: Overlap::NONE,
-                    dequant: String::new(),
-                }));
-            }
+            let warps = [(warps_n, 2), (4, 1), (1, 1)];
+            ladder.extend(warps.map(|warps| rung(rows, lanes, warps)));
         }
     }
     ladder
+}
+
+/// Lanes of a row and warps along N and K where rows of K weights, padded to whole steps of a full
+/// warp, would be more than half a percent longer: the most lanes that pad less. Fewer weights to a
+/// warp's step take more warps along K for as many loads in flight; a lane that loads twice for codes of
+/// more than 4 bits takes half of them, and has registers for both loads.
+fn unpadded(k: u32, spec: &WeightSpec) -> Option<(u32, (u32, u32))> {
+    let fits = |lanes: u32| {
+        let step = lanes * PIECE_CODES;
+        200 * (k.next_multiple_of(step) - k) <= k
+    };
+    let shapes = [(16, (4, 4)), (8, (2, if spec.bits > 4 { 4 } else { 8 }))];
+    shapes.into_iter().find(|(lanes, _)| fits(*lanes)).filter(|_| !fits(32))
 }
 
 /// Rows, k, warps along both and stages of tiles that spend few instructions per weight, the fewest
@@ -431,6 +447,17 @@ mod tests {
         assert!(matches!(&many, Schedule::Mma(s) if s.split.per_tile() > 1), "{many}");
         let wide = default("w4a16.awq-g128.f16-f16.n110592.k5120.m16", "h200").unwrap();
         assert!(matches!(&wide, Schedule::Mma(s) if s.split == Split::NONE), "{wide}");
+    }
+
+    #[test]
+    fn rows_that_a_full_warp_would_pad_take_fewer_lanes() {
+        for (k, lanes) in [(5120, 32), (29568, 32), (3584, 16), (18944, 16), (5376, 8), (11008, 8)]
+        {
+            let schedule = default(&format!("w4a16.awq-g128.f16-f16.n5376.k{k}.m1"), "h200");
+            let Schedule::Gemv(gemv) = schedule.unwrap() else { panic!("gemv for K = {k}") };
+            assert_eq!(gemv.lanes, lanes, "K = {k}");
+            assert!(200 * (gemv.padded_k(k) - k) <= k, "K = {k}");
+        }
     }
 
     #[test]
