@@ -153,10 +153,16 @@ fn other_libraries_layers_are_refused_by_name() {
         assert!(message.contains(&format!("belongs to a {library} layer")), "{message}");
         assert!(message.contains("awq-g<SIZE>"), "{message}");
     };
-    let marlin = Tensors::from([("l.B".into(), filled(Dtype::I32, &[8, 512], 0))]);
-    refusal(&marlin, "Marlin-packed GPTQ");
-    let scales = Tensors::from([("l.SCB".into(), filled(Dtype::F32, &[1], 0))]);
-    refusal(&scales, "bitsandbytes LLM.int8");
+    for (suffix, library) in [
+        ("B", "Marlin-packed GPTQ"),
+        ("weight_packed", "compressed-tensors"),
+        ("weight_scale_inv", "block FP8"),
+        ("gate_up_proj_blocks", "gpt-oss MXFP4"),
+        ("weight:qdata", "TorchAO"),
+    ] {
+        let alone = Tensors::from([(format!("l.{suffix}"), filled(Dtype::F32, &[1], 0))]);
+        refusal(&alone, library);
+    }
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Ladder<'_> {
         }
         climb.finalists = self.keep(&climb.kept, self.limits.finalists);
         climb.finalists.extend(self.best_of_other_families(&climb));
+        climb.finalists.sort_by(Candidate::order);
         Ok(climb)
     }
 
