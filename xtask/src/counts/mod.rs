@@ -14,7 +14,9 @@ mod row;
 mod tests;
 
 use anyhow::{bail, Context, Result};
+use cases::Case;
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
+use rayon::prelude::*;
 use row::Row;
 use std::path::PathBuf;
 
@@ -32,20 +34,23 @@ pub fn run(words: &[&str]) -> Result<()> {
     let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--bless").collect();
     let nvrtc = Nvrtc::open(&OpenOptions::default())?;
     let old = read()?;
-    let mut new = Vec::new();
-    let mut refused = Vec::new();
-    for case in cases::all() {
+    let wanted = |case: &Case| {
+        words.iter().all(|word| case.to_string().split(' ').any(|part| part == *word))
+    };
+    let measured = |case: Case| -> Result<(Option<Row>, Vec<String>)> {
         let before = old.iter().find(|row| row.case == case);
-        let wanted = words.iter().all(|word| case.to_string().split(' ').any(|part| part == *word));
-        if !wanted {
-            new.extend(before.cloned());
-            continue;
+        if !wanted(&case) {
+            return Ok((before.cloned(), Vec::new()));
         }
         let row = measure::measure(&nvrtc, &case).with_context(|| case.to_string())?;
         eprintln!("{case}: {row}");
-        refused.extend(judge(&row, before, bless));
-        new.push(row);
-    }
+        let refused = judge(&row, before, bless);
+        Ok((Some(row), refused))
+    };
+    let rows: Vec<_> = cases::all().into_par_iter().map(measured).collect::<Result<_>>()?;
+    let (new, refused): (Vec<Option<Row>>, Vec<Vec<String>>) = rows.into_iter().unzip();
+    let (new, refused): (Vec<Row>, Vec<String>) =
+        (new.into_iter().flatten().collect(), refused.concat());
     if !refused.is_empty() {
         bail!("{}\nnothing is written", refused.join("\n"));
     }
