@@ -286,14 +286,19 @@ fn pads_little(k: u32, block_k: u32) -> bool {
 
 /// Whether three SMs of four have a block.
 fn is_busy(schedule: &Schedule, problem: &Problem, arch: &Arch) -> bool {
-    let (block_n, block_m) = schedule.tile();
-    let tiles = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
-    tiles * schedule.split().per_tile() * 4 >= arch.sm_count * 3
+    blocks(schedule, problem) * 4 >= arch.sm_count * 3
 }
 
-/// The shapes of [`wgmma_rungs`] that give most SMs a block: one block fills an SM.
+fn blocks(schedule: &Schedule, problem: &Problem) -> u32 {
+    let (block_n, block_m) = schedule.tile();
+    let tiles = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
+    tiles * schedule.split().per_tile()
+}
+
+/// The shapes of [`wgmma_rungs`] that give every other SM a block: one block fills an SM, and a warp's
+/// multiply, which could fill them all, takes twice the instructions per weight.
 fn wgmma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
-    let busy = |s: &Schedule| is_busy(s, problem, arch);
+    let busy = |s: &Schedule| blocks(s, problem) * 2 >= arch.sm_count;
     wgmma_rungs(problem, arch).into_iter().filter(busy).collect()
 }
 
@@ -447,6 +452,14 @@ mod tests {
         assert!(matches!(&many, Schedule::Mma(s) if s.split.per_tile() > 1), "{many}");
         let wide = default("w4a16.awq-g128.f16-f16.n110592.k5120.m16", "h200").unwrap();
         assert!(matches!(&wide, Schedule::Mma(s) if s.split == Split::NONE), "{wide}");
+    }
+
+    #[test]
+    fn warpgroups_multiply_though_some_sms_stay_idle() {
+        let prompt = default("w4a16.awq-g128.f16-f16.n10240.k8192.m256", "h200").unwrap();
+        assert!(matches!(prompt, Schedule::Wgmma(_)), "{prompt}");
+        let tiny = default("w4a16.awq-g128.f16-f16.n256.k1024.m64", "h200").unwrap();
+        assert!(matches!(tiny, Schedule::Mma(_)), "{tiny}");
     }
 
     #[test]
