@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use support::{checkpoint, golden_of, read, write_with_notes};
 
 /// Folder, format, layout, tensors that belong to no layer.
-const CASES: [(&str, &str, &str, usize); 14] = [
+const CASES: [(&str, &str, &str, usize); 22] = [
     ("bitsandbytes/llm_int8", "bnb8-ch", "rows", 0),
     ("compressed_tensors/deepseek_fp8_block128", "fp8-e4m3-g128", "a scale per block", 0),
     ("compressed_tensors/fp8_block128", "fp8-e4m3-g128", "a scale per block", 0),
@@ -17,6 +17,19 @@ const CASES: [(&str, &str, &str, usize); 14] = [
     ("compressed_tensors/mxfp4", "mxfp4-b32", "mxfp4-pack-quantized", 0),
     ("compressed_tensors/mxfp8", "mxfp8-b32", "mxfp8-quantized", 0),
     ("compressed_tensors/nvfp4", "nvfp4-b16", "nvfp4-pack-quantized", 0),
+    ("compressed_tensors/int8_w8a8_channel", "int8-ch-bf16", "int-quantized", 0),
+    (
+        "compressed_tensors/old011_w3_sym_g128",
+        "int3-g128-bf16",
+        "pack-quantized, whole codes per word",
+        0,
+    ),
+    ("compressed_tensors/old011_w4_actorder_group", "int4-g64-actorder-bf16", "pack-quantized", 0),
+    ("compressed_tensors/w3a16_sym_g128_dense", "int3-g128-bf16", "pack-quantized", 0),
+    ("compressed_tensors/w4a16_asym_g64", "int4-g64-asym", "pack-quantized", 0),
+    ("compressed_tensors/w4a16_sym_channel", "int4-ch-bf16", "pack-quantized", 0),
+    ("compressed_tensors/w4a16_sym_g128", "int4-g128-bf16", "pack-quantized", 0),
+    ("compressed_tensors/w8a16_sym_g128", "int8-g128-bf16", "pack-quantized", 0),
     ("hqq/hqq3_g64_axis1", "hqq-w3-g64-bf16", "axis 1", 0),
     ("hqq/hqq4_g64_axis0", "hqq-g1", "axis 0", 0),
     ("hqq/hqq4_g64_axis1", "hqq-g64", "axis 1", 0),

@@ -1,4 +1,4 @@
-//! Recognising quantized layers of libraries whose formats are not in the registry, so that they
+//! Recognising tensors of quantized layers that no format of the registry claims, so that they
 //! are refused by name instead of being taken for plain tensors.
 
 use crate::container::Stored;
@@ -31,7 +31,8 @@ pub(super) fn refuse(tensor: &TensorRef<'_>) -> Result<(), FormatError> {
     match SUFFIXES.iter().find(|(suffix, _)| ends(suffix)) {
         None => Ok(()),
         Some((_, library)) => {
-            unread(format!("belongs to a {library} layer, which this version does not read"))
+            let part = "that is not whole, or of a kind that this version does not read";
+            unread(format!("belongs to a {library} layer {part}"))
         }
     }
 }

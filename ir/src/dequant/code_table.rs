@@ -43,16 +43,21 @@ impl CodeTable {
         Ok(CodeTable { ctx, term, weight, codes, ones })
     }
 
-    /// Sets `weights[q]` to the exact weight of code `q` for every code that fits, given the group
-    /// parameters in the order of [`WeightSpec::params`].
-    pub fn fill(&self, params: &[f64], weights: &mut [f64]) {
-        let group = GroupValues {
+    /// One group that holds every code once.
+    fn group<'a>(&'a self, params: &'a [f64]) -> GroupValues<'a> {
+        GroupValues {
             ctx: &self.ctx,
             params,
             codes: &self.codes,
             positions: &self.ones,
             activations: &self.ones,
-        };
+        }
+    }
+
+    /// Sets `weights[q]` to the exact weight of code `q` for every code that fits, given the group
+    /// parameters in the order of [`WeightSpec::params`].
+    pub fn fill(&self, params: &[f64], weights: &mut [f64]) {
+        let group = self.group(params);
         for (code, weight) in weights.iter_mut().enumerate() {
             *weight = group.weight(&self.term, self.weight, code);
         }
@@ -61,13 +66,7 @@ impl CodeTable {
     /// [`CodeTable::fill`] by a machine that applies `round` to the result of every sum, difference and
     /// product.
     pub fn fill_by_steps(&self, params: &[f64], weights: &mut [f64], round: impl Fn(f64) -> f64) {
-        let group = GroupValues {
-            ctx: &self.ctx,
-            params,
-            codes: &self.codes,
-            positions: &self.ones,
-            activations: &self.ones,
-        };
+        let group = self.group(params);
         for (code, weight) in weights.iter_mut().enumerate() {
             *weight = self.step(&group, self.weight, code, &round);
         }
