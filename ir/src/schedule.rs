@@ -5,6 +5,8 @@
 
 mod dequant;
 mod dimensions;
+mod gemv;
+mod mma;
 mod overlap;
 mod sorting;
 mod split;
@@ -12,13 +14,17 @@ mod text;
 mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};
+pub use gemv::{Accumulate, GemvSchedule, WeightCache};
+pub use mma::MmaSchedule;
 pub use overlap::Overlap;
 pub use sorting::{Mover, Sorting};
 pub use split::{Shares, Split};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
-use crate::dequant::{packed_param_bytes, runs_on, Context, CostParams, Engine, PairTable};
-use crate::{Arch, Problem, WeightSpec, PIECE_CODES};
+use gemv::LANE_K;
+
+use crate::dequant::{runs_on, Context, CostParams, Engine, PairTable};
+use crate::{Arch, Problem, WeightSpec};
 
 /// Kernel families: lowerings of schedules.
 #[derive(
@@ -51,24 +57,6 @@ impl Family {
     }
 }
 
-/// Where partial dot products of a `gemv` lane are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Accumulate {
-    /// Half2 FMAs over one 16-byte load (16 products per half), then added in f32.
-    Half2,
-    /// f32 FMAs throughout.
-    F32,
-}
-
-/// How weights are loaded from global memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WeightCache {
-    /// Default caching.
-    Normal,
-    /// `L1::no_allocate`: streamed once, never reread.
-    NoAllocate,
-}
-
 /// The order in which thread blocks walk the output tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Raster {
@@ -90,73 +78,8 @@ impl Raster {
     }
 }
 
-/// k extent of one lane's piece.
-const LANE_K: u32 = PIECE_CODES;
-/// Most tokens of an `mma` block that converts its weights: registers for accumulators end there.
-const MOST_TOKENS: u32 = 64;
-/// The same where weights are floats: blocks must share more, as a float is four codes of traffic.
-const MOST_TOKENS_DENSE: u32 = 128;
 /// k extent of one 16-row fragment chunk: four `k16` steps fill a lane's piece.
 const CHUNK_K: u32 = 64;
-
-/// Least k that `mma` accumulates before group parameters apply to sums: one load of activations.
-const SEGMENT_K: u32 = 32;
-
-/// A `gemv` schedule. A warp covers `rows * 32/lanes` rows by `32*lanes` of k per step.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GemvSchedule {
-    /// Tokens that one thread block computes (1, 2 or 4).
-    pub tokens: u32,
-    /// Output rows per lane and step (register blocking).
-    pub rows: u32,
-    /// Lanes that share one output row, a power of two from 1 to 32.
-    pub lanes: u32,
-    /// Warps of a block along N.
-    pub warps_n: u32,
-    /// Warps of a block along K, reduced through shared memory.
-    pub warps_k: u32,
-    /// Steps whose weights are loaded before the first one is used.
-    pub unroll: u32,
-    /// How thread blocks share the k of output tiles; never stream-K.
-    pub split: Split,
-    /// Whether activations are staged in shared memory (else read from global memory each step).
-    pub stage_x: bool,
-    /// Where partial dot products are kept.
-    pub accumulate: Accumulate,
-    /// Caching of weight loads.
-    pub cache: WeightCache,
-    /// How the kernel meets those before and after it.
-    pub overlap: Overlap,
-    /// The dequantization term (see [`crate::dequant`]).
-    pub dequant: String,
-}
-
-/// An `mma` schedule. A block covers `block_n` rows by `block_m` tokens, `block_k` of k per stage.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MmaSchedule {
-    /// Tokens per block: a multiple of 8.
-    pub block_m: u32,
-    /// Output rows per block: a multiple of `16 * warps_n`.
-    pub block_n: u32,
-    /// k per stage: a multiple of `64 * warps_k`.
-    pub block_k: u32,
-    /// Warps along N.
-    pub warps_n: u32,
-    /// Warps along K within the block, reduced through shared memory at the end.
-    pub warps_k: u32,
-    /// Stages of the `cp.async` ring; 1 means load, wait, compute.
-    pub stages: u32,
-    /// How thread blocks share the k of output tiles.
-    pub split: Split,
-    /// XOR swizzle of the activation tile in shared memory.
-    pub swizzle: bool,
-    /// Order of thread blocks.
-    pub raster: Raster,
-    /// How the kernel meets those before and after it.
-    pub overlap: Overlap,
-    /// The dequantization term (see [`crate::dequant`]).
-    pub dequant: String,
-}
 
 /// Every decision about how a problem is computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -209,231 +132,6 @@ fn require(condition: bool, reason: impl FnOnce() -> String) -> Result<(), Rejec
 /// A schedule whose term is still to be chosen may get such a one.
 fn scales_inside(term: &str) -> bool {
     term.is_empty() || runs_on(term)
-}
-
-impl GemvSchedule {
-    /// Quant groups of the weights that a lane loads at once.
-    pub fn groups_per_lane(&self, spec: &WeightSpec, k: u32) -> u32 {
-        groups_in(LANE_K, spec, k)
-    }
-
-    /// k covered by one warp step.
-    pub fn step_k(&self) -> u32 {
-        LANE_K * self.lanes
-    }
-
-    /// Quant groups that one step touches, as far as they are stored apart.
-    pub fn groups_per_step(&self, spec: &WeightSpec, k: u32) -> u32 {
-        groups_in(self.step_k(), spec, k)
-    }
-
-    /// Output rows of one warp.
-    pub fn warp_rows(&self) -> u32 {
-        self.rows * 32 / self.lanes
-    }
-
-    /// Output rows of one block.
-    pub fn block_n(&self) -> u32 {
-        self.warp_rows() * self.warps_n
-    }
-
-    /// Threads of one block.
-    pub fn threads(&self) -> u32 {
-        32 * self.warps_n * self.warps_k
-    }
-
-    /// k rounded up to whole steps: the extent of the packed weights.
-    pub fn padded_k(&self, k: u32) -> u32 {
-        k.next_multiple_of(self.step_k())
-    }
-
-    /// Steps along k that one block of a split walks, at most.
-    pub fn steps_per_split(&self, k: u32) -> u32 {
-        (self.padded_k(k) / self.step_k()).div_ceil(self.split.per_tile())
-    }
-
-    /// Chunks of eight activations between the four interleaved parts of the staged activations:
-    /// padded so that the parts start two 16-byte bank groups apart.
-    pub fn staged_pitch(&self, k: u32) -> u32 {
-        let chunks = self.steps_per_split(k) * self.lanes;
-        chunks.next_multiple_of(8) + 2
-    }
-
-    /// Bytes of staged activations.
-    pub fn staged_bytes(&self, problem: &Problem) -> u32 {
-        if self.stage_x {
-            self.tokens * self.staged_pitch(problem.k) * 4 * 8 * problem.act.bytes()
-        } else {
-            0
-        }
-    }
-
-    /// Bytes of staged activations and the warps' partial sums.
-    fn working_bytes(&self, problem: &Problem) -> u32 {
-        self.staged_bytes(problem) + self.warps_k * self.tokens * self.block_n() * 4
-    }
-
-    /// Bytes of dynamic shared memory: [`Self::working_bytes`] and the term's table.
-    pub fn shared_bytes(&self, problem: &Problem) -> u32 {
-        with_table(self.working_bytes(problem), &self.dequant)
-    }
-
-    fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
-        check_width("gemv", spec)?;
-        let group = spec.group.size(p.k);
-        require(group % LANE_K == 0 || group == p.k || group * 2 == LANE_K, || {
-            format!("quant group {group} is no multiple or half of a lane's {LANE_K} weights")
-        })?;
-        require(group == p.k || group % self.step_k() == 0 || self.step_k() % group == 0, || {
-            format!("quant group {group} and step {} do not divide each other", self.step_k())
-        })?;
-        require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
-        require(self.lanes.is_power_of_two() && self.lanes <= 32, || {
-            format!("{} lanes per row is not a power of two up to 32", self.lanes)
-        })?;
-        require((1..=4).contains(&self.tokens), || format!("{} tokens is not 1..=4", self.tokens))?;
-        let steps = self.padded_k(p.k) / self.step_k();
-        let splits = self.split.per_tile();
-        require(self.warps_k * splits <= steps, || {
-            format!("{} warps along K for {steps} steps", self.warps_k * splits)
-        })?;
-        require(self.accumulate == Accumulate::F32 || p.act == crate::DType::F16, || {
-            format!("half2 accumulation needs f16 activations, not {}", p.act)
-        })?;
-        require(splits <= 16, || format!("{splits} splits of K, more than 16"))?;
-        require(self.split.stream().is_none(), || {
-            "gemv keeps one tile's sums: no stream-K".into()
-        })?;
-        self.split.check(1, steps, arch)?;
-        check_block(self.threads(), self.shared_bytes(p), arch)
-    }
-}
-
-impl MmaSchedule {
-    /// Threads of one block.
-    pub fn threads(&self) -> u32 {
-        32 * self.warps_n * self.warps_k
-    }
-
-    /// 16-row tiles per warp.
-    pub fn row_tiles(&self) -> u32 {
-        self.block_n / (16 * self.warps_n)
-    }
-
-    /// 8-token tiles per warp.
-    pub fn token_tiles(&self) -> u32 {
-        self.block_m / 8
-    }
-
-    /// k that one warp covers per stage.
-    pub fn warp_k(&self) -> u32 {
-        self.block_k / self.warps_k
-    }
-
-    /// k rounded up to whole stages: the extent of the packed weights.
-    pub fn padded_k(&self, k: u32) -> u32 {
-        k.next_multiple_of(self.block_k)
-    }
-
-    /// Quant groups that a stage touches, as far as they are stored apart.
-    pub fn groups_per_stage(&self, spec: &WeightSpec, k: u32) -> u32 {
-        groups_in(self.block_k, spec, k)
-    }
-
-    /// k over which a warp accumulates before the group parameters apply.
-    pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
-        match spec.group.size(k) {
-            group if group >= k => self.warp_k(),
-            group => group.max(SEGMENT_K).min(self.warp_k()),
-        }
-    }
-
-    /// Quant groups of such a segment.
-    pub fn groups_per_segment(&self, spec: &WeightSpec, k: u32) -> u32 {
-        groups_in(self.segment_k(spec, k), spec, k)
-    }
-
-    /// Bytes of weights per stage.
-    pub fn stage_weight_bytes(&self, spec: &WeightSpec) -> u32 {
-        self.block_n * self.block_k * spec.bits as u32 / 8
-    }
-
-    /// Bytes of activations per stage.
-    pub fn stage_act_bytes(&self) -> u32 {
-        self.block_m * self.block_k * 2
-    }
-
-    /// Bytes of group parameters per stage.
-    pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
-        self.block_n * packed_param_bytes(&self.dequant, spec) * self.groups_per_stage(spec, k)
-    }
-
-    /// Bytes of the ring.
-    fn ring_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        let stage = self.stage_weight_bytes(spec)
-            + self.stage_act_bytes()
-            + self.stage_param_bytes(spec, problem.k);
-        self.stages * stage
-    }
-
-    /// Where the reduction buffer lies in dynamic shared memory: in the place of the ring, which is
-    /// drained by then, or behind it where the next tile's stages arrive meanwhile.
-    pub fn reduction_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        match self.split {
-            Split::Blocks(_) | Split::Cluster(_) => 0,
-            Split::Stream(_) => self.ring_bytes(problem, spec).next_multiple_of(16),
-        }
-    }
-
-    /// Bytes of the ring and of the reduction buffer.
-    fn working_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        let reduction = self.warps_k * self.block_m * self.reduction_pitch() * 4;
-        let end = self.reduction_offset(problem, spec) + reduction;
-        self.ring_bytes(problem, spec).max(end)
-    }
-
-    /// Bytes of dynamic shared memory: [`Self::working_bytes`] and the term's table.
-    pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        with_table(self.working_bytes(problem, spec), &self.dequant)
-    }
-
-    /// f32 elements between tokens in the reduction buffer: 4 more than the rows, so that the
-    /// eight rows by four tokens that a warp writes at once fall into 32 banks.
-    pub fn reduction_pitch(&self) -> u32 {
-        self.block_n + 4
-    }
-
-    fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
-        check_width("mma", spec)?;
-        let pairs = self.block_m == 8 || self.block_m % 16 == 0;
-        let most = if spec.is_dense() { MOST_TOKENS_DENSE } else { MOST_TOKENS };
-        require(pairs && (8..=most).contains(&self.block_m), || {
-            let tokens = self.block_m;
-            format!("{tokens} tokens per block is neither 8 nor a multiple of 16 up to {most}")
-        })?;
-        require(self.block_n > 0 && self.block_n % (16 * self.warps_n) == 0, || {
-            format!("{} rows over {} warps of 16-row tiles", self.block_n, self.warps_n)
-        })?;
-        require(self.block_k > 0 && self.block_k % (CHUNK_K * self.warps_k) == 0, || {
-            format!("k tile {} over {} warps of {CHUNK_K}", self.block_k, self.warps_k)
-        })?;
-        let group = spec.group.size(p.k);
-        let nested = |tile: u32| group == p.k || group % tile == 0 || tile % group == 0;
-        require(nested(self.block_k) && nested(self.warp_k()), || {
-            format!("quant group {group} and k tiles {}/{}", self.block_k, self.warp_k())
-        })?;
-        let split = group * 2 == SEGMENT_K && scales_inside(&self.dequant);
-        require(group % SEGMENT_K == 0 || group == p.k || split, || {
-            format!("quant group {group} is not k{SEGMENT_K}, nor half of it with scaled weights")
-        })?;
-        require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
-        require((1..=8).contains(&self.stages), || format!("{} stages", self.stages))?;
-        let tiles = u64::from(p.n.div_ceil(self.block_n)) * u64::from(p.m.div_ceil(self.block_m));
-        self.split.check(tiles, self.padded_k(p.k) / self.block_k, arch)?;
-        let accumulators = self.row_tiles() * self.token_tiles() * 4;
-        require(accumulators <= 128, || format!("{accumulators} accumulators per lane"))?;
-        check_block(self.threads(), self.shared_bytes(p, spec), arch)
-    }
 }
 
 /// Where a table starts that follows `bytes` of shared memory: it is filled 16 bytes at a time.

@@ -1,0 +1,174 @@
+//! Schedules of the `mma` family: tiles, warps and the `cp.async` ring.
+
+use super::{
+    check_block, check_width, groups_in, require, scales_inside, with_table, Overlap, Raster,
+    Rejected, Split, CHUNK_K,
+};
+use crate::dequant::packed_param_bytes;
+use crate::{Arch, Problem, WeightSpec};
+
+/// Most tokens of an `mma` block that converts its weights: registers for accumulators end there.
+const MOST_TOKENS: u32 = 64;
+/// The same where weights are floats: blocks must share more, as a float is four codes of traffic.
+const MOST_TOKENS_DENSE: u32 = 128;
+/// Least k that `mma` accumulates before group parameters apply to sums: one load of activations.
+const SEGMENT_K: u32 = 32;
+
+/// An `mma` schedule. A block covers `block_n` rows by `block_m` tokens, `block_k` of k per stage.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MmaSchedule {
+    /// Tokens per block: a multiple of 8.
+    pub block_m: u32,
+    /// Output rows per block: a multiple of `16 * warps_n`.
+    pub block_n: u32,
+    /// k per stage: a multiple of `64 * warps_k`.
+    pub block_k: u32,
+    /// Warps along N.
+    pub warps_n: u32,
+    /// Warps along K within the block, reduced through shared memory at the end.
+    pub warps_k: u32,
+    /// Stages of the `cp.async` ring; 1 means load, wait, compute.
+    pub stages: u32,
+    /// How thread blocks share the k of output tiles.
+    pub split: Split,
+    /// XOR swizzle of the activation tile in shared memory.
+    pub swizzle: bool,
+    /// Order of thread blocks.
+    pub raster: Raster,
+    /// How the kernel meets those before and after it.
+    pub overlap: Overlap,
+    /// The dequantization term (see [`crate::dequant`]).
+    pub dequant: String,
+}
+
+impl MmaSchedule {
+    /// Threads of one block.
+    pub fn threads(&self) -> u32 {
+        32 * self.warps_n * self.warps_k
+    }
+
+    /// 16-row tiles per warp.
+    pub fn row_tiles(&self) -> u32 {
+        self.block_n / (16 * self.warps_n)
+    }
+
+    /// 8-token tiles per warp.
+    pub fn token_tiles(&self) -> u32 {
+        self.block_m / 8
+    }
+
+    /// k that one warp covers per stage.
+    pub fn warp_k(&self) -> u32 {
+        self.block_k / self.warps_k
+    }
+
+    /// k rounded up to whole stages: the extent of the packed weights.
+    pub fn padded_k(&self, k: u32) -> u32 {
+        k.next_multiple_of(self.block_k)
+    }
+
+    /// Quant groups that a stage touches, as far as they are stored apart.
+    pub fn groups_per_stage(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(self.block_k, spec, k)
+    }
+
+    /// k over which a warp accumulates before the group parameters apply.
+    pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
+        match spec.group.size(k) {
+            group if group >= k => self.warp_k(),
+            group => group.max(SEGMENT_K).min(self.warp_k()),
+        }
+    }
+
+    /// Quant groups of such a segment.
+    pub fn groups_per_segment(&self, spec: &WeightSpec, k: u32) -> u32 {
+        groups_in(self.segment_k(spec, k), spec, k)
+    }
+
+    /// Bytes of weights per stage.
+    pub fn stage_weight_bytes(&self, spec: &WeightSpec) -> u32 {
+        self.block_n * self.block_k * spec.bits as u32 / 8
+    }
+
+    /// Bytes of activations per stage.
+    pub fn stage_act_bytes(&self) -> u32 {
+        self.block_m * self.block_k * 2
+    }
+
+    /// Bytes of group parameters per stage.
+    pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        self.block_n * packed_param_bytes(&self.dequant, spec) * self.groups_per_stage(spec, k)
+    }
+
+    /// Bytes of the ring.
+    fn ring_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        let stage = self.stage_weight_bytes(spec)
+            + self.stage_act_bytes()
+            + self.stage_param_bytes(spec, problem.k);
+        self.stages * stage
+    }
+
+    /// Where the reduction buffer lies in dynamic shared memory: in the place of the ring, which is
+    /// drained by then, or behind it where the next tile's stages arrive meanwhile.
+    pub fn reduction_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        match self.split {
+            Split::Blocks(_) | Split::Cluster(_) => 0,
+            Split::Stream(_) => self.ring_bytes(problem, spec).next_multiple_of(16),
+        }
+    }
+
+    /// Bytes of the ring and of the reduction buffer.
+    pub(super) fn working_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        let reduction = self.warps_k * self.block_m * self.reduction_pitch() * 4;
+        let end = self.reduction_offset(problem, spec) + reduction;
+        self.ring_bytes(problem, spec).max(end)
+    }
+
+    /// Bytes of dynamic shared memory: [`Self::working_bytes`] and the term's table.
+    pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        with_table(self.working_bytes(problem, spec), &self.dequant)
+    }
+
+    /// f32 elements between tokens in the reduction buffer: 4 more than the rows, so that the
+    /// eight rows by four tokens that a warp writes at once fall into 32 banks.
+    pub fn reduction_pitch(&self) -> u32 {
+        self.block_n + 4
+    }
+
+    pub(super) fn check(
+        &self,
+        p: &Problem,
+        spec: &WeightSpec,
+        arch: &Arch,
+    ) -> Result<(), Rejected> {
+        check_width("mma", spec)?;
+        let pairs = self.block_m == 8 || self.block_m % 16 == 0;
+        let most = if spec.is_dense() { MOST_TOKENS_DENSE } else { MOST_TOKENS };
+        require(pairs && (8..=most).contains(&self.block_m), || {
+            let tokens = self.block_m;
+            format!("{tokens} tokens per block is neither 8 nor a multiple of 16 up to {most}")
+        })?;
+        require(self.block_n > 0 && self.block_n % (16 * self.warps_n) == 0, || {
+            format!("{} rows over {} warps of 16-row tiles", self.block_n, self.warps_n)
+        })?;
+        require(self.block_k > 0 && self.block_k % (CHUNK_K * self.warps_k) == 0, || {
+            format!("k tile {} over {} warps of {CHUNK_K}", self.block_k, self.warps_k)
+        })?;
+        let group = spec.group.size(p.k);
+        let nested = |tile: u32| group == p.k || group % tile == 0 || tile % group == 0;
+        require(nested(self.block_k) && nested(self.warp_k()), || {
+            format!("quant group {group} and k tiles {}/{}", self.block_k, self.warp_k())
+        })?;
+        let split = group * 2 == SEGMENT_K && scales_inside(&self.dequant);
+        require(group % SEGMENT_K == 0 || group == p.k || split, || {
+            format!("quant group {group} is not k{SEGMENT_K}, nor half of it with scaled weights")
+        })?;
+        require(p.k % 8 == 0, || format!("K = {} is not a multiple of 8 activations", p.k))?;
+        require((1..=8).contains(&self.stages), || format!("{} stages", self.stages))?;
+        let tiles = u64::from(p.n.div_ceil(self.block_n)) * u64::from(p.m.div_ceil(self.block_m));
+        self.split.check(tiles, self.padded_k(p.k) / self.block_k, arch)?;
+        let accumulators = self.row_tiles() * self.token_tiles() * 4;
+        require(accumulators <= 128, || format!("{accumulators} accumulators per lane"))?;
+        check_block(self.threads(), self.shared_bytes(p, spec), arch)
+    }
+}
