@@ -4,7 +4,7 @@ use crate::convert::{decode, encode};
 use crate::lookup::bucket;
 use crate::packing::{self, Packed};
 use crate::workspace::Workspace;
-use crate::{Found, Origin, Runtime, RuntimeError};
+use crate::{Choice, Found, Origin, Runtime, RuntimeError};
 use qtune_codegen::{Argument, Kernel};
 use qtune_device::{
     Access, AsyncSchedule, Blocks, Buffer, LaunchArgs, LaunchOutcome, LoadedKernel, WarpOrder,
@@ -27,6 +27,8 @@ pub struct LoadOptions<'a> {
     pub epilogue: Epilogue,
     /// Token counts that will be run; each gets the kernel of its bucket.
     pub tokens: &'a [u32],
+    /// Which schedules serve them.
+    pub choice: Choice<'a>,
     /// Told the row tiles that are packed, and how many there are.
     pub progress: &'a dyn Fn(u32, u32),
 }
@@ -34,7 +36,14 @@ pub struct LoadOptions<'a> {
 impl LoadOptions<'_> {
     /// Plain products of `act` in `act`, for one token, loaded without a word.
     pub fn new(act: DType) -> LoadOptions<'static> {
-        LoadOptions { act, out: act, epilogue: Epilogue::Store, tokens: &[1], progress: &|_, _| {} }
+        LoadOptions {
+            act,
+            out: act,
+            epilogue: Epilogue::Store,
+            tokens: &[1],
+            choice: Choice::Best,
+            progress: &|_, _| {},
+        }
     }
 }
 
@@ -45,6 +54,7 @@ impl fmt::Debug for LoadOptions<'_> {
             .field("out", &self.out)
             .field("epilogue", &self.epilogue)
             .field("tokens", &self.tokens)
+            .field("choice", &self.choice)
             .finish_non_exhaustive()
     }
 }
@@ -159,7 +169,8 @@ impl<'r> LinearLayer<'r> {
         for tokens in options.tokens {
             let bucket = bucket(*tokens);
             if !layer.kernels.contains_key(&bucket) {
-                let found = runtime.find(&layer.problem.with_m(bucket), &weights.spec)?;
+                let problem = layer.problem.with_m(bucket);
+                let found = runtime.choose(&problem, &weights.spec, options.choice)?;
                 let found = runtime.suited(found, weights)?;
                 layer.add(bucket, found, weights, options.progress)?;
             }

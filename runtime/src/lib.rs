@@ -21,5 +21,5 @@ mod workspace;
 pub use error::RuntimeError;
 pub use layer::{Batch, LinearLayer, LoadOptions};
 pub use lookup::{bucket, winner_key, BUCKETS};
-pub use runtime::{Found, Lookups, Origin, Runtime};
+pub use runtime::{Choice, Found, Lookups, Origin, Runtime};
 pub use served::ServedLayer;

@@ -8,8 +8,8 @@ use qtune_codegen::{generate, Kernel};
 use qtune_device::{Device, KernelImage};
 use qtune_formats::QuantizedLinear;
 use qtune_ir::dequant::{CodeOrder, Context};
-use qtune_ir::{Problem, Schedule, WeightSpec};
-use qtune_verify::{default_schedule, for_any_scale};
+use qtune_ir::{Family, Problem, Rejected, Schedule, WeightSpec};
+use qtune_verify::{default_of_family, default_schedule, for_any_scale};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,8 +18,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Origin {
     /// A verified winner of the cache.
     Cache,
-    /// The default schedule: nothing usable was found in the cache, or there is none.
+    /// The default schedule: nothing usable was found in the cache, or it was not asked.
     Default,
+    /// The schedule that the caller named.
+    Given,
+}
+
+/// Which schedules serve a layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Choice<'a> {
+    /// The cache's winners; default schedules where there are none.
+    #[default]
+    Best,
+    /// The default schedules of a family, whatever the cache has.
+    Family(Family),
+    /// This one, for every token count.
+    Schedule(&'a Schedule),
 }
 
 /// A compiled kernel and where it came from.
@@ -86,18 +100,45 @@ impl Runtime {
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         tracing::info!(%problem, "no winner in the cache: the default schedule serves");
-        let schedule = default_schedule(problem, spec, self.device.arch()).map_err(|source| {
-            RuntimeError::NoSchedule { problem: problem.at(self.device.arch()), source }
-        })?;
+        let schedule = default_schedule(problem, spec, self.device.arch())
+            .map_err(|source| self.no_schedule(problem, source))?;
         let image = self.compile(problem, spec, &schedule)?;
         Ok(Found { image, origin: Origin::Default })
+    }
+
+    /// As [`Runtime::find`], with the schedule that `choice` asks for. Only [`Choice::Best`] is a look-up
+    /// that hits or misses.
+    ///
+    /// # Errors
+    /// As [`Runtime::find`]; [`RuntimeError::Codegen`] if a schedule that was named is not legal.
+    pub fn choose(
+        &self,
+        problem: &Problem,
+        spec: &WeightSpec,
+        choice: Choice<'_>,
+    ) -> Result<Found, RuntimeError> {
+        let arch = self.device.arch();
+        let (schedule, origin) = match choice {
+            Choice::Best => return self.find(problem, spec),
+            Choice::Family(family) => {
+                let found = default_of_family(family, problem, spec, arch);
+                (found.map_err(|source| self.no_schedule(problem, source))?, Origin::Default)
+            }
+            Choice::Schedule(schedule) => (schedule.clone(), Origin::Given),
+        };
+        Ok(Found { image: self.compile(problem, spec, &schedule)?, origin })
+    }
+
+    fn no_schedule(&self, problem: &Problem, source: Rejected) -> RuntimeError {
+        RuntimeError::NoSchedule { problem: problem.at(self.device.arch()), source }
     }
 
     /// `found`, or its schedule with another dequantization term where the scales of `weights` are past
     /// what its own is made for.
     ///
     /// # Errors
-    /// As [`Runtime::find`].
+    /// As [`Runtime::find`]; [`RuntimeError::NoSchedule`] where the schedule was named by the caller, who
+    /// is not served another.
     pub(crate) fn suited(
         &self,
         found: Found,
@@ -108,10 +149,13 @@ impl Runtime {
         if !raised || scales_fit(weights, &schedule.context(problem, &weights.spec)) {
             return Ok(found);
         }
+        if found.origin == Origin::Given {
+            let reason = "the layer has scales past what a term that raises codes is made for";
+            return Err(self.no_schedule(problem, Rejected { reason: reason.into() }));
+        }
         tracing::info!(%problem, "large scales: the schedule takes another dequantization term");
-        let arch = self.device.arch();
-        let schedule = for_any_scale(schedule, problem, &weights.spec, arch)
-            .map_err(|source| RuntimeError::NoSchedule { problem: problem.at(arch), source })?;
+        let schedule = for_any_scale(schedule, problem, &weights.spec, self.device.arch())
+            .map_err(|source| self.no_schedule(problem, source))?;
         let image = self.compile(problem, &weights.spec, &schedule)?;
         Ok(Found { image, origin: Origin::Default })
     }

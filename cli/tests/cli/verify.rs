@@ -62,6 +62,28 @@ fn every_golden_layer_passes_as_the_runtime_serves_it() {
 }
 
 #[test]
+fn a_layer_is_served_by_the_family_or_schedule_that_was_named() {
+    if !has_compiler() {
+        return;
+    }
+    let qtune = Qtune::new();
+    let (case, layer) = GOLDEN[0];
+    let path = golden(case);
+    let served = ["verify", "--gpu", "h200", "--checkpoint", path.to_str().unwrap()];
+    let served = [&served[..], &["--tensor", layer, "--m", "16", "--json"]].concat();
+    let family = qtune.json(&[&served[..], &["--family", "gemv"]].concat());
+    assert_passed(&family, &[16]);
+    let case = &family["cases"][0];
+    assert_eq!((&case["family"], &case["origin"]), (&"gemv".into(), &"default".into()));
+    let schedule = case["schedule"].as_str().unwrap();
+    let given = qtune.json(&[&served[..], &["--schedule", schedule]].concat());
+    assert_passed(&given, &[16]);
+    assert_eq!(given["cases"][0]["origin"], "given");
+    let illegal = schedule.replace("tokens=2", "tokens=5");
+    qtune.fails(&[&served[..], &["--schedule", &illegal]].concat(), 2, &["tokens"]);
+}
+
+#[test]
 fn layers_pass_with_the_epilogue_and_output_that_a_model_gives_them() {
     if !has_compiler() {
         return;

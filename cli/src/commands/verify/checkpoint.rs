@@ -6,8 +6,10 @@ use super::Args;
 use crate::exit::usage;
 use crate::{output, quantize};
 use qtune_cache::{CacheError, Store};
+use qtune_codegen::CodegenError;
 use qtune_formats::{Checkpoint, QuantizedLinear};
-use qtune_runtime::{LinearLayer, LoadOptions, Origin, Runtime, ServedLayer};
+use qtune_ir::Schedule;
+use qtune_runtime::{Choice, LinearLayer, LoadOptions, Origin, Runtime, RuntimeError, ServedLayer};
 use qtune_verify::{verify, VerifyRequest, WeightSource};
 use std::path::Path;
 
@@ -20,19 +22,51 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     let arch = args.gpu.arch()?;
     let device = args.device.open(&arch)?;
     let runtime = Runtime::open(device, args.fetch.open()?, store(args)?);
+    let given: Option<Schedule> = args.schedule.as_deref().map(str::parse).transpose()?;
     let options = LoadOptions {
+        choice: match (&given, args.family) {
+            (Some(schedule), _) => Choice::Schedule(schedule),
+            (None, Some(family)) => Choice::Family(family),
+            (None, None) => Choice::Best,
+        },
         out: args.types.out(),
         epilogue: args.epilogue.epilogue(),
         tokens: &tokens,
         ..LoadOptions::new(args.types.act())
     };
-    let layer = LinearLayer::of(&runtime, &weights, tensor, &options)?;
+    let layer = LinearLayer::of(&runtime, &weights, tensor, &options);
+    let layer = layer.map_err(|error| refusal(error, &options.choice))?;
     let lookups = runtime.lookups();
+    let found = match options.choice {
+        Choice::Best => {
+            format!("; {} kernel(s) from the cache, {} by default", lookups.hits, lookups.misses)
+        }
+        Choice::Family(_) | Choice::Schedule(_) => String::new(),
+    };
     output::note(format_args!(
-        "{}: {} {}x{}; {} kernel(s) from the cache, {} by default",
-        tensor, weights.spec.name, weights.n, weights.k, lookups.hits, lookups.misses
+        "{tensor}: {} {}x{}{found}",
+        weights.spec.name, weights.n, weights.k
     ));
     tokens.into_iter().map(|m| case(args, &runtime, &layer, &weights, m)).collect()
+}
+
+/// A schedule that is not legal is the user's mistake where the user chose it.
+fn refusal(error: RuntimeError, choice: &Choice<'_>) -> anyhow::Error {
+    match (&error, choice) {
+        (RuntimeError::NoSchedule { problem, source }, Choice::Family(family)) => {
+            let name = family.name();
+            usage(format!("no schedule of family {name} is legal for {problem}: {source}"))
+        }
+        (RuntimeError::NoSchedule { problem, source }, Choice::Schedule(_)) => {
+            usage(format!("--schedule is not legal for {problem}: {source}"))
+        }
+        (RuntimeError::Codegen { problem, source, .. }, Choice::Schedule(_))
+            if !matches!(source, CodegenError::Generator(_)) =>
+        {
+            usage(format!("--schedule is not legal for {problem}: {source}"))
+        }
+        _ => error.into(),
+    }
 }
 
 /// The layer called `tensor`, with the one it gates if there is one.
@@ -69,6 +103,7 @@ fn case(
     let origin = match origin {
         Origin::Cache => "cache",
         Origin::Default => "default",
+        Origin::Given => "given",
     };
     Ok(Case::new(m, &image, origin, verdict))
 }

@@ -33,7 +33,7 @@ pub struct Args {
     k: Option<u64>,
     /// Checkpoint whose layer is verified through the runtime
     #[arg(long, value_name = "PATH", requires = "tensor")]
-    #[arg(conflicts_with_all = ["n", "k", "bias", "schedule", "family"])]
+    #[arg(conflicts_with_all = ["n", "k", "bias"])]
     checkpoint: Option<PathBuf>,
     /// Module path of the layer
     #[arg(long, value_name = "NAME", requires = "checkpoint")]
