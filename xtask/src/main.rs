@@ -1,8 +1,10 @@
 //! Maintenance tasks: `cargo run --release -p xtask -- docs [--check]` writes (or checks) the generated
-//! parts of the documentation; `counts` measures the table of [`counts`] first.
+//! parts of the documentation; `counts` measures the table of [`counts`] first, `matrix` verifies the
+//! cases of [`matrix`].
 
 mod benchmarks;
 mod counts;
+mod matrix;
 
 use anyhow::{bail, Context, Result};
 use qtune_ir::{Arch, Family};
@@ -20,10 +22,11 @@ struct Part {
     text: fn() -> Result<String>,
 }
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     Part { file: "README.md", name: "formats", text: formats_table },
     Part { file: "docs/simulator.md", name: "instructions", text: instruction_list },
     Part { file: "docs/counts.md", name: "counts", text: counts::summary },
+    Part { file: "docs/verification.md", name: "matrix", text: matrix::summary },
     Part { file: "docs/benchmarks.md", name: "benchmarks", text: benchmarks::tables },
 ];
 const END: &str = "<!-- end of generated part -->";
@@ -38,7 +41,14 @@ fn main() -> Result<()> {
             counts::run(words)?;
             PARTS.iter().try_for_each(|part| docs(part, false))
         }
-        _ => bail!("usage: cargo run -p xtask -- docs [--check] | counts [--bless] [WORD...]"),
+        ["matrix", ref words @ ..] => {
+            matrix::run(words)?;
+            PARTS.iter().try_for_each(|part| docs(part, false))
+        }
+        _ => bail!(
+            "usage: cargo run -p xtask -- docs [--check] | counts [--bless] [WORD...] | \
+             matrix [--again] [WORD...]"
+        ),
     }
 }
 
@@ -61,9 +71,12 @@ fn docs(part: &Part, check: bool) -> Result<()> {
     std::fs::write(&path, fresh).context(*file)
 }
 
+/// Why formats have no kernel: by reason the formats, and the families of each that give it.
+type Refusals = BTreeMap<String, BTreeMap<&'static str, Vec<Family>>>;
+
 /// The kernel families that have a schedule for formats of a row, with the GPUs of those that not
 /// every GPU has and the formats of the row that they refuse.
-fn families(row: &qtune_formats::FormatRow) -> Result<String> {
+fn families(row: &qtune_formats::FormatRow, refusals: &mut Refusals) -> Result<String> {
     let mut told = Vec::new();
     for family in Family::ALL {
         let gpus: Vec<&str> = match family {
@@ -79,8 +92,10 @@ fn families(row: &qtune_formats::FormatRow) -> Result<String> {
             let spec = qtune_formats::resolve(format)?;
             let bits = spec.bits;
             let problem = format!("w{bits}a16.{format}.f16-f16.n16384.k4096.m{TABLE_TOKENS}");
-            if default_of_family(family, &problem.parse()?, &spec, &arch).is_err() {
+            if let Err(why) = default_of_family(family, &problem.parse()?, &spec, &arch) {
                 refused.push(format!("`{format}`"));
+                let formats = refusals.entry(why.reason).or_default();
+                formats.entry(format).or_default().push(family);
             }
         }
         if refused.len() == row.examples.len() {
@@ -105,6 +120,7 @@ fn formats_table() -> Result<String> {
     let mut table =
         String::from("| format | packings read | kernel families | GPUs |\n|---|---|---|---|\n");
     let gpus: Vec<&str> = Arch::names().collect();
+    let mut refusals = Refusals::new();
     for row in qtune_formats::FORMATS {
         let names: Vec<String> = row.examples.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(
@@ -112,11 +128,29 @@ fn formats_table() -> Result<String> {
             "| {} | {} | {} | {} |",
             names.join(", "),
             row.packing.lines().next().unwrap_or_default(),
-            families(row)?,
+            families(row, &mut refusals)?,
             gpus.join(", ")
         );
     }
-    Ok(table)
+    Ok(table + &reasons(&refusals))
+}
+
+/// A list of what has no kernel, with the reason that `qtune verify --family` gives.
+fn reasons(refusals: &Refusals) -> String {
+    let mut text = String::from("\nWithout a kernel:\n\n");
+    for (reason, refused) in refusals {
+        let name = |(format, families): (&&str, &Vec<Family>)| {
+            let names: Vec<String> =
+                families.iter().map(|family| format!("`{}`", family.name())).collect();
+            match families.len() == Family::ALL.len() {
+                true => format!("`{format}`"),
+                false => format!("`{format}` in {}", names.join(", ")),
+            }
+        };
+        let refused: Vec<String> = refused.iter().map(name).collect();
+        let _ = writeln!(text, "- {}: {reason}", refused.join(", "));
+    }
+    text
 }
 
 /// Instruction forms that the simulator decodes, by counter class.

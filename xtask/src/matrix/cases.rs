@@ -1,0 +1,165 @@
+//! Which kernels are verified: every format, on one GPU of each feature level, in every family.
+
+use anyhow::{Context, Result};
+use qtune_formats::{FormatRow, FORMATS};
+use qtune_ir::{Arch, DType, Family, Group};
+use std::fmt;
+use std::str::FromStr;
+
+/// The default schedules of one family for one matrix, for all of [`TOKENS`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// GPU name.
+    pub gpu: String,
+    /// Format name.
+    pub format: String,
+    /// Element type of activations and output.
+    pub act: DType,
+    /// Output features.
+    pub n: u32,
+    /// Input features.
+    pub k: u32,
+    /// Kernel family.
+    pub family: Family,
+}
+
+/// Token counts that are launched: edges of tiles and of buckets, and counts that fill none.
+pub const TOKENS: [u32; 12] = [1, 2, 3, 8, 13, 16, 17, 33, 64, 118, 257, 768];
+/// One GPU of each feature level: sm_90a, sm_80, sm_89 and sm_120.
+const GPUS: [&str; 4] = ["h200", "a100", "rtx4090", "rtx5090"];
+/// Rows that fill no tile of any family.
+const ODD_ROWS: u32 = 33;
+/// Rows that fill some of the smaller ones.
+const FEW_ROWS: u32 = 72;
+
+/// Every case: the usual format of each row first, then its other examples.
+///
+/// # Errors
+/// An example of a format row that is no format.
+pub fn all() -> Result<Vec<Case>> {
+    let first = |row: &&'static FormatRow| row.examples.first();
+    let usual: Vec<&str> = FORMATS.iter().filter_map(first).copied().collect();
+    let others: Vec<&str> =
+        FORMATS.iter().flat_map(|row| row.examples.iter().skip(1)).copied().collect();
+    let mut cases = Vec::new();
+    for formats in [usual, others] {
+        for size in [Size::OneGroup, Size::FewGroups] {
+            for gpu in GPUS {
+                for format in &formats {
+                    cases.extend(families(gpu, format, size)?);
+                }
+            }
+        }
+    }
+    Ok(cases)
+}
+
+/// The cases of a format and size on a GPU.
+fn families(gpu: &str, format: &str, size: Size) -> Result<Vec<Case>> {
+    let arch = Arch::named(gpu)?;
+    let (n, k) = size.of(qtune_formats::resolve(format)?.group);
+    let exists = |family: &Family| *family != Family::Wgmma || arch.has_wgmma();
+    let case =
+        |family| Case { gpu: gpu.into(), format: format.into(), act: size.act(), n, k, family };
+    Ok(Family::ALL.into_iter().filter(exists).map(case).collect())
+}
+
+/// Matrices that are no multiple of any tile.
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    /// K is one quant group.
+    OneGroup,
+    /// K is an odd number of them.
+    FewGroups,
+}
+
+impl Size {
+    /// N and K. Rows with one group, and groups that are too short for one load of activations, have K
+    /// of a few such loads.
+    fn of(self, group: Group) -> (u32, u32) {
+        match (self, group) {
+            (Size::OneGroup, Group::Size(size)) if size % 8 == 0 => (ODD_ROWS, size),
+            (Size::OneGroup, _) => (ODD_ROWS, 72),
+            (Size::FewGroups, Group::Size(size)) if size % 8 == 0 => {
+                let groups = match size {
+                    0..=16 => 7,
+                    17..=32 => 5,
+                    _ => 3,
+                };
+                (FEW_ROWS, size * groups)
+            }
+            (Size::FewGroups, _) => (FEW_ROWS, 200),
+        }
+    }
+
+    /// The element types take turns.
+    fn act(self) -> DType {
+        match self {
+            Size::OneGroup => DType::F16,
+            Size::FewGroups => DType::Bf16,
+        }
+    }
+}
+
+impl Case {
+    /// The key of the problem with a bucket's tokens.
+    pub fn key(&self, bits: u8, m: u32) -> String {
+        let Case { format, act, n, k, .. } = self;
+        format!("w{bits}a16.{format}.{act}-{act}.n{n}.k{k}.m{m}")
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Case { gpu, format, act, n, k, family } = self;
+        write!(f, "{gpu} {format} {act} {n}x{k} {}", family.name())
+    }
+}
+
+impl FromStr for Case {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Case> {
+        let parts: Vec<&str> = text.split(' ').collect();
+        let [gpu, format, act, shape, family] = parts[..] else {
+            anyhow::bail!("`{text}` is not a case");
+        };
+        let (n, k) = shape.split_once('x').context("no shape")?;
+        let known = Family::ALL.into_iter().find(|known| known.name() == family);
+        Ok(Case {
+            gpu: gpu.into(),
+            format: format.into(),
+            act: act.parse().map_err(|why: String| anyhow::anyhow!(why))?,
+            n: n.parse()?,
+            k: k.parse()?,
+            family: known.with_context(|| format!("unknown family `{family}`"))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_print_and_parse_back_and_no_two_are_alike() {
+        let cases = all().unwrap();
+        let mut names: Vec<String> = cases.iter().map(Case::to_string).collect();
+        for (name, case) in names.iter().zip(&cases) {
+            assert_eq!(name.parse::<Case>().unwrap(), *case);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), cases.len());
+    }
+
+    #[test]
+    fn every_format_is_there_with_one_group_to_a_row() {
+        let cases = all().unwrap();
+        for format in FORMATS.iter().flat_map(|row| row.examples) {
+            let group = qtune_formats::resolve(format).unwrap().group;
+            let one = |case: &Case| case.format == *format && group.count(case.k) == 1;
+            assert!(cases.iter().any(one) || group == Group::Size(1), "{format}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `matrix`: the default schedules of every format, GPU and family, verified on small matrices.
+//!
+//! Each case ([`cases`]) is one matrix that no tile divides, with token counts at the edges of tiles and
+//! buckets. Its outcome is appended to `docs/matrix.csv` as soon as it is known, so that a run can be
+//! interrupted and goes on where it ended: what this version of the generator has verified is not
+//! verified again. `docs/verification.md` has the summary.
+
+mod cases;
+mod measure;
+mod page;
+mod row;
+
+use anyhow::{bail, Context, Result};
+use cases::Case;
+use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
+use qtune_codegen::GENERATOR_VERSION;
+use rayon::prelude::*;
+use row::{Outcome, Row};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// The summary for the page, from the table as it is.
+pub fn summary() -> Result<String> {
+    page::summary(&read()?)
+}
+
+/// Verifies the cases whose names hold all `words` and that the table does not have yet; with
+/// `--again` those that it has, too.
+///
+/// # Errors
+/// A kernel that is wrong or does not compile, after all others were verified.
+pub fn run(words: &[&str]) -> Result<()> {
+    let again = words.contains(&"--again");
+    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--again").collect();
+    let wanted = |case: &Case| {
+        words.iter().all(|word| case.to_string().split(' ').any(|part| part == *word))
+    };
+    let old = read()?;
+    let known = |case: &Case| {
+        let done = |row: &&Row| row.case == *case && row.generator == GENERATOR_VERSION;
+        old.iter().find(done).is_some_and(|row| !matches!(row.outcome, Outcome::Failed(_)))
+    };
+    let cases: Vec<Case> = cases::all()?.into_iter().filter(wanted).collect();
+    let open: Vec<&Case> = cases.iter().filter(|case| again || !known(case)).collect();
+    eprintln!("{} of {} cases are to be verified", open.len(), cases.len());
+    let nvrtc = Nvrtc::open(&OpenOptions::default())?;
+    let table = Mutex::new(append()?);
+    // In order, so that what an interrupted run leaves out is at the end.
+    open.into_iter().par_bridge().try_for_each(|case| -> Result<()> {
+        let outcome = measure::measure(&nvrtc, case).with_context(|| case.to_string())?;
+        eprintln!("{case}: {outcome}");
+        let row = Row { case: case.clone(), generator: GENERATOR_VERSION, outcome };
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(table, "{}", row.line()).context("docs/matrix.csv")
+    })?;
+    tidy()?;
+    let failed = |row: &&Row| matches!(row.outcome, Outcome::Failed(_)) && wanted(&row.case);
+    match read()?.iter().filter(failed).count() {
+        0 => Ok(()),
+        count => bail!("{count} cases failed; docs/matrix.csv says why"),
+    }
+}
+
+fn path() -> PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/matrix.csv")
+}
+
+/// The table, open at its end.
+fn append() -> Result<File> {
+    let exists = path().exists();
+    let mut file =
+        File::options().append(true).create(true).open(path()).context("docs/matrix.csv")?;
+    if !exists {
+        writeln!(file, "{}", Row::HEADER).context("docs/matrix.csv")?;
+    }
+    Ok(file)
+}
+
+/// The rows of the table, of each case the last one, in the order of the cases.
+fn read() -> Result<Vec<Row>> {
+    let text = match std::fs::read_to_string(path()) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).context("docs/matrix.csv"),
+    };
+    let parsed = text.lines().skip(1).enumerate();
+    let parsed: Vec<Row> = parsed
+        .map(|(i, line)| line.parse().with_context(|| format!("docs/matrix.csv:{}", i + 2)))
+        .collect::<Result<_>>()?;
+    let last = |case: Case| parsed.iter().rfind(|row| row.case == case).cloned();
+    Ok(cases::all()?.into_iter().filter_map(last).collect())
+}
+
+/// Puts the rows in order and drops those that others replace.
+fn tidy() -> Result<()> {
+    let mut text = format!("{}\n", Row::HEADER);
+    read()?.iter().for_each(|row| text += &format!("{}\n", row.line()));
+    std::fs::write(path(), text).context("docs/matrix.csv")
+}

@@ -1,0 +1,79 @@
+//! The summary of the matrix for people.
+
+use super::cases;
+use super::row::{Outcome, Row};
+use anyhow::Result;
+use qtune_ir::Family;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Formats by family: the worst error over its bound on any GPU, or why there is no kernel.
+///
+/// # Errors
+/// As [`cases::all`].
+pub fn summary(rows: &[Row]) -> Result<String> {
+    let all = cases::all()?;
+    let done = all.iter().filter(|case| rows.iter().any(|row| row.case == **case)).count();
+    let tokens: Vec<String> = cases::TOKENS.iter().map(u32::to_string).collect();
+    let mut text = format!(
+        "\n{done} of {} cases are verified, each with M {}. The largest error over its bound on any of the \
+         GPUs and matrices:\n\n| format | cases | {} |\n|---|---|{}\n",
+        all.len(),
+        tokens.join(", "),
+        Family::ALL.map(|family| format!("`{}`", family.name())).join(" | "),
+        "---|".repeat(Family::ALL.len()),
+    );
+    let mut notes = Notes::default();
+    for format in qtune_formats::FORMATS.iter().flat_map(|row| row.examples) {
+        let of_format: Vec<&Row> = rows.iter().filter(|row| row.case.format == *format).collect();
+        if of_format.is_empty() {
+            continue;
+        }
+        let cells: Vec<String> = Family::ALL
+            .into_iter()
+            .map(|family| {
+                notes.cell(of_format.iter().filter(|row| row.case.family == family).copied())
+            })
+            .collect();
+        let _ = writeln!(text, "| `{format}` | {} | {} |", of_format.len(), cells.join(" | "));
+    }
+    Ok(text + "\n" + &notes.text())
+}
+
+/// Reasons, numbered in order of appearance.
+#[derive(Default)]
+struct Notes(BTreeMap<String, usize>);
+
+impl Notes {
+    /// What became of the rows of a format and family, in a word.
+    fn cell<'a>(&mut self, rows: impl Iterator<Item = &'a Row>) -> String {
+        let mut worst: Option<f64> = None;
+        let mut told = Vec::new();
+        for row in rows {
+            match &row.outcome {
+                Outcome::Passed(error) => worst = Some(worst.unwrap_or(0.0).max(*error)),
+                Outcome::Refused(reason) => told.push(self.note(reason)),
+                Outcome::Failed(reason) => told.push(format!("**failed**{}", self.note(reason))),
+            }
+        }
+        told.sort_unstable();
+        told.dedup();
+        let worst = worst.map(|worst| format!("{worst:.3}"));
+        match (worst, told.is_empty()) {
+            (None, true) => "-".into(),
+            (Some(worst), true) => worst,
+            (worst, false) => format!("{}{}", worst.unwrap_or("none".into()), told.join("")),
+        }
+    }
+
+    fn note(&mut self, reason: &str) -> String {
+        let next = self.0.len() + 1;
+        format!(" [{}]", self.0.entry(reason.into()).or_insert(next))
+    }
+
+    fn text(&self) -> String {
+        let mut notes: Vec<(&usize, &String)> = self.0.iter().map(|(why, at)| (at, why)).collect();
+        notes.sort_unstable();
+        notes.into_iter().map(|(at, why)| format!("- [{at}] {why}\n")).collect()
+    }
+}
