@@ -46,7 +46,8 @@ fn check(
 fn terms(problem: &Problem, spec: &WeightSpec, schedule: &Schedule, arch: &Arch) -> Vec<String> {
     let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
-    let found = dequant::variants(&ctx, &params, arch, &Options::default());
+    let options = Options { disabled_rules: schedule.useless_rules(), ..Options::default() };
+    let found = dequant::variants(&ctx, &params, arch, &options);
     let found = found.map(|search| search.variants).unwrap_or_default();
     found.into_iter().map(|variant| variant.term.to_string()).collect()
 }

@@ -23,8 +23,8 @@ pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
 use gemv::LANE_K;
 
-use crate::dequant::{runs_on, Context, CostParams, Engine, PairTable};
-use crate::{Arch, Problem, WeightSpec};
+use crate::dequant::{runs_on, Context, CostParams, Engine, PairTable, OUT_OF_SUM};
+use crate::{Arch, Group, Problem, WeightSpec};
 
 /// Kernel families: lowerings of schedules.
 #[derive(
@@ -144,6 +144,14 @@ fn with_table(bytes: u32, dequant: &str) -> u32 {
     PairTable::of_term(dequant).map_or(bytes, |table| table_offset(bytes) + table.bytes())
 }
 
+/// Whether weights share parameters: those that do not are smaller as floats.
+fn check_sharing(spec: &WeightSpec) -> Result<(), Rejected> {
+    require(spec.group != Group::Size(1), || {
+        let packed = u32::from(spec.bits) + 8 * spec.packed_param_bytes();
+        format!("quant groups of one weight: packed with its parameters a weight takes {packed} bits, a float 16")
+    })
+}
+
 /// Whether kernels have a packing for the format's codes.
 fn check_width(family: &str, spec: &WeightSpec) -> Result<(), Rejected> {
     require(spec.packing().is_some(), || format!("{family} reads no {}-bit codes", spec.bits))
@@ -171,6 +179,7 @@ impl Schedule {
     /// # Errors
     /// [`Rejected`] with the reason; nothing has been compiled yet.
     pub fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
+        check_sharing(spec)?;
         match self {
             Schedule::Gemv(s) => s.check(p, spec, arch),
             Schedule::Mma(s) => s.check(p, spec, arch),
@@ -199,6 +208,14 @@ impl Schedule {
     /// What surrounds this schedule's dequantization term.
     pub fn context(&self, problem: &Problem, spec: &WeightSpec) -> Context {
         Context { act: problem.act, engine: self.engine(), spec: spec.clone() }
+    }
+
+    /// The rules of the algebra whose terms the family cannot lower: a search for its terms does without.
+    pub fn useless_rules(&self) -> &'static [&'static str] {
+        match self {
+            Schedule::Dequant(_) => OUT_OF_SUM,
+            Schedule::Gemv(_) | Schedule::Mma(_) | Schedule::Wgmma(_) => &[],
+        }
     }
 
     /// What decides the cost of a dequantization term under this schedule.
@@ -405,6 +422,17 @@ mod tests {
             }
             let off = text.replace("dequant=", "pdl=off dequant=").parse::<Schedule>();
             assert!(off.unwrap_err().to_string().contains("`pdl=off` is not one of on"));
+        }
+    }
+
+    #[test]
+    fn weights_that_share_no_parameters_are_refused_with_what_they_would_take() {
+        let spec = WeightSpec { group: Group::Size(1), ..crate::tile::tests::awq() };
+        for text in [GEMV, MMA, WGMMA, DEQUANT] {
+            let schedule: Schedule = text.parse().unwrap();
+            let problem = crate::tile::tests::problem(5120, 5120, 1);
+            let refused = schedule.check(&problem, &spec, &crate::tile::tests::h200());
+            assert!(refused.unwrap_err().reason.contains("takes 36 bits, a float 16"));
         }
     }
 

@@ -9,8 +9,9 @@ use qtune_ir::{Arch, DType, Problem, Schedule, WeightSpec};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the Pareto front of an engine depends on: format, activations, engine, cost parameters.
-type Key = (String, DType, Engine, [u32; 4]);
+/// What the Pareto front of an engine depends on: format, activations, engine, cost parameters and rules
+/// that are left out.
+type Key = (String, DType, Engine, [u32; 4], &'static [&'static str]);
 
 /// The terms of all problems of a search. Several threads may ask.
 #[derive(Debug)]
@@ -37,13 +38,15 @@ impl Terms {
         let params = schedule.cost_params(problem, spec);
         let CostParams { group, segment, tokens, row_tiles } = params;
         let engine = schedule.engine();
-        let key = (spec.name.clone(), problem.act, engine, [group, segment, tokens, row_tiles]);
+        let rules = schedule.useless_rules();
+        let sizes = [group, segment, tokens, row_tiles];
+        let key = (spec.name.clone(), problem.act, engine, sizes, rules);
         let lock = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = lock().get(&key) {
             return Arc::clone(found);
         }
         let context = schedule.context(problem, spec);
-        let terms = Arc::new(self.search(&context, &params));
+        let terms = Arc::new(self.search(&context, &params, rules));
         lock().insert(key, Arc::clone(&terms));
         terms
     }
@@ -65,8 +68,14 @@ impl Terms {
         self.all(problem, spec, schedule).iter().filter(&mut new).cloned().collect()
     }
 
-    fn search(&self, context: &Context, params: &CostParams) -> Vec<DequantChoice> {
-        let found = match variants(context, params, &self.arch, &Options::default()) {
+    fn search(
+        &self,
+        context: &Context,
+        params: &CostParams,
+        disabled_rules: &[&str],
+    ) -> Vec<DequantChoice> {
+        let options = Options { disabled_rules, ..Options::default() };
+        let found = match variants(context, params, &self.arch, &options) {
             Ok(search) => search.variants,
             Err(error) => {
                 tracing::debug!(%error, "no dequantization term");
@@ -141,5 +150,22 @@ mod tests {
         let exact = Terms::new(&arch, true).all(&problem, &spec, &schedule);
         assert!(!exact.is_empty() && exact.len() < free.len(), "{exact:?}");
         assert!(exact.iter().all(|t| t.term.starts_with("(sum")), "{exact:?}");
+    }
+
+    #[test]
+    fn what_is_dequantized_ahead_is_offered_terms_of_whole_weights() {
+        let gemm = MMA.replace(
+            "tile=16x64x256 warps=1x4 stages=4 split=2",
+            "tile=16x64x64 warps=4x1 stages=3 split=1",
+        );
+        let (_, _, arch, schedule) = fixture(&format!("dequant slab=256 gemm={gemm}"));
+        let terms = Terms::new(&arch, false);
+        for format in ["awq-g128", "q4_k"] {
+            let problem: Problem =
+                format!("w4a16.{format}.f16-f16.n512.k1024.m16").parse().unwrap();
+            let spec = qtune_formats::resolve(format).unwrap();
+            let all = terms.all(&problem, &spec, &schedule);
+            assert!(!all.is_empty() && all.iter().all(|t| t.term.starts_with("(sum")), "{all:?}");
+        }
     }
 }

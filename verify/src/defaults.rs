@@ -379,8 +379,9 @@ fn with_term(
     let params = schedule.cost_params(problem, spec);
     let reject = |reason: String| Rejected { reason };
     // Without it, what it makes needless is found: the best of what is left.
-    let disabled_rules: &[&str] = if terms.any_scale { &[RAISE] } else { &[] };
-    let options = Options { disabled_rules, ..Options::default() };
+    let raise = terms.any_scale.then_some(RAISE);
+    let disabled_rules: Vec<&str> = schedule.useless_rules().iter().copied().chain(raise).collect();
+    let options = Options { disabled_rules: &disabled_rules, ..Options::default() };
     let search =
         dequant::variants(&ctx, &params, arch, &options).map_err(|e| reject(e.to_string()))?;
     // Tensor-core kernels stage activations as they are.
@@ -496,6 +497,21 @@ mod tests {
                     let schedule = found.unwrap_or_else(|e| panic!("{key} on {gpu}: {e}"));
                     schedule.check(&problem, &spec, &arch).unwrap();
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_tensor_cores_multiply_can_be_dequantized_ahead() {
+        let arch = Arch::named("h200").unwrap();
+        for format in qtune_formats::FORMATS.iter().flat_map(|row| row.examples) {
+            let spec = qtune_formats::resolve(format).unwrap();
+            let key = format!("w{}a16.{format}.f16-f16.n512.k1024.m64", spec.bits);
+            let problem: Problem = key.parse().unwrap();
+            let of = |family| default_of_family(family, &problem, &spec, &arch);
+            if of(Family::Mma).is_ok() {
+                let schedule = of(Family::Dequant).unwrap_or_else(|e| panic!("{key}: {e}"));
+                assert!(schedule.dequant().starts_with("(sum"), "{schedule}");
             }
         }
     }

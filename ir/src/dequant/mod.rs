@@ -125,7 +125,7 @@ pub use interp::GroupValues;
 pub use language::{Name, Num, Op};
 pub use root::source;
 pub use rounding::Rounding;
-pub use rules::{rule_names, Rule, RULES};
+pub use rules::{rule_names, Rule, OUT_OF_SUM, RULES};
 pub use search::{variants, Options, Search, Variant};
 pub use tables::{CodeOrder, PairTable};
 pub use term::{runs_on, Term};

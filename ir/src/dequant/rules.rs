@@ -73,6 +73,11 @@ use Need::{
     SmallFloatScales, SmallOffset, TwoLevels, Varying, Weight,
 };
 
+/// The rules that take a factor or an offset of weights out of their sum. Where weights are complete before
+/// anything is multiplied no such term can be lowered, and none may hide one that can: searches for
+/// those kernels leave the rules out.
+pub const OUT_OF_SUM: &[&str] = &["scale-after-sum", "zero-as-correction", "raise-code-into-fma"];
+
 /// The rule that is only for GPUs with the instruction.
 pub(super) const HARDWARE_FLOAT: &str = "hardware-float";
 
