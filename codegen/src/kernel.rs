@@ -18,6 +18,8 @@ pub enum Argument {
     Weights,
     /// Packed group parameters, read-only.
     Params,
+    /// A layer's codebooks of vectors, f16 `[books, entries, 8]`, read-only, 16-byte aligned.
+    Vectors,
     /// Activations A, `[M, K]` row-major in the problem's activation type, read-only, 16-byte
     /// aligned.
     Activations,

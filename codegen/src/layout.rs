@@ -14,16 +14,21 @@
 //! | `gemv` | eight consecutive k of one row | k `2j`, `2j+1` |
 //! | `mma`, `wgmma` | the A fragment of `m16n8k16` for one lane (PTX ISA, "Matrix Fragments for mma.m16n8k16") | row `g + 8*(j&1)`, k `2t + 8*(j>>1)` and the next |
 //!
+//! Codes that name vectors of weights stay whole: an octet of a piece is one vector. A lane of a fragment
+//! needs two weights of each of four vectors, which four lanes so share ([`vectors`]).
+//!
 //! In the fragment layout the position weight therefore depends on the row alone.
 
 mod nibbles;
 mod pack;
+mod vectors;
 
 pub use pack::CodeRow;
 
 use qtune_ir::dequant::{fields, CodeOrder, Field};
 use qtune_ir::{
-    CodePacking, GemvSchedule, MmaSchedule, Problem, Rejected, Schedule, WeightSpec, WgmmaSchedule,
+    CodePacking, GemvSchedule, MmaSchedule, Problem, Rejected, Schedule, VectorCodes, WeightSpec,
+    WgmmaSchedule,
 };
 
 /// Lanes of a warp: pieces of a slab.
@@ -66,6 +71,7 @@ pub struct Layout {
     fields: Vec<Field>,
     order: CodeOrder,
     packing: CodePacking,
+    vectors: Option<VectorCodes>,
     kind: Kind,
 }
 
@@ -113,6 +119,7 @@ impl Layout {
             fields: fields(schedule.dequant(), spec),
             order: CodeOrder::of_term(schedule.dequant()),
             packing,
+            vectors: spec.codebook.vectors(),
             kind: match schedule {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
@@ -151,6 +158,7 @@ impl Layout {
             CodeOrder::Split => tiles,
             CodeOrder::Raised => tiles + ".raised",
             CodeOrder::Sequential => tiles + ".sequential",
+            CodeOrder::Vectors => tiles + ".vectors",
         }
     }
 
@@ -242,6 +250,12 @@ impl Layout {
         self.tiles() as usize * self.tile_param_bytes()
     }
 
+    /// Bytes of the codebooks that codes name vectors of: [`crate::Argument::Vectors`]; 0 where codes stand
+    /// for themselves.
+    pub fn vector_bytes(&self) -> usize {
+        self.vectors.map_or(0, |vectors| 2 * vectors.values())
+    }
+
     /// Where the bits of the code of weight `(n, k)` lie, from the lowest up. `n < N`, `k < K`.
     pub fn bits(&self, n: u32, k: u32) -> impl Iterator<Item = Bits> + '_ {
         let (packing, spot) = (self.packing, self.spot(n, k));
@@ -264,6 +278,9 @@ impl Layout {
         let (step, k) = (k / self.step_k(), k % self.step_k());
         match &self.kind {
             Kind::Gemv(s) => gemv_spot(s, self.steps(), row, step, k),
+            Kind::Fragments(s) if self.order == CodeOrder::Vectors => {
+                vectors::fragment_spot(s, row, step, k)
+            }
             Kind::Fragments(s) => fragment_spot(s, row, step, k),
         }
     }
@@ -397,6 +414,12 @@ mod tests {
             "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
              dequant=(sum (* (subn (raise q)) x))",
         ];
+        let vectors = [
+            "gemv tokens=1 rows=2 lanes=8 warps=2x1 unroll=1 split=1 x=shared acc=half2 \
+             cache=stream dequant=(sum (* (vector q) x))",
+            "dequant slab=64 gemm=mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor \
+             raster=rows dequant=(sum (* (vector q) x))",
+        ];
         let layout = |bits, schedule: &str| {
             Layout::new(&problem, &spec(bits, group), &schedule.parse().unwrap()).unwrap()
         };
@@ -404,6 +427,7 @@ mod tests {
         let mut all: Vec<Layout> =
             widths.flat_map(|bits| schedules.map(|schedule| layout(bits, schedule))).collect();
         all.extend(tables.map(|schedule| layout(4, schedule)));
+        all.extend(vectors.map(|schedule| layout(2, schedule)));
         all
     }
 

@@ -1,6 +1,6 @@
 //! Gate and up projections as one layer with their rows by turns.
 
-use crate::{Codes, FormatError, ParamArray, ParamValues, QuantizedLinear};
+use crate::{FormatError, ParamArray, ParamValues, QuantizedLinear};
 
 impl QuantizedLinear {
     /// The rows of `self` (gate) and `up` by turns: row `2i` is row `i` of the gate, row `2i + 1`
@@ -11,7 +11,7 @@ impl QuantizedLinear {
     /// having a bias.
     pub fn interleave(&self, up: &QuantizedLinear) -> Result<QuantizedLinear, FormatError> {
         self.check_pair(up)?;
-        let mut codes = Codes::zeros(2 * self.n, self.k, self.codes.bits());
+        let mut codes = self.codes.with_rows(2 * self.n);
         let stride = codes.row_stride();
         let pairs = codes.bytes_mut().chunks_mut((2 * stride).max(1));
         for (n, pair) in pairs.enumerate() {
@@ -49,6 +49,9 @@ impl QuantizedLinear {
         }
         if self.k_order != up.k_order {
             return differs("orders of columns", "one".into(), "another".into());
+        }
+        if self.codes.vectors() != up.codes.vectors() {
+            return differs("codebooks", "one".into(), "another".into());
         }
         let bias = |layer: &QuantizedLinear| {
             if layer.bias.is_some() { "with" } else { "without" }.to_string()
@@ -90,7 +93,7 @@ fn rows_by_turns<T: Copy>(gate: &[T], up: &[T], width: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rounding;
+    use crate::{Codes, Rounding};
     use half::f16;
 
     fn layer(seed: usize, n: usize, bias: bool) -> QuantizedLinear {

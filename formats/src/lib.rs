@@ -47,6 +47,7 @@ mod stream;
 mod suggest;
 mod tensors;
 mod torchao;
+mod vectors;
 
 pub use checkpoint::{Checkpoint, Layer, PlainTensor, StoredTensor, WeightShape};
 pub use config::QuantConfig;
@@ -59,3 +60,4 @@ pub use plain::PlainWeight;
 pub use qtune_ir::{Group, Param, ParamType, WeightSpec};
 pub use registry::{resolve, FormatRow, GroupNames, LayerHeader, Variant, FORMATS};
 pub use tensors::{Module, TensorRef, TensorTable};
+pub use vectors::Vectors;

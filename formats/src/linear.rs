@@ -1,28 +1,47 @@
 //! A decoded linear layer: logical codes and group parameters, free of any file's packing.
 
+use crate::vectors::Vectors;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use qtune_ir::dequant::CodeTable;
-use qtune_ir::WeightSpec;
+use qtune_ir::{WeightSpec, VECTOR_SHARE_BITS, VECTOR_WEIGHTS};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// Unsigned codes of a matrix, row-major. Codes of up to 4 bits take half a byte, the even column
+/// Unsigned codes of a matrix, row-major. Weights of a vector have an eighth of its code each. Codes of up to 4 bits take half a byte, the even column
 /// in the low nibble; wider codes take one byte. Every row starts at a byte.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Codes {
     rows: usize,
     cols: usize,
     bits: u8,
     bytes: Vec<u8>,
+    vectors: Option<Arc<Vectors>>,
 }
 
 impl Codes {
     /// All-zero codes of `bits` (at most 8) bits.
     pub fn zeros(rows: usize, cols: usize, bits: u8) -> Codes {
-        let mut codes = Codes { rows, cols, bits, bytes: Vec::new() };
+        let mut codes = Codes { rows, cols, bits, bytes: Vec::new(), vectors: None };
         codes.bytes = vec![0; rows * codes.row_stride()];
         codes
+    }
+
+    /// All-zero codes that name `vectors`; `cols` is a multiple of [`VECTOR_WEIGHTS`].
+    pub fn of_vectors(rows: usize, cols: usize, vectors: Arc<Vectors>) -> Codes {
+        debug_assert_eq!(cols % VECTOR_WEIGHTS, 0, "whole vectors");
+        Codes { vectors: Some(vectors), ..Codes::zeros(rows, cols, VECTOR_SHARE_BITS) }
+    }
+
+    /// All-zero codes that differ from these in the number of rows.
+    pub fn with_rows(&self, rows: usize) -> Codes {
+        Codes { vectors: self.vectors.clone(), ..Codes::zeros(rows, self.cols, self.bits) }
+    }
+
+    /// The codebooks of a layer whose codes name vectors.
+    pub fn vectors(&self) -> Option<&Arc<Vectors>> {
+        self.vectors.as_ref()
     }
 
     /// Output features.
@@ -282,6 +301,9 @@ impl QuantizedLinear {
     ///
     /// If `spec.expr` is not an expression of `q` and the parameters, which no reader produces.
     pub fn dequantize(&self) -> Vec<f32> {
+        if let Some(vectors) = self.codes.vectors() {
+            return self.dequantize_vectors(vectors);
+        }
         let mut weights = vec![0.0; self.n * self.k];
         let table = CodeTable::new(&self.spec).expect("an expression of the registry");
         weights.par_chunks_mut(self.k.max(1)).enumerate().for_each_init(
@@ -298,6 +320,22 @@ impl QuantizedLinear {
             },
         );
         weights
+    }
+
+    /// As [`QuantizedLinear::dequantize`], of codes that name vectors: the numbers of a row are its codebook.
+    fn dequantize_vectors(&self, vectors: &Vectors) -> Vec<f32> {
+        let row = |n: usize| {
+            let mut shares = vec![0; self.k];
+            self.codes.unpack_row(n, &mut shares);
+            let codebook = self.spec.codebook.with_values(&vectors.row(&shares));
+            let spec = WeightSpec { codebook, ..self.spec.clone() };
+            let table = CodeTable::new(&spec).expect("an expression of the registry");
+            let params: Vec<f64> = self.params.iter().map(|param| param.values.get(n)).collect();
+            let mut exact = vec![0.0; self.k];
+            table.fill(&params, &mut exact);
+            exact.into_iter().map(|weight| self.rounding.round(weight))
+        };
+        (0..self.n).into_par_iter().flat_map_iter(row).collect()
     }
 
     /// One row. A group has few codes and many weights, so each code's value is computed once.

@@ -6,6 +6,7 @@
 //! part     = "w" bits                   bits per code, when not the family's usual width
 //!          | "g" size | "b" size | "ch" one scale per quant group | flat block | output channel
 //!          | modifier                   fast, asym, actorder, dq, bf16
+//!          | books "x" bits             codebooks whose vectors are added, and the width of their codes
 //! ```
 //!
 //! Parts may come in any order and are printed in the order above, so two spellings of one format
@@ -60,6 +61,8 @@ pub enum Modifier {
     DoubleQuant,
     /// `bf16`: bf16 scales, in a family whose scales are usually f16.
     Bf16Scales,
+    /// `2x8`: codes name vectors, an entry of so many codebooks by so many bits each.
+    Codebooks(u8, u8),
 }
 
 impl Modifier {
@@ -74,6 +77,9 @@ impl Modifier {
 
 impl fmt::Display for Modifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Modifier::Codebooks(books, bits) = self {
+            return write!(f, "{books}x{bits}");
+        }
         let word = Modifier::WORDS.iter().find(|(_, m)| m == self).map_or("", |(word, _)| word);
         f.write_str(word)
     }
@@ -179,6 +185,11 @@ fn part(token: &str) -> Result<Option<Part>, String> {
     if let Some((_, modifier)) = Modifier::WORDS.iter().find(|(word, _)| *word == token) {
         return Ok(Some(Part::Modifier(*modifier)));
     }
+    if let Some((books, bits)) = token.split_once('x') {
+        if let (Ok(books), Ok(bits)) = (books.parse(), bits.parse()) {
+            return Ok(Some(Part::Modifier(Modifier::Codebooks(books, bits))));
+        }
+    }
     let mut letters = token.chars();
     let (letter, digits) = (letters.next(), letters.as_str());
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
@@ -222,6 +233,7 @@ mod tests {
             "w8a8-int8-ch",
             "mxfp4-b32",
             "torchao-int4-g128",
+            "vq-2x8",
         ] {
             assert_eq!(parsed(text).to_string(), text);
         }

@@ -10,7 +10,7 @@ use crate::name::{FormatName, Grouping, Modifier};
 use crate::plain::PlainWeight;
 use crate::suggest::did_you_mean;
 use crate::tensors::Module;
-use qtune_ir::{Codebook, Group, Param, ParamType, WeightSpec};
+use qtune_ir::{Codebook, Group, Param, ParamType, VectorCodes, WeightSpec};
 
 /// Every format that this version reads.
 pub static FORMATS: &[&FormatRow] = &[
@@ -29,6 +29,7 @@ pub static FORMATS: &[&FormatRow] = &[
     &crate::hqq::ROW,
     &crate::torchao::ROW,
     &crate::aqlm::ROW,
+    &crate::aqlm::OTHERS,
     &crate::quip::ROW,
     &crate::blocks::Q4_0,
     &crate::blocks::Q4_1,
@@ -94,6 +95,8 @@ pub enum GroupNames {
     Block(u32),
     /// Not at all: there is only this size, of weights of a row.
     Implied(u32),
+    /// Not at all: all weights of a row share them.
+    WholeRow,
 }
 
 impl GroupNames {
@@ -107,7 +110,9 @@ impl GroupNames {
             (GroupNames::Block(only), Some(Grouping::Block(size))) if size == only => {
                 Ok(Group::Size(size))
             }
-            (GroupNames::Rows, Some(Grouping::Channel)) => Ok(Group::Channel),
+            (GroupNames::Rows, Some(Grouping::Channel)) | (GroupNames::WholeRow, None) => {
+                Ok(Group::Channel)
+            }
             (GroupNames::Rows, Some(Grouping::Block(size))) => {
                 Err(format!("{family} groups are written -g{size}"))
             }
@@ -117,7 +122,7 @@ impl GroupNames {
             (GroupNames::Blocks, Some(Grouping::Channel)) => {
                 Err(format!("{family} has blocks, not channels"))
             }
-            (GroupNames::Block(_) | GroupNames::Implied(_), _) => {
+            (GroupNames::Block(_) | GroupNames::Implied(_) | GroupNames::WholeRow, _) => {
                 Err(format!("{family} has groups of one size, and is written {}", row.names))
             }
             (GroupNames::Rows | GroupNames::Blocks, None) => {
@@ -130,7 +135,10 @@ impl GroupNames {
     pub(crate) fn printed(self) -> Option<Grouping> {
         match self {
             GroupNames::Block(size) => Some(Grouping::Block(size)),
-            GroupNames::Implied(_) | GroupNames::Rows | GroupNames::Blocks => None,
+            GroupNames::Implied(_)
+            | GroupNames::WholeRow
+            | GroupNames::Rows
+            | GroupNames::Blocks => None,
         }
     }
 }
@@ -155,6 +163,17 @@ pub struct Variant {
     pub expr: &'static str,
     /// The values that `lookup` in the expression reads, by code; empty if it looks nothing up.
     pub codebook: &'static [f32],
+}
+
+impl Variant {
+    /// What the expression looks up.
+    fn codebook(&self) -> Codebook {
+        let vectors = self.modifiers.iter().find_map(|modifier| match *modifier {
+            Modifier::Codebooks(books, bits) => VectorCodes::new(books, bits),
+            _ => None,
+        });
+        vectors.map_or_else(|| Codebook::new(self.codebook), Codebook::of_vectors)
+    }
 }
 
 /// What the shapes of a quantized layer's tensors say.
@@ -207,7 +226,7 @@ impl FormatRow {
             group,
             params: variant.params.iter().map(param).collect(),
             expr: variant.expr.into(),
-            codebook: Codebook::new(variant.codebook),
+            codebook: variant.codebook(),
             act_order: variant.modifiers.contains(&Modifier::ActOrder),
         })
     }
@@ -278,6 +297,10 @@ mod tests {
     fn every_expression_gives_different_codes_different_weights() {
         for example in FORMATS.iter().flat_map(|row| row.examples) {
             let spec = resolve(example).unwrap();
+            if spec.codebook.vectors().is_some() {
+                // What a code stands for is up to the layer.
+                continue;
+            }
             let mut weights = vec![0.0; 1 << spec.bits];
             CodeTable::new(&spec).unwrap().fill(&vec![2.0; spec.params.len()], &mut weights);
             assert_ne!(weights[0], weights[1], "{example} ignores the code");

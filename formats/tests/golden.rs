@@ -126,10 +126,10 @@ fn close(weights: &[f32], wanted: &[u8], tolerance: f32) {
 }
 
 #[test]
-fn codes_of_vectors_are_decoded_to_a_number_for_every_weight() {
+fn codes_of_vectors_are_decoded_to_what_they_name() {
     for (case, format, layout, suffix) in [
-        ("aqlm/aqlm_1x12", "aqlm", "one codebook", "weight_f32"),
-        ("aqlm/aqlm_2x8", "aqlm", "two codebooks", "weight_f32"),
+        ("aqlm/aqlm_1x12", "aqlm-1x12", "one codebook", "weight_f32"),
+        ("aqlm/aqlm_2x8", "aqlm-2x8", "two codebooks", "weight_f32"),
         ("quip_sharp/e8p_2bit", "quip", "E8P12", "weight"),
     ] {
         let expected = read(&golden_of(case).join("expected.safetensors"));

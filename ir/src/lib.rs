@@ -22,6 +22,7 @@ mod packing;
 mod problem;
 mod schedule;
 pub mod tile;
+mod vectors;
 mod weights;
 
 pub use arch::Arch;
@@ -37,4 +38,5 @@ pub use schedule::{
     Producer, Raster, Rejected, Schedule, ScheduleError, Shares, Sorting, Split, WeightCache,
     WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS,
 };
+pub use vectors::{vector_code, vector_shares, VectorCodes, VECTOR_SHARE_BITS, VECTOR_WEIGHTS};
 pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};

@@ -141,7 +141,9 @@ impl CodePacking {
             4 => Place { word: word(octet), shift: order.shift(pair, half) },
             width => {
                 let sharing = 4 / width;
-                let shift = order.shift(pair, half) + octet % sharing * width;
+                // A vector's code is a half word by itself, others share nibbles.
+                let apart = if order == CodeOrder::Vectors { 16 } else { width };
+                let shift = order.shift(pair, half) + octet % sharing * apart;
                 Place { word: word(octet / sharing), shift }
             }
         }
@@ -189,7 +191,7 @@ impl CodePacking {
 pub fn order_nibbles(word: u32, order: CodeOrder) -> u32 {
     match order {
         CodeOrder::Split | CodeOrder::Raised => split_nibbles(word).rotate_left(order.rotation()),
-        CodeOrder::Sequential => word,
+        CodeOrder::Sequential | CodeOrder::Vectors => word,
     }
 }
 

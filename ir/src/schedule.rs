@@ -157,6 +157,14 @@ fn check_width(family: &str, spec: &WeightSpec) -> Result<(), Rejected> {
     require(spec.packing().is_some(), || format!("{family} reads no {}-bit codes", spec.bits))
 }
 
+/// Whether codes stand for one weight each: in a fragment, where a lane has two weights of each of four
+/// vectors, kernels that decode as they multiply look nothing up.
+fn check_single(family: &str, spec: &WeightSpec) -> Result<(), Rejected> {
+    require(spec.codebook.vectors().is_none(), || {
+        format!("{family} decodes codes of single weights; gemv and dequant look up vectors")
+    })
+}
+
 fn check_block(threads: u32, shared: u32, arch: &Arch) -> Result<(), Rejected> {
     require((32..=1024).contains(&threads), || format!("{threads} threads per block"))?;
     let limit = arch.sm.shared_per_block;

@@ -1,7 +1,7 @@
 //! What one stored weight means, independent of any file: bits, quant groups, group parameters
 //! and the dequantization expression.
 
-use crate::CodePacking;
+use crate::{CodePacking, VectorCodes};
 use std::fmt;
 
 /// How many consecutive input features (k) of one output row share their group parameters.
@@ -88,8 +88,13 @@ pub struct Param {
 }
 
 /// The values that codes of a lookup format stand for, by code. All are finite; -0 and 0 are two values.
+///
+/// Where codes name vectors, every layer brings the values, and a format says only how they are named.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Codebook(Vec<f32>);
+pub struct Codebook {
+    values: Vec<f32>,
+    vectors: Option<VectorCodes>,
+}
 
 impl Codebook {
     /// The codebook of `values`, one per code.
@@ -98,19 +103,39 @@ impl Codebook {
     /// If a value is not finite.
     pub fn new(values: &[f32]) -> Codebook {
         assert!(values.iter().all(|value| value.is_finite()), "values of a codebook are finite");
-        Codebook(values.to_vec())
+        Codebook { values: values.to_vec(), vectors: None }
+    }
+
+    /// Codebooks of vectors that a layer brings.
+    pub fn of_vectors(vectors: VectorCodes) -> Codebook {
+        Codebook { values: Vec::new(), vectors: Some(vectors) }
+    }
+
+    /// The same codebook where each code stands for one of `values`, as far as evaluating expressions
+    /// goes: the numbers that the vectors of some weights have.
+    ///
+    /// # Panics
+    /// As [`Codebook::new`].
+    pub fn with_values(&self, values: &[f32]) -> Codebook {
+        Codebook { vectors: self.vectors, ..Codebook::new(values) }
+    }
+
+    /// How codes name vectors, where they do.
+    pub fn vectors(&self) -> Option<VectorCodes> {
+        self.vectors
     }
 
     /// The values.
     pub fn values(&self) -> &[f32] {
-        &self.0
+        &self.values
     }
 }
 
 impl PartialEq for Codebook {
     fn eq(&self, other: &Codebook) -> bool {
-        let bits = |codebook: &Codebook| codebook.0.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        bits(self) == bits(other)
+        let bits =
+            |codebook: &Codebook| codebook.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        self.vectors == other.vectors && bits(self) == bits(other)
     }
 }
 
@@ -118,7 +143,8 @@ impl Eq for Codebook {}
 
 impl std::hash::Hash for Codebook {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.iter().for_each(|value| value.to_bits().hash(state));
+        self.values.iter().for_each(|value| value.to_bits().hash(state));
+        self.vectors.hash(state);
     }
 }
 
@@ -136,7 +162,7 @@ pub struct WeightSpec {
     /// The weight as an expression of the code `q` and the parameters, such as `(* (- q z) s)`:
     /// see [`crate::dequant`] for the language.
     pub expr: String,
-    /// What `(lookup i)` in the expression reads; empty if it looks nothing up.
+    /// What `(lookup i)` or `(vector q)` in the expression reads; empty if it looks nothing up.
     #[serde(default)]
     pub codebook: Codebook,
     /// Whether the columns of a layer are stored in an order of its own, sorted by quant group

@@ -68,6 +68,8 @@ pub struct LinearLayer<'r> {
     problem: Problem,
     packed: Vec<Packed>,
     bias: Buffer,
+    /// The codebooks that codes name vectors of.
+    vectors: Buffer,
     /// The column of each input feature, of a layer with act-order.
     places: Buffer,
     kernels: BTreeMap<u32, ReadyKernel>,
@@ -158,6 +160,7 @@ impl<'r> LinearLayer<'r> {
         let device = runtime.device();
         let mut layer = LinearLayer {
             bias: packing::bias(device, weights, &problem)?,
+            vectors: packing::vectors(device, weights)?,
             places: packing::places(device, weights, path)?,
             runtime,
             path: path.into(),
@@ -306,6 +309,7 @@ impl<'r> LinearLayer<'r> {
         let operand = |argument: Argument| match argument {
             Argument::Weights => (&packed.weights, 0),
             Argument::Params => (&packed.params, 0),
+            Argument::Vectors => (&self.vectors, 0),
             Argument::Bias => (&self.bias, 0),
             Argument::Output => batch.output,
             Argument::Partials => (&workspace.partials, 0),

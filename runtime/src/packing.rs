@@ -79,6 +79,17 @@ pub(crate) fn bias(
     Ok(buffer)
 }
 
+/// The codebooks of a layer whose codes name vectors; of another, a buffer that is never read.
+pub(crate) fn vectors(
+    device: &dyn Device,
+    layer: &QuantizedLinear,
+) -> Result<Buffer, RuntimeError> {
+    let bytes = layer.codes.vectors().map_or_else(Vec::new, |vectors| vectors.bytes());
+    let buffer = device.alloc("vectors", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
+    device.upload(&buffer, 0, &bytes)?;
+    Ok(buffer)
+}
+
 /// The column of each input feature, for kernels of a layer with act-order; of another, a buffer that
 /// is never read.
 pub(crate) fn places(

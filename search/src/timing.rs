@@ -16,6 +16,7 @@ pub(crate) struct Stopwatch<'a> {
     kernel: LoadedKernel,
     /// Weights and group parameters, several copies.
     copies: Vec<(Buffer, Buffer)>,
+    vectors: Buffer,
     activations: Buffer,
     bias: Buffer,
     residual: Buffer,
@@ -31,13 +32,18 @@ pub(crate) struct Stopwatch<'a> {
 /// Bytes that are harmless whatever they are read as: every f16 and bf16 made of them is a normal
 /// number below one, and all codes but a few occur.
 fn harmless(bytes: usize) -> Vec<u8> {
+    any(bytes).into_iter().map(|byte| 0x28 + (byte >> 4)).collect()
+}
+
+/// Any bytes.
+fn any(bytes: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut next = || {
         // Xorshift (Marsaglia, 2003).
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        0x28 + (state >> 60) as u8
+        (state >> 56) as u8
     };
     (0..bytes).map(|_| next()).collect()
 }
@@ -53,11 +59,14 @@ impl<'a> Stopwatch<'a> {
     ) -> Result<Stopwatch<'a>, DeviceError> {
         let kernel = &image.kernel;
         let (problem, layout) = (&kernel.problem, &kernel.layout);
-        let read_only = |name, bytes: usize| -> Result<Buffer, DeviceError> {
-            let buffer = device.alloc(name, bytes.max(16), Access::ReadOnly)?;
-            device.upload(&buffer, 0, &harmless(bytes))?;
+        let filled = |name, bytes: Vec<u8>| -> Result<Buffer, DeviceError> {
+            let buffer = device.alloc(name, bytes.len().max(16), Access::ReadOnly)?;
+            device.upload(&buffer, 0, &bytes)?;
             Ok(buffer)
         };
+        let read_only = |name, bytes| filled(name, harmless(bytes));
+        // Which vectors are looked up decides what caches can keep of them: all, if all occur.
+        let codes = if layout.vector_bytes() > 0 { any } else { harmless };
         let zeroed = |name, bytes: usize| -> Result<Buffer, DeviceError> {
             let buffer = device.alloc(name, bytes.max(16), Access::ReadWrite)?;
             device.upload(&buffer, 0, &vec![0; bytes])?;
@@ -65,7 +74,7 @@ impl<'a> Stopwatch<'a> {
         };
         let copies = copies(layout.weight_bytes(), device.arch().l2_bytes);
         let copies = (0..copies).map(|_| {
-            let weights = read_only("weights", layout.weight_bytes())?;
+            let weights = filled("weights", codes(layout.weight_bytes()))?;
             Ok((weights, read_only("params", layout.param_bytes())?))
         });
         let (m, n, k) = (problem.m as usize, problem.n as usize, problem.k as usize);
@@ -74,6 +83,7 @@ impl<'a> Stopwatch<'a> {
             device,
             kernel: device.load(image)?,
             copies: copies.collect::<Result<_, DeviceError>>()?,
+            vectors: read_only("vectors", layout.vector_bytes())?,
             activations: read_only("activations", m * k * problem.act.bytes() as usize)?,
             bias: read_only("bias", n * problem.out.bytes() as usize)?,
             residual: read_only("residual", output)?,
@@ -108,6 +118,7 @@ impl<'a> Stopwatch<'a> {
         let launch = LaunchArgs::new(kernel, kernel.problem.m, |argument| match argument {
             Argument::Weights => (weights, 0),
             Argument::Params => (params, 0),
+            Argument::Vectors => (&self.vectors, 0),
             Argument::Bias => (&self.bias, 0),
             Argument::Output => (&self.output, 0),
             Argument::Partials => (&self.partials, 0),

@@ -12,7 +12,7 @@ use qtune_device::{
     Access, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel,
     WarpOrder,
 };
-use qtune_formats::places;
+use qtune_formats::{places, Vectors};
 use qtune_ir::Epilogue;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ pub(crate) struct Bench<'a> {
     loaded: LoadedKernel,
     weights: Buffer,
     params: Buffer,
+    vectors: Buffer,
     bias: Buffer,
     places: Buffer,
     /// The input feature of each column, where they are sorted.
@@ -82,6 +83,8 @@ impl<'a> Bench<'a> {
         let read_only = |name, bytes: usize| device.alloc(name, bytes.max(16), Access::ReadOnly);
         let packed_weights = read_only("weights", layout.weight_bytes())?;
         let packed_params = read_only("params", layout.param_bytes())?;
+        let vectors = read_only("vectors", layout.vector_bytes())?;
+        device.upload(&vectors, 0, &weights.vectors().map_or_else(Vec::new, Vectors::bytes))?;
         let pack = |(_, reference): (&u32, &Reference)| {
             let tile = reference.tile();
             let codes = layout.pack_weight_tile(tile.index, &|n| CodeRow::Bytes(tile.row_codes(n)));
@@ -112,6 +115,7 @@ impl<'a> Bench<'a> {
             loaded,
             weights: packed_weights,
             params: packed_params,
+            vectors,
             bias,
             places: places_buffer,
             features,
@@ -191,6 +195,7 @@ impl<'a> Bench<'a> {
         let operand = |argument: Argument| match argument {
             Argument::Weights => (&self.weights, 0),
             Argument::Params => (&self.params, 0),
+            Argument::Vectors => (&self.vectors, 0),
             Argument::Bias => (&self.bias, 0),
             Argument::Output => space.output.place(),
             Argument::Partials => space.partials.place(),

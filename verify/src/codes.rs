@@ -98,7 +98,18 @@ impl<'a> Decoder<'a> {
     pub fn new(meaning: &'a Meaning) -> Result<Decoder<'a>, VerifyError> {
         let evaluator = Evaluator::new(&meaning.term, &meaning.ctx)
             .map_err(|e| refused(&meaning.term.to_string(), &e))?;
-        Ok(Decoder { meaning, evaluator, codes: meaning.ctx.code_max() + 1 })
+        Ok(Decoder { meaning, evaluator, codes: meaning.ctx.codes() })
+    }
+
+    /// The table of a quant group whose codes name vectors, by number: `values` are those of its weights.
+    ///
+    /// # Errors
+    /// As [`Meaning::lowered`].
+    pub fn table_of(&self, values: &[f32], params: &[f32]) -> Result<CodeTable, VerifyError> {
+        let mut meaning = self.meaning.clone();
+        meaning.ctx.spec.codebook = meaning.ctx.spec.codebook.with_values(values);
+        let decoder = Decoder::new(&meaning)?;
+        Ok(decoder.table(params))
     }
 
     /// The table of a quant group with these parameters.
@@ -167,13 +178,13 @@ impl CodeError {
 
 impl CodeTable {
     /// Index of a code at one of the two position weights.
-    pub fn index(code: u8, position: usize) -> u16 {
-        POSITIONS.len() as u16 * u16::from(code) + (position as u16 & 1)
+    pub fn index(code: u32, position: usize) -> u32 {
+        POSITIONS.len() as u32 * code + (position as u32 & 1)
     }
 
     /// The exact weight at an index.
-    pub fn weight(&self, index: u16) -> f64 {
-        self.weights[usize::from(index) / POSITIONS.len()]
+    pub fn weight(&self, index: u32) -> f64 {
+        self.weights[index as usize / POSITIONS.len()]
     }
 
     /// Error weights by index, when accumulation is off by `relative`.
@@ -182,8 +193,8 @@ impl CodeTable {
     }
 
     /// The error weight at an index.
-    pub fn error(&self, index: u16, relative: f64) -> f64 {
-        self.values[usize::from(index)].at(relative)
+    pub fn error(&self, index: u32, relative: f64) -> f64 {
+        self.values[index as usize].at(relative)
     }
 
     /// Error of the output for each unit of underflow in a product.
@@ -263,7 +274,7 @@ mod tests {
                     let errors = table.errors(rounding.accumulation(1));
                     for (entry, error) in errors.iter().enumerate() {
                         let error = error + rounding.underflow() * table.sensitivity();
-                        let weight = table.weight(entry as u16);
+                        let weight = table.weight(entry as u32);
                         let result = Approximate { value: weight, error };
                         let bound = error + output(problem(act).0.out, result);
                         assert!(bound < 0.5 * scale(), "{act} {schedule}: {bound:.2e} of {entry}");

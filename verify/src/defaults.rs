@@ -18,6 +18,8 @@ const DEQUANT_TOKENS: u32 = 4096;
 /// Most tokens for which CUDA cores are preferred to tensor cores: from the second on, products alone
 /// cost them half an instruction per weight.
 const GEMV_TOKENS: u32 = 1;
+/// The same where codes name vectors: tensor cores then take a step that looks up every weight first.
+const VECTOR_GEMV_TOKENS: u32 = 2;
 /// Most tokens of a thread block of theirs.
 const GEMV_TILE: u32 = 2;
 /// Thread blocks per SM that a grid should have before K is split.
@@ -34,7 +36,8 @@ const RAISE: &str = "raise-code-into-fma";
 const TERM_COST: f64 = 1.5;
 
 /// A legal schedule for `problem` on `arch`: `gemv` for one token in f16, `wgmma` for many where the GPU
-/// has it and the grid fills it, `dequant` for thousands where it has not, else `mma`; another family
+/// has it and the grid fills it, `dequant` for thousands where it has not, else `mma`; `gemv` or `dequant`
+/// for codes that name vectors; another family
 /// where the preferred one is not legal.
 ///
 /// # Errors
@@ -45,8 +48,11 @@ pub fn default_schedule(
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
     // Without f16 activations `gemv` has no packed FMAs to use: tensor cores take fewer instructions.
+    let vectors = spec.codebook.vectors().is_some();
     let order = match problem.m {
-        0..=GEMV_TOKENS if problem.act == DType::F16 => [Family::Gemv, Family::Mma].as_slice(),
+        0..=VECTOR_GEMV_TOKENS if vectors => [Family::Gemv, Family::Dequant].as_slice(),
+        _ if vectors => &[Family::Dequant, Family::Gemv],
+        0..=GEMV_TOKENS if problem.act == DType::F16 => &[Family::Gemv, Family::Mma],
         WGMMA_TOKENS.. if arch.has_wgmma() => &[Family::Wgmma, Family::Mma, Family::Gemv],
         DEQUANT_TOKENS.. => &[Family::Dequant, Family::Mma, Family::Gemv],
         _ => &[Family::Mma, Family::Gemv],

@@ -11,7 +11,9 @@ use crate::epilogue::{Approximate, Finish};
 use crate::inputs::{Activations, Pattern};
 use crate::rounding::Rounding;
 use crate::weights::{RowTile, Weights};
+use crate::VerifyError;
 use qtune_codegen::Layout;
+use qtune_formats::Vectors;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -34,34 +36,28 @@ pub(crate) struct Reference {
     /// `[rows, groups]`.
     tables: Vec<CodeTable>,
     /// Index into a table for every weight, `[rows, K]`: see [`CodeTable::index`].
-    entries: Vec<u16>,
+    entries: Vec<u32>,
     bias: Vec<f64>,
 }
 
 impl Reference {
     /// Tabulates a row tile; `layout` says where its codes lie in their words.
+    ///
+    /// # Errors
+    /// [`VerifyError::Term`] if the term cannot be computed for codes that name vectors.
     pub fn new(
         decoder: &Decoder,
         weights: &Weights<'_>,
         tile: RowTile,
         layout: &Layout,
-    ) -> Reference {
+    ) -> Result<Reference, VerifyError> {
         let rows: Vec<u32> = tile.rows.clone().collect();
-        let groups = tile.groups() as u32;
-        let tables = rows
-            .par_iter()
-            .flat_map_iter(|&n| (0..groups).map(move |g| (n, g)))
-            .map(|(n, g)| decoder.table(tile.row_params(n, g)))
-            .collect();
-        let entries = rows
-            .par_iter()
-            .flat_map_iter(|&n| {
-                let codes = tile.row_codes(n).iter().zip(0..);
-                codes.map(move |(&code, k)| CodeTable::index(code, layout.position(n, k)))
-            })
-            .collect();
         let bias = rows.iter().map(|&n| weights.bias(n).into()).collect();
-        Reference { group: weights.group(), tile, tables, entries, bias }
+        let (tables, entries) = match weights.vectors() {
+            Some(vectors) => vector_tables(decoder, vectors, &tile)?,
+            None => code_tables(decoder, &tile, layout),
+        };
+        Ok(Reference { group: weights.group(), tile, tables, entries, bias })
     }
 
     /// The logical weights.
@@ -132,9 +128,55 @@ impl Reference {
     }
 }
 
+/// Tables `[rows, groups]`, and an index into them for every weight.
+type Tables = (Vec<CodeTable>, Vec<u32>);
+
+fn code_tables(decoder: &Decoder, tile: &RowTile, layout: &Layout) -> Tables {
+    let rows: Vec<u32> = tile.rows.clone().collect();
+    let groups = tile.groups() as u32;
+    let tables = rows
+        .par_iter()
+        .flat_map_iter(|&n| (0..groups).map(move |g| (n, g)))
+        .map(|(n, g)| decoder.table(tile.row_params(n, g)))
+        .collect();
+    let entries = rows
+        .par_iter()
+        .flat_map_iter(|&n| {
+            let codes = tile.row_codes(n).iter().zip(0..);
+            codes.map(move |(&code, k)| CodeTable::index(code.into(), layout.position(n, k)))
+        })
+        .collect();
+    (tables, entries)
+}
+
+/// A row's table is of the numbers that occur in its vectors: such formats have one group to a row.
+fn vector_tables(
+    decoder: &Decoder,
+    vectors: &Vectors,
+    tile: &RowTile,
+) -> Result<Tables, VerifyError> {
+    let row = |n: u32| {
+        let values = vectors.row(tile.row_codes(n));
+        let mut distinct = values.clone();
+        distinct.sort_unstable_by(f32::total_cmp);
+        distinct.dedup_by(|a, b| a.to_bits() == b.to_bits());
+        let table = decoder.table_of(&distinct, tile.row_params(n, 0))?;
+        let index = |value: &f32| {
+            // Every value is among the distinct ones.
+            let found = distinct.binary_search_by(|other| other.total_cmp(value)).unwrap_or(0);
+            CodeTable::index(found as u32, 0)
+        };
+        Ok((table, values.iter().map(index).collect()))
+    };
+    let rows: Vec<(CodeTable, Vec<u32>)> =
+        tile.rows.clone().into_par_iter().map(row).collect::<Result<_, VerifyError>>()?;
+    let (tables, entries): (Vec<CodeTable>, Vec<Vec<u32>>) = rows.into_iter().unzip();
+    Ok((tables, entries.concat()))
+}
+
 /// One output row.
 struct Row<'a> {
-    entries: &'a [u16],
+    entries: &'a [u32],
     tables: &'a [CodeTable],
     group: usize,
     bias: f64,
@@ -159,7 +201,7 @@ impl Row<'_> {
         for (entries, table) in self.entries.chunks(self.group).zip(self.tables) {
             let errors = table.errors(relative);
             dots.weights.extend(entries.iter().map(|&entry| table.weight(entry)));
-            dots.errors.extend(entries.iter().map(|&entry| errors[usize::from(entry)]));
+            dots.errors.extend(entries.iter().map(|&entry| errors[entry as usize]));
             dots.floor += rounding.underflow() * entries.len() as f64 * table.sensitivity();
         }
         dots

@@ -11,7 +11,7 @@ use crate::weights::{WeightSource, Weights};
 use crate::VerifyError;
 use qtune_device::{Device, KernelImage, LaunchOutcome, SimDevice};
 use qtune_ir::{Arch, WeightSpec};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How much is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,9 +166,10 @@ fn setting<'a>(
     let tile_rows = kernel.layout.tile_rows();
     let reference = |index: u32| {
         let tile = weights.row_tile(index, tile_rows);
-        (index, Reference::new(&decoder, weights, tile, &kernel.layout))
+        Ok((index, Reference::new(&decoder, weights, tile, &kernel.layout)?))
     };
-    let references = read.into_iter().map(reference).collect();
+    let references =
+        read.into_iter().map(reference).collect::<Result<BTreeMap<_, _>, VerifyError>>()?;
     Ok(Setting {
         kernel,
         bench: Bench::new(device, request.image, weights, &references)?,

@@ -3,15 +3,17 @@
 use crate::random;
 use crate::VerifyError;
 use half::f16;
-use qtune_formats::QuantizedLinear;
-use qtune_ir::{DType, ParamType, Problem, WeightSpec};
+use qtune_formats::{QuantizedLinear, Vectors};
+use qtune_ir::{vector_code, vector_shares, DType, ParamType, Problem, WeightSpec};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where codes, group parameters and bias come from.
 #[derive(Clone, Copy, Debug)]
 pub enum WeightSource<'a> {
-    /// Procedural: uniform codes, scales of 0.002 to 0.03, zero-points around the middle. Any
+    /// Procedural: uniform codes, scales of 0.002 to 0.03, zero-points around the middle, vectors like
+    /// a bell. Any
     /// part of a matrix of any size costs only that part.
     Synthetic {
         /// Decides every value.
@@ -24,11 +26,13 @@ pub enum WeightSource<'a> {
 /// Range of synthetic scales, as 4-bit models of 7B to 70B parameters have them.
 const SCALES: Range<f64> = 0.002..0.03;
 
+/// Tells synthetic codebooks from what else a seed decides.
+const VECTORS: u64 = 0x0ec7;
 /// Tells the order of synthetic columns from what else a seed decides.
 const ORDER: u64 = 0x0ac7;
 
 /// A source together with the sizes it fills.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Weights<'a> {
     source: WeightSource<'a>,
     spec: &'a WeightSpec,
@@ -36,6 +40,8 @@ pub(crate) struct Weights<'a> {
     k: u32,
     out: DType,
     bias: bool,
+    /// What codes name that name vectors.
+    vectors: Option<Arc<Vectors>>,
 }
 
 /// The logical weights of one row tile.
@@ -65,7 +71,8 @@ impl<'a> Weights<'a> {
         if let WeightSource::Real(layer) = source {
             let sizes = layer.n == problem.n as usize && layer.k == problem.k as usize;
             let sizes = sizes && layer.k_order.is_some() == spec.act_order;
-            if !sizes || layer.spec.params != spec.params || layer.spec.group != spec.group {
+            let same = layer.spec.params == spec.params && layer.spec.group == spec.group;
+            if !sizes || !same || layer.spec.codebook != spec.codebook {
                 let reason = format!(
                     "the layer is {} {}x{}, the problem {} {}x{}",
                     layer.spec.name, layer.n, layer.k, spec.name, problem.n, problem.k
@@ -74,7 +81,19 @@ impl<'a> Weights<'a> {
             }
         }
         let Problem { n, k, out, bias, .. } = *problem;
-        Ok(Weights { source, spec, n, k, out, bias })
+        let vectors = match source {
+            WeightSource::Real(layer) => layer.codes.vectors().cloned(),
+            WeightSource::Synthetic { seed } => spec.codebook.vectors().map(|codes| {
+                let value = |at| f16::from_f32(random::bell(random::at(seed ^ VECTORS, at, 0)));
+                Arc::new(Vectors::new(codes, (0..codes.values() as u32).map(value).collect()))
+            }),
+        };
+        Ok(Weights { source, spec, n, k, out, bias, vectors })
+    }
+
+    /// The codebooks that codes name vectors of, where they do.
+    pub fn vectors(&self) -> Option<&Vectors> {
+        self.vectors.as_deref()
     }
 
     /// The logical weights of row tile `index` of `tile_rows` rows.
@@ -106,6 +125,10 @@ impl<'a> Weights<'a> {
                         *code = byte & mask;
                         // The nearest code is a number.
                         *code -= u8::from(!self.spec.is_number(*code));
+                    }
+                    if let Some(vectors) = &self.vectors {
+                        let shares = vector_shares(vector_code(codes) & vectors.codes().mask());
+                        codes.copy_from_slice(&shares[..codes.len()]);
                     }
                 }
             }

@@ -27,7 +27,7 @@ pub(super) fn fragment_run(first: &[u8], second: &[u8], order: CodeOrder, packed
     for (octet, (first, second)) in first.chunks_exact(8).zip(second.chunks_exact(8)).enumerate() {
         let (first, second) = (eight(first), eight(second));
         let bytes = match order {
-            CodeOrder::Sequential => {
+            CodeOrder::Sequential | CodeOrder::Vectors => {
                 [first as u32, second as u32, (first >> 32) as u32, (second >> 32) as u32]
             }
             // A byte of the result has a nibble of either row: even columns first, then odd ones.

@@ -7,7 +7,7 @@
 
 use super::{nibbles, Kind, Layout, LANES};
 use half::slice::HalfFloatSliceExt;
-use qtune_ir::dequant::Field;
+use qtune_ir::dequant::{CodeOrder, Field};
 use qtune_ir::{ParamType, OCTET_CODES, PIECE_OCTETS};
 
 /// The codes of one output row, as decoders keep them.
@@ -20,7 +20,7 @@ pub enum CodeRow<'a> {
 }
 
 impl CodeRow<'_> {
-    fn code(self, k: u32) -> u8 {
+    pub(super) fn code(self, k: u32) -> u8 {
         let k = k as usize;
         match self {
             CodeRow::Nibbles(bytes) => bytes[k / 2] >> (4 * (k % 2)) & 15,
@@ -100,6 +100,9 @@ impl Layout {
         let (row, k) = self.piece_origin(slab, lane);
         let n = tile * self.tile_rows() + row;
         let row = |n: u32| (n < self.n).then(|| rows(n));
+        if self.order == CodeOrder::Vectors {
+            return self.vector_piece((slab, lane), |n| row(tile * self.tile_rows() + n));
+        }
         let first = row(n);
         let second = match &self.kind {
             Kind::Gemv(_) => first,

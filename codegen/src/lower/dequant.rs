@@ -10,12 +10,13 @@ use super::octet::Octet;
 use super::rows::{self, Rows};
 use super::table::SharedTable;
 use super::term::Plan;
+use super::vectors;
 use super::{beyond, load_type, CodegenError, Lowered, Lowering, Part};
 use crate::kernel::{Argument, Role};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{PairTable, Term};
-use qtune_ir::{CodePacking, DequantSchedule, Schedule, WeightSpec};
+use qtune_ir::{CodePacking, DequantSchedule, Schedule, VectorCodes, WeightSpec};
 
 /// Threads of a block that dequantizes.
 const THREADS: u32 = 256;
@@ -41,6 +42,7 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
     let slab = Slab { cx, s, plan, table };
     let mut arguments = vec![Argument::Weights, Argument::Params, Argument::Slab];
     arguments.retain(|a| *a != Argument::Params || slab.rows().needed());
+    arguments.extend(cx.vectors().map(|_| Argument::Vectors));
     arguments.push(Argument::FirstTile);
     let parameter = |argument: &Argument| match argument {
         Argument::Params => reads("row_pairs", rows::pair_type(cx)),
@@ -136,11 +138,13 @@ impl Slab<'_> {
         let codes = body.bind("codes", Type::I32, codes);
         body.array("words", Type::U32, &[packing.words()]);
         let word = |word: Expr| Expr::at("words", [word]);
-        self.cx.load_piece(
-            body,
-            |w| word(int(w)),
-            |distance| load("weights", beyond(codes.clone(), distance)),
-        );
+        if self.cx.vectors().is_none() {
+            self.cx.load_piece(
+                body,
+                |w| word(int(w)),
+                |distance| load("weights", beyond(codes.clone(), distance)),
+            );
+        }
         let to = var("slab_tile") * var("STEPS") * (pieces / LANES) + warp;
         body.bind("to", Type::I32, to * (LANES * CodePacking::FLOATS.loads()) + var("lane"));
         if self.rows().needed() {
@@ -154,10 +158,21 @@ impl Slab<'_> {
             }
             body.unrolled("k16", 4 / halves, |body, k16| {
                 let k16 = half.clone() * (4 / halves) + k16;
-                let octet = Octet::load(packing, body, &k16, word);
+                let octet = match self.cx.vectors() {
+                    Some(vectors) => self.vectors(body, vectors, &codes, &k16),
+                    None => Octet::load(packing, body, &k16, word),
+                };
                 self.store(body, &octet, &k16);
             });
         });
+    }
+
+    /// The numbers of this lane's weights of a k16. Four lanes share its vectors, whose codes one of them has.
+    fn vectors(&self, body: &mut Body, vectors: VectorCodes, codes: &Expr, k16: &Expr) -> Octet {
+        let word = |word: Expr| Expr::at("words", [word]);
+        let of_lane = codes.clone() - var("lane") % 4u32 + k16.clone();
+        self.cx.load_piece(body, |w| word(int(w)), |_| load("weights", of_lane.clone()));
+        vectors::fragment(self.cx, body, vectors, word)
     }
 
     /// Parts of a chunk with parameters of their own: halves or quarters.

@@ -11,6 +11,7 @@ use super::overlap;
 use super::sort;
 use super::table::SharedTable;
 use super::term::{Plan, Prepared, Row};
+use super::vectors;
 use super::{beyond, entry_type, CodegenError, Lowered, Lowering};
 use crate::kernel::LINE_BYTES;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
@@ -291,7 +292,10 @@ impl Gemv<'_> {
             });
             body.unrolled("row_part", s.rows, |body, row_part| {
                 let word = |w| Expr::at("words", [ahead.clone(), row_part.clone(), w]);
-                let octet = Octet::load(self.cx.packing(), body, &part, word);
+                let octet = match self.cx.vectors() {
+                    Some(codes) => vectors::octet(self.cx, body, codes, vectors::code(&part, word)),
+                    None => Octet::load(self.cx.packing(), body, &part, word),
+                };
                 self.multiply(body, &self.entry_of(&row_part, &part), &octet);
             });
         });

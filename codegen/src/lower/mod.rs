@@ -1,6 +1,6 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
-//! codebooks ([`table`]), the parameters of fragment rows ([`rows`]), the shares of stream-K
+//! codebooks ([`table`], [`vectors`]), the parameters of fragment rows ([`rows`]), the shares of stream-K
 //! ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]).
 
 mod dequant;
@@ -16,6 +16,7 @@ mod stream;
 mod table;
 mod term;
 mod uniform;
+mod vectors;
 mod wgmma;
 
 pub use load_only::{load_only, load_only_again};
@@ -267,6 +268,7 @@ impl Lowering<'_> {
             (Argument::Weights, !dense),
             (Argument::Slab, dense),
             (Argument::Params, !self.spec.params.is_empty()),
+            (Argument::Vectors, self.vectors().is_some()),
             (Argument::Activations, !mapped && !sorted),
             (Argument::ActivationMap, mapped && !sorted),
             (Argument::Places, self.sorting == Sorting::Prologue),
@@ -313,6 +315,7 @@ impl Lowering<'_> {
                 ("weights", Space::GlobalRead, element)
             }
             Argument::Params => ("params", Space::GlobalRead, self.params_element()),
+            Argument::Vectors => return vectors::parameter(self),
             Argument::Activations | Argument::Sorted => ("x", Space::GlobalRead, Type::U32x4),
             Argument::Places => ("places", Space::GlobalRead, Type::U32x4),
             Argument::Bias => ("bias", Space::GlobalRead, out),

@@ -6,7 +6,7 @@ use crate::kir::{hex, int, select, Body, Expr, Type};
 use qtune_ir::CodePacking;
 
 /// Eight codes, each in a field of 4 or 8 bits: see [`CodePacking::field`]. Or eight floats, a word
-/// for each pair.
+/// for each pair: weights that nothing is left to do for, or the numbers of vectors.
 pub(super) struct Octet {
     pub packing: CodePacking,
     words: Vec<Expr>,
@@ -41,6 +41,11 @@ impl Octet {
         Octet { packing, words }
     }
 
+    /// The numbers of vectors, pair by pair.
+    pub fn of_vectors(packing: CodePacking, pairs: [Expr; 4]) -> Octet {
+        Octet { packing, words: pairs.into() }
+    }
+
     /// The word that holds the codes of a pair.
     pub fn word(&self, pair: usize) -> &Expr {
         &self.words[pair % self.words.len()]
@@ -49,7 +54,9 @@ impl Octet {
     /// The pairs of floats that nothing is left to do for.
     pub fn floats(&self) -> Option<[Expr; 4]> {
         match &self.words[..] {
-            [a, b, c, d] => Some([a, b, c, d].map(Expr::clone)),
+            [a, b, c, d] if self.packing == CodePacking::FLOATS => {
+                Some([a, b, c, d].map(Expr::clone))
+            }
             _ => None,
         }
     }

@@ -360,6 +360,7 @@ impl Packed<'_, '_> {
                 call("bf2_fma", [self.moved(code, 4), back, plan.both(-0.0)])
             }
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.looked_up(id),
+            Op::Vector(_) => self.octet.word(self.pair).clone(),
             Op::Add([a, b]) => self.add(a, b, false),
             Op::Sub([a, b]) => self.add(a, b, true),
             Op::Mul([a, b]) => self.mul(a, b),

@@ -85,6 +85,9 @@ fn code_order(term: &Term) -> Result<CodeOrder, (Id, String)> {
     let mut shared = 0;
     for (index, op) in term.nodes().iter().enumerate() {
         let illegal = |why: &str| Err((Id::from(index), why.to_string()));
+        if matches!(op, Op::Vector(code) if *term.node(*code) != Op::Code) {
+            return illegal("a vector is named by the code as it is");
+        }
         let Some(order) = CodeOrder::of(op, term) else { continue };
         if wanted.is_some_and(|other| other != order) {
             return illegal("its codes lie in another order than those of the rest of the term");

@@ -38,7 +38,7 @@ impl CodeTable {
         let ctx = Context { act: DType::F32, engine: Engine::F32, spec: spec.clone() };
         let term = source(&ctx)?;
         let weight = weight_of(&term).unwrap_or(term.root());
-        let codes: Vec<u32> = (0..=ctx.code_max()).collect();
+        let codes: Vec<u32> = (0..ctx.codes()).collect();
         let ones = vec![1.0; codes.len()];
         Ok(CodeTable { ctx, term, weight, codes, ones })
     }

@@ -1,5 +1,6 @@
 //! What surrounds a term: the format, the activations and the arithmetic that consumes weights.
 
+use super::facts::VECTOR_MAX;
 use super::{DequantError, Op, Term};
 use crate::{DType, ParamType, WeightSpec};
 use std::fmt;
@@ -71,6 +72,15 @@ impl Context {
         (1 << self.spec.bits) - 1
     }
 
+    /// How many codes there are to evaluate an expression for: a format's own, or one for each number that
+    /// vectors were given ([`crate::Codebook::with_values`]).
+    pub fn codes(&self) -> u32 {
+        match self.spec.codebook.vectors() {
+            Some(_) => self.spec.codebook.values().len() as u32,
+            None => self.code_max() + 1,
+        }
+    }
+
     /// How the parameter called `name` is stored, and its index.
     pub fn param(&self, name: &str) -> Option<(usize, ParamType)> {
         let found = self.spec.params.iter().enumerate().find(|(_, p)| p.name == name);
@@ -85,7 +95,10 @@ impl Context {
             return None;
         }
         let values = self.spec.codebook.values().iter().map(|value| f64::from(value.abs()));
-        let largest = values.reduce(f64::max).unwrap_or(self.code_max().into());
+        let largest = match self.spec.codebook.vectors() {
+            Some(_) => VECTOR_MAX,
+            None => values.reduce(f64::max).unwrap_or(self.code_max().into()),
+        };
         let term = self.spec.expr.parse::<Term>().ok()?;
         let scale = |scale, scaled| match term.reads_codes(scaled) {
             true => self.cofactor(&term, scale, name),

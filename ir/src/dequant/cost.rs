@@ -14,7 +14,7 @@
 //!   the total themselves.
 
 use super::{Context, Engine, Facts, Op, Role, Term};
-use crate::{Arch, DType};
+use crate::{Arch, DType, VectorCodes, VECTOR_WEIGHTS};
 use egg::{Id, Language};
 
 /// How often the parts of a term are computed.
@@ -218,6 +218,7 @@ impl<'a> CostModel<'a> {
             Op::Wide(_) => self.moved() + packed,
             // Shift and mask one code, convert it, and pack two: scalar work for each weight.
             Op::Real(_) => (2.5 + self.unpacking()) * self.int + self.convert,
+            Op::Vector(_) => self.vector(),
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) => self.lookup(op),
             Op::Mul(ids) => {
                 // Unscaling by `rp` is a multiplication by 1 for half of the codes.
@@ -245,6 +246,13 @@ impl<'a> CostModel<'a> {
             Op::Short(_) => (5.0 + 2.0 * (3.0 + 2.0)) * self.int / 8.0,
             _ => (5.0 + 2.0 * (6.0 + 2.0)) * self.int / 8.0,
         }
+    }
+
+    /// Per vector and codebook: a shift and a mask, an address of 64 bits, a load; then packed additions.
+    fn vector(&self) -> f64 {
+        let books = self.ctx.spec.codebook.vectors().map_or(1, VectorCodes::books);
+        let sums = f64::from(books - 1) * 0.5 * self.half2;
+        f64::from(books) * (4.0 * self.int + 1.0) / VECTOR_WEIGHTS as f64 + sums
     }
 
     /// One `lop3` masks two codes and sets the magic bits; in place, one shift by 8 serves a word

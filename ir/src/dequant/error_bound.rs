@@ -170,6 +170,15 @@ impl<'a> Evaluator<'a> {
         Bounded { value, error: (self.ctx.compute().round(value) - value).abs() }
     }
 
+    /// A sum of entries of codebooks, rounded once to f16 or added in f32 first: of that, and of the exact
+    /// sum as it is held here, one rounding to f32 each.
+    fn vector(&self, value: f64) -> Bounded {
+        let entry = self.entry(value);
+        let summed = self.ctx.spec.codebook.vectors().is_some_and(|vectors| vectors.books() > 1);
+        let sums = if summed { 2.0 * DType::F32.unit_roundoff() * value.abs() } else { 0.0 };
+        Bounded { error: entry.error + sums, ..entry }
+    }
+
     fn at(&self, id: Id, place: &Place) -> Bounded {
         let in_weight = self.lowered.facts(id).role == Role::Weight;
         let dtype = if in_weight { self.ctx.compute() } else { DType::F32 };
@@ -197,6 +206,7 @@ impl<'a> Evaluator<'a> {
             Op::Pair(a) | Op::Page(a) | Op::Permuted(a) => {
                 self.entry(self.ctx.codebook(self.at(*a, place).value))
             }
+            Op::Vector(a) => self.vector(self.ctx.codebook(self.at(*a, place).value)),
             Op::Short(a) => {
                 self.entry(self.ctx.codebook(self.at(*a, place).value) / self.ctx.short_unit())
             }

@@ -51,6 +51,10 @@ const PARAM_MAX: f64 = 64.0;
 /// The same of scales of scales, which integers of up to 8 bits multiply.
 const SHARED_MAX: f64 = 1.0;
 
+/// The magnitude that numbers of vectors are taken to have at most, likewise: codebooks are made for
+/// weights that were divided by a norm.
+pub(super) const VECTOR_MAX: f64 = 8.0;
+
 impl Grid {
     fn constant(value: f64) -> Grid {
         let bits = value.to_bits();
@@ -211,6 +215,7 @@ impl Facts {
             Op::Lookup(a) | Op::Pair(a) | Op::Page(a) | Op::Permuted(a) => {
                 lookup_facts(ctx, op, child(*a), 1.0)
             }
+            Op::Vector(a) => vector_facts(ctx, child(*a)),
             Op::Short(a) => lookup_facts(ctx, op, child(*a), ctx.short_unit()),
             Op::Float8(a) | Op::Wide(a) | Op::Converted(a) => float8::facts(child(*a), 1.0),
             Op::Narrow(a) => float8::facts(child(*a), float8::NARROW),
@@ -311,6 +316,15 @@ fn lookup_facts(ctx: &Context, op: &Op, a: &Facts, unit: f64) -> Result<Facts, S
     let grid =
         grids.reduce(|a, b| Grid { lo: a.lo.min(b.lo), hi: a.hi.max(b.hi), ulp: a.ulp.min(b.ulp) });
     Ok(Facts::leaf(Role::Weight, [grid; 2]))
+}
+
+/// Any number that a layer's codebooks may make.
+fn vector_facts(ctx: &Context, a: &Facts) -> Result<Facts, String> {
+    if a.role != Role::Integer || ctx.spec.codebook.vectors().is_none() {
+        return Err("`vector` takes the code of a format whose codes name vectors".into());
+    }
+    let grid = Grid { lo: -VECTOR_MAX, hi: VECTOR_MAX, ulp: FLOAT_ULP };
+    Ok(Facts::leaf(Role::Weight, [Some(grid); 2]))
 }
 
 fn conversion_facts(ctx: &Context, op: &Op, a: &Facts) -> Result<Facts, String> {

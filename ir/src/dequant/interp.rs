@@ -50,7 +50,7 @@ impl GroupValues<'_> {
             | Op::Shr([a, b])) => {
                 integer_op(op, real(*a) as u32, real(*b) as u32).map_or(f64::NAN, f64::from)
             }
-            Op::Lookup(a) | Op::Pair(a) | Op::Page(a) | Op::Permuted(a) => {
+            Op::Lookup(a) | Op::Pair(a) | Op::Page(a) | Op::Permuted(a) | Op::Vector(a) => {
                 self.ctx.codebook(real(*a))
             }
             Op::Short(a) => self.ctx.codebook(real(*a)) / self.ctx.short_unit(),

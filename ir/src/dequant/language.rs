@@ -125,6 +125,7 @@ egg::define_language! {
         "pair" = Pair(egg::Id),
         "page" = Page(egg::Id),
         "prmt" = Permuted(egg::Id),
+        "vector" = Vector(egg::Id),
         "short" = Short(egg::Id),
         "e4m3" = Float8(egg::Id),
         "narrow" = Narrow(egg::Id),

@@ -54,6 +54,7 @@
 //! | `(pair i)`, `(page i)` | the same, rounded, from a table of all pairs of codes in shared memory |
 //! | `(prmt i)` | the same, rounded, from a table in registers by byte permutations |
 //! | `(short i)` | the same over [`Context::short_unit`], from a table of upper bytes in registers |
+//! | `(vector q)` | the weight's number in the vector that its octet of codes names, a sum of entries of the layer's codebooks, see [`crate::VectorCodes`]; rounded to the compute type |
 //! | `(e4m3 i)` | the float of 8 bits that the code is: 4 bits of exponent, 3 of mantissa |
 //! | `(narrow i)` | its bits under the exponent of an f16: the value over 256 |
 //! | `(cvt i)` | the value, converted by an instruction that takes two codes and gives a pair of f16 |
@@ -67,7 +68,7 @@
 //! fields of 8 bits ([`crate::CodePacking`]) and are not used in place. On [`Engine::Mma`] `p` is a constant of the
 //! row, on the others it alternates along k and cannot leave the sum.
 //!
-//! Codes that are looked up lie in order instead ([`CodeOrder`]), a pair of them in each byte.
+//! Codes that are looked up one by one lie in order instead ([`CodeOrder`]), a pair of them in each byte.
 //!
 //! # What codegen accepts
 //!

@@ -124,6 +124,10 @@ fn weight_classes<'a>(
         Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) if rounds => {
             Rounding::WEIGHT_ROUNDED.with(Rounding::CODEBOOK_ROUNDED)
         }
+        // Codebooks are f16, their sums are not.
+        Op::Vector(_) if ctx.compute() != crate::DType::F16 || summed(ctx) => {
+            Rounding::WEIGHT_ROUNDED.with(Rounding::CODEBOOK_ROUNDED)
+        }
         _ => Rounding::EXACT,
     };
     for id in op.children() {
@@ -131,6 +135,11 @@ fn weight_classes<'a>(
         classes = classes.with(uniform_classes(ctx, child_op, facts));
     }
     classes
+}
+
+/// Whether weights are sums of entries of several codebooks.
+fn summed(ctx: &Context) -> bool {
+    ctx.spec.codebook.vectors().is_some_and(|vectors| vectors.books() > 1)
 }
 
 /// The classes of a uniform value that is rounded to the compute type for use in a weight.

@@ -16,6 +16,9 @@ pub enum CodeOrder {
     /// Code `i` is at bit `4i`, so that a pair is a byte, which selects an entry of a table. Codes of a
     /// byte are in order likewise, so that a pair is two neighbours, which one instruction converts.
     Sequential,
+    /// Code `i` is at bit `2i` of a half word, two bits each: together they are the code of a vector
+    /// ([`crate::VectorCodes`]).
+    Vectors,
 }
 
 const WORD_BITS: u32 = 32;
@@ -35,6 +38,7 @@ impl CodeOrder {
             Op::Pair(_) | Op::Page(_) | Op::Permuted(_) | Op::Short(_) | Op::Converted(_) => {
                 Some(CodeOrder::Sequential)
             }
+            Op::Vector(_) => Some(CodeOrder::Vectors),
             _ => None,
         }
     }
@@ -49,7 +53,7 @@ impl CodeOrder {
     pub fn rotation(self) -> u32 {
         match self {
             CodeOrder::Raised => RAISED_BITS,
-            CodeOrder::Split | CodeOrder::Sequential => 0,
+            CodeOrder::Split | CodeOrder::Sequential | CodeOrder::Vectors => 0,
         }
     }
 
@@ -60,6 +64,7 @@ impl CodeOrder {
             CodeOrder::Split => 4 * pair + 16 * half,
             CodeOrder::Raised => (4 * pair + 16 * half + RAISED_BITS) % WORD_BITS,
             CodeOrder::Sequential => 8 * pair + 4 * half,
+            CodeOrder::Vectors => 4 * pair + 2 * half,
         }
     }
 
@@ -71,6 +76,7 @@ impl CodeOrder {
                 CodeOrder::Split.place((shift + WORD_BITS - RAISED_BITS) % WORD_BITS)
             }
             CodeOrder::Sequential => (shift / 8, shift % 8 / 4),
+            CodeOrder::Vectors => (shift / 4, shift % 4 / 2),
         }
     }
 }
@@ -151,6 +157,7 @@ mod tests {
             ("(* s (sum (* (pair q) x)))", CodeOrder::Sequential, Some(PairTable::DENSE)),
             ("(* s (sum (* (page q) x)))", CodeOrder::Sequential, Some(PairTable::PAGED)),
             ("(* s (sum (* (prmt q) x)))", CodeOrder::Sequential, None),
+            ("(* s (sum (* (vector q) x)))", CodeOrder::Vectors, None),
             ("(* s (sum (* (magic q) x)))", CodeOrder::Split, None),
             ("(* s (sum (* (subn (raise q)) x)))", CodeOrder::Raised, None),
             ("", CodeOrder::Split, None),

@@ -1,8 +1,8 @@
 //! Schedules of the `mma` family: tiles, warps and the `cp.async` ring.
 
 use super::{
-    check_block, check_width, groups_in, require, scales_inside, with_table, Overlap, Raster,
-    Rejected, Split, CHUNK_K,
+    check_block, check_single, check_width, groups_in, require, scales_inside, with_table, Overlap,
+    Raster, Rejected, Split, CHUNK_K,
 };
 use crate::dequant::packed_param_bytes;
 use crate::{Arch, Problem, WeightSpec};
@@ -142,6 +142,7 @@ impl MmaSchedule {
         arch: &Arch,
     ) -> Result<(), Rejected> {
         check_width("mma", spec)?;
+        check_single("mma", spec)?;
         let pairs = self.block_m == 8 || self.block_m % 16 == 0;
         let most = if spec.is_dense() { MOST_TOKENS_DENSE } else { MOST_TOKENS };
         require(pairs && (8..=most).contains(&self.block_m), || {

@@ -1,8 +1,8 @@
 //! Schedules of the `wgmma` family: tiles, roles and the registers that they leave.
 
 use super::{
-    check_block, check_width, groups_in, require, scales_inside, with_table, Overlap, Raster,
-    Rejected,
+    check_block, check_single, check_width, groups_in, require, scales_inside, with_table, Overlap,
+    Raster, Rejected,
 };
 use crate::dequant::packed_param_bytes;
 use crate::{Arch, DType, Problem, WeightSpec};
@@ -249,6 +249,7 @@ impl WgmmaSchedule {
     ) -> Result<(), Rejected> {
         require(arch.has_wgmma(), || format!("wgmma needs sm_90a, {} is not", arch.target()))?;
         check_width("wgmma", spec)?;
+        check_single("wgmma", spec)?;
         require(p.act != DType::F32, || "wgmma multiplies 16-bit floats, not f32".into())?;
         self.check_tile()?;
         let group = spec.group.size(p.k);
