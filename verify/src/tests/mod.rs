@@ -3,6 +3,7 @@
 mod fake;
 mod generated;
 mod mutants;
+mod vectors;
 
 use crate::{verify, Effort, Verdict, VerifyRequest};
 use fake::{Defect, FakeDevice};
