@@ -81,14 +81,18 @@ fn gemv() -> impl Strategy<Value = Schedule> {
     })
 }
 
-fn mma() -> impl Strategy<Value = Schedule> {
-    let tile = (pick(&[8u32, 16, 32, 48, 64]), pick(&[1u32, 2, 3]), pick(&[1u32, 2]));
-    let split = prop_oneof![
+/// The ways in which blocks with a ring share K.
+fn splits() -> impl Strategy<Value = Split> {
+    prop_oneof![
         (1u32..=3).prop_map(Split::Blocks),
         (2u32..=4).prop_map(Split::Cluster),
         (1u32..=40).prop_map(Split::Stream),
-    ];
-    let block = (pick(&[1u32, 2, 4, 8]), pick(&[1u32, 2, 4, 8]), 1u32..=5, split);
+    ]
+}
+
+fn mma() -> impl Strategy<Value = Schedule> {
+    let tile = (pick(&[8u32, 16, 32, 48, 64]), pick(&[1u32, 2, 3]), pick(&[1u32, 2]));
+    let block = (pick(&[1u32, 2, 4, 8]), pick(&[1u32, 2, 4, 8]), 1u32..=5, splits());
     (tile, block, any::<[bool; 2]>()).prop_map(|((block_m, rows, chunks), block, flags)| {
         let (warps_n, warps_k, stages, split) = block;
         let [swizzle, by_rows] = flags;
@@ -110,8 +114,8 @@ fn mma() -> impl Strategy<Value = Schedule> {
 
 fn wgmma() -> impl Strategy<Value = Schedule> {
     let tile = (1u32..=16, pick(&[1u32, 2, 3]), pick(&[1u32, 2, 4]), pick(&[1u32, 2, 3]));
-    let ring = (2u32..=5, pick(&[1u32, 2, 3]), any::<[bool; 2]>());
-    (tile, ring).prop_map(|((columns, rows, panels, groups), (stages, split_k, flags))| {
+    let ring = (2u32..=5, splits(), any::<[bool; 2]>());
+    (tile, ring).prop_map(|((columns, rows, panels, groups), (stages, split, flags))| {
         let [by_rows, one_warp] = flags;
         Schedule::Wgmma(WgmmaSchedule {
             block_m: 8 * columns,
@@ -119,7 +123,7 @@ fn wgmma() -> impl Strategy<Value = Schedule> {
             block_k: 64 * panels,
             groups,
             stages,
-            split_k,
+            split,
             producer: if one_warp { Producer::Warp } else { Producer::Group },
             raster: if by_rows { Raster::Rows } else { Raster::Tokens },
             overlap: Overlap::NONE,
@@ -135,7 +139,7 @@ fn dequant() -> impl Strategy<Value = Schedule> {
             let block_m = if s.block_m == 48 { 128 } else { s.block_m };
             Schedule::Mma(MmaSchedule { split: Split::NONE, block_m, ..s })
         }
-        Schedule::Wgmma(s) => Schedule::Wgmma(WgmmaSchedule { split_k: 1, ..s }),
+        Schedule::Wgmma(s) => Schedule::Wgmma(WgmmaSchedule { split: Split::NONE, ..s }),
         other => other,
     };
     (prop_oneof![mma(), wgmma()], 1u32..=3).prop_map(move |(gemm, tiles)| {

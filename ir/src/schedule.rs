@@ -324,7 +324,7 @@ impl Schedule {
         match self {
             Schedule::Gemv(s) => s.split,
             Schedule::Mma(s) => s.split,
-            Schedule::Wgmma(s) => Split::Blocks(s.split_k),
+            Schedule::Wgmma(s) => s.split,
             Schedule::Dequant(s) => s.gemm.schedule().split(),
         }
     }

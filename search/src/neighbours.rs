@@ -63,7 +63,7 @@ fn fields(schedule: &Schedule, rung: u8, extent: Extent) -> Vec<Schedule> {
                 2 => wgmma_shape(s),
                 3 => wgmma_memory(s, tokens),
                 4 => Vec::new(),
-                _ => wgmma_depth(s),
+                _ => wgmma_depth(s, sms),
             };
             found.into_iter().map(Schedule::Wgmma).collect()
         }
@@ -187,11 +187,11 @@ fn wgmma_memory(s: &WgmmaSchedule, tokens: u32) -> Vec<WgmmaSchedule> {
     several.then(|| WgmmaSchedule { raster: turned(s.raster), ..s.clone() }).into_iter().collect()
 }
 
-fn wgmma_depth(s: &WgmmaSchedule) -> Vec<WgmmaSchedule> {
+fn wgmma_depth(s: &WgmmaSchedule, sms: u32) -> Vec<WgmmaSchedule> {
     let stages = scaled(s.stages).chain(stepped(s.stages));
     let stages = stages.map(|stages| WgmmaSchedule { stages, ..s.clone() });
-    let split = scaled(s.split_k).chain(stepped(s.split_k));
-    let split = split.map(|split_k| WgmmaSchedule { split_k, ..s.clone() });
+    let split = splits(s.split).into_iter().chain([streamed(s.split, sms)]);
+    let split = split.map(|split| WgmmaSchedule { split, ..s.clone() });
     let producer = match s.producer {
         Producer::Warp => Producer::Group,
         Producer::Group => Producer::Warp,

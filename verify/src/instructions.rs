@@ -131,11 +131,11 @@ fn deal(mut left: f64, loops: &mut [(f64, usize)], trips: &mut [f64]) {
     }
 }
 
-/// Steps of a block of an `mma` kernel, those of all blocks averaged.
-fn mma_steps(s: &MmaSchedule, image: &KernelImage) -> f64 {
+/// Steps of a block whose ring walks K, those of all blocks averaged.
+fn ring_steps(split: Split, image: &KernelImage) -> f64 {
     let (kernel, problem) = (&image.kernel, &image.kernel.problem);
     let blocks = grid_blocks(problem, &kernel.schedule) as f64;
-    let tiles = match s.split {
+    let tiles = match split {
         Split::Stream(_) => kernel.schedule.output_tiles(problem, problem.m) as f64 / blocks,
         Split::Blocks(blocks) | Split::Cluster(blocks) => 1.0 / f64::from(blocks),
     };
@@ -199,7 +199,7 @@ impl Walk {
     fn wgmma(s: &WgmmaSchedule, image: &KernelImage, weighted: u32, plain: u32) -> Walk {
         let fragments = s.block_k / 16;
         Walk {
-            steps: f64::from(image.kernel.layout.steps()) / f64::from(s.split_k),
+            steps: ring_steps(s.split, image),
             weights: 8.0 * f64::from(fragments * s.row_tiles()),
             marks: fragments * (weighted * s.row_tiles() + plain),
             tensor: true,
@@ -207,7 +207,7 @@ impl Walk {
             products: 0.0,
             ahead: 0.0,
             copy_turns: 1.0,
-            many_tiles: false,
+            many_tiles: s.split.stream().is_some(),
             producer_share: 32.0 / f64::from(s.consumer_threads()),
             // Weights, parameters, and every 64 of k of the activations.
             stage_copies: 1 + u32::from(image.kernel.layout.entry_bytes() > 0) + s.block_k / 64,
@@ -220,7 +220,7 @@ impl Walk {
         let per_k16 = s.token_tiles() * (weighted * s.row_tiles() + plain);
         let pieces = (s.stage_act_bytes() / 16).max(1);
         Walk {
-            steps: mma_steps(s, image),
+            steps: ring_steps(s.split, image),
             // A 16x16 fragment is eight weights per lane.
             weights: 8.0 * f64::from(fragments * s.row_tiles()),
             marks: fragments * per_k16,

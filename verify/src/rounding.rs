@@ -32,6 +32,14 @@ pub(crate) struct Rounding {
     additions: u32,
 }
 
+/// Most thread blocks whose partial sums of a tile are added.
+fn partners(schedule: &Schedule, problem: &Problem) -> u32 {
+    match schedule.shares(problem, 1) {
+        Some(shares) => shares.most_partners(),
+        None => schedule.split().per_tile(),
+    }
+}
+
 impl Rounding {
     /// The rounding of a schedule whose dequantization term has `sums` sums; `direct` terms are
     /// one sum that nothing is done to, which tensor cores accumulate across quant groups.
@@ -50,18 +58,14 @@ impl Rounding {
                 let chain = if direct { warp } else { s.segment_k(spec, k).max(1) };
                 // Every warp adds up its segments, then warps and splits are added.
                 let segments = warp.div_ceil(chain) * sums;
-                let blocks = match schedule.shares(problem, 1) {
-                    Some(shares) => shares.most_partners(),
-                    None => s.split.per_tile(),
-                };
-                (chain, segments + s.warps_k + blocks)
+                (chain, segments + s.warps_k + partners(schedule, problem))
             }
             Schedule::Wgmma(s) => {
                 let row = s.padded_k(k);
                 // Sums that nothing scales before the end of K run from its start.
                 let whole = direct || spec.group.size(k) >= k;
                 let chain = if whole { row } else { s.segment_k(spec, k) };
-                (chain, row.div_ceil(chain) * sums + s.split_k)
+                (chain, row.div_ceil(chain) * sums + partners(schedule, problem))
             }
             Schedule::Dequant(s) => {
                 // Weights are rounded as the term says, which its own classes hold; the

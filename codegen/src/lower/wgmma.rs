@@ -15,6 +15,7 @@ use super::octet::Octet;
 use super::output::{self, Tile};
 use super::overlap;
 use super::rows::{self, Rows};
+use super::stream::{self, Incoming};
 use super::table::SharedTable;
 use super::term::Plan;
 use super::{beyond, CodegenError, Lowered, Lowering};
@@ -48,7 +49,10 @@ pub(super) fn lower(cx: &Lowering, s: &WgmmaSchedule) -> Result<Lowered, Codegen
         |body| wgmma.produce(body),
         |body| wgmma.consume(body),
     );
-    let constants = vec![("STEPS".into(), cx.layout.steps().into())];
+    let mut constants = vec![("STEPS".into(), cx.layout.steps().into())];
+    if s.split.stream().is_some() {
+        constants.extend(stream::constants(cx));
+    }
     Ok((body.finish(), wgmma.shared(), constants))
 }
 
@@ -68,6 +72,11 @@ struct Stage {
     slot: Expr,
     later: Expr,
     drained: Expr,
+}
+
+/// The slot of the stage before that in `slot`.
+fn before(slot: &Expr, stages: u32) -> Expr {
+    select(slot.clone().equals(0u32), int(stages - 1), slot.clone() - 1u32)
 }
 
 /// A unit of work: a panel within its segment and within its stage, and a part of it.
@@ -120,16 +129,14 @@ impl Wgmma<'_> {
         self.plan.is_direct() || self.scales_once()
     }
 
-    fn split(&self) -> bool {
-        self.s.split_k > 1
-    }
-
     /// Activations first, where the swizzle wants addresses of 1024 bytes; then weights,
-    /// parameters, barriers. The output tile takes the ring's place once it is drained.
+    /// parameters, barriers. The output tile takes the ring's place once it is drained, but under
+    /// stream-K, where the ring never is.
     fn shared(&self) -> Vec<Buffer> {
         let stages = self.s.stages;
         let weights = stages * self.s.stage_act_bytes();
         let params = weights + stages * self.weight_bytes();
+        let red = self.s.reduction_offset(self.cx.problem, self.cx.spec);
         let barriers = self.s.barrier_offset(self.cx.problem, self.cx.spec);
         let view = |name: &str, offset: u32, element: Type| Buffer {
             name: name.into(),
@@ -139,7 +146,7 @@ impl Wgmma<'_> {
         let mut views = vec![
             view("ring_x", 0, Type::U32x4),
             view("ring_weights", weights, Type::U32x4),
-            view("red", 0, Type::F32),
+            view("red", red, Type::F32),
             view("full", barriers, Type::Barrier),
             view("empty", barriers + 8 * stages, Type::Barrier),
         ];
@@ -148,10 +155,10 @@ impl Wgmma<'_> {
             views.push(view("row_pairs", params, rows::pair_type(self.cx)));
         }
         views.extend(self.cx.lane_words(weights));
-        if self.split() {
-            views.push(view("arrived", 0, Type::U32));
+        if self.s.split.in_global() {
+            views.push(view("arrived", red, Type::U32));
         }
-        views.extend(output::pair_view(self.cx, 0));
+        views.extend(output::pair_view(self.cx, red));
         views.extend(self.table.iter().flat_map(SharedTable::views));
         views
     }
@@ -162,16 +169,10 @@ impl Wgmma<'_> {
         let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
         body.bind("lane", Type::I32, thread.clone() % 32u32);
         body.bind("warp", Type::I32, thread.clone() / 32u32);
-        let (row, token) = match s.raster {
-            Raster::Rows => ("blockIdx.x", "blockIdx.y"),
-            Raster::Tokens => ("blockIdx.y", "blockIdx.x"),
-        };
-        self.cx.bind_row_tile(body, row);
-        body.bind("token_tile", Type::I32, var(token));
-        if self.split() {
-            body.bind("split", Type::I32, var("blockIdx.z"));
+        match s.split {
+            Split::Blocks(blocks) | Split::Cluster(blocks) => self.bind_tile(body, blocks),
+            Split::Stream(_) => stream::bind_share(s.block_m, body),
         }
-        output::split_range(body, s.split_k);
         body.when(thread.equals(0u32), |body| {
             body.range("stage", 0u32, s.stages, 1u32, |body, stage| {
                 body.call("barrier_init", [Expr::address("full", stage.clone()), int(1)]);
@@ -181,6 +182,20 @@ impl Wgmma<'_> {
             body.call("barrier_init_fence", []);
         });
         body.barrier();
+    }
+
+    /// Binds the block's output tile and its steps `first..last` of it.
+    fn bind_tile(&self, body: &mut Body, splits: u32) {
+        let (row, token) = match self.s.raster {
+            Raster::Rows => ("blockIdx.x", "blockIdx.y"),
+            Raster::Tokens => ("blockIdx.y", "blockIdx.x"),
+        };
+        self.cx.bind_row_tile(body, row);
+        body.bind("token_tile", Type::I32, var(token));
+        if splits > 1 {
+            body.bind("split", Type::I32, var("blockIdx.z"));
+        }
+        output::split_range(body, splits);
     }
 
     /// One lane issues all copies.
@@ -201,8 +216,9 @@ impl Wgmma<'_> {
             let from = self.fill_ahead(body, &phase);
             body.range("step", from, var("last"), 1u32, |body, step| {
                 body.call("barrier_wait", [Expr::address("empty", slot.clone()), phase.clone()]);
-                self.fill_constants(body, &step, &slot);
-                self.fill_tokens(body, &step, &slot);
+                let stage = self.incoming(body, &step);
+                self.fill_constants(body, &stage, &slot);
+                self.fill_tokens(body, &stage, &slot);
                 self.advance(body, &slot, &phase);
             });
         });
@@ -215,26 +231,42 @@ impl Wgmma<'_> {
             return var("first");
         }
         let stages = self.s.stages;
-        let lap = |body: &mut Body, fill: &dyn Fn(&mut Body, &Expr, &Expr)| {
+        let lap = |body: &mut Body, fill: &dyn Fn(&mut Body, &Incoming, &Expr)| {
             body.range("ahead", 0u32, stages, 1u32, |body, ahead| {
                 let step = body.bind("step", Type::I32, var("first") + ahead.clone());
-                body.when(step.clone().less(var("last")), |body| fill(body, &step, &ahead));
+                body.when(step.clone().less(var("last")), |body| {
+                    let stage = self.incoming(body, &step);
+                    fill(body, &stage, &ahead);
+                });
             });
         };
-        lap(body, &|body, step, slot| self.fill_constants(body, step, slot));
+        lap(body, &|body, stage, slot| self.fill_constants(body, stage, slot));
         overlap::wait_ahead(self.cx, body);
-        lap(body, &|body, step, slot| self.fill_tokens(body, step, slot));
+        lap(body, &|body, stage, slot| self.fill_tokens(body, stage, slot));
         body.assign(phase.clone(), hex(0));
         var("first") + stages
     }
 
+    /// Where the stage of a step of the block comes from.
+    fn incoming(&self, body: &mut Body, step: &Expr) -> Incoming {
+        let s = self.s;
+        match s.split {
+            Split::Stream(_) => stream::incoming(s.raster, s.block_m, body, step),
+            Split::Blocks(_) | Split::Cluster(_) => Incoming {
+                index: self.cx.stage_index(step),
+                step: step.clone(),
+                first_token: var("token_tile") * s.block_m,
+            },
+        }
+    }
+
     /// Weights and group parameters of a stage; its barrier expects the activations too.
-    fn fill_constants(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+    fn fill_constants(&self, body: &mut Body, stage: &Incoming, slot: &Expr) {
         let s = self.s;
         let full = Expr::address("full", slot.clone());
         let bytes = s.stage_bytes(self.cx.spec, self.cx.problem.k);
         body.call("barrier_expect", [full.clone(), int(bytes)]);
-        let stage = body.bind("stage", Type::I32, self.cx.stage_index(step));
+        let stage = body.bind("stage", Type::I32, stage.index.clone());
         let mut parts = vec![("ring_weights", "weights", self.weight_bytes())];
         if self.rows().needed() {
             parts.push(("ring_params", "params", self.param_bytes()));
@@ -246,13 +278,13 @@ impl Wgmma<'_> {
         }
     }
 
-    fn fill_tokens(&self, body: &mut Body, step: &Expr, slot: &Expr) {
+    fn fill_tokens(&self, body: &mut Body, stage: &Incoming, slot: &Expr) {
         let s = self.s;
         let full = Expr::address("full", slot.clone());
         body.unrolled("panel", self.panels(), |body, panel| {
             let to = slot.clone() * self.act_pieces() + panel.clone() * self.panel_pieces();
-            let column = step.clone() * s.block_k + panel * 64u32;
-            let row = var("token_tile") * s.block_m;
+            let column = stage.step.clone() * s.block_k + panel * 64u32;
+            let row = stage.first_token.clone();
             body.call("tensor_copy", [Expr::address("ring_x", to), var("x"), column, row, full]);
         });
     }
@@ -277,10 +309,29 @@ impl Wgmma<'_> {
         body.bind("lane_piece", Type::I32, tile * (self.panels() * slab) + var("lane"));
         let tokens = call("tile_128b", [Expr::address("ring_x", int(0))]);
         body.bind("ring_tile", Type::Descriptor, tokens);
-        self.declare_sums(body);
+        if s.split.stream().is_none() {
+            self.declare_sums(body);
+        }
+        self.declare_operands(body);
+        if let Some(table) = &self.table {
+            table.fill(body, s.consumer_threads());
+            body.barrier();
+        }
+        overlap::wait_ahead(self.cx, body);
+        match s.split {
+            Split::Blocks(_) | Split::Cluster(_) => {
+                self.mainloop(body);
+                self.finish(body);
+            }
+            Split::Stream(_) => self.tiles_of_share(body),
+        }
+    }
+
+    /// Fragments in turn, and what rows need.
+    fn declare_operands(&self, body: &mut Body) {
         for (index, sum) in self.plan.sums().iter().enumerate() {
             if sum.weight.is_some() {
-                let dims = [2, s.row_tiles(), self.unit_k16, 4];
+                let dims = [2, self.s.row_tiles(), self.unit_k16, 4];
                 body.array(format!("frag{index}"), Type::U32, &dims);
             }
         }
@@ -290,13 +341,15 @@ impl Wgmma<'_> {
         if self.rows().needed() {
             self.rows().declare(body);
         }
-        if let Some(table) = &self.table {
-            table.fill(body, s.consumer_threads());
-            body.barrier();
-        }
-        overlap::wait_ahead(self.cx, body);
-        self.mainloop(body);
+    }
+
+    /// From the last multiply of a tile to its output.
+    fn finish(&self, body: &mut Body) {
+        let s = self.s;
         body.call(intrinsics::WAIT, [int(0)]);
+        if s.split.stream().is_some() {
+            self.release_last(body);
+        }
         if self.scales_once() {
             self.apply_coefficients(body);
         }
@@ -306,10 +359,39 @@ impl Wgmma<'_> {
             rows: s.block_n,
             pitch: s.reduction_pitch(),
             parts: 1,
-            split: Split::Blocks(s.split_k),
+            split: s.split,
             threads: s.consumer_threads(),
         };
         output::emit(self.cx, &tile, body);
+    }
+
+    /// All tiles of a block's share under stream-K. The ring runs on from one to the next: the producer
+    /// knows of no tiles, so that the next one's first stages arrive while sums are stored.
+    fn tiles_of_share(&self, body: &mut Body) {
+        let stages = self.s.stages;
+        let slot = body.variable("slot", Type::I32, int(0));
+        let phase = body.variable("phase", Type::U32, hex(0));
+        body.section("mainloop: the share's tiles, stage by stage");
+        stream::for_tiles(self.s.raster, body, |body| {
+            self.declare_sums(body);
+            body.range("step", var("from"), var("to"), 1u32, |body, step| {
+                let later = var("from").less(step);
+                let drained = body.bind("drained", Type::I32, before(&slot, stages));
+                let stage = Stage { slot: slot.clone(), later, drained };
+                self.compute_stage(body, &phase, &stage);
+                self.advance(body, &slot, &phase);
+            });
+            self.finish(body);
+        });
+    }
+
+    /// The last stage of a tile has no next one to release it.
+    fn release_last(&self, body: &mut Body) {
+        body.call("warp_sync", []);
+        body.when(var("lane").equals(0u32), |body| {
+            let drained = before(&var("slot"), self.s.stages);
+            body.call("barrier_arrive", [Expr::address("empty", drained)]);
+        });
     }
 
     /// Whole laps of the ring, in which slots are constants, then what is left stage by stage.
@@ -332,8 +414,7 @@ impl Wgmma<'_> {
         body.range("step", rest.clone(), var("last"), 1u32, |body, step| {
             let slot = body.bind("slot", Type::I32, step.clone() - rest);
             let later = var("first").less(step);
-            let wrapped = slot.clone().equals(0u32);
-            let drained = select(wrapped, int(stages - 1), slot.clone() - 1u32);
+            let drained = before(&slot, stages);
             self.compute_stage(body, &phase, &Stage { slot, later, drained });
         });
     }

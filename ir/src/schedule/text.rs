@@ -56,7 +56,7 @@ impl fmt::Display for Schedule {
                 s.block_k,
                 s.groups,
                 s.stages,
-                s.split_k,
+                s.split,
                 match s.producer {
                     Producer::Warp => "warp",
                     Producer::Group => "group",
@@ -224,7 +224,7 @@ impl Fields<'_> {
                     block_k,
                     groups: f.number("groups")?,
                     stages: f.number("stages")?,
-                    split_k: f.number("split")?,
+                    split: f.split()?,
                     producer: f.choice(
                         "producer",
                         &[("warp", Producer::Warp), ("group", Producer::Group)],

@@ -2,7 +2,7 @@
 
 use super::{
     check_block, check_single, check_width, groups_in, require, scales_inside, with_table, Overlap,
-    Raster, Rejected,
+    Raster, Rejected, Split,
 };
 use crate::dequant::packed_param_bytes;
 use crate::{Arch, DType, Problem, WeightSpec};
@@ -40,6 +40,8 @@ const AMPLE_CORRECTED_REGISTERS: u32 = 12;
 const AMPLE_REGISTERS: u32 = 240;
 /// Registers of a lane's part of a 64x16 fragment.
 const FRAGMENT_REGISTERS: u32 = 4;
+/// What stream-K adds: the block's share, the tile, slot and phase of the ring.
+const STREAM_REGISTERS: u32 = 10;
 /// Group parameters of a row tile, as loaded and as operands.
 const ROW_REGISTERS: u32 = 12;
 
@@ -68,8 +70,8 @@ pub struct WgmmaSchedule {
     pub groups: u32,
     /// Stages of the ring between producer and consumers.
     pub stages: u32,
-    /// Thread blocks that share one output tile along K.
-    pub split_k: u32,
+    /// How thread blocks share the k of output tiles.
+    pub split: Split,
     /// Who copies.
     pub producer: Producer,
     /// Order of thread blocks.
@@ -167,14 +169,28 @@ impl WgmmaSchedule {
         self.block_n + 4
     }
 
-    /// Where the barriers lie in dynamic shared memory: behind the ring and the output tile that
-    /// takes its place.
-    pub fn barrier_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        let ring = self.stages * self.stage_bytes(spec, problem.k);
-        ring.max(self.block_m * self.reduction_pitch() * 4).next_multiple_of(16)
+    /// Bytes of the ring.
+    fn ring_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        self.stages * self.stage_bytes(spec, problem.k)
     }
 
-    /// Bytes of ring or output tile, and two barriers per stage.
+    /// Where the output tile lies in dynamic shared memory: in the place of the ring, which is
+    /// drained by then, or behind it where the next tile's stages arrive meanwhile.
+    pub fn reduction_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        match self.split {
+            Split::Blocks(_) | Split::Cluster(_) => 0,
+            Split::Stream(_) => self.ring_bytes(problem, spec).next_multiple_of(16),
+        }
+    }
+
+    /// Where the barriers lie in dynamic shared memory: behind the ring and the output tile.
+    pub fn barrier_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        let tile = self.block_m * self.reduction_pitch() * 4;
+        let end = self.reduction_offset(problem, spec) + tile;
+        self.ring_bytes(problem, spec).max(end).next_multiple_of(16)
+    }
+
+    /// Bytes of ring and output tile, and two barriers per stage.
     pub(super) fn working_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
         self.barrier_offset(problem, spec) + self.stages * 16
     }
@@ -232,7 +248,8 @@ impl WgmmaSchedule {
             true => OPERAND_REGISTERS.max(corrected),
             false => OPERAND_REGISTERS,
         };
-        operands + self.row_tiles() * row_tile
+        let stream = self.split.stream().map_or(0, |_| STREAM_REGISTERS);
+        operands + stream + self.row_tiles() * row_tile
     }
 
     /// Whether the term corrects an offset by the sum of activations, which takes accumulators of
@@ -264,9 +281,8 @@ impl WgmmaSchedule {
             format!("{} stages: the producer needs 2 to 8", self.stages)
         })?;
         let steps = self.padded_k(p.k) / self.block_k;
-        require((1..=steps.min(16)).contains(&self.split_k), || {
-            format!("{} splits of {steps} k tiles", self.split_k)
-        })?;
+        let tiles = u64::from(p.n.div_ceil(self.block_n)) * u64::from(p.m.div_ceil(self.block_m));
+        self.split.check(tiles, steps, arch)?;
         let has = self.consumer_registers();
         let needs = self.registers(p, spec);
         require(needs <= has, || format!("{needs} registers of a consumer's {has}"))?;

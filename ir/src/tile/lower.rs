@@ -191,14 +191,6 @@ impl Filled {
         }
     }
 
-    /// Blocks that share every tile through global memory; `None` if they share it otherwise.
-    fn splits(&self) -> Option<u32> {
-        match self.split {
-            Split::Blocks(blocks) => Some(blocks),
-            Split::Cluster(_) | Split::Stream(_) => None,
-        }
-    }
-
     /// Steps of a loop, 1 if there is none.
     fn steps(&self, axis: Axis, binding: Binding) -> u32 {
         self.slot(Slot::For(axis, binding)).unwrap_or(1)
@@ -286,7 +278,6 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
     let chunk_k = filled.steps(Axis::K, Binding::Reg) * Leaf::Wgmma64.extents()[2];
     let groups = filled.steps(Axis::N, Binding::Group);
     let block_m = FRAGMENT_M * filled.steps(Axis::M, Binding::Reg);
-    let splits = filled.splits()?;
     let wgmma = (chunk_k == CHUNK_K).then(|| {
         Schedule::Wgmma(WgmmaSchedule {
             block_m,
@@ -294,7 +285,7 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             block_k: CHUNK_K * filled.steps(Axis::K, Binding::Unroll),
             groups,
             stages: filled.slot(Slot::Ring).unwrap_or(1),
-            split_k: splits,
+            split: filled.split,
             producer: if groups > 1 { Producer::Group } else { Producer::Warp },
             raster: usual_raster(problem, block_m),
             overlap: Overlap::NONE,
@@ -434,7 +425,7 @@ fn wgmma_nest(s: &WgmmaSchedule, p: &Problem) -> Nest {
         .steps(Axis::K, CHUNK_K / Leaf::Wgmma64.extents()[2], Binding::Reg)
         .steps(Axis::K, s.block_k / CHUNK_K, Binding::Unroll)
         .wrap((s.stages > 1).then_some(Layer::Ring(s.stages)))
-        .whole(Axis::K, p.k, walk(Split::Blocks(s.split_k)))
+        .whole(Axis::K, p.k, walk(s.split))
         .steps(Axis::N, s.row_tiles(), Binding::Reg)
         .steps(Axis::N, s.groups, Binding::Group)
         .whole(Axis::N, p.n, Binding::Block)
@@ -486,6 +477,8 @@ mod tests {
             "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor raster=tokens dequant=",
             "wgmma tile=48x256x128 groups=2 stages=4 split=3 producer=group raster=rows dequant=",
             "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=tokens dequant=",
+            "wgmma tile=48x128x128 groups=2 stages=3 split=4@cluster producer=group raster=rows dequant=",
+            "wgmma tile=48x128x128 groups=2 stages=3 split=stream:132 producer=group raster=rows dequant=",
             "dequant slab=512 gemm=wgmma tile=48x256x128 groups=2 stages=4 split=1 producer=group raster=rows dequant=",
             "dequant slab=64 gemm=mma tile=16x64x64 warps=2x1 stages=3 split=1 swizzle=xor raster=tokens dequant=",
         ] {

@@ -200,8 +200,8 @@ const ROWS: &[Row] = &[
         from: "(for k ?K serial ?x)",
         to: "(for k ?K (cluster ?a) ?x)",
         choose: |site| match site.leaf() {
-            Leaf::Fma32 | Leaf::Fma2 | Leaf::Mma16816 => site.times(&site.factors.clusters, 1),
-            Leaf::Mac | Leaf::Wgmma64 => vec![],
+            Leaf::Mac => vec![],
+            _ => site.times(&site.factors.clusters, 1),
         },
     },
     Row {
@@ -210,7 +210,7 @@ const ROWS: &[Row] = &[
         from: "(for k ?K serial ?x)",
         to: "(for k ?K (stream ?a) ?x)",
         choose: |site| match (site.leaf(), site.body()) {
-            (Leaf::Mma16816, Body::Ring) => site.times(&site.factors.streams, 1),
+            (Leaf::Mma16816 | Leaf::Wgmma64, Body::Ring) => site.times(&site.factors.streams, 1),
             _ => vec![],
         },
     },

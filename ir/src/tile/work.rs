@@ -288,7 +288,7 @@ fn warp_reduction(warps_k: u32, bytes: f64) -> f64 {
 }
 
 fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f64) -> Work {
-    let (stages, tiles) = mma_stages(p, s);
+    let (stages, tiles) = ring_stages(p, &Schedule::Mma(s.clone()));
     let weights = s.block_n as f64 * s.block_k as f64 * stages;
     let lane_instructions_per_weight = dequant + mma_overhead(p, spec, s);
     let tile = (FRAGMENT_N * s.row_tiles() * s.warp_k()) as f64;
@@ -322,11 +322,10 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
 }
 
 /// Stages of the block that has most, and the output tiles to which it adds.
-fn mma_stages(p: &Problem, s: &MmaSchedule) -> (f64, f64) {
-    let schedule = Schedule::Mma(s.clone());
+fn ring_stages(p: &Problem, schedule: &Schedule) -> (f64, f64) {
     match schedule.shares(p, p.m) {
         Some(shares) => (shares.longest() as f64, shares.most_tiles() as f64),
-        None => (f64::from(schedule.steps(p.k).div_ceil(s.split.per_tile())), 1.0),
+        None => (f64::from(schedule.steps(p.k).div_ceil(schedule.split().per_tile())), 1.0),
     }
 }
 
@@ -349,7 +348,7 @@ fn mma_overhead(p: &Problem, spec: &WeightSpec, s: &MmaSchedule) -> f64 {
 }
 
 fn wgmma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &WgmmaSchedule, dequant: f64) -> Work {
-    let stages = (s.padded_k(p.k) / s.block_k).div_ceil(s.split_k) as f64;
+    let (stages, tiles) = ring_stages(p, &Schedule::Wgmma(s.clone()));
     let stage_weights = (s.block_n * s.block_k) as f64;
     let weights = stage_weights * stages;
     let lane_instructions_per_weight = dequant + wgmma_overhead(p, spec, s);
@@ -377,7 +376,7 @@ fn wgmma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &WgmmaSchedule, dequant
         staged_bytes: 0.0,
         // The producer copies meanwhile.
         fill_cycles: 0.0,
-        reduction_cycles: warp_reduction(1, results),
+        reduction_cycles: tiles * warp_reduction(1, results),
     }
 }
 

@@ -156,10 +156,12 @@ fn an_expression_that_no_format_has_is_right_in_both_families() {
 #[test]
 fn a_share_of_stream_k_is_right_with_every_epilogue() {
     let Some(nvrtc) = nvrtc() else { return };
-    let schedule = |blocks: u32, words: &str| {
+    let mma = "mma tile=16x32x128 warps=1x2 swizzle=xor";
+    let wgmma = "wgmma tile=16x64x128 groups=1 producer=warp";
+    let schedule = |family: &str, blocks: u32, words: &str| {
         format!(
-            "mma tile=16x32x128 warps=1x2 stages=3 split=stream:{blocks} swizzle=xor \
-             raster={words} dequant=(sum (* (* (- (real q) z) s) x))"
+            "{family} stages=3 split=stream:{blocks} raster={words} \
+             dequant=(sum (* (* (- (real q) z) s) x))"
         )
     };
     for (problem, words) in [
@@ -169,10 +171,10 @@ fn a_share_of_stream_k_is_right_with_every_epilogue() {
         ("n136.k640.m20+bias+silu_mul", "tokens pdl=on prefetch=on"),
     ] {
         let key = format!("w4a16.awq-g64.f16-f32.{problem}");
-        for blocks in [1, 7, 20] {
-            let (kernel, spec) = kernel(&key, &schedule(blocks, words));
+        for (family, blocks) in [mma, wgmma].into_iter().flat_map(|f| [1, 7, 20].map(|b| (f, b))) {
+            let (kernel, spec) = kernel(&key, &schedule(family, blocks, words));
             let verdict = judge(&nvrtc, kernel, &spec);
-            assert!(verdict.passed, "{key} {words} {blocks}: {verdict:#?}");
+            assert!(verdict.passed, "{key} {family} {words} {blocks}: {verdict:#?}");
         }
     }
 }
@@ -184,6 +186,7 @@ fn the_blocks_of_a_cluster_share_a_tile_with_every_epilogue() {
     let gemv = "gemv tokens=2 rows=2 lanes=4 warps=2x2 unroll=2 split=3@cluster x=shared acc=f32 \
                 cache=stream";
     let mma = "mma tile=8x32x128 warps=1x1 stages=3 split=4@cluster swizzle=xor raster=tokens";
+    let wgmma = "wgmma tile=8x128x128 groups=2 stages=3 split=4@cluster producer=group raster=rows";
     for (problem, words) in [
         ("n72.k768.m2", ""),
         ("n72.k768.m3+bias", " pdl=on"),
@@ -191,7 +194,7 @@ fn the_blocks_of_a_cluster_share_a_tile_with_every_epilogue() {
         ("n72.k768.m10+bias+silu_mul", " pdl=on prefetch=on"),
     ] {
         let key = format!("w4a16.awq-g64.f16-f32.{problem}");
-        for family in [gemv, mma] {
+        for family in [gemv, mma, wgmma] {
             let (kernel, spec) = kernel(&key, &format!("{family}{words} {term}"));
             assert_eq!((kernel.partials_bytes(16), kernel.counter_bytes(16)), (0, 0));
             let verdict = judge(&nvrtc, kernel, &spec);
