@@ -41,7 +41,7 @@ fn kernel(row: &'static Intrinsic) -> Program {
         name: "apply".into(),
         threads: THREADS,
         alone: false,
-        cluster: 1,
+        cluster: [1; 3],
         parameters: vec![buffer("operands", Space::GlobalRead), Parameter::Buffer(out)],
         constants: vec![],
         shared: vec![],

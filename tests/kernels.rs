@@ -114,8 +114,8 @@ fn mma() -> impl Strategy<Value = Schedule> {
 
 fn wgmma() -> impl Strategy<Value = Schedule> {
     let tile = (1u32..=16, pick(&[1u32, 2, 3]), pick(&[1u32, 2, 4]), pick(&[1u32, 2, 3]));
-    let ring = (2u32..=5, splits(), any::<[bool; 2]>());
-    (tile, ring).prop_map(|((columns, rows, panels, groups), (stages, split, flags))| {
+    let ring = (2u32..=5, splits(), pick(&[1u32, 1, 2, 4]), any::<[bool; 2]>());
+    (tile, ring).prop_map(|((columns, rows, panels, groups), (stages, split, multicast, flags))| {
         let [by_rows, one_warp] = flags;
         Schedule::Wgmma(WgmmaSchedule {
             block_m: 8 * columns,
@@ -126,6 +126,7 @@ fn wgmma() -> impl Strategy<Value = Schedule> {
             split,
             producer: if one_warp { Producer::Warp } else { Producer::Group },
             raster: if by_rows { Raster::Rows } else { Raster::Tokens },
+            multicast,
             overlap: Overlap::NONE,
             dequant: String::new(),
         })
@@ -139,7 +140,9 @@ fn dequant() -> impl Strategy<Value = Schedule> {
             let block_m = if s.block_m == 48 { 128 } else { s.block_m };
             Schedule::Mma(MmaSchedule { split: Split::NONE, block_m, ..s })
         }
-        Schedule::Wgmma(s) => Schedule::Wgmma(WgmmaSchedule { split: Split::NONE, ..s }),
+        Schedule::Wgmma(s) => {
+            Schedule::Wgmma(WgmmaSchedule { split: Split::NONE, multicast: 1, ..s })
+        }
         other => other,
     };
     (prop_oneof![mma(), wgmma()], 1u32..=3).prop_map(move |(gemm, tiles)| {

@@ -9,7 +9,7 @@ mod float8;
 mod hopper;
 mod overlap;
 
-pub use cluster::CLUSTER_BARRIER;
+pub use cluster::{CLUSTER_BARRIER, MULTICAST, REMOTE_ARRIVE, REMOTE_LOAD};
 pub use hopper::{is_multiply, multiply_name, COMMIT, FENCE, WAIT};
 pub use overlap::WAIT_AHEAD;
 

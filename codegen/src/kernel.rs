@@ -233,7 +233,7 @@ impl Kernel {
     /// `tokens` tokens; `None` if the kernel takes a pointer.
     pub fn activation_map(&self, tokens: u32) -> Option<TensorMapSpec> {
         let box_rows = match &self.schedule {
-            Schedule::Wgmma(s) => s.block_m,
+            Schedule::Wgmma(s) => s.block_m / s.multicast,
             Schedule::Dequant(DequantSchedule { gemm: DenseGemm::Wgmma(s), .. }) => s.block_m,
             Schedule::Gemv(_) | Schedule::Mma(_) | Schedule::Dequant(_) => return None,
         };

@@ -329,6 +329,24 @@ impl Schedule {
         }
     }
 
+    /// Thread blocks that share a tile of tokens in a cluster along N, 1 where there is none.
+    pub fn multicast(&self) -> u32 {
+        match self {
+            Schedule::Wgmma(s) => s.multicast,
+            Schedule::Gemv(_) | Schedule::Mma(_) | Schedule::Dequant(_) => 1,
+        }
+    }
+
+    /// Thread blocks of a cluster along x, y and z of the grid.
+    pub fn cluster(&self) -> [u32; 3] {
+        let shared = self.multicast();
+        match (self.split().cluster(), self.raster()) {
+            (Some(blocks), _) => [1, 1, blocks],
+            (None, Raster::Rows) => [shared, 1, 1],
+            (None, Raster::Tokens) => [1, shared, 1],
+        }
+    }
+
     /// Output tiles of a launch with `tokens` tokens.
     pub fn output_tiles(&self, problem: &Problem, tokens: u32) -> u64 {
         let (tile_n, tile_m) = self.tile();

@@ -182,9 +182,11 @@ fn wgmma_shape(s: &WgmmaSchedule) -> Vec<WgmmaSchedule> {
 }
 
 fn wgmma_memory(s: &WgmmaSchedule, tokens: u32) -> Vec<WgmmaSchedule> {
+    let multicast = scaled(s.multicast).map(|multicast| WgmmaSchedule { multicast, ..s.clone() });
     // With a single token tile every order of blocks is the same.
     let several = tokens > s.block_m;
-    several.then(|| WgmmaSchedule { raster: turned(s.raster), ..s.clone() }).into_iter().collect()
+    let raster = several.then(|| WgmmaSchedule { raster: turned(s.raster), ..s.clone() });
+    multicast.chain(raster).collect()
 }
 
 fn wgmma_depth(s: &WgmmaSchedule, sms: u32) -> Vec<WgmmaSchedule> {
@@ -225,7 +227,7 @@ mod tests {
     fn a_neighbour_differs_in_the_fields_of_its_rung_alone() {
         let of_rung = |rung| match rung {
             2 => ["rows", "lanes", "warps", "tile", "groups"].as_slice(),
-            3 => ["cache", "x", "raster", "swizzle"].as_slice(),
+            3 => ["cache", "x", "raster", "swizzle", "multicast"].as_slice(),
             4 => ["acc"].as_slice(),
             _ => ["unroll", "split", "stages", "producer", "pdl"].as_slice(),
         };
@@ -244,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_field_but_tokens_has_a_rung() {
-        for (text, count) in SCHEDULES.iter().zip([9, 7, 7, 7]) {
+        for (text, count) in SCHEDULES.iter().zip([9, 7, 7, 8]) {
             let schedule: Schedule = text.parse().unwrap();
             let all = RUNGS.into_iter().flat_map(|rung| neighbours(&schedule, rung, EXTENT));
             let words = all.flat_map(|neighbour| changed(&neighbour, text));

@@ -94,11 +94,11 @@ pub(crate) fn count(
 }
 
 /// Row tiles that a case runs. What other token counts than the bucket's may break shows in any
-/// row tile; the last may be ragged.
+/// row tile; the last may be ragged, and a cluster runs whole.
 fn row_tiles(setting: &Setting<'_>, bucket: bool) -> Vec<u32> {
     let mut tiles = setting.row_tiles.clone();
     if !bucket && tiles.len() < setting.kernel.layout.tiles() as usize {
-        tiles.drain(..tiles.len() - 1);
+        tiles.drain(..tiles.len() - setting.kernel.schedule.multicast() as usize);
     }
     tiles
 }

@@ -122,6 +122,7 @@ fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             split: Split::NONE,
             producer: Producer::Group,
             raster: raster(block_m),
+            multicast: 1,
             overlap: Overlap::NONE,
             dequant: String::new(),
         }));
@@ -323,6 +324,8 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
             let steps = problem.k.div_ceil(block_k);
             let split_k = (arch.sm_count / blocks.max(1)).min(steps / 4).clamp(1, 8);
+            // A lap of the ring is unrolled: one that no block has steps for costs, and loads no more.
+            let stages = stages.min((steps / split_k).max(2));
             ladder.push(Schedule::Wgmma(WgmmaSchedule {
                 block_m,
                 block_n,
@@ -332,6 +335,7 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
                 split: Split::Blocks(split_k),
                 producer: Producer::Group,
                 raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
+                multicast: 1,
                 overlap: Overlap::NONE,
                 dequant: String::new(),
             }));

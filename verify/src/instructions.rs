@@ -100,7 +100,11 @@ impl MainLoop {
         let program = Program::decode(&code.text, cubin.sm).ok()?;
         let walk = Walk::of(image, spec)?;
         let trips = walk.trips(&program)?;
-        let main = program.main_loop().filter(|&main| trips[main] > 0.0)?;
+        let runs = |index: &usize| trips[*index] > 0.0;
+        // A ring that is deeper than a block has steps never turns: its steps are in another loop.
+        let others = (0..trips.len()).filter(runs).filter(|l| walk.marks_in(&program, *l) > 0);
+        let busiest = others.max_by_key(|l| walk.marks_in(&program, *l));
+        let main = program.main_loop().filter(runs).or(busiest)?;
         let inside = program.loops.iter().zip(&trips).filter(|(l, _)| l.parent == Some(main));
         let mut parts: Vec<(Counts, f64)> = inside.map(|(l, &t)| (l.own, t)).collect();
         parts.push((program.loops[main].own, 1.0));

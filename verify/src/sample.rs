@@ -89,7 +89,12 @@ pub(crate) fn row_tiles(kernel: &Kernel, limit: Option<usize>, seed: u64) -> Vec
     let (rows, tokens) = kernel.schedule.tile();
     let cost = u64::from(rows) * k * (u64::from(tokens) + PACKING_TOKENS);
     let affordable = (SAMPLE_COST / cost).clamp(2, 8) as usize;
-    choose(count, limit.unwrap_or(affordable), seed)
+    // A cluster runs whole.
+    let shared = kernel.schedule.multicast();
+    let chosen = choose(count, limit.unwrap_or(affordable), seed);
+    let whole =
+        chosen.into_iter().flat_map(|tile| tile / shared * shared..(tile / shared + 1) * shared);
+    whole.collect::<BTreeSet<u32>>().into_iter().collect()
 }
 
 /// `limit` of `0..count`, ascending: the first, the last, and seeded others.

@@ -7,7 +7,7 @@
 //!   anything else would put them into local memory;
 //! - only declared mutable variables and arrays are assigned;
 //! - barriers stand where all threads of the block, or of the consumers, come by; those of a cluster
-//!   in programs that have one;
+//!   in programs that have one, around whatever reaches into other blocks: see [`super::cluster`];
 //! - a warpgroup's multiplies run in order with what surrounds them: see [`super::flow`];
 //! - intrinsics exist, get what they take, and exist on the target.
 
@@ -30,6 +30,7 @@ pub struct KirError {
 pub fn verify(program: &Program, capability: (u8, u8)) -> Result<(), KirError> {
     let mut checker = Checker { program, capability, scopes: vec![HashMap::new()], divergent: 0 };
     let checked = checker.program().and_then(|()| super::flow::check(&program.body));
+    let checked = checked.and_then(|()| super::cluster::check(program));
     checked.map_err(|what| KirError { kernel: program.name.clone(), what })
 }
 
@@ -173,8 +174,11 @@ impl<'a> Checker<'a> {
             }
             Stmt::Do { intrinsic, args } => {
                 if *intrinsic == intrinsics::CLUSTER_BARRIER {
-                    ensure(self.divergent == 0 && self.program.cluster > 1, || {
-                        format!("a cluster's barrier among {} blocks", self.program.cluster)
+                    ensure(self.divergent == 0 && self.program.cluster_blocks() > 1, || {
+                        format!(
+                            "a cluster's barrier among {} blocks",
+                            self.program.cluster_blocks()
+                        )
                     })?;
                 }
                 let row = self.intrinsic(intrinsic, args)?;
@@ -418,7 +422,7 @@ mod tests {
             name: "test".into(),
             threads: 32,
             alone: false,
-            cluster: 1,
+            cluster: [1; 3],
             parameters: vec![Parameter::Buffer(x)],
             constants: vec![],
             shared: vec![],
@@ -471,10 +475,10 @@ mod tests {
         let barrier = |b: &mut Body| b.call(intrinsics::CLUSTER_BARRIER, []);
         let error = verify(&program(barrier), (9, 0)).unwrap_err().to_string();
         assert!(error.contains("among 1 blocks"), "{error}");
-        let cluster = Program { cluster: 4, ..program(barrier) };
+        let cluster = Program { cluster: [1, 1, 4], ..program(barrier) };
         assert_eq!(verify(&cluster, (9, 0)), Ok(()));
         let divergent = program(|b| b.when(var("threadIdx.x").equals(0u32), barrier));
-        assert!(verify(&Program { cluster: 4, ..divergent }, (9, 0)).is_err());
+        assert!(verify(&Program { cluster: [1, 1, 4], ..divergent }, (9, 0)).is_err());
     }
 
     fn roles(

@@ -105,7 +105,7 @@ mod tests {
             name: "kernel".into(),
             threads: 32,
             alone: false,
-            cluster: 1,
+            cluster: [1; 3],
             parameters: vec![
                 buffer("weights", Space::GlobalRead),
                 buffer("x", Space::GlobalRead),

@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod cluster;
 mod dependent;
 mod expr;
 mod flow;
@@ -217,8 +218,8 @@ pub struct Program {
     /// from, and a block with much shared memory, which the compiler does not see, has few beside
     /// it. Otherwise the compiler guesses how many there are and may spill for their sake.
     pub alone: bool,
-    /// Thread blocks of a cluster, which lie along z of the grid; 1 for none.
-    pub cluster: u32,
+    /// Thread blocks of a cluster along x, y and z of the grid, all 1 for none. Two are.
+    pub cluster: [u32; 3],
     /// Parameters.
     pub parameters: Vec<Parameter>,
     /// Named compile-time sizes, for the reader.
@@ -234,6 +235,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Thread blocks of a cluster, 1 for none.
+    pub fn cluster_blocks(&self) -> u32 {
+        self.cluster.iter().product()
+    }
+
     /// Every buffer, parameters first.
     pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
         let parameters = self.parameters.iter().filter_map(|p| match p {

@@ -119,8 +119,8 @@ impl Writer {
             false => program.threads.to_string(),
         };
         let cluster = match program.cluster {
-            1 => String::new(),
-            blocks => format!("__cluster_dims__(1, 1, {blocks}) "),
+            [1, 1, 1] => String::new(),
+            [x, y, z] => format!("__cluster_dims__({x}, {y}, {z}) "),
         };
         self.line(format!("extern \"C\" __global__ void {cluster}__launch_bounds__({bounds})"));
         let parameters: Vec<String> = program.parameters.iter().map(parameter).collect();

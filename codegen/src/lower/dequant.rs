@@ -55,7 +55,7 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
         arguments,
         threads: THREADS,
         alone: false,
-        cluster: 1,
+        cluster: [1; 3],
         shared_bytes: PairTable::of_term(s.gemm.dequant()).map_or(0, PairTable::bytes),
         // Both functions declare the same memory.
         shared_align: multiply.shared_align,

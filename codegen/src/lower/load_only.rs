@@ -62,7 +62,7 @@ pub fn load_only_again(
         name: name.clone(),
         threads: schedule.threads(),
         alone: false,
-        cluster: 1,
+        cluster: [1; 3],
         parameters: arguments.iter().map(|a| parameter(*a)).collect(),
         constants: Vec::new(),
         shared: Vec::new(),

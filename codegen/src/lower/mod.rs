@@ -181,7 +181,7 @@ struct Part {
     /// See [`Program::alone`].
     alone: bool,
     /// See [`Program::cluster`].
-    cluster: u32,
+    cluster: [u32; 3],
     shared_bytes: u32,
     shared_align: u32,
     lowered: Lowered,
@@ -247,7 +247,7 @@ impl Lowering<'_> {
             arguments,
             threads: schedule.threads(),
             alone: is_alone(self.problem, &schedule),
-            cluster: schedule.split().cluster().unwrap_or(1),
+            cluster: schedule.cluster(),
             shared_bytes: schedule.shared_bytes(self.problem, self.spec),
             shared_align: match &schedule {
                 // 128-byte swizzle repeats every 1024 bytes.

@@ -57,7 +57,7 @@ pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
         arguments,
         threads,
         alone: false,
-        cluster: 1,
+        cluster: [1; 3],
         shared_bytes: columns * cx.problem.act.bytes(),
         shared_align,
         lowered: (body.finish(), shared, Vec::new()),

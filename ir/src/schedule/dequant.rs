@@ -142,6 +142,8 @@ impl DequantSchedule {
         require(gemm.overlap() == Overlap::NONE, || {
             "pdl and prefetch: each launch of a slab waits for the one before it".into()
         })?;
+        let shared = matches!(&self.gemm, DenseGemm::Wgmma(s) if s.multicast > 1);
+        require(!shared, || "multicast: the last slab may have any number of row tiles".into())?;
         // Of shorter stages ptxas says that it serializes the multiplies (C7513: fragments written
         // while a multiply may read them); kernels with stages of 128 compile without that.
         let short = matches!(gemm, Schedule::Wgmma(_)) && self.gemm.block_k() % 128 != 0;

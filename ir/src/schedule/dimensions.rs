@@ -1,5 +1,6 @@
 //! A schedule as named choices: what a search space has for dimensions.
 
+use super::text::MULTICAST;
 use super::{Overlap, Schedule};
 
 /// Words of a schedule line that hold several numbers, and what each is called.
@@ -24,9 +25,10 @@ impl Schedule {
                 None => found.push((key.into(), value.into())),
             }
         }
-        for word in Overlap::WORDS {
+        let multicast = matches!(self, Schedule::Wgmma(_)).then_some((MULTICAST, "1"));
+        for (word, without) in multicast.into_iter().chain(Overlap::WORDS.map(|w| (w, "off"))) {
             if found.iter().all(|(name, _)| name != word) {
-                found.push((word.into(), "off".into()));
+                found.push((word.into(), without.into()));
             }
         }
         if !self.dequant().is_empty() {

@@ -27,7 +27,7 @@ const STREAM: &str = "stream:";
 const CLUSTER: &str = "@cluster";
 /// Blocks of a cluster that every GPU with clusters takes (CUDA C++ Programming Guide, "Thread Block
 /// Clusters").
-const MOST_CLUSTER: u32 = 8;
+pub(super) const MOST_CLUSTER: u32 = 8;
 
 impl Split {
     /// A block has an output tile to itself.

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+/// The word of a `wgmma` schedule whose blocks share activations; without it they do not.
+pub(super) const MULTICAST: &str = "multicast";
+
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -50,7 +53,7 @@ impl fmt::Display for Schedule {
             ),
             Schedule::Wgmma(s) => write!(
                 f,
-                "wgmma tile={}x{}x{} groups={} stages={} split={} producer={} raster={}{} dequant={}",
+                "wgmma tile={}x{}x{} groups={} stages={} split={} producer={} raster={}{}{} dequant={}",
                 s.block_m,
                 s.block_n,
                 s.block_k,
@@ -62,6 +65,10 @@ impl fmt::Display for Schedule {
                     Producer::Group => "group",
                 },
                 s.raster.name(),
+                match s.multicast {
+                    1 => String::new(),
+                    blocks => format!(" {MULTICAST}={blocks}"),
+                },
                 s.overlap,
                 s.dequant
             ),
@@ -230,6 +237,10 @@ impl Fields<'_> {
                         &[("warp", Producer::Warp), ("group", Producer::Group)],
                     )?,
                     raster: f.choice("raster", &Raster::NAMES)?,
+                    multicast: match f.words.contains_key(MULTICAST) {
+                        true => f.number(MULTICAST)?,
+                        false => 1,
+                    },
                     overlap: f.overlap()?,
                     dequant: f.word("dequant")?.into(),
                 })

@@ -1,5 +1,6 @@
 //! Schedules of the `wgmma` family: tiles, roles and the registers that they leave.
 
+use super::split::MOST_CLUSTER;
 use super::{
     check_block, check_single, check_width, groups_in, require, scales_inside, with_table, Overlap,
     Raster, Rejected, Split,
@@ -16,6 +17,8 @@ const GROUP_THREADS: u32 = 128;
 const UNIT_K: u32 = 64;
 /// k16 steps of that.
 const LONG_UNIT: u32 = 4;
+/// Rows after which the 128-byte swizzle repeats (PTX ISA, "Swizzling Modes").
+const SWIZZLE_ROWS: u32 = 8;
 /// Most columns of one `wgmma`.
 const MAX_TOKENS: u32 = 256;
 /// 32-bit registers of an SM of sm_90a.
@@ -76,6 +79,9 @@ pub struct WgmmaSchedule {
     pub producer: Producer,
     /// Order of thread blocks.
     pub raster: Raster,
+    /// Thread blocks of a cluster that share one tile of tokens, 1 for none: neighbours along N,
+    /// each of which copies a part of the activations to all of them.
+    pub multicast: u32,
     /// How the kernel meets those before and after it.
     pub overlap: Overlap,
     /// The dequantization term (see [`crate::dequant`]).
@@ -151,6 +157,11 @@ impl WgmmaSchedule {
     /// Bytes of activations per stage.
     pub fn stage_act_bytes(&self) -> u32 {
         self.block_m * self.block_k * 2
+    }
+
+    /// Bytes of activations per stage that a block takes from L2: its part of what its cluster shares.
+    pub fn stage_own_act_bytes(&self) -> u32 {
+        self.stage_act_bytes() / self.multicast.max(1)
     }
 
     /// Bytes of group parameters per stage.
@@ -269,6 +280,7 @@ impl WgmmaSchedule {
         check_single("wgmma", spec)?;
         require(p.act != DType::F32, || "wgmma multiplies 16-bit floats, not f32".into())?;
         self.check_tile()?;
+        self.check_multicast(p, arch)?;
         let group = spec.group.size(p.k);
         let nested = group == p.k || group % self.block_k == 0 || self.block_k % group == 0;
         require(nested, || format!("quant group {group} and k tile {}", self.block_k))?;
@@ -287,6 +299,26 @@ impl WgmmaSchedule {
         let needs = self.registers(p, spec);
         require(needs <= has, || format!("{needs} registers of a consumer's {has}"))?;
         check_block(self.threads(), self.shared_bytes(p, spec), arch)
+    }
+
+    /// A copy to all blocks of a cluster needs them to walk the same steps of the same tokens, and
+    /// a part of the tokens for each that keeps the pattern of the swizzle: 8 rows.
+    fn check_multicast(&self, p: &Problem, arch: &Arch) -> Result<(), Rejected> {
+        let blocks = self.multicast;
+        if blocks == 1 {
+            return Ok(());
+        }
+        require(arch.has_clusters() && blocks <= MOST_CLUSTER, || {
+            format!("multicast to {blocks} blocks, not 1 to {MOST_CLUSTER}")
+        })?;
+        require(matches!(self.split, Split::Blocks(_)), || {
+            format!("multicast with split={}: one cluster, one walk over k", self.split)
+        })?;
+        let tiles = p.n.div_ceil(self.block_n.max(1));
+        require(tiles % blocks == 0, || format!("multicast to {blocks} of {tiles} row tiles"))?;
+        require(self.block_m % (SWIZZLE_ROWS * blocks) == 0, || {
+            format!("{} tokens in {blocks} parts of whole {SWIZZLE_ROWS}", self.block_m)
+        })
     }
 
     fn check_tile(&self) -> Result<(), Rejected> {
@@ -339,6 +371,43 @@ mod tests {
             "groups=1 stages=2 split=1 producer=group"
         )
         .contains("one consumer"));
+    }
+
+    #[test]
+    fn blocks_share_activations_in_clusters_that_divide_the_row_tiles() {
+        let check = |words: &str, n: u32| {
+            let text = WIDE.replace("raster=rows", words);
+            let schedule: Schedule = text.parse().unwrap();
+            assert_eq!(schedule.to_string(), text);
+            schedule.check(&problem(n, 5120, 128), &awq(), &h200()).map_err(|e| e.reason)
+        };
+        for blocks in [2, 4, 8] {
+            assert_eq!(check(&format!("raster=tokens multicast={blocks}"), 5120), Ok(()));
+        }
+        let refusal = |words: &str, n| check(words, n).unwrap_err();
+        assert!(refusal("raster=rows multicast=4", 5248).contains("multicast to 4 of 41"));
+        assert!(refusal("raster=rows multicast=16", 5120).contains("not 1 to 8"));
+        assert!(refusal("raster=rows multicast=5", 5120).contains("128 tokens in 5 parts"));
+        let streamed = WIDE.replace("split=1", "split=stream:132");
+        let streamed =
+            streamed.replace("raster=rows", "raster=rows multicast=2").parse::<Schedule>();
+        let refused = streamed.unwrap().check(&problem(5120, 5120, 128), &awq(), &h200());
+        assert!(refused.unwrap_err().reason.contains("multicast with split=stream:132"));
+    }
+
+    #[test]
+    fn under_stream_k_the_output_tile_stands_behind_the_ring() {
+        let of = |split: &str| match WIDE.replace("split=1", split).parse().unwrap() {
+            Schedule::Wgmma(s) => s,
+            other => panic!("{other}"),
+        };
+        let p = problem(5120, 5120, 128);
+        let (one, stream) = (of("split=1"), of("split=stream:132"));
+        let ring = 4 * one.stage_bytes(&awq(), p.k);
+        assert_eq!((one.reduction_offset(&p, &awq()), one.barrier_offset(&p, &awq())), (0, ring));
+        let tile = 128 * one.reduction_pitch() * 4;
+        let offsets = (stream.reduction_offset(&p, &awq()), stream.barrier_offset(&p, &awq()));
+        assert_eq!(offsets, (ring, ring + tile));
     }
 
     #[test]

@@ -372,7 +372,8 @@ fn kernel_times(
     };
     let reduction = work.reduction_cycles / clocks_per_us;
     let launch = LAUNCH_US + if schedule.overlap().pdl { DEPENDENT_US } else { 0.0 };
-    let adding = [overlap, launch, FILL_US, staging, reduction, split, 0.0, 0.0];
+    let fill = FILL_US + if schedule.multicast() > 1 { CLUSTER_US } else { 0.0 };
+    let adding = [overlap, launch, fill, staging, reduction, split, 0.0, 0.0];
     Times {
         time_us: longest + adding.iter().sum::<f64>(),
         registers,
@@ -450,6 +451,9 @@ impl Times {
                 format!("{loss:.0} % of the terms that do not bound, {issue:.0} % of `issue`")
             }
             "launch" => "from the launch to the first instruction".into(),
+            "fill" if schedule.multicast() > 1 => {
+                "to full bandwidth, two barriers of a cluster".into()
+            }
             "fill" => "from the first instruction to full bandwidth".into(),
             "staging" => format!("{:.0} bytes of activations per block", w.staged_bytes),
             "reduction" => format!("{:.0} cycles across lanes and warps", w.reduction_cycles),

@@ -288,6 +288,7 @@ fn wgmma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             split: filled.split,
             producer: if groups > 1 { Producer::Group } else { Producer::Warp },
             raster: usual_raster(problem, block_m),
+            multicast: 1,
             overlap: Overlap::NONE,
             dequant: String::new(),
         })

@@ -123,11 +123,13 @@ fn needs() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("split-k-over-blocks", small(&[tile, ("split", "2")]), vec![mma]),
         ("split-k-over-cluster", small(&[("split", "4@cluster")]), vec![gemv]),
         ("split-k-over-cluster", small(&[tile, ("split", "4@cluster")]), vec![mma]),
+        ("split-k-over-cluster", WGMMA.replace("split=1", "split=4@cluster"), ring.clone()),
         (
             "stream-k-over-blocks",
             small(&[("stages", "4"), ("split", "stream:132")]),
             vec![mma, "ring-pipeline"],
         ),
+        ("stream-k-over-blocks", WGMMA.replace("split=1", "split=stream:132"), ring),
     ]
 }
 
@@ -352,7 +354,8 @@ fn the_winner_is_slower_without_its_rules() {
         ("tile-tokens", problem(55296, 5120, 64)),
         ("rows-in-registers", problem(55296, 5120, 64)),
         ("ring-pipeline", problem(5120, 5120, 16)),
-        ("split-k-over-blocks", problem(5120, 27648, 64)),
+        ("split-k-over-cluster", problem(5120, 5120, 16)),
+        ("stream-k-over-blocks", problem(5120, 27648, 64)),
     ];
     for (rule, p) in cases {
         let with = &search(&p, &Options::default()).sketches[0];

@@ -366,7 +366,7 @@ fn wgmma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &WgmmaSchedule, dequant
         tensor_macs: weights * s.block_m as f64,
         tensor_macs_per_clock: tensor_rate(spec, WGMMA_MACS_PER_CLOCK),
         fma: (0.0, arch.rates.fp32),
-        l2_bytes: stage_bytes * stages,
+        l2_bytes: (stage_bytes - f64::from(s.stage_act_bytes() - s.stage_own_act_bytes())) * stages,
         wavefronts: (stage_bytes + read_bytes) * stages / WAVEFRONT_BYTES + table.wavefronts(),
         batches: stages,
         batch_instructions: lane_weights * lane_instructions_per_weight,

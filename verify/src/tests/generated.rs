@@ -171,7 +171,7 @@ fn a_share_of_stream_k_is_right_with_every_epilogue() {
         ("n136.k640.m20+bias+silu_mul", "tokens pdl=on prefetch=on"),
     ] {
         let key = format!("w4a16.awq-g64.f16-f32.{problem}");
-        for (family, blocks) in [mma, wgmma].into_iter().flat_map(|f| [1, 7, 20].map(|b| (f, b))) {
+        for (family, blocks) in [mma, wgmma].into_iter().flat_map(|f| [1, 7, 15].map(|b| (f, b))) {
             let (kernel, spec) = kernel(&key, &schedule(family, blocks, words));
             let verdict = judge(&nvrtc, kernel, &spec);
             assert!(verdict.passed, "{key} {family} {words} {blocks}: {verdict:#?}");
@@ -199,6 +199,31 @@ fn the_blocks_of_a_cluster_share_a_tile_with_every_epilogue() {
             assert_eq!((kernel.partials_bytes(16), kernel.counter_bytes(16)), (0, 0));
             let verdict = judge(&nvrtc, kernel, &spec);
             assert!(verdict.passed, "{key} {family} {words}: {verdict:#?}");
+        }
+    }
+}
+
+#[test]
+fn activations_copied_to_a_cluster_are_right_with_every_epilogue() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let rows = "groups=1 stages=3 split=2 producer=warp raster=rows";
+    let tokens = "groups=1 stages=2 split=1 producer=warp raster=tokens";
+    for (problem, words, blocks) in [
+        ("n256.k768.m40", rows, 4),
+        ("n120.k712.m40+bias", tokens, 2),
+        ("n250.k640.m9+residual", rows, 2),
+        ("n500.k640.m70+bias+silu_mul", tokens, 8),
+    ] {
+        let key = format!("w4a16.awq-ch.f16-f32.{problem}");
+        for more in ["", " pdl=on prefetch=on"] {
+            let block_m = 8 * blocks;
+            let line = format!(
+                "wgmma tile={block_m}x64x128 {words} multicast={blocks}{more} \
+                 dequant=(sum (* (* (- (real q) z) s) x))"
+            );
+            let (kernel, spec) = kernel(&key, &line);
+            let verdict = judge(&nvrtc, kernel, &spec);
+            assert!(verdict.passed, "{key} {line}: {verdict:#?}");
         }
     }
 }

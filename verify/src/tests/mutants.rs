@@ -179,6 +179,56 @@ const CLUSTER_PLANTS: [Plant; 5] = [
     ("sums of one warp", "red[token * 8 + row] = sum;", ";"),
 ];
 
+const GROUP_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n256.k640.m20";
+const GROUP_STREAM: &str = "wgmma tile=16x64x128 groups=1 stages=3 split=stream:7 producer=warp \
+                            raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
+
+/// Seven blocks have 40 steps of eight tiles: rings run on from tile to tile.
+const GROUP_STREAM_PLANTS: [Plant; 8] = [
+    (
+        "tile's last stage kept",
+        "if (lane == 0) {\n        barrier_arrive",
+        "if (lane == 32) {\n        barrier_arrive",
+    ),
+    ("stage released twice", "(from < step) && (lane == 0)", "lane == 0"),
+    ("sums of the tile before", "(from < step) || (0 <", "(first < step) || (0 <"),
+    (
+        "ring in step with the tile",
+        "full[slot], phase);\n        const int weights",
+        "full[slot], 0u);\n        const int weights",
+    ),
+    ("weights of the first tile", "load_tile % ROW_TILES * STEPS + load_step", "load_step"),
+    ("tokens of the first tile", "load_token, &full", "0, &full"),
+    (
+        "output tile on the ring",
+        "red = reinterpret_cast<float*>(shared + 26112)",
+        "red = reinterpret_cast<float*>(shared)",
+    ),
+    ("last partner left out", "part < last_block + 1", "part < last_block"),
+];
+
+const MULTICAST: &str = "wgmma tile=16x64x128 groups=1 stages=3 split=1 producer=warp raster=rows \
+                         multicast=2 dequant=(sum (* (* (- (real q) z) s) x))";
+
+/// Two blocks copy half of the tokens to both.
+const MULTICAST_PLANTS: [Plant; 7] = [
+    ("one half twice", "rank = blockIdx.x % 2", "rank = 0"),
+    ("half to one block", "&full[slot], 2)", "&full[slot], 1)"),
+    ("released to one block", "lane < 2", "lane < 1"),
+    ("own warps counted alone", "empty[stage], 8)", "empty[stage], 4)"),
+    (
+        "copies before all have started",
+        "cluster_barrier();\n  if (warp",
+        "__syncthreads();\n  if (warp",
+    ),
+    (
+        "block gone while others arrive",
+        "memory\n    cluster_barrier();",
+        "memory\n    asm volatile(\"bar.sync 1, 128;\" ::: \"memory\");",
+    ),
+    ("halves exchanged", "* 16 + rank * 8, &full", "* 16 + (1 - rank) * 8, &full"),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -211,6 +261,16 @@ fn every_defect_of_the_shares_of_a_stream_is_caught() {
 #[test]
 fn every_defect_of_the_exchange_in_a_cluster_is_caught() {
     every_plant_is_caught(GEMV_PROBLEM, CLUSTER, &CLUSTER_PLANTS);
+}
+
+#[test]
+fn every_defect_of_a_ring_that_runs_on_across_tiles_is_caught() {
+    every_plant_is_caught(GROUP_PROBLEM, GROUP_STREAM, &GROUP_STREAM_PLANTS);
+}
+
+#[test]
+fn every_defect_of_copies_to_a_cluster_is_caught() {
+    every_plant_is_caught(GROUP_PROBLEM, MULTICAST, &MULTICAST_PLANTS);
 }
 
 #[test]
