@@ -114,13 +114,24 @@ pub fn block_bytes_in_flight(problem: &Problem, spec: &WeightSpec, schedule: &Sc
             let stage = s.stage_weight_bytes(spec)
                 + s.stage_act_bytes()
                 + s.stage_param_bytes(spec, problem.k);
-            (s.stages - 1).max(1) as u64 * stage as u64
+            stages_ahead(problem, schedule, s.stages) * u64::from(stage)
         }
-        Schedule::Wgmma(s) => u64::from(s.stages - 1) * u64::from(s.stage_bytes(spec, problem.k)),
+        Schedule::Wgmma(s) => {
+            stages_ahead(problem, schedule, s.stages) * u64::from(s.stage_bytes(spec, problem.k))
+        }
         Schedule::Dequant(s) => {
             block_bytes_in_flight(problem, &WeightSpec::dense(), &s.multiplication())
         }
     }
+}
+
+/// Stages on their way while a block waits for one: no more than it has steps for.
+fn stages_ahead(problem: &Problem, schedule: &Schedule, stages: u32) -> u64 {
+    let steps = match schedule.shares(problem, problem.m) {
+        Some(shares) => shares.longest(),
+        None => schedule.steps(problem.k).div_ceil(schedule.split().per_tile()).into(),
+    };
+    u64::from(stages).min(steps).saturating_sub(1).max(1)
 }
 
 /// Bytes of loads in flight per SM at the main loop's steady-state wait: resident blocks times
@@ -183,6 +194,8 @@ mod tests {
                 .unwrap();
         let stage = 64 * 128 / 2 + 16 * 128 * 2 + 64 * 4;
         assert_eq!(bytes_in_flight_per_sm(&p, &spec, &arch, &schedule, 64), 3 * stage);
+        let short = Problem { k: 256, ..p.clone() };
+        assert_eq!(bytes_in_flight_per_sm(&short, &spec, &arch, &schedule, 64), stage, "two steps");
         let taller = Problem { n: 4 * p.n, ..p };
         assert_eq!(bytes_in_flight_per_sm(&taller, &spec, &arch, &schedule, 64), 12 * stage);
     }
