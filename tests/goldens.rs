@@ -70,6 +70,18 @@ pub const CASES: &[(&str, &str, &str)] = &[
          dequant=(sum (* (* (- (real q) z) s) x))",
     ),
     (
+        "mma_codes",
+        "w8a8.int8-ch-bf16-a8.bf16-bf16.n5120.k5120.m16",
+        "mma tile=16x64x256 warps=2x2 stages=3 split=2 swizzle=xor raster=rows \
+         dequant=(* s (sum (* (- (real q) 128) x)))",
+    ),
+    (
+        "wgmma_codes",
+        "w8a8.fp8-e4m3-ch-a8.bf16-bf16.n5120.k5120.m128",
+        "wgmma tile=128x128x256 groups=2 stages=3 split=1 producer=group raster=rows \
+         dequant=(* s (sum (* (e4m3 q) x)))",
+    ),
+    (
         "wgmma_f16",
         "w4a16.awq-g128.f16-f16.n5120.k5120.m128",
         "wgmma tile=128x128x128 groups=2 stages=4 split=1 producer=warp raster=rows \

@@ -175,15 +175,37 @@ fn problems() -> impl Strategy<Value = Problem> {
     )
 }
 
-/// Draws legal schedules until enough have been verified; the draws are seeded.
+/// Problems whose activations are quantized: one scale to a row, K in pieces of eight.
+fn eight_bit_problems() -> impl Strategy<Value = Problem> {
+    let format = pick(&["int8-ch-a8", "int8-ch-bf16-a8", "fp8-e4m3-ch-a8"]);
+    let types = pick(&["f16-f16", "bf16-bf16", "f16-f32"]);
+    let end = (pick(&["", "+bias"]), pick(&["", "+residual", "+silu_mul"]));
+    (format, types, 1u32..=20, 1u32..=96, 1u32..=70, end).prop_map(
+        |(format, types, n, k, m, (bias, epilogue))| {
+            let (n, k) = (n * 8, k * 8);
+            let key = format!("w8a8.{format}.{types}.n{n}.k{k}.m{m}{bias}{epilogue}");
+            key.parse().expect("a problem key")
+        },
+    )
+}
+
 fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
+    random_schedules_of(problems(), family, seed);
+}
+
+/// Draws legal schedules until enough have been verified; the draws are seeded.
+fn random_schedules_of(
+    problems: impl Strategy<Value = Problem>,
+    family: impl Strategy<Value = Schedule>,
+    seed: u8,
+) {
     let Some(nvrtc) = nvrtc() else { return };
     let archs = archs();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let overlap = any::<[bool; 2]>().prop_map(|[pdl, prefetch]| Overlap { pdl, prefetch });
     let family = (family, overlap).prop_map(|(schedule, overlap)| schedule.with_overlap(overlap));
-    let strategy = (problems(), family, 0..archs.len(), any::<prop::sample::Index>());
+    let strategy = (problems, family, 0..archs.len(), any::<prop::sample::Index>());
     let mut verified = 0;
     for _ in 0..random_cases() * 1000 {
         if verified == random_cases() {
@@ -236,6 +258,11 @@ fn random_legal_wgmma_schedules_verify() {
     random_schedules(wgmma(), 3);
 }
 
+#[test]
+fn random_legal_schedules_of_codes_verify() {
+    random_schedules_of(eight_bit_problems(), prop_oneof![mma(), wgmma()], 5);
+}
+
 /// `(q ^ 5) * s - t`: nobody stores weights like this, and no code knows it.
 fn nobodys_format(group: Group) -> WeightSpec {
     let param = |name: &str| Param { name: name.into(), dtype: ParamType::F16 };
@@ -247,6 +274,7 @@ fn nobodys_format(group: Group) -> WeightSpec {
         expr: "(- (* (^ q 5) s) t)".into(),
         codebook: Default::default(),
         act_order: false,
+        activations: Default::default(),
     }
 }
 
@@ -292,6 +320,7 @@ fn nobodys_codebook() -> WeightSpec {
         expr: "(* (lookup (^ q 5)) s)".into(),
         codebook: Codebook::new(&values),
         act_order: false,
+        activations: Default::default(),
         ..nobodys_format(Group::Size(64))
     }
 }
@@ -373,10 +402,14 @@ fn default_schedules_verify_on_awkward_shapes() {
         ("nvfp4-b16", 24, 16),
         ("hqq-w3-g64-bf16", 40, 64),
         ("torchao-int4-g64", 1000, 192),
+        ("int8-ch-a8", 40, 136),
+        ("int8-ch-bf16-a8", 1000, 520),
+        ("fp8-e4m3-ch-a8", 24, 8),
     ] {
         let spec = qtune_formats::resolve(format).expect("a known format");
         for m in [1, 3, 13, 17, 33, 118] {
-            let key = format!("w{}a16.{format}.f16-f16.n{n}.k{k}.m{m}+bias", spec.bits);
+            let (bits, act_bits) = (spec.bits, spec.activations.bits());
+            let key = format!("w{bits}a{act_bits}.{format}.f16-f16.n{n}.k{k}.m{m}+bias");
             let problem: Problem = key.parse().expect("a problem key");
             let schedule = default_schedule(&problem, &spec, &arch);
             let schedule = schedule.unwrap_or_else(|refused| panic!("{problem}: {refused}"));

@@ -125,6 +125,7 @@ pub fn problem(
         bits: spec.bits,
         format: spec.name.clone(),
         act: types.act(),
+        act_bits: spec.activations.bits(),
         out: types.out(),
         n: n as u32,
         k: k as u32,

@@ -37,6 +37,7 @@ mod tests {
             expr: "(* q s)".into(),
             codebook: Default::default(),
             act_order: false,
+            activations: Default::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! Helpers are emitted once per kernel, in table order, and only those that are used.
 
 mod cluster;
+mod eight_bit;
 mod epilogue;
 mod float8;
 mod hopper;
@@ -31,9 +32,9 @@ pub enum Arg {
     Shared,
     /// A constant known when the kernel is generated.
     Constant,
-    /// A row of a register array: this many f32 accumulators, which a warpgroup's multiply owns
-    /// until it is waited for.
-    Accumulators(u32),
+    /// A row of a register array: this many accumulators, which a warpgroup's multiply owns until it
+    /// is waited for.
+    Accumulators(Type, u32),
     /// A tensor map among the kernel's parameters.
     TensorMap,
 }
@@ -532,7 +533,12 @@ pub const TABLE: &[Intrinsic] = &[
 /// Every row: the table, what finishes an output, meets other kernels and other blocks of a cluster,
 /// then what only sm_90a has.
 pub fn all() -> impl Iterator<Item = &'static Intrinsic> {
-    let common = TABLE.iter().chain(float8::ROWS).chain(epilogue::ROWS).chain(overlap::ROWS);
+    let common = TABLE
+        .iter()
+        .chain(float8::ROWS)
+        .chain(eight_bit::ROWS)
+        .chain(epilogue::ROWS)
+        .chain(overlap::ROWS);
     let common = common.chain(cluster::ROWS);
     common.chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
 }

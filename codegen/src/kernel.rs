@@ -3,11 +3,11 @@
 //! A schedule compiles to one text with one or more entries. What callers launch is the whole: a
 //! list of [`Step`]s, each a grid of one entry, which run one after the other. Most kernels have one
 //! entry and one step; a `dequant` kernel has two entries that take turns, a step each for every
-//! slab. Where activations have to be sorted, a step that does so may come first.
+//! slab. Where activations have to be sorted or quantized, a step that does so comes first.
 
 use crate::layout::Layout;
 use crate::lower;
-use qtune_ir::{DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule, Shares};
+use qtune_ir::{pairs_of_k, DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule, Shares};
 use std::ops::Range;
 
 /// A kernel parameter, by meaning. Kernels take them in this order, leaving out what they do not
@@ -28,11 +28,15 @@ pub enum Argument {
     /// The order of a layer's columns (act-order), u16 `[2, K]`: the column of each input feature,
     /// then the feature of each column. Read-only.
     Places,
-    /// Activations in the order of the columns, like [`Argument::Activations`]; written by the first
-    /// step, read by the others. Any contents before a launch.
-    Sorted,
+    /// What the first step makes of the activations, read by the others: activations in the order of
+    /// the columns, like [`Argument::Activations`], or codes of 8 bits, in rows of whole 16-byte pieces.
+    /// Any contents before a launch.
+    Prepared,
     /// The same as a tensor map.
-    SortedMap,
+    PreparedMap,
+    /// The scales of tokens whose activations are codes, f32 `[M]`; written by the first step, read by
+    /// the others. Any contents before a launch.
+    TokenScales,
     /// Bias, `[N]` in the output type, read-only.
     Bias,
     /// Residual, `[M, N]` row-major in the output type; may be the output.
@@ -84,6 +88,8 @@ pub struct TensorMapSpec {
 pub enum Role {
     /// Puts the activations of all tokens into the order of the columns.
     Sort,
+    /// Makes codes of the activations of all tokens.
+    Quantize,
     /// Dequantizes a slab.
     Dequantize,
     /// Multiplies and writes the output.
@@ -176,9 +182,9 @@ impl Kernel {
         self.entries[entry].role == Role::Multiply && self.schedule.overlap().pdl
     }
 
-    /// Whether launches begin with a step that sorts the activations.
-    pub fn sorts(&self) -> bool {
-        self.entries[0].role == Role::Sort
+    /// Whether a step makes something of the activations that all row tiles read.
+    pub fn prepares(&self, step: &Step) -> bool {
+        matches!(self.role(step), Role::Sort | Role::Quantize)
     }
 
     fn row_tiles(&self) -> u32 {
@@ -192,11 +198,13 @@ impl Kernel {
     /// The steps of a launch with `tokens` tokens. Grids that multiply have row and token tiles in x
     /// and y by the schedule's order, split-K blocks in z.
     pub fn steps(&self, tokens: u32) -> Vec<Step> {
-        let mut steps = Vec::new();
-        if self.sorts() {
-            let grid = lower::sort_grid(&self.problem, tokens);
-            steps.push(Step { entry: 0, grid, first_tile: 0 });
-        }
+        let first = match self.entries[0].role {
+            Role::Sort => Some(lower::sort_grid(&self.problem, tokens)),
+            Role::Quantize => Some(lower::quantize_grid(tokens)),
+            Role::Dequantize | Role::Multiply => None,
+        };
+        let first = first.map(|grid| Step { entry: 0, grid, first_tile: 0 });
+        let mut steps: Vec<Step> = first.into_iter().collect();
         let main = self.entries.len() - 1;
         let Schedule::Dequant(s) = &self.schedule else {
             let grid = self.grid(self.row_tiles(), tokens);
@@ -237,18 +245,17 @@ impl Kernel {
             Schedule::Dequant(DequantSchedule { gemm: DenseGemm::Wgmma(s), .. }) => s.block_m,
             Schedule::Gemv(_) | Schedule::Mma(_) | Schedule::Dequant(_) => return None,
         };
-        Some(TensorMapSpec {
-            element: self.problem.act,
-            columns: self.problem.k,
-            rows: tokens,
-            box_columns: 64,
-            box_rows,
-        })
+        let (element, columns) = match self.problem.act_bits {
+            // Pairs of codes take the place of floats.
+            8 => (DType::F16, pairs_of_k(self.problem.k)),
+            _ => (self.problem.act, self.problem.k),
+        };
+        Some(TensorMapSpec { element, columns, rows: tokens, box_columns: 64, box_rows })
     }
 
     /// The output tiles that linear block `block` (x fastest) of a step contributes to, in a launch
     /// with `tokens` tokens: all tokens for a block that dequantizes, several tiles under stream-K.
-    /// Not for a step that sorts, whose blocks serve all row tiles.
+    /// Not for a step that prepares activations, whose blocks serve all row tiles.
     pub fn block_tiles(&self, step: &Step, block: u32, tokens: u32) -> Vec<BlockTile> {
         if let Some(shares) = self.shares(tokens) {
             let own = shares.tiles(block);
@@ -328,12 +335,22 @@ impl Kernel {
         }
     }
 
-    /// Bytes of [`Argument::Sorted`] for a launch with `tokens` tokens; 0 for a kernel without that
+    /// Bytes of [`Argument::Prepared`] for a launch with `tokens` tokens; 0 for a kernel without that
     /// step.
-    pub fn sorted_bytes(&self, tokens: u32) -> usize {
-        match self.sorts() {
-            true => tokens as usize * (self.problem.k * self.problem.act.bytes()) as usize,
-            false => 0,
+    pub fn prepared_bytes(&self, tokens: u32) -> usize {
+        match self.entries[0].role {
+            Role::Sort => tokens as usize * (self.problem.k * self.problem.act.bytes()) as usize,
+            Role::Quantize => lower::code_bytes(&self.problem, tokens),
+            Role::Dequantize | Role::Multiply => 0,
+        }
+    }
+
+    /// Bytes of [`Argument::TokenScales`] for a launch with `tokens` tokens; 0 for a kernel that does
+    /// not quantize.
+    pub fn token_scale_bytes(&self, tokens: u32) -> usize {
+        match self.entries[0].role {
+            Role::Quantize => tokens as usize * 4,
+            Role::Sort | Role::Dequantize | Role::Multiply => 0,
         }
     }
 

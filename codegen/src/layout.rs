@@ -19,12 +19,14 @@
 //!
 //! In the fragment layout the position weight therefore depends on the row alone.
 
+mod bytes;
 mod nibbles;
 mod pack;
 mod vectors;
 
 pub use pack::CodeRow;
 
+use bytes::Bytes;
 use qtune_ir::dequant::{fields, CodeOrder, Field};
 use qtune_ir::{
     CodePacking, GemvSchedule, MmaSchedule, Problem, Rejected, Schedule, VectorCodes, WeightSpec,
@@ -73,6 +75,8 @@ pub struct Layout {
     packing: CodePacking,
     vectors: Option<VectorCodes>,
     kind: Kind,
+    /// Where codes lie that are multiplied as they are; else `kind` and `packing` say it.
+    bytes: Option<Bytes>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -105,6 +109,7 @@ impl Layout {
         let packing = CodePacking::of(spec.bits).ok_or_else(|| Rejected {
             reason: format!("no layout holds codes of {} bits", spec.bits),
         })?;
+        let bytes = Bytes::of(spec, schedule);
         Ok(Layout {
             n: problem.n,
             k: problem.k,
@@ -125,7 +130,9 @@ impl Layout {
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
                 | Schedule::Wgmma(WgmmaSchedule { block_n, block_k, .. }) => {
                     let (block_n, block_k) = (*block_n, *block_k);
-                    Kind::Fragments(Fragments { block_n, block_k, params_by_stage: true })
+                    // Rows of codes that are multiplied as they are have one scale each, for the end.
+                    let params_by_stage = bytes.is_none();
+                    Kind::Fragments(Fragments { block_n, block_k, params_by_stage })
                 }
                 Schedule::Dequant(s) => Kind::Fragments(Fragments {
                     block_n: schedule.tile().0,
@@ -133,6 +140,7 @@ impl Layout {
                     params_by_stage: false,
                 }),
             },
+            bytes,
         })
     }
 
@@ -143,6 +151,9 @@ impl Layout {
 
     /// A line that identifies the layout: two schedules with the same id read the same bytes.
     pub fn id(&self) -> String {
+        if let Some(bytes) = &self.bytes {
+            return bytes.id();
+        }
         let tiles = match &self.kind {
             Kind::Gemv(s) => format!("gemv.{}x{}.n{}", s.rows, s.lanes, s.block_n()),
             Kind::Fragments(s) => {
@@ -261,6 +272,10 @@ impl Layout {
         let (packing, spot) = (self.packing, self.spot(n, k));
         let tile = (n / self.tile_rows()) as usize * self.tile_words();
         packing.planes().map(move |plane| {
+            if let Some(bytes) = &self.bytes {
+                let place = bytes.bits(n, k);
+                return Bits { word: tile + place.word, ..place };
+            }
             let Spot { octet, pair, half, .. } = spot;
             let place = packing.place(plane, octet, pair, half, self.order);
             let word = tile + self.word(spot.slab, spot.lane, place.word);
@@ -270,7 +285,10 @@ impl Layout {
 
     /// Which of the two position weights ([`qtune_ir::dequant::POSITIONS`]) a code has where it lies.
     pub fn position(&self, n: u32, k: u32) -> usize {
-        self.spot(n, k).pair as usize % 2
+        match self.bytes {
+            Some(_) => 0,
+            None => self.spot(n, k).pair as usize % 2,
+        }
     }
 
     fn spot(&self, n: u32, k: u32) -> Spot {
@@ -329,7 +347,8 @@ impl Layout {
             let word = u32::from_le_bytes(word).rotate_right(bits.shift);
             ((word & ((1 << bits.width) - 1)) << bits.low) as u8
         };
-        self.bits(n, k).map(part).fold(0, |code, part| code | part)
+        let stored = self.bits(n, k).map(part).fold(0, |code, part| code | part);
+        stored ^ self.bytes.map_or(0, |bytes| bytes.flip)
     }
 }
 
@@ -389,6 +408,7 @@ mod tests {
             expr: "(* (- q z) s)".into(),
             codebook: Default::default(),
             act_order: false,
+            activations: Default::default(),
         }
     }
 
@@ -428,12 +448,25 @@ mod tests {
             widths.flat_map(|bits| schedules.map(|schedule| layout(bits, schedule))).collect();
         all.extend(tables.map(|schedule| layout(4, schedule)));
         all.extend(vectors.map(|schedule| layout(2, schedule)));
+        // Rows of codes that are multiplied as they are have one scale.
+        let floats = qtune_ir::Activations::E4m3;
+        all.extend((group == qtune_ir::Group::Channel).then(|| bytes(n, k, floats)));
         all
+    }
+
+    /// The layout of codes that are multiplied as they are.
+    pub(super) fn bytes(n: u32, k: u32, activations: qtune_ir::Activations) -> Layout {
+        let problem: Problem = format!("w8a8.test.f16-f16.n{n}.k{k}.m1").parse().unwrap();
+        let spec = WeightSpec { activations, ..spec(8, qtune_ir::Group::Channel) };
+        let schedule = "mma tile=8x32x256 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+                        dequant=(sum x)";
+        Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap()
     }
 
     #[test]
     fn every_bit_of_every_weight_has_its_own_place() {
-        for layout in layouts(48, 320, qtune_ir::Group::Size(64)) {
+        let channel = layouts(48, 320, qtune_ir::Group::Channel);
+        for layout in layouts(48, 320, qtune_ir::Group::Size(64)).iter().chain(&channel) {
             let mut taken = vec![0u32; layout.weight_bytes() / 4];
             for (n, k) in (0..48).flat_map(|n| (0..320).map(move |k| (n, k))) {
                 let mut width = 0;

@@ -184,7 +184,7 @@ pub struct LaunchArgs<'a> {
 impl<'a> LaunchArgs<'a> {
     /// A launch of all steps of `kernel` with `tokens` tokens. `operand` gives the buffers; counts are
     /// known here, and tensor maps are made here of [`Argument::Activations`] and
-    /// [`Argument::Sorted`]. Nothing is asked for ahead: see [`LaunchArgs::with_next`].
+    /// [`Argument::Prepared`]. Nothing is asked for ahead: see [`LaunchArgs::with_next`].
     pub fn new(
         kernel: &Kernel,
         tokens: u32,
@@ -200,7 +200,7 @@ impl<'a> LaunchArgs<'a> {
                     ArgValue::Buffer(buffer, offset)
                 }
                 Argument::ActivationMap => map(kernel, tokens, operand(Argument::Activations)),
-                Argument::SortedMap => map(kernel, tokens, operand(Argument::Sorted)),
+                Argument::PreparedMap => map(kernel, tokens, operand(Argument::Prepared)),
                 other => {
                     let (buffer, offset) = operand(*other);
                     ArgValue::Buffer(buffer, offset)

@@ -17,6 +17,7 @@
 //! # Ok::<(), qtune_formats::FormatError>(())
 //! ```
 
+mod activations;
 mod aqlm;
 mod awq;
 mod bitsandbytes;
@@ -49,6 +50,7 @@ mod tensors;
 mod torchao;
 mod vectors;
 
+pub use activations::served_on;
 pub use checkpoint::{Checkpoint, Layer, PlainTensor, StoredTensor, WeightShape};
 pub use config::QuantConfig;
 pub use container::{BadHeader, Header, HeaderEntry, Part, Stored, TensorFile};

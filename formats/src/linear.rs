@@ -419,6 +419,7 @@ mod tests {
             expr: "(* q s)".into(),
             codebook: Default::default(),
             act_order: false,
+            activations: Default::default(),
         };
         let mut codes = Codes::zeros(1, 3, 4);
         codes.bytes_mut().copy_from_slice(&[0x21, 0x03]);

@@ -5,7 +5,7 @@
 //! family   = word { "-" word }          awq, nf4, fp8-e4m3, w8a8-int8, q4_k
 //! part     = "w" bits                   bits per code, when not the family's usual width
 //!          | "g" size | "b" size | "ch" one scale per quant group | flat block | output channel
-//!          | modifier                   fast, asym, actorder, dq, bf16
+//!          | modifier                   fast, asym, actorder, dq, bf16, a8
 //!          | books "x" bits             codebooks whose vectors are added, and the width of their codes
 //! ```
 //!
@@ -61,17 +61,20 @@ pub enum Modifier {
     DoubleQuant,
     /// `bf16`: bf16 scales, in a family whose scales are usually f16.
     Bf16Scales,
+    /// `a8`: multiplied by activations that are quantized to 8 bits per token.
+    EightBitActivations,
     /// `2x8`: codes name vectors, an entry of so many codebooks by so many bits each.
     Codebooks(u8, u8),
 }
 
 impl Modifier {
-    const WORDS: [(&'static str, Modifier); 5] = [
+    const WORDS: [(&'static str, Modifier); 6] = [
         ("fast", Modifier::Fast),
         ("asym", Modifier::Asym),
         ("actorder", Modifier::ActOrder),
         ("dq", Modifier::DoubleQuant),
         ("bf16", Modifier::Bf16Scales),
+        ("a8", Modifier::EightBitActivations),
     ];
 }
 
@@ -232,6 +235,7 @@ mod tests {
             "fp8-e4m3-ch",
             "w8a8-int8-ch",
             "mxfp4-b32",
+            "int8-ch-bf16-a8",
             "torchao-int4-g128",
             "vq-2x8",
         ] {

@@ -10,7 +10,7 @@ use crate::name::{FormatName, Grouping, Modifier};
 use crate::plain::PlainWeight;
 use crate::suggest::did_you_mean;
 use crate::tensors::Module;
-use qtune_ir::{Codebook, Group, Param, ParamType, VectorCodes, WeightSpec};
+use qtune_ir::{Activations, Codebook, Group, Param, ParamType, VectorCodes, WeightSpec};
 
 /// Every format that this version reads.
 pub static FORMATS: &[&FormatRow] = &[
@@ -220,6 +220,13 @@ impl FormatRow {
             FormatName { bits: (bits != default_bits).then_some(bits), ..name.clone() }.to_string();
         let param =
             |(name, dtype): &(&str, ParamType)| Param { name: (*name).into(), dtype: *dtype };
+        let activations = match name.modifiers.contains(&Modifier::EightBitActivations) {
+            true => Activations::for_weight(variant.expr).unwrap_or_default(),
+            false => Activations::Floats,
+        };
+        if activations.are_quantized() && group != Group::Channel {
+            return Err(bad("-a8 takes one scale for each channel: -ch".into()));
+        }
         Ok(WeightSpec {
             name: printed,
             bits,
@@ -228,6 +235,7 @@ impl FormatRow {
             expr: variant.expr.into(),
             codebook: variant.codebook(),
             act_order: variant.modifiers.contains(&Modifier::ActOrder),
+            activations,
         })
     }
 }
@@ -313,6 +321,20 @@ mod tests {
     }
 
     #[test]
+    fn activations_are_quantized_for_weights_that_can_be_multiplied_as_they_are() {
+        let of = |name: &str| resolve(name).unwrap().activations;
+        assert_eq!(of("int8-ch-a8"), Activations::Integers);
+        assert_eq!(of("int8-ch-bf16"), Activations::Floats);
+        assert_eq!(of("fp8-e4m3-ch-a8"), Activations::E4m3);
+        for row in FORMATS {
+            let quantized = |v: &&Variant| v.modifiers.contains(&Modifier::EightBitActivations);
+            for variant in row.variants.iter().filter(quantized) {
+                assert!(Activations::for_weight(variant.expr).is_some(), "{}", variant.expr);
+            }
+        }
+    }
+
+    #[test]
     fn unknown_names_list_what_exists_and_suggest_the_nearest() {
         let message = |name: &str| resolve(name).unwrap_err().to_string();
         assert!(message("awk-g128").contains("did you mean `awq-g128`?"));
@@ -320,6 +342,7 @@ mod tests {
         assert!(message("awq-w3-g128").contains("no such width"));
         assert!(message("awq-g128-dq").contains("no such width or modifier"));
         assert!(message("awq-b64").contains("are written -g64"));
+        assert!(message("int8-g128-a8").contains("one scale for each channel"));
         assert!(message("awq").contains("group size is missing"));
         assert!(message("q4_k-g64").contains("groups of one size, and is written q4_k"));
         assert!(message("mxfp4").contains("is written mxfp4-b32"));

@@ -192,6 +192,17 @@ impl Arch {
         self.capability >= (8, 9)
     }
 
+    /// Whether tensor cores multiply 8-bit floats (PTX ISA, `mma` with `.e4m3`).
+    pub fn multiplies_float8(&self) -> bool {
+        self.capability >= (8, 9)
+    }
+
+    /// Whether a warp's multiply of 8-bit floats is an instruction of its own: on data-center GPUs since
+    /// sm_90 it is made of conversions to f16 and two multiplies of those, as their machine code shows.
+    pub fn has_float8_mma(&self) -> bool {
+        self.multiplies_float8() && !matches!(self.capability.0, 9 | 10)
+    }
+
     /// Whether warpgroups can multiply (`wgmma`): sm_90a alone has it.
     pub fn has_wgmma(&self) -> bool {
         self.capability == (9, 0) && self.suffix == "a"

@@ -14,6 +14,7 @@
 //! assert_eq!(problem.at(&arch), "w4a16.awq-g128.f16-f16.n5120.k5120.m16@sm90a.132");
 //! ```
 
+mod activations;
 pub mod arch;
 pub mod dequant;
 mod dtype;
@@ -25,6 +26,7 @@ pub mod tile;
 mod vectors;
 mod weights;
 
+pub use activations::{Activations, QuantizedToken, LEAST_LARGEST};
 pub use arch::Arch;
 pub use dtype::DType;
 pub use epilogue::Epilogue;
@@ -34,9 +36,9 @@ pub use packing::{
 };
 pub use problem::{Problem, ProblemError};
 pub use schedule::{
-    Accumulate, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule, Mover, Overlap,
-    Producer, Raster, Rejected, Schedule, ScheduleError, Shares, Sorting, Split, WeightCache,
-    WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS,
+    integer_columns, pairs_of_k, Accumulate, DenseGemm, DequantSchedule, Family, GemvSchedule,
+    MmaSchedule, Mover, Overlap, Paired, Producer, Raster, Rejected, Schedule, ScheduleError,
+    Shares, Sorting, Split, WeightCache, WgmmaSchedule, GROUP_ROWS, PAIR_CODES, PRODUCER_REGISTERS,
 };
 pub use vectors::{vector_code, vector_shares, VectorCodes, VECTOR_SHARE_BITS, VECTOR_WEIGHTS};
 pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};

@@ -15,6 +15,9 @@ pub struct Problem {
     pub format: String,
     /// Element type of the activations A.
     pub act: DType,
+    /// Bits in which activations are multiplied: 16, or 8 where the format's weights are multiplied
+    /// as they are and a kernel quantizes the activations first (see [`crate::Activations`]).
+    pub act_bits: u8,
     /// Element type of the output C.
     pub out: DType,
     /// Output features.
@@ -35,7 +38,7 @@ pub enum ProblemError {
     /// The text is not a problem key.
     #[error(
         "`{text}` is not a problem key ({why}); expected \
-         w4a16.FORMAT.ACT-OUT.nN.kK.mM[+bias][+residual|+silu_mul]"
+         w4a16.FORMAT.ACT-OUT.nN.kK.mM[+bias][+residual|+silu_mul], or w8a8"
     )]
     Syntax {
         /// The text given.
@@ -116,8 +119,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "w{}a16.{}.{}-{}.n{}.k{}.m{}",
-            self.bits, self.format, self.act, self.out, self.n, self.k, self.m
+            "w{}a{}.{}.{}-{}.n{}.k{}.m{}",
+            self.bits, self.act_bits, self.format, self.act, self.out, self.n, self.k, self.m
         )?;
         f.write_str(&self.suffixes())
     }
@@ -137,8 +140,14 @@ impl FromStr for Problem {
         let [width, format, types, n, k, m] = parts[..] else {
             return Err(bad("six dot-separated parts"));
         };
-        let bits = width.strip_prefix('w').and_then(|w| w.strip_suffix("a16"));
-        let bits = bits.and_then(|b| b.parse().ok()).ok_or_else(|| bad(width))?;
+        let widths = width.strip_prefix('w').and_then(|w| w.split_once('a'));
+        let (bits, act_bits) = widths.ok_or_else(|| bad(width))?;
+        let bits = bits.parse().map_err(|_| bad(width))?;
+        let act_bits = match act_bits {
+            "16" => 16,
+            "8" => 8,
+            _ => return Err(bad(width)),
+        };
         let (act, out) = types.split_once('-').ok_or_else(|| bad(types))?;
         let dtype = |t: &str| t.parse::<DType>().map_err(|why| bad(&why));
         let dim = |t: &str, prefix: char| {
@@ -150,6 +159,7 @@ impl FromStr for Problem {
             bits,
             format: format.into(),
             act: dtype(act)?,
+            act_bits,
             out: dtype(out)?,
             n: n as u32,
             k: k as u32,
@@ -170,6 +180,7 @@ mod tests {
         for key in [
             "w4a16.awq-g128.f16-f16.n27648.k5120.m16",
             "w4a16.awq-ch.bf16-f32.n96.k64.m1+bias",
+            "w8a8.int8-ch.bf16-bf16.n96.k64.m1+bias",
             "w4a16.awq-ch.bf16-f32.n96.k64.m1+residual",
             "w4a16.awq-ch.bf16-f32.n96.k64.m1+bias+silu_mul",
         ] {
@@ -183,6 +194,7 @@ mod tests {
         assert!(why("w4a16.awq.f16-f16.n0.k5.m1").contains("N = 0"));
         assert!(why("w4a16.awq.f16-f17.n1.k5.m1").contains("f17"));
         assert!(why("awq").contains("six"));
+        assert!(why("w8a4.awq.f16-f16.n1.k5.m1").contains("(w8a4)"));
         assert!(why("w4a16.awq.f16-f16.n1.k5.m1+silu_mul+bias").contains("m1+silu_mul"));
         assert!(why("w4a16.awq.f16-f16.n7.k5.m1+silu_mul").contains("N = 7 is odd"));
     }

@@ -5,6 +5,7 @@
 
 mod dequant;
 mod dimensions;
+mod eight_bit;
 mod gemv;
 mod mma;
 mod overlap;
@@ -14,6 +15,7 @@ mod text;
 mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};
+pub use eight_bit::{integer_columns, pairs_of_k, Paired, PAIR_CODES};
 pub use gemv::{Accumulate, GemvSchedule, WeightCache};
 pub use mma::MmaSchedule;
 pub use overlap::Overlap;
@@ -188,7 +190,12 @@ impl Schedule {
     /// [`Rejected`] with the reason; nothing has been compiled yet.
     pub fn check(&self, p: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<(), Rejected> {
         check_sharing(spec)?;
+        if !spec.is_dense() {
+            eight_bit::check(self, p, spec, arch)?;
+        }
         match self {
+            // Checked as what multiplies pairs.
+            _ if spec.activations.are_quantized() && !spec.is_dense() => Ok(()),
             Schedule::Gemv(s) => s.check(p, spec, arch),
             Schedule::Mma(s) => s.check(p, spec, arch),
             Schedule::Wgmma(s) => s.check(p, spec, arch),
@@ -404,6 +411,9 @@ impl Schedule {
 
     /// Bytes of dynamic shared memory.
     pub fn shared_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        if let Some(paired) = self.in_pairs(problem, spec) {
+            return paired.schedule.shared_bytes(&paired.problem, &paired.spec);
+        }
         match self {
             Schedule::Gemv(s) => s.shared_bytes(problem),
             Schedule::Mma(s) => s.shared_bytes(problem, spec),

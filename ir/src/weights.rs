@@ -1,7 +1,7 @@
 //! What one stored weight means, independent of any file: bits, quant groups, group parameters
 //! and the dequantization expression.
 
-use crate::{CodePacking, VectorCodes};
+use crate::{Activations, CodePacking, VectorCodes};
 use std::fmt;
 
 /// How many consecutive input features (k) of one output row share their group parameters.
@@ -169,6 +169,9 @@ pub struct WeightSpec {
     /// (`act-order`), so that activations have to be sorted alike.
     #[serde(default)]
     pub act_order: bool,
+    /// How activations are multiplied with the weights.
+    #[serde(default)]
+    pub activations: Activations,
 }
 
 /// Bits of a weight that is no longer quantized.
@@ -186,10 +189,18 @@ impl WeightSpec {
             expr: "q".into(),
             codebook: Codebook::default(),
             act_order: false,
+            activations: Activations::Floats,
         }
     }
 
-    /// Whether the weights are those of [`WeightSpec::dense`].
+    /// Weights as the main loop sees them that multiplies codes of 8 bits: like [`WeightSpec::dense`],
+    /// with two codes in the place of a float.
+    pub fn pairs(&self) -> WeightSpec {
+        WeightSpec { name: "pairs".into(), activations: self.activations, ..WeightSpec::dense() }
+    }
+
+    /// Whether the weights are those of [`WeightSpec::dense`] or [`WeightSpec::pairs`]: nothing is left
+    /// to do for them before they are multiplied.
     pub fn is_dense(&self) -> bool {
         self.bits == DENSE_BITS
     }

@@ -127,7 +127,8 @@ impl<'r> LinearLayer<'r> {
         path: &str,
         options: &LoadOptions<'_>,
     ) -> Result<LinearLayer<'r>, RuntimeError> {
-        LinearLayer::of(runtime, &checkpoint.load_layer(path)?, path, options)
+        let weights = checkpoint.load_layer(path)?.suited_to(runtime.device().arch());
+        LinearLayer::of(runtime, &weights, path, options)
     }
 
     /// As [`LinearLayer::load`], for the gate and up projections of an MLP as one layer that gives
@@ -142,6 +143,7 @@ impl<'r> LinearLayer<'r> {
         options: &LoadOptions<'_>,
     ) -> Result<LinearLayer<'r>, RuntimeError> {
         let both = checkpoint.load_layer(gate)?.interleave(&checkpoint.load_layer(up)?)?;
+        let both = both.suited_to(runtime.device().arch());
         let options = LoadOptions { epilogue: Epilogue::SiluMul, ..*options };
         LinearLayer::of(runtime, &both, &format!("{gate} with {up}"), &options)
     }
@@ -316,7 +318,8 @@ impl<'r> LinearLayer<'r> {
             Argument::Counters => (&workspace.counters, 0),
             Argument::Slab => (&workspace.slab, 0),
             Argument::Places => (&self.places, 0),
-            Argument::Sorted | Argument::SortedMap => (&workspace.sorted, 0),
+            Argument::Prepared | Argument::PreparedMap => (&workspace.prepared, 0),
+            Argument::TokenScales => (&workspace.token_scales, 0),
             Argument::Residual => residual,
             Argument::Activations
             | Argument::ActivationMap
@@ -373,6 +376,7 @@ fn problem_of(
         bits: weights.spec.bits,
         format: weights.spec.name.clone(),
         act: options.act,
+        act_bits: weights.spec.activations.bits(),
         out: options.out,
         n: weights.n as u32,
         k: weights.k as u32,

@@ -1,24 +1,26 @@
 //! Device memory that kernels need between thread blocks (split K) and between grids (slabs, sorted
-//! activations).
+//! or quantized activations).
 
 use crate::RuntimeError;
 use qtune_codegen::Kernel;
 use qtune_device::{Access, Buffer, Device};
 
-/// Partial sums, counters, a slab and sorted activations, grown to the largest launch so far and shared by all kernels of a
-/// layer: every launch leaves the counters at zero and may find any partial sums.
+/// Partial sums, counters, a slab and prepared activations, grown to the largest launch so far and shared
+/// by all kernels of a layer: every launch leaves the counters at zero and may find any partial sums.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub partials: Buffer,
     pub counters: Buffer,
     /// Dequantized weights of one slab.
     pub slab: Buffer,
-    /// Activations in the order of a layer's columns.
-    pub sorted: Buffer,
+    /// Activations in the order of a layer's columns, or their codes.
+    pub prepared: Buffer,
+    /// The scales of tokens whose activations are codes.
+    pub token_scales: Buffer,
 }
 
 /// How many they are.
-const BUFFERS: usize = 4;
+const BUFFERS: usize = 5;
 /// Smallest buffer: a kernel without split K takes none of them, but every layer has them.
 const BYTES_MIN: usize = 16;
 
@@ -38,7 +40,7 @@ impl Workspace {
     }
 
     fn of_bytes(device: &dyn Device, bytes: [usize; BUFFERS]) -> Result<Workspace, RuntimeError> {
-        let [partials, counters, slab, sorted] = bytes;
+        let [partials, counters, slab, prepared, token_scales] = bytes;
         let zeroed = |name, bytes: usize| -> Result<Buffer, RuntimeError> {
             let bytes = bytes.max(BYTES_MIN);
             let buffer = device.alloc(name, bytes, Access::ReadWrite)?;
@@ -49,23 +51,25 @@ impl Workspace {
             partials: zeroed("partials", partials)?,
             counters: zeroed("counters", counters)?,
             slab: zeroed("slab", slab)?,
-            sorted: zeroed("sorted", sorted)?,
+            prepared: zeroed("prepared", prepared)?,
+            token_scales: zeroed("token_scales", token_scales)?,
         })
     }
 
     /// Whether it is large enough for launches of `kernel` with `tokens` tokens.
     pub fn holds(&self, kernel: &Kernel, tokens: u32) -> bool {
-        let has = [&self.partials, &self.counters, &self.slab, &self.sorted].map(Buffer::bytes);
-        bytes(kernel, tokens).iter().zip(has).all(|(needs, has)| *needs <= has)
+        let own = [&self.partials, &self.counters, &self.slab, &self.prepared, &self.token_scales];
+        bytes(kernel, tokens).iter().zip(own.map(Buffer::bytes)).all(|(needs, has)| *needs <= has)
     }
 }
 
-/// Bytes of partial sums, counters, slab and sorted activations that a launch needs.
+/// Bytes of partial sums, counters, slab, prepared activations and their scales that a launch needs.
 fn bytes(kernel: &Kernel, tokens: u32) -> [usize; BUFFERS] {
     [
         kernel.partials_bytes(tokens),
         kernel.counter_bytes(tokens),
         kernel.slab_bytes(),
-        kernel.sorted_bytes(tokens),
+        kernel.prepared_bytes(tokens),
+        kernel.token_scale_bytes(tokens),
     ]
 }

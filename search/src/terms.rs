@@ -84,8 +84,9 @@ impl Terms {
         };
         let usable = found.into_iter().filter(|variant| {
             let lowered = Lowered::new(&variant.term, context);
-            (is_exact(variant) || !self.exact)
-                && lowered.is_ok_and(|l| family_takes(context.engine, &l))
+            // Codes that are multiplied as they are are not rounded at all.
+            let rounds = !context.spec.activations.are_quantized() && !is_exact(variant);
+            !(rounds && self.exact) && lowered.is_ok_and(|l| family_takes(context.engine, &l))
         });
         let choice = |variant: Variant| DequantChoice {
             term: variant.term.to_string(),

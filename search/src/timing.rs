@@ -26,7 +26,8 @@ pub(crate) struct Stopwatch<'a> {
     slab: Buffer,
     /// A random order of the columns.
     places: Buffer,
-    sorted: Buffer,
+    prepared: Buffer,
+    token_scales: Buffer,
 }
 
 /// Bytes that are harmless whatever they are read as: every f16 and bf16 made of them is a normal
@@ -92,7 +93,8 @@ impl<'a> Stopwatch<'a> {
             counters: zeroed("counters", kernel.counter_bytes(problem.m))?,
             slab: zeroed("slab", kernel.slab_bytes())?,
             places: places(device, kernel)?,
-            sorted: zeroed("sorted", kernel.sorted_bytes(problem.m))?,
+            prepared: zeroed("prepared", kernel.prepared_bytes(problem.m))?,
+            token_scales: zeroed("token_scales", kernel.token_scale_bytes(problem.m))?,
         })
     }
 
@@ -125,7 +127,8 @@ impl<'a> Stopwatch<'a> {
             Argument::Counters => (&self.counters, 0),
             Argument::Slab => (&self.slab, 0),
             Argument::Places => (&self.places, 0),
-            Argument::Sorted | Argument::SortedMap => (&self.sorted, 0),
+            Argument::Prepared | Argument::PreparedMap => (&self.prepared, 0),
+            Argument::TokenScales => (&self.token_scales, 0),
             Argument::Residual => (&self.residual, 0),
             Argument::Activations
             | Argument::ActivationMap

@@ -42,7 +42,8 @@ pub(crate) struct Workspace {
     partials: Guarded,
     counters: Guarded,
     slab: Guarded,
-    sorted: Guarded,
+    prepared: Guarded,
+    token_scales: Guarded,
 }
 
 /// How the simulator runs a launch.
@@ -147,7 +148,8 @@ impl<'a> Bench<'a> {
             partials: filled("partials", kernel.partials_bytes(tokens), UNWRITTEN)?,
             counters: filled("counters", kernel.counter_bytes(tokens), 0)?,
             slab: filled("slab", kernel.slab_bytes(), UNWRITTEN)?,
-            sorted: filled("sorted", kernel.sorted_bytes(tokens), UNWRITTEN)?,
+            prepared: filled("prepared", kernel.prepared_bytes(tokens), UNWRITTEN)?,
+            token_scales: filled("token scales", kernel.token_scale_bytes(tokens), UNWRITTEN)?,
         })
     }
 
@@ -188,7 +190,8 @@ impl<'a> Bench<'a> {
         space.output.fill_with(self.device, UNWRITTEN)?;
         space.partials.fill_with(self.device, UNWRITTEN)?;
         space.slab.fill_with(self.device, UNWRITTEN)?;
-        space.sorted.fill_with(self.device, UNWRITTEN)?;
+        space.prepared.fill_with(self.device, UNWRITTEN)?;
+        space.token_scales.fill_with(self.device, UNWRITTEN)?;
         if !sample.arrivals.is_empty() {
             space.counters.fill_with(self.device, 0)?;
         }
@@ -202,7 +205,8 @@ impl<'a> Bench<'a> {
             Argument::Counters => space.counters.place(),
             Argument::Slab => space.slab.place(),
             Argument::Places => (&self.places, 0),
-            Argument::Sorted | Argument::SortedMap => space.sorted.place(),
+            Argument::Prepared | Argument::PreparedMap => space.prepared.place(),
+            Argument::TokenScales => space.token_scales.place(),
             Argument::Residual => (&space.residual, 0),
             Argument::Activations
             | Argument::ActivationMap
@@ -226,7 +230,8 @@ impl<'a> Bench<'a> {
 
     fn damage(&self, space: &Workspace, sample: &Sample) -> Result<Vec<String>, VerifyError> {
         let mut damage = Vec::new();
-        let buffers = [&space.output, &space.partials, &space.counters, &space.slab, &space.sorted];
+        let buffers = [&space.output, &space.partials, &space.counters, &space.slab];
+        let buffers = buffers.into_iter().chain([&space.prepared, &space.token_scales]);
         for buffer in buffers {
             damage.extend(buffer.damage(self.device)?);
         }

@@ -28,6 +28,8 @@ pub(crate) struct Setting<'a> {
     pub references: BTreeMap<u32, Reference>,
     pub rounding: Rounding,
     pub finish: Finish,
+    /// How the kernel multiplies activations.
+    pub activations: qtune_ir::Activations,
     pub effort: Effort,
     pub seed: u64,
 }
@@ -88,6 +90,7 @@ pub(crate) fn count(
     let problem = &setting.kernel.problem;
     let patterns = vec![Pattern::Normal; tokens as usize];
     let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
+    let x = x.quantized(setting.activations);
     setting.bench.feed(&space, &x)?;
     let launched = setting.bench.launch(&space, &sample, Mode::default())?;
     Ok((launched.outcome, sample.completed()))
@@ -142,6 +145,7 @@ impl Judge<'_> {
         let setting = self.setting;
         let problem = &setting.kernel.problem;
         let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
+        let x = x.quantized(setting.activations);
         setting.bench.feed(&self.space, &x)?;
         let mode = Mode::default();
         let launched = setting.bench.launch(&self.space, &self.sample, mode)?;

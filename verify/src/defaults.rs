@@ -7,7 +7,7 @@ use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
     Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache, WeightSpec,
-    WgmmaSchedule, PIECE_CODES,
+    WgmmaSchedule, PAIR_CODES, PIECE_CODES,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -266,6 +266,8 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             dequant: String::new(),
         })
     };
+    // Codes that are multiplied as they are come in chunks of twice as many.
+    let chunks = if has_codes(problem) { PAIR_CODES } else { 1 };
     let split = |n, k| split_k(problem, arch, n, k, block_m);
     let wide = wide_tiles(block_m).iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
     let wide = wide.map(|tile| rung(*tile, split(tile.0, tile.1)));
@@ -274,7 +276,7 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
         0..=16 => [(256, (1, 4)), (128, (1, 2)), (128, (1, 1)), (64, (1, 1))],
         _ => [(128, (2, 2)), (64, (2, 1)), (128, (1, 1)), (64, (1, 1))],
     };
-    for (block_k, warps) in shapes {
+    for (block_k, warps) in shapes.map(|(block_k, warps)| (block_k * chunks, warps)) {
         for stages in [4, 3, 2] {
             for block_n in [64, 32, 16] {
                 for split in [split(block_n, block_k), 1] {
@@ -315,10 +317,14 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let mut ladder = Vec::new();
     for (block_n, most) in [(256, 128), (128, 256)] {
         // As many tokens as accumulators have registers for, evenly.
-        let block_m = problem.m.div_ceil(problem.m.div_ceil(most)).next_multiple_of(8);
-        for (stages, block_k) in [(3, 256), (6, 128), (4, 128), (3, 128), (2, 128)] {
+        let (columns, least_k, rings) = match has_codes(problem) {
+            true => (16, 256, [(4, 256), (3, 256), (2, 256)].as_slice()),
+            false => (8, 128, [(3, 256), (6, 128), (4, 128), (3, 128), (2, 128)].as_slice()),
+        };
+        let block_m = problem.m.div_ceil(problem.m.div_ceil(most)).next_multiple_of(columns);
+        for &(stages, block_k) in rings {
             // A long stage has the fewest instructions per weight, but must not copy padding.
-            if problem.k % block_k != 0 && block_k > 128 {
+            if problem.k % block_k != 0 && block_k > least_k {
                 continue;
             }
             let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
@@ -342,6 +348,11 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
         }
     }
     ladder
+}
+
+/// Whether weights and activations are codes of 8 bits that are multiplied as they are.
+fn has_codes(problem: &Problem) -> bool {
+    problem.act_bits == 8
 }
 
 /// Splits of K that bring the grid to [`BLOCKS_PER_SM`], as long as each has a ring to fill.
@@ -440,6 +451,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn codes_of_8_bits_have_a_default_wherever_they_are_multiplied() {
+        for (format, gpus) in [
+            ("int8-ch-a8", ["h200", "a100", "rtx4090"].as_slice()),
+            ("fp8-e4m3-ch-a8", &["h200", "rtx4090", "rtx5090"]),
+        ] {
+            for (n, k) in [(5120, 27648), (96, 128), (40, 1160), (64, 8)] {
+                for m in [1, 2, 3, 16, 33, 200, 1024] {
+                    let key = format!("w8a8.{format}.bf16-bf16.n{n}.k{k}.m{m}");
+                    for gpu in gpus {
+                        let schedule = default(&key, gpu);
+                        schedule.unwrap_or_else(|e| panic!("{key} on {gpu}: {e}"));
+                    }
+                }
+            }
+        }
+        let refused = default("w8a8.fp8-e4m3-ch-a8.f16-f16.n64.k64.m16", "a100").unwrap_err();
+        assert!(refused.reason.contains("8.9"), "{refused}");
+        let prompt = default("w8a8.int8-ch-a8.f16-f16.n10240.k8192.m256", "h200").unwrap();
+        assert!(matches!(prompt, Schedule::Wgmma(_)), "{prompt}");
     }
 
     #[test]

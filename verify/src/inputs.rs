@@ -2,7 +2,7 @@
 
 use crate::random;
 use half::{bf16, f16};
-use qtune_ir::DType;
+use qtune_ir::{DType, QuantizedToken};
 
 /// What the activations of one token look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,9 @@ pub(crate) struct Activations {
     pub patterns: Vec<Pattern>,
     /// Row-major values.
     values: Vec<f32>,
+    /// What kernels multiply instead, where they make codes of the values: values of the codes, and
+    /// the scale of each token.
+    codes: Option<(Vec<f32>, Vec<f32>)>,
     k: usize,
 }
 
@@ -60,12 +63,31 @@ impl Activations {
         for (token, pattern) in (0..).zip(&patterns) {
             values.extend((0..k).map(|c| round(dtype, pattern.value(seed, token, c))));
         }
-        Activations { patterns, values, k: k as usize }
+        Activations { patterns, values, codes: None, k: k as usize }
     }
 
-    /// The activations of one token.
+    /// The same as a kernel multiplies them.
+    pub fn quantized(self, scheme: qtune_ir::Activations) -> Activations {
+        if !scheme.are_quantized() {
+            return self;
+        }
+        let tokens = self.values.chunks(self.k).map(|values| scheme.quantize(values));
+        let tokens: Vec<QuantizedToken> = tokens.collect();
+        let codes = tokens.iter().flat_map(|token| &token.codes);
+        let values = codes.map(|code| scheme.value(*code)).collect();
+        let scales = tokens.iter().map(|token| token.scale).collect();
+        Activations { codes: Some((values, scales)), ..self }
+    }
+
+    /// What is multiplied for one token: its activations, or the values of their codes.
     pub fn token(&self, token: u32) -> &[f32] {
-        &self.values[token as usize * self.k..][..self.k]
+        let values = self.codes.as_ref().map_or(&self.values, |(codes, _)| codes);
+        &values[token as usize * self.k..][..self.k]
+    }
+
+    /// What a 1 of [`Activations::token`] is worth.
+    pub fn unit(&self, token: u32) -> f64 {
+        self.codes.as_ref().map_or(1.0, |(_, scales)| scales[token as usize].into())
     }
 
     /// The pattern of one token.

@@ -12,8 +12,8 @@ use crate::codes::Meaning;
 use qtune_device::KernelImage;
 use qtune_ir::tile::occupancy::grid_blocks;
 use qtune_ir::{
-    Accumulate, DType, GemvSchedule, MmaSchedule, Schedule, Split, WeightSpec, WgmmaSchedule,
-    PIECE_CODES,
+    Accumulate, Activations, Arch, DType, GemvSchedule, MmaSchedule, Schedule, Split, WeightSpec,
+    WgmmaSchedule, PAIR_CODES, PIECE_CODES,
 };
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Counts, Program};
@@ -135,6 +135,12 @@ fn deal(mut left: f64, loops: &mut [(f64, usize)], trips: &mut [f64]) {
     }
 }
 
+/// Whether stages bring group parameters: the scales of codes that are multiplied as they are wait for
+/// the end.
+fn has_stage_params(image: &KernelImage) -> bool {
+    image.kernel.layout.entry_bytes() > 0 && image.kernel.problem.act_bits == 16
+}
+
 /// Steps of a block whose ring walks K, those of all blocks averaged.
 fn ring_steps(split: Split, image: &KernelImage) -> f64 {
     let (kernel, problem) = (&image.kernel, &image.kernel.problem);
@@ -146,9 +152,30 @@ fn ring_steps(split: Split, image: &KernelImage) -> f64 {
     f64::from(kernel.layout.steps()) * tiles
 }
 
+/// Machine instructions of one `mma` of codes: 8-bit floats may be multiplied as halves of f16 ones.
+fn multiplies(image: &KernelImage, spec: &WeightSpec) -> u32 {
+    let of_target = |arch: &Arch| arch.target() == image.target;
+    let mut gpus = Arch::names().filter_map(|name| Arch::named(name).ok());
+    let expanded = gpus.find(of_target).is_some_and(|arch| !arch.has_float8_mma());
+    match spec.activations == Activations::E4m3 && expanded {
+        true => 2,
+        false => 1,
+    }
+}
+
 impl Walk {
     fn of(image: &KernelImage, spec: &WeightSpec) -> Option<Walk> {
-        Walk::of_schedule(&image.kernel.schedule, image, spec)
+        let kernel = &image.kernel;
+        let Some(pairs) = kernel.schedule.in_pairs(&kernel.problem, spec) else {
+            return Walk::of_schedule(&kernel.schedule, image, spec);
+        };
+        let walk = Walk::of_schedule(&pairs.schedule, image, spec)?;
+        let warp = matches!(pairs.schedule, Schedule::Mma(_));
+        Some(Walk {
+            weights: walk.weights * f64::from(PAIR_CODES),
+            marks: walk.marks * if warp { multiplies(image, spec) } else { 1 },
+            ..walk
+        })
     }
 
     fn of_schedule(schedule: &Schedule, image: &KernelImage, spec: &WeightSpec) -> Option<Walk> {
@@ -214,7 +241,7 @@ impl Walk {
             many_tiles: s.split.stream().is_some(),
             producer_share: 32.0 / f64::from(s.consumer_threads()),
             // Weights, parameters, and every 64 of k of the activations.
-            stage_copies: 1 + u32::from(image.kernel.layout.entry_bytes() > 0) + s.block_k / 64,
+            stage_copies: 1 + u32::from(has_stage_params(image)) + s.block_k / 64,
         }
     }
 

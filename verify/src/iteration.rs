@@ -76,7 +76,9 @@ pub fn iteration(
     let kernel = &image.kernel;
     let warps = loop_warps(&kernel.schedule);
     let mut terms = pipe_terms(&body, arch, kernel.problem.act, f64::from(warps));
-    terms.push(tensor_term(&body, arch, &kernel.schedule));
+    // Pairs of 8-bit codes are multiplied at the rate of 16-bit floats.
+    let pairs = kernel.schedule.in_pairs(&kernel.problem, spec).map(|pairs| pairs.schedule);
+    terms.push(tensor_term(&body, arch, pairs.as_ref().unwrap_or(&kernel.schedule)));
     terms.extend(memory_terms(body.iterations, arch, launch));
     terms.retain(|term| term.cycles > 0.0);
     terms.sort_by(|a, b| b.cycles.total_cmp(&a.cycles));

@@ -102,13 +102,18 @@ impl Reference {
                 let row = self.row(index);
                 let dots = if dense { Some(row.dots(rounding)) } else { None };
                 let share = |token: u32| match (x.pattern(token), &dots) {
-                    (Pattern::OneHot(k), _) => row.one_hot(k as usize, rounding),
+                    (Pattern::OneHot(k), _) => {
+                        let (value, error) = row.one_hot(k as usize, rounding);
+                        let hot = f64::from(x.token(token)[k as usize]);
+                        (value * hot, error * hot)
+                    }
                     (_, Some(dots)) => dots.of(x.token(token)),
                     // Without dots every token is one-hot.
                     (_, None) => (0.0, 0.0),
                 };
                 let sum = |token| {
                     let (value, error) = share(token);
+                    let (value, error) = (value * x.unit(token), error * x.unit(token));
                     finish.biased(Approximate { value, error }, row.bias)
                 };
                 tokens.clone().map(sum).collect()

@@ -4,13 +4,17 @@
 
 use crate::epilogue::Approximate;
 use qtune_ir::dequant::{Engine, HALF2_CHAIN};
-use qtune_ir::{DType, Problem, Schedule, WeightSpec};
+use qtune_ir::{Activations, DType, Problem, Schedule, WeightSpec, PAIR_CODES};
 
 /// Truncation unit of one tensor-core addition. Products are exact; the addends of one instruction
 /// are aligned to the largest and cut off, with at least one bit more than f32 has on sm_80 and
 /// later (Fasi et al., "Numerical behavior of NVIDIA tensor cores", PeerJ CS 330, 2021; Khattak
 /// and Mikaitis, arXiv 2512.07004). One bit of that is kept as a margin for later chips.
 const TENSOR_UNIT: f64 = 1.0 / (1 << 23) as f64;
+/// The same of a multiply of 8-bit floats: Ada and Hopper keep 13 to 14 bits of an accumulator of such
+/// products (Khattak and Mikaitis, arXiv 2512.07004; DeepSeek-V3 technical report, arXiv 2412.19437,
+/// section 3.3.2). Where the GPU has no such multiply but converts to f16 first, it is better.
+const FLOAT8_UNIT: f64 = 1.0 / (1 << 13) as f64;
 /// Unit roundoff of f32.
 pub(crate) const F32_UNIT: f64 = 1.0 / (1 << 24) as f64;
 /// Unit roundoff of f16.
@@ -22,10 +26,21 @@ const MMA_K: u32 = 16;
 /// Products of one `gemv` lane and step.
 const LANE_K: u32 = 32;
 
+/// How products are added up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sums {
+    /// By an engine that floats are multiplied with.
+    Of(Engine),
+    /// In integers of 32 bits.
+    Exact,
+    /// By tensor cores that multiply 8-bit floats.
+    Float8,
+}
+
 /// The rounding of one schedule, by class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rounding {
-    engine: Engine,
+    sums: Sums,
     /// Most products in one chain of accumulation.
     chain: u32,
     /// f32 additions that a finished chain passes through on its way to the output.
@@ -50,6 +65,9 @@ impl Rounding {
         sums: u32,
         direct: bool,
     ) -> Rounding {
+        if let Some(pairs) = schedule.in_pairs(problem, spec) {
+            return Rounding::of_codes(&pairs.schedule, &pairs.problem, spec.activations);
+        }
         let k = problem.k;
         let engine = schedule.engine();
         let (chain, additions) = match schedule {
@@ -82,22 +100,43 @@ impl Rounding {
                 (chain, 2 + steps * sums + lanes)
             }
         };
-        Rounding { engine, chain, additions }
+        Rounding { sums: Sums::Of(engine), chain, additions }
+    }
+
+    /// The rounding of products of codes that are multiplied as they are, of a schedule over pairs of
+    /// them.
+    fn of_codes(schedule: &Schedule, problem: &Problem, activations: Activations) -> Rounding {
+        // One sum runs from the first stage of a block to its last, as one of floats does.
+        let spec = WeightSpec::dense();
+        let whole = Rounding::new(schedule, &spec, problem, 1, true);
+        let stage = match schedule {
+            Schedule::Mma(s) => s.warp_k(),
+            Schedule::Wgmma(s) => s.block_k,
+            // No codes are multiplied there.
+            Schedule::Gemv(_) | Schedule::Dequant(_) => whole.chain,
+        };
+        let (sums, chain, stages) = match activations.sums_by_stage() {
+            true => (Sums::Float8, stage.min(whole.chain), whole.chain.div_ceil(stage)),
+            false => (Sums::Exact, whole.chain, 0),
+        };
+        // A sum becomes an f32; two scales are multiplied, and the sum by both.
+        let additions = whole.additions + stages + 3;
+        Rounding { sums, chain: chain * PAIR_CODES, additions }
     }
 
     /// Relative error of accumulation, over the sum of absolute products, when at most `products`
     /// of a token's activations are not zero: adding zero is exact.
     pub fn accumulation(&self, products: u32) -> f64 {
         let chain = self.chain.min(products);
-        let within = match self.engine {
-            Engine::Mma => {
-                // One cut per product, and per instruction one for the accumulator and one when
-                // the result is normalized to 24 bits, which is at most two units.
-                let instructions = self.chain.div_ceil(MMA_K).min(products);
-                f64::from(chain + 3 * instructions) * TENSOR_UNIT
-            }
-            Engine::Half2 => f64::from(chain) * F16_UNIT,
-            Engine::F32 => f64::from(chain) * F32_UNIT,
+        // One cut per product, and per instruction one for the accumulator and one when the result is
+        // normalized, which is at most two units.
+        let cuts = |k| f64::from(chain + 3 * self.chain.div_ceil(k).min(products));
+        let within = match self.sums {
+            Sums::Of(Engine::Mma) => cuts(MMA_K) * TENSOR_UNIT,
+            Sums::Of(Engine::Half2) => f64::from(chain) * F16_UNIT,
+            Sums::Of(Engine::F32) => f64::from(chain) * F32_UNIT,
+            Sums::Exact => 0.0,
+            Sums::Float8 => cuts(PAIR_CODES * MMA_K) * FLOAT8_UNIT,
         };
         let after = f64::from(self.additions) * F32_UNIT;
         within + after + within * after
@@ -105,9 +144,9 @@ impl Rounding {
 
     /// Absolute error per product: what f16 accumulators lose below their normal range.
     pub fn underflow(&self) -> f64 {
-        match self.engine {
-            Engine::Half2 => F16_TINY,
-            Engine::Mma | Engine::F32 => 0.0,
+        match self.sums {
+            Sums::Of(Engine::Half2) => F16_TINY,
+            _ => 0.0,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! parts of other tiles, too: those are run without being finished.
 
 use crate::random;
-use qtune_codegen::{BlockTile, Kernel, Role};
+use qtune_codegen::{BlockTile, Kernel};
 use qtune_device::Blocks;
 use qtune_ir::Problem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +129,7 @@ pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64)
     let (mut blocks, mut parts, mut read) = (Vec::new(), Parts::default(), BTreeSet::new());
     let (mut run, mut total) = (0, 0);
     for step in kernel.steps(tokens) {
-        if kernel.role(&step) == Role::Sort {
+        if kernel.prepares(&step) {
             // All row tiles read what it writes.
             run += step.blocks() as usize;
             total += step.blocks() as usize;

@@ -177,6 +177,7 @@ fn setting<'a>(
         references,
         rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
         finish: Finish::new(&kernel.problem, request.seed),
+        activations: request.spec.activations,
         effort: request.effort,
         seed: request.seed,
     })

@@ -90,8 +90,9 @@ fn families(row: &qtune_formats::FormatRow, refusals: &mut Refusals) -> Result<S
         let mut refused = Vec::new();
         for format in row.examples {
             let spec = qtune_formats::resolve(format)?;
-            let bits = spec.bits;
-            let problem = format!("w{bits}a16.{format}.f16-f16.n16384.k4096.m{TABLE_TOKENS}");
+            let (bits, act_bits) = (spec.bits, spec.activations.bits());
+            let problem =
+                format!("w{bits}a{act_bits}.{format}.f16-f16.n16384.k4096.m{TABLE_TOKENS}");
             if let Err(why) = default_of_family(family, &problem.parse()?, &spec, &arch) {
                 refused.push(format!("`{format}`"));
                 let formats = refusals.entry(why.reason).or_default();

@@ -4,7 +4,8 @@
 use super::Arg::{self, Accumulators, Constant, Global, In, Shared, TensorMap};
 use super::Intrinsic;
 use super::Meaning::{Effect, Pure, Read};
-use crate::kir::Type::{Bool, Descriptor, I32, U32};
+use crate::kir::Type::{self, Bool, Descriptor, F32, I32, U32};
+use qtune_ir::integer_columns;
 use std::sync::LazyLock;
 
 const SM_90: (u8, u8) = (9, 0);
@@ -119,6 +120,15 @@ pub(super) const ROWS: &[Intrinsic] = &[
         meaning: Pure(|a| a[0]),
         text: "unsigned settled(unsigned a) { asm volatile(\"\" : \"+r\"(a)); return a; }",
     },
+    Intrinsic {
+        name: "settled_f32",
+        args: &[In(F32)],
+        result: Some(F32),
+        capability: (5, 0),
+        source: "PTX ISA, wgmma.fence: no other instruction may touch operands behind it",
+        meaning: Pure(|a| a[0]),
+        text: "float settled_f32(float a) { asm volatile(\"\" : \"+f\"(a)); return a; }",
+    },
     effect(
         "take_registers",
         &[Constant],
@@ -207,23 +217,57 @@ const fn effect(
 }
 
 /// Operand types of a warpgroup multiply.
-const TYPES: [&str; 2] = ["f16", "bf16"];
+struct Operands {
+    /// As instructions name them.
+    name: &'static str,
+    /// k of one multiply: 32 bytes.
+    k: u32,
+    /// Accumulators, in kernel IR, as instructions name them, in CUDA C++ and as an operand.
+    sums: (Type, &'static str, &'static str, &'static str),
+    /// Immediate operands behind the predicate: signs of A and B, and whether B is transposed.
+    immediates: &'static str,
+}
+
+const FLOAT_SUMS: (Type, &str, &str, &str) = (F32, "f32", "float", "f");
+
+const OPERANDS: [Operands; 4] = [
+    Operands { name: "f16", k: 16, sums: FLOAT_SUMS, immediates: ", 1, 1, 0" },
+    Operands { name: "bf16", k: 16, sums: FLOAT_SUMS, immediates: ", 1, 1, 0" },
+    Operands { name: "e4m3", k: 32, sums: FLOAT_SUMS, immediates: ", 1, 1" },
+    Operands { name: "s8", k: 32, sums: (U32, "s32", "unsigned", "r"), immediates: "" },
+];
+
+impl Operands {
+    /// Whether there is an instruction of so many columns: of integers not all multiples of 8.
+    fn has(&self, columns: u32) -> bool {
+        columns % 8 == 0
+            && (8..=256).contains(&columns)
+            && (self.name != "s8" || integer_columns(columns))
+    }
+
+    fn multiply(&self, columns: u32) -> String {
+        format!("wgmma_m64n{columns}k{}_{}", self.k, self.name)
+    }
+}
 
 /// One row per operand type and number of columns: made once, as texts differ in their operand
 /// lists alone.
 pub(super) static MULTIPLIES: LazyLock<Vec<Intrinsic>> = LazyLock::new(|| {
-    let columns = (8..=256).step_by(8);
-    TYPES.iter().flat_map(|ty| columns.clone().map(|n| multiply(ty, n))).collect()
+    let of = |ty: &'static Operands| {
+        let columns = (8..=256).step_by(8).filter(|columns| ty.has(*columns));
+        columns.map(|columns| multiply(ty, columns))
+    };
+    OPERANDS.iter().flat_map(of).collect()
 });
 
-/// The name of the multiply of 64 rows by `columns` columns by k16.
+/// The name of the multiply of 64 rows by `columns` columns by 32 bytes of k.
 ///
 /// # Panics
 /// If there is no such instruction: schedules are checked before they are lowered.
 pub fn multiply_name(operands: &str, columns: u32) -> &'static str {
-    let of_type = TYPES.iter().position(|ty| *ty == operands).expect("f16 or bf16");
-    assert!(columns % 8 == 0 && (8..=256).contains(&columns), "no wgmma has {columns} columns");
-    MULTIPLIES[of_type * 32 + columns as usize / 8 - 1].name
+    let of_type = OPERANDS.iter().find(|ty| ty.name == operands).map(|ty| ty.multiply(columns));
+    let row = MULTIPLIES.iter().find(|row| Some(row.name) == of_type.as_deref());
+    row.unwrap_or_else(|| panic!("no wgmma of {operands} has {columns} columns")).name
 }
 
 /// Whether an intrinsic is a multiply of a warpgroup.
@@ -231,8 +275,10 @@ pub fn is_multiply(name: &str) -> bool {
     name.starts_with("wgmma_m64")
 }
 
-fn multiply(operands: &str, columns: u32) -> Intrinsic {
-    let name = format!("wgmma_m64n{columns}k16_{operands}");
+fn multiply(ty: &Operands, columns: u32) -> Intrinsic {
+    let name = ty.multiply(columns);
+    let (operands, k, immediates) = (ty.name, ty.k, ty.immediates);
+    let (sum, sums, declared, constraint) = ty.sums;
     let count = columns as usize / 2;
     let list = |item: &dyn Fn(usize) -> String| {
         let rows: Vec<String> = (0..count)
@@ -243,23 +289,23 @@ fn multiply(operands: &str, columns: u32) -> Intrinsic {
         rows
     };
     let places = list(&|i| format!("%{i}")).join(", \"\n    \"");
-    let bound = list(&|i| format!("\"+f\"(d[{i}])")).join(",\n      ");
+    let bound = list(&|i| format!("\"+{constraint}\"(d[{i}])")).join(",\n      ");
     let [a0, a1, a2, a3, tile, pieces, keep] = std::array::from_fn(|i| count + i);
     let text = format!(
-        "void {name}(float (&d)[{count}], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+        "void {name}({declared} (&d)[{count}], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
     unsigned long long tile, int pieces, bool keep) {{
   // Added here, a sum is not moved out of the loop to where there are too few uniform registers.
   asm volatile(\"{{ .reg .pred keep; .reg .b64 b; add.s64 b, %{tile}, %{pieces};\"
     \" setp.ne.b32 keep, %{keep}, 0;\"
-    \" wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{operands}.{operands} {{\"
+    \" wgmma.mma_async.sync.aligned.m64n{columns}k{k}.{sums}.{operands}.{operands} {{\"
     \"{places}}}, \"
-    \"{{%{a0}, %{a1}, %{a2}, %{a3}}}, b, keep, 1, 1, 0; }}\"
+    \"{{%{a0}, %{a1}, %{a2}, %{a3}}}, b, keep{immediates}; }}\"
     : {bound}
     : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"l\"(tile), \"l\"((long long)pieces),
       \"r\"((int)keep));
 }}"
     );
-    let mut args = vec![Accumulators(columns / 2)];
+    let mut args = vec![Accumulators(sum, columns / 2)];
     args.extend([In(U32); 4]);
     args.extend([In(Descriptor), In(I32), In(Bool)]);
     Intrinsic {
@@ -267,9 +313,9 @@ fn multiply(operands: &str, columns: u32) -> Intrinsic {
         args: args.leak(),
         result: None,
         capability: SM_90,
-        source: "PTX ISA, wgmma.mma_async.sync.aligned.m64nNk16",
+        source: "PTX ISA, wgmma.mma_async.sync.aligned.m64nNk16, m64nNk32",
         meaning: Effect(
-            "d[64xN] = a[64x16] * b[16xN], plus d if `keep`, some time before the wait; b lies so \
+            "d[64xN] = a[64xK] * b[KxN], plus d if `keep`, some time before the wait; b lies so \
              many 16-byte pieces behind the described tile",
         ),
         text: text.leak(),

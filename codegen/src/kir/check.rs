@@ -324,14 +324,14 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// A row of an array of f32: every extent but the last is indexed.
-    fn accumulators(&self, name: &str, indices: &[Expr], count: u32) -> Check<()> {
+    /// A row of an array: every extent but the last is indexed.
+    fn accumulators(&self, name: &str, indices: &[Expr], (ty, count): (Type, u32)) -> Check<()> {
         match self.lookup(name) {
-            Some(Name::Array(Type::F32, dims)) if dims.last() == Some(&count) => {
+            Some(Name::Array(found, dims)) if *found == ty && dims.last() == Some(&count) => {
                 ensure(dims.len() == indices.len() + 1, || format!("`{name}` is not a row"))?;
                 self.indices(name, indices, dims)
             }
-            _ => Err(format!("`{name}` is no array of {count} f32")),
+            _ => Err(format!("`{name}` is no array of {count} {ty:?}")),
         }
     }
 
@@ -391,8 +391,8 @@ impl<'a> Checker<'a> {
                 ensure(found == ty, || format!("`{name}` writes {ty:?} to {found:?}"))
             }
             (Arg::Constant, Expr::Int(_)) => Ok(()),
-            (Arg::Accumulators(count), Expr::Element(array, indices)) => {
-                self.accumulators(array, indices, count)
+            (Arg::Accumulators(ty, count), Expr::Element(array, indices)) => {
+                self.accumulators(array, indices, (ty, count))
             }
             (Arg::TensorMap, Expr::Var(map)) => {
                 let found = matches!(self.lookup(map), Some(Name::TensorMap));
@@ -521,7 +521,7 @@ mod tests {
         };
         assert_eq!(roles(128, |_| {}, multiply([1, 8])), Ok(()));
         let error = roles(128, |_| {}, multiply([1, 4])).unwrap_err().to_string();
-        assert!(error.contains("no array of 8 f32"), "{error}");
+        assert!(error.contains("no array of 8 F32"), "{error}");
     }
 
     #[test]

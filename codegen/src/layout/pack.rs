@@ -34,6 +34,12 @@ impl Layout {
     /// every k; padding is zero.
     pub fn pack_weight_tile<'a>(&self, tile: u32, rows: &impl Fn(u32) -> CodeRow<'a>) -> Vec<u8> {
         let mut packed = vec![0; self.tile_weight_bytes()];
+        if let Some(bytes) = &self.bytes {
+            let first = tile * self.tile_rows();
+            let row = |row: u32| (first + row < self.n).then(|| rows(first + row));
+            bytes.pack(row, self.k, &mut packed);
+            return packed;
+        }
         let (words, width) = (self.packing.words(), self.packing.load_words());
         let slab_bytes = (4 * LANES * words) as usize;
         for (slab, bytes) in (0..).zip(packed.chunks_mut(slab_bytes)) {
@@ -201,6 +207,8 @@ impl Layout {
                     }
                 }
             }
+            // Read by the row, at the end.
+            Kind::Fragments(_) if self.bytes.is_some() => (0..rows).for_each(|row| each(row, 0)),
             // Rows g and g+8 of a 16-row tile lie side by side: one load serves a lane.
             Kind::Fragments(_) => {
                 for group in (0..sets).flat_map(groups) {

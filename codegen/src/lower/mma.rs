@@ -17,7 +17,7 @@ use super::term::Plan;
 use super::{beyond, CodegenError, Lowered, Lowering};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
-use qtune_ir::{DType, MmaSchedule, Raster, Split};
+use qtune_ir::{Activations, DType, MmaSchedule, Raster, Split};
 
 /// Bytes of one asynchronous copy.
 const COPY: u32 = 16;
@@ -143,7 +143,7 @@ impl Mma<'_> {
     }
 
     fn zero_totals(&self, body: &mut Body) {
-        body.zeros("total", Type::F32, &[self.s.row_tiles(), self.s.token_tiles(), 4]);
+        body.zeros("total", self.cx.sum_type(), &[self.s.row_tiles(), self.s.token_tiles(), 4]);
     }
 
     /// All that is left of a block that has one output tile.
@@ -538,9 +538,11 @@ impl Mma<'_> {
     }
 
     fn mma_name(&self) -> &'static str {
-        match self.cx.problem.act {
-            DType::Bf16 => "mma_bf16",
-            _ => "mma_f16",
+        match (self.cx.spec.activations, self.cx.problem.act) {
+            (Activations::Integers, _) => "mma_s8",
+            (Activations::E4m3, _) => "mma_e4m3",
+            (Activations::Floats, DType::Bf16) => "mma_bf16",
+            (Activations::Floats, _) => "mma_f16",
         }
     }
 
@@ -588,8 +590,13 @@ impl Mma<'_> {
         }
     }
 
+    /// Whether tensor cores add up the totals themselves.
+    fn is_direct(&self) -> bool {
+        self.plan.is_direct() && !self.cx.spec.activations.sums_by_stage()
+    }
+
     fn sum_name(&self, index: usize) -> String {
-        match self.plan.is_direct() {
+        match self.is_direct() {
             true => "total".into(),
             false => format!("group_sum{index}"),
         }
@@ -598,7 +605,7 @@ impl Mma<'_> {
     /// Zeroes the group's sums and prepares what its rows need.
     fn begin_segment(&self, body: &mut Body, slot: &Expr, segment: &Expr, segment_k: u32) {
         let (rows, tiles) = (self.s.row_tiles(), self.s.token_tiles());
-        if !self.plan.is_direct() {
+        if !self.is_direct() {
             for (index, sum) in self.plan.sums().iter().enumerate() {
                 match sum.weight {
                     Some(_) => body.zeros(self.sum_name(index), Type::F32, &[rows, tiles, 4]),
@@ -637,7 +644,7 @@ impl Mma<'_> {
 
     /// Adds the group's sums to the totals, with the rows' coefficients, in f32.
     fn end_segment(&self, body: &mut Body) {
-        if self.plan.is_direct() {
+        if self.is_direct() {
             return;
         }
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
@@ -686,7 +693,7 @@ impl Mma<'_> {
                     let row = row + var("lane") / 4u32 + 8 * (c / 2);
                     let token = var("warp_k") * s.block_m + token;
                     let total = Expr::at("total", [row_part.clone(), tile.clone(), int(c)]);
-                    let total = self.plan.finished(total, c as usize / 2);
+                    let total = self.plan.finished(self.cx.widened_sum(total), c as usize / 2);
                     body.store("red", token * s.reduction_pitch() + row, total);
                 }
             });

@@ -1,15 +1,18 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
 //! codebooks ([`table`], [`vectors`]), the parameters of fragment rows ([`rows`]), the shares of stream-K
-//! ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]).
+//! ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]) and their
+//! codes ([`quantize`], [`eight_bit`]).
 
 mod dequant;
+mod eight_bit;
 mod gemv;
 mod load_only;
 mod mma;
 mod octet;
 mod output;
 mod overlap;
+mod quantize;
 mod rows;
 mod sort;
 mod stream;
@@ -32,6 +35,7 @@ use qtune_ir::{
 use table::SharedTable;
 
 pub(crate) use dequant::slab_parts;
+pub(crate) use quantize::{code_bytes, grid as quantize_grid};
 pub(crate) use sort::grid as sort_grid;
 
 /// Why no kernel was generated.
@@ -69,11 +73,29 @@ pub fn generate(
     let table_offset = schedule.table_offset(problem, spec);
     let overlap = schedule.overlap();
     let sorting = schedule.sorting(spec);
-    let cx = Lowering { problem, spec, layout: &layout, context, table_offset, overlap, sorting };
-    let mut parts = match schedule {
-        Schedule::Dequant(s) => dequant::lower(&cx, s)?,
-        _ => vec![cx.part(schedule)?],
+    let paired = schedule.in_pairs(problem, spec);
+    // What multiplies codes of 8 bits is a main loop over pairs of them.
+    let (problem_of_loop, spec_of_loop, loop_schedule) = match &paired {
+        Some(pairs) => (&pairs.problem, &pairs.spec, &pairs.schedule),
+        None => (problem, spec, schedule),
     };
+    let cx = Lowering {
+        problem: problem_of_loop,
+        spec: spec_of_loop,
+        layout: &layout,
+        context,
+        table_offset,
+        overlap,
+        sorting,
+    };
+    let mut parts = match loop_schedule {
+        Schedule::Dequant(s) => dequant::lower(&cx, s)?,
+        _ => vec![cx.part(loop_schedule)?],
+    };
+    if cx.has_codes() {
+        let align = parts[0].shared_align;
+        parts.insert(0, quantize::part(&cx, problem, align));
+    }
     if sorting == Sorting::Step {
         let align = parts[0].shared_align;
         parts.insert(0, sort::part(&cx, align));
@@ -83,7 +105,7 @@ pub fn generate(
         let name = entry_name(problem, schedule) + part.suffix();
         entries.push(part.entry(&name));
         let waits = overlap.pdl && part.role == Role::Multiply;
-        let program = part.program(problem, name, header(problem, schedule, arch));
+        let program = part.program(cx.problem, name, header(problem, schedule, arch));
         kir::verify(&program, arch.capability)?;
         if waits {
             kir::verify_dependent(&program, &overlap::EARLY)?;
@@ -192,6 +214,7 @@ impl Part {
     fn suffix(&self) -> &'static str {
         match self.role {
             Role::Sort => "_sort",
+            Role::Quantize => "_codes",
             Role::Dequantize => "_slab",
             Role::Multiply => "",
         }
@@ -262,18 +285,19 @@ impl Lowering<'_> {
     fn arguments(&self, schedule: &Schedule) -> Vec<Argument> {
         let split = schedule.split().in_global();
         let mapped = matches!(schedule, Schedule::Wgmma(_));
-        let dense = self.spec.is_dense();
-        let sorted = self.sorting == Sorting::Step;
+        let dense = self.is_slab();
+        let prepared = self.sorting == Sorting::Step || self.has_codes();
         let all = [
             (Argument::Weights, !dense),
             (Argument::Slab, dense),
-            (Argument::Params, !self.spec.params.is_empty()),
+            (Argument::Params, !self.spec.params.is_empty() || self.has_codes()),
             (Argument::Vectors, self.vectors().is_some()),
-            (Argument::Activations, !mapped && !sorted),
-            (Argument::ActivationMap, mapped && !sorted),
+            (Argument::Activations, !mapped && !prepared),
+            (Argument::ActivationMap, mapped && !prepared),
             (Argument::Places, self.sorting == Sorting::Prologue),
-            (Argument::Sorted, !mapped && sorted),
-            (Argument::SortedMap, mapped && sorted),
+            (Argument::Prepared, !mapped && prepared),
+            (Argument::PreparedMap, mapped && prepared),
+            (Argument::TokenScales, self.has_codes()),
             (Argument::Bias, self.problem.bias),
             (Argument::Residual, self.problem.epilogue == Epilogue::Residual),
             (Argument::Output, true),
@@ -287,10 +311,15 @@ impl Lowering<'_> {
         all.into_iter().filter(|(_, needed)| *needed).map(|(argument, _)| argument).collect()
     }
 
+    /// Whether the weights are those of a slab that another step has dequantized.
+    fn is_slab(&self) -> bool {
+        self.spec.is_dense() && !self.has_codes()
+    }
+
     /// Binds `row_tile`, and the place of its weights in what this step reads: a slab starts at its
     /// own first row tile.
     fn bind_row_tile(&self, body: &mut Body, block: &str) {
-        let tile = match self.spec.is_dense() {
+        let tile = match self.is_slab() {
             true => var("first_tile") + body.bind("slab_tile", Type::I32, var(block)),
             false => var(block),
         };
@@ -299,7 +328,7 @@ impl Lowering<'_> {
 
     /// Index of a stage of this block's row tile among those of the weights.
     fn stage_index(&self, step: &Expr) -> Expr {
-        let tile = if self.spec.is_dense() { "slab_tile" } else { "row_tile" };
+        let tile = if self.is_slab() { "slab_tile" } else { "row_tile" };
         var(tile) * var("STEPS") + step.clone()
     }
 
@@ -316,7 +345,8 @@ impl Lowering<'_> {
             }
             Argument::Params => ("params", Space::GlobalRead, self.params_element()),
             Argument::Vectors => return vectors::parameter(self),
-            Argument::Activations | Argument::Sorted => ("x", Space::GlobalRead, Type::U32x4),
+            Argument::Activations | Argument::Prepared => ("x", Space::GlobalRead, Type::U32x4),
+            Argument::TokenScales => ("token_scales", Space::GlobalRead, Type::F32),
             Argument::Places => ("places", Space::GlobalRead, Type::U32x4),
             Argument::Bias => ("bias", Space::GlobalRead, out),
             Argument::Residual => ("residual", Space::GlobalRead, out),
@@ -325,10 +355,10 @@ impl Lowering<'_> {
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
             Argument::Next => ("next_matrix", Space::GlobalRead, Type::U32x4),
             Argument::NextLines => return Parameter::Scalar("next_lines".into(), Type::I32),
-            Argument::ActivationMap | Argument::SortedMap => {
+            Argument::ActivationMap | Argument::PreparedMap => {
                 return Parameter::TensorMap("x".into())
             }
-            Argument::Slab if self.spec.is_dense() => ("weights", Space::GlobalRead, Type::U32x4),
+            Argument::Slab if self.is_slab() => ("weights", Space::GlobalRead, Type::U32x4),
             Argument::Slab => ("slab", Space::GlobalWrite, Type::U32x4),
             Argument::Tokens => return Parameter::Scalar("tokens".into(), Type::I32),
             Argument::FirstTile => return Parameter::Scalar("first_tile".into(), Type::I32),
@@ -387,9 +417,10 @@ impl Lowering<'_> {
         Some(SharedTable { table, offset: self.table_offset, entries })
     }
 
-    /// `gemv` reads one entry at a time, rings copy 16 bytes at a time.
+    /// `gemv` reads one entry at a time, and so does the end of a product of codes; rings copy 16 bytes
+    /// at a time.
     fn params_element(&self) -> Type {
-        match &self.layout.is_gemv() {
+        match self.layout.is_gemv() || self.has_codes() {
             true => entry_type(self.layout.entry_bytes()),
             false => Type::U32x4,
         }

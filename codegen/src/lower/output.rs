@@ -294,9 +294,14 @@ impl Output<'_> {
         let m = body.bind("m", Type::I32, var("token_tile") * tile.tokens + at.token.clone());
         let inside = n.clone().less(columns.clone()).and(m.clone().less(var("tokens")));
         body.when(inside, |body| {
-            let to = m * columns + n.clone();
+            let to = m.clone() * columns + n.clone();
+            let scale = cx.token_scale(body, &m);
             let biased = |(row, sum): (u32, Expr)| {
                 let row = if self.paired { n.clone() * 2u32 + row } else { n.clone() };
+                let sum = match &scale {
+                    Some(scale) => sum * (cx.row_scale(row.clone()) * scale.clone()),
+                    None => sum,
+                };
                 match cx.problem.bias {
                     true => sum + widen(cx.problem.out, load("bias", row)),
                     false => sum,

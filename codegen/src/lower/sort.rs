@@ -27,7 +27,7 @@ pub(crate) fn grid(problem: &Problem, tokens: u32) -> [u32; 3] {
 /// memory, so its alignment is theirs.
 pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
     let k = cx.problem.k;
-    let arguments = vec![Argument::Activations, Argument::Places, Argument::Sorted];
+    let arguments = vec![Argument::Activations, Argument::Places, Argument::Prepared];
     let mut body = Body::new();
     if cx.overlap.pdl {
         // What multiplies asks for weights meanwhile, and waits for the end of this step.

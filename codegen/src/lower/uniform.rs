@@ -126,6 +126,7 @@ mod tests {
             expr: "(* (- q z) s)".into(),
             codebook: Default::default(),
             act_order: false,
+            activations: Default::default(),
         };
         let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };
         let term: Term = term.parse().unwrap();
@@ -147,6 +148,7 @@ mod tests {
             params,
             expr: "(* q (* d i))".into(),
             act_order: false,
+            activations: Default::default(),
             codebook: Default::default(),
         };
         let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };

@@ -115,12 +115,17 @@ impl Wgmma<'_> {
 
     /// Whether coefficients wait for the end of K: one quant group spans it.
     fn scales_once(&self) -> bool {
-        self.cx.layout.groups() == 1
+        self.cx.layout.groups() == 1 && !self.cx.spec.activations.sums_by_stage()
+    }
+
+    /// Whether tensor cores add up the totals themselves.
+    fn is_direct(&self) -> bool {
+        self.plan.is_direct() && !self.cx.spec.activations.sums_by_stage()
     }
 
     /// Whether sums run from the first multiply of a block to its last, across quant groups.
     fn starts_once(&self) -> bool {
-        self.plan.is_direct() || self.scales_once()
+        self.is_direct() || self.scales_once()
     }
 
     /// Activations first, where the swizzle wants addresses of 1024 bytes; then weights,
@@ -340,7 +345,7 @@ impl Wgmma<'_> {
     }
 
     fn sum_name(&self, index: usize) -> String {
-        match self.plan.is_direct() {
+        match self.is_direct() {
             true => "total".into(),
             false => format!("group_sum{index}"),
         }
@@ -350,8 +355,8 @@ impl Wgmma<'_> {
     /// at zero.
     fn declare_sums(&self, body: &mut Body) {
         let (rows, count) = (self.s.row_tiles(), self.s.accumulators());
-        if self.plan.is_direct() {
-            return body.array("total", Type::F32, &[rows, count]);
+        if self.is_direct() {
+            return body.array("total", self.cx.sum_type(), &[rows, count]);
         }
         for (index, sum) in self.plan.sums().iter().enumerate() {
             match sum.weight {

@@ -7,7 +7,9 @@
 //! - `pack-quantized` (W4A16, W8A16): `weight_packed` int32 `[N, K*bits/32]`, codes along K from the
 //!   lowest bit. Releases up to 0.15 start a new word rather than let a code cross words, which
 //!   shows in the width of 3-bit tensors.
-//! - `int-quantized` (W8A8): `weight` int8 `[N, K]`. Its weights are served with 16-bit activations.
+//! - `int-quantized` (W8A8): `weight` int8 `[N, K]`. Symmetric layers whose configuration asks for
+//!   activations that are quantized per token are `-a8` ones, others are served with 16-bit
+//!   activations.
 //!
 //! Scales have the type of the model; bf16 ones make a format of their own (`-bf16`) whose kernels
 //! keep them as f32, which holds them exactly. Weights are `(q - z) * s` rounded to that type once. So
@@ -78,9 +80,11 @@ struct Int8;
 impl Width for Int8 {
     const FAMILY: &'static str = "int8";
     const BITS: u8 = 8;
-    const DOC: &'static str = "compressed-tensors, 8-bit integers (W8A16, and the weights of W8A8)";
-    const NAMES: &'static str = "int8-g<SIZE> | int8-ch, + -asym, -actorder, -bf16";
-    const EXAMPLES: &'static [&'static str] = &["int8-ch", "int8-g128", "int8-ch-bf16"];
+    const DOC: &'static str = "compressed-tensors, 8-bit integers (W8A16; W8A8 with -a8)";
+    const NAMES: &'static str =
+        "int8-g<SIZE> | int8-ch, + -asym, -actorder, -bf16, -a8 per channel";
+    const EXAMPLES: &'static [&'static str] =
+        &["int8-ch", "int8-g128", "int8-ch-bf16", "int8-ch-a8"];
     const SYMMETRIC: &'static str = "(* (- q 128) s)";
     const ZEROS: [&'static [(&'static str, ParamType)]; 2] = [
         &[("s", ParamType::F16), ("z", ParamType::Code(8))],
@@ -88,13 +92,20 @@ impl Width for Int8 {
     ];
 }
 
-use Modifier::{ActOrder, Asym, Bf16Scales};
+use Modifier::{ActOrder, Asym, Bf16Scales, EightBitActivations};
 
 /// The constant slices that a row of `W` refers to.
 struct Row<W>(std::marker::PhantomData<W>);
 
 impl<W: Width> Row<W> {
-    const VARIANTS: &'static [Variant] = &[
+    /// Codes of 8 bits can be multiplied as they are.
+    const VARIANTS: &'static [Variant] = match W::BITS {
+        8 => Self::EIGHT_BIT,
+        // The last two.
+        _ => Self::EIGHT_BIT.split_at(Self::EIGHT_BIT.len() - 2).0,
+    };
+
+    const EIGHT_BIT: &'static [Variant] = &[
         Self::symmetric(&[]),
         Self::symmetric(&[ActOrder]),
         Self::symmetric(&[Bf16Scales]),
@@ -103,11 +114,13 @@ impl<W: Width> Row<W> {
         Self::with_zeros(&[Asym, ActOrder]),
         Self::with_zeros(&[Asym, Bf16Scales]),
         Self::with_zeros(&[Asym, ActOrder, Bf16Scales]),
+        Self::symmetric(&[EightBitActivations]),
+        Self::symmetric(&[Bf16Scales, EightBitActivations]),
     ];
 
     const fn symmetric(modifiers: &'static [Modifier]) -> Variant {
         let params: &'static [_] = match modifiers {
-            [.., Bf16Scales] => &[("s", ParamType::F32)],
+            [.., Bf16Scales] | [Bf16Scales, EightBitActivations] => &[("s", ParamType::F32)],
             _ => &[("s", ParamType::F16)],
         };
         Variant { bits: W::BITS, modifiers, params, expr: W::SYMMETRIC, codebook: &[] }

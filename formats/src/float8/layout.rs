@@ -1,9 +1,10 @@
 //! Whether a layer's tensors agree, and which weights a scale belongs to.
 
+use crate::activations::per_token;
 use crate::compressed_tensors::refuse_transforms;
 use crate::config::QuantConfig;
 use crate::error::FormatError;
-use crate::name::{FormatName, Grouping};
+use crate::name::{FormatName, Grouping, Modifier};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
@@ -121,12 +122,15 @@ pub(super) fn inspect(
     let parts = Parts::of(module)?;
     let block = parts.block(config)?;
     parts.bias.map_or(Ok(()), |bias| bias.check_bias(parts.n))?;
-    let name = FormatName {
+    let mut name = FormatName {
         family: family.into(),
         bits: None,
         grouping: Some(Grouping::from(block.group)),
         modifiers: Vec::new(),
     };
+    if block.group == Group::Channel && per_token(config, "float")? {
+        name.modifiers.push(Modifier::EightBitActivations);
+    }
     Ok(LayerHeader {
         name,
         layout: layout(block.rows, parts.n),

@@ -33,6 +33,26 @@ pub fn e4m3(code: u8) -> f64 {
     }
 }
 
+/// The code whose value is nearest to `value`, ties to even mantissas, magnitudes above 448 to that:
+/// `cvt.rn.satfinite.e4m3x2.f32` (PTX ISA, "cvt"). NaN becomes the code 0x7f.
+pub fn e4m3_nearest(value: f32) -> u8 {
+    const LARGEST: u8 = 0x7e;
+    if value.is_nan() {
+        return 0x7f;
+    }
+    let sign = if value.is_sign_negative() { 0x80 } else { 0 };
+    let magnitude = f64::from(value.abs());
+    if magnitude >= e4m3(LARGEST) {
+        return sign | LARGEST;
+    }
+    // Codes of magnitudes grow with them: the first that is not less has its lower neighbour below.
+    let above = (0..=LARGEST).find(|code| e4m3(*code) >= magnitude).unwrap_or(LARGEST);
+    let below = above.saturating_sub(1);
+    let (up, down) = (e4m3(above) - magnitude, magnitude - e4m3(below));
+    let nearest = if up < down || (up == down && above & 1 == 0) { above } else { below };
+    sign | nearest
+}
+
 /// Facts of the value of an integer's code, times `unit`.
 pub(super) fn facts(integer: &Facts, unit: f64) -> Result<Facts, String> {
     if integer.role != Role::Integer {
@@ -74,6 +94,20 @@ mod tests {
         ] {
             assert_eq!(e4m3(code), value, "{code:#x}");
         }
+    }
+
+    #[test]
+    fn the_nearest_code_of_a_value_is_its_own_and_ties_are_even() {
+        for code in (0..=255u8).filter(|code| code & 0x7f != 0x7f) {
+            assert_eq!(e4m3_nearest(e4m3(code) as f32), code);
+        }
+        for lower in 0..0x7eu8 {
+            let tie = ((e4m3(lower) + e4m3(lower + 1)) / 2.0) as f32;
+            assert_eq!(e4m3_nearest(tie), lower + (lower & 1));
+            assert_eq!(e4m3_nearest(tie * (1.0 - f32::EPSILON)), lower);
+            assert_eq!(e4m3_nearest(-tie * (1.0 + f32::EPSILON)), 0x80 | (lower + 1));
+        }
+        assert_eq!([449.0, 1e30, -f32::INFINITY].map(e4m3_nearest), [0x7e, 0x7e, 0xfe]);
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //!     expr: "(* (- q z) s)".into(),
 //!     codebook: Default::default(),
 //!     act_order: false,
+//!     activations: Default::default(),
 //! };
 //! let ctx = Context { act: DType::F16, engine: Engine::Half2, spec };
 //! let params = CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2 };
@@ -121,7 +122,7 @@ pub use error_bound::{Bounded, Evaluator};
 pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};
 pub use fields::{fields, packed_param_bytes, Field};
-pub use float8::e4m3;
+pub use float8::{e4m3, e4m3_nearest};
 pub use interp::GroupValues;
 pub use language::{Name, Num, Op};
 pub use root::source;

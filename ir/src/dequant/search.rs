@@ -82,13 +82,16 @@ pub fn variants(
     arch: &Arch,
     options: &Options,
 ) -> Result<Search, DequantError> {
+    let model = CostModel::new(ctx, params, arch);
+    if ctx.spec.activations.are_quantized() {
+        return only(ctx, &model);
+    }
     let mut disabled = options.disabled_rules.to_vec();
     if !arch.converts_float8() {
         disabled.push(HARDWARE_FLOAT);
     }
     let options = &Options { disabled_rules: &disabled, ..options.clone() };
     let saturated = saturate(ctx, options, false)?;
-    let model = CostModel::new(ctx, params, arch);
     let graph = &saturated.runner.egraph;
     let extraction = Extraction::new(graph, ctx, &model, options.k);
     let mut all: Vec<Variant> = extraction
@@ -111,6 +114,19 @@ pub fn variants(
         nodes: graph.total_size(),
         classes: graph.number_of_classes(),
         iterations: saturated.runner.iterations.len(),
+    })
+}
+
+/// The search of a format whose codes are multiplied as they are: there is nothing to choose.
+fn only(ctx: &Context, model: &CostModel) -> Result<Search, DequantError> {
+    let term = ctx.spec.activations.term().parse()?;
+    Ok(Search {
+        variants: vec![Variant::of(term, ctx, model)?],
+        beaten: Vec::new(),
+        stop_reason: "codes are multiplied as they are".into(),
+        nodes: 0,
+        classes: 0,
+        iterations: 0,
     })
 }
 
@@ -165,7 +181,11 @@ impl Variant {
     /// As [`Lowered::new`].
     pub fn of(term: Term, ctx: &Context, model: &CostModel) -> Result<Variant, DequantError> {
         let lowered = Lowered::new(&term, ctx)?;
-        let cost = model.term(&term, &lowered.facts).total();
+        let cost = match ctx.spec.activations.are_quantized() {
+            // Nothing is left to do for a code.
+            true => 0.0,
+            false => model.term(&term, &lowered.facts).total(),
+        };
         let rounding = lowered.rounding(&term, ctx);
         let table_bytes = PairTable::of_term(&term.to_string()).map_or(0, PairTable::bytes);
         Ok(Variant { term, cost, rounding, table_bytes })

@@ -232,9 +232,11 @@ impl WgmmaSchedule {
     }
 
     /// Whether the sums of quant groups are kept apart from the totals, which takes a second set
-    /// of accumulators: the term scales them and there are several groups.
+    /// of accumulators: the term scales them and there are several groups, or tensor cores keep too few
+    /// bits of them.
     pub fn sums_apart(&self, problem: &Problem, spec: &WeightSpec) -> bool {
-        !scales_inside(&self.dequant) && spec.group.size(problem.k) < problem.k
+        let groups = !scales_inside(&self.dequant) && spec.group.size(problem.k) < problem.k;
+        groups || spec.activations.sums_by_stage()
     }
 
     /// Registers of a consumer thread, estimated.

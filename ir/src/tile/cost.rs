@@ -20,6 +20,7 @@
 //! | `split-k` | adds | sums across blocks |
 //! | `dequantize` | adds | dequantizing all slabs, and the gaps between kernels |
 //! | `sort` | adds | putting activations into the order of the columns, and the gap behind that |
+//! | `quantize` | adds | making codes of the activations, and the gap behind that |
 //!
 //! Expect 30 % absolute error at best; a schedule that a device times is never ranked by this.
 
@@ -30,7 +31,8 @@ use super::occupancy::{
 use super::work::{count, Work};
 use crate::dequant::packed_param_bytes;
 use crate::{
-    Arch, DequantSchedule, Epilogue, Mover, Problem, Raster, Schedule, Sorting, Split, WeightSpec,
+    Activations, Arch, DequantSchedule, Epilogue, Mover, Problem, Raster, Schedule, Sorting, Split,
+    WeightSpec, PAIR_CODES,
 };
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
@@ -54,6 +56,12 @@ pub const SCATTER_WAVEFRONTS: f64 = 3.5;
 const GATHER_WAVEFRONTS: f64 = 32.0;
 /// Lane-instructions per activation that is scattered: its place, a bounds check, a store.
 const SORT_INSTRUCTIONS: f64 = 8.0;
+/// Lane-instructions per pair of codes and token tile where one `mma.m16n8k32` of 8-bit floats becomes 12
+/// conversions, two multiplies of f16 and their sum (machine code for sm_90a): 15 for 256 pairs.
+const FLOAT8_CONVERSIONS: f64 = 15.0 * 32.0 / 256.0;
+/// Lane-instructions per activation that is quantized: widened twice, compared, multiplied, rounded,
+/// packed.
+const QUANTIZE_INSTRUCTIONS: f64 = 7.0;
 /// Lane-instructions per weight of the kernel that dequantizes a slab, beside the term's own: load,
 /// stores of 16 bytes, group parameters, addresses, loop.
 pub const SLAB_INSTRUCTIONS: f64 = 0.6;
@@ -130,14 +138,18 @@ const OVERLAPPING: [&str; 7] = ["dram", "l2", "issue", "tensor", "fma", "shared"
 /// The position of `issue` in [`OVERLAPPING`].
 const ISSUE: usize = 2;
 /// Names of the terms that add, in the order of [`Times::adding`].
-const ADDING: [&str; 8] =
-    ["overlap", "launch", "fill", "staging", "reduction", "split-k", DEQUANTIZE, SORT];
+const ADDING: [&str; 9] =
+    ["overlap", "launch", "fill", "staging", "reduction", "split-k", DEQUANTIZE, SORT, QUANTIZE];
 /// The term that only schedules with slabs have.
 const DEQUANTIZE: &str = "dequantize";
 /// The term that only launches have which sort activations first.
 const SORT: &str = "sort";
 /// The position of [`SORT`] in [`ADDING`].
-const SORT_AT: usize = ADDING.len() - 1;
+const SORT_AT: usize = ADDING.len() - 2;
+/// The term that only launches have which quantize activations first.
+const QUANTIZE: &str = "quantize";
+/// The position of [`QUANTIZE`] in [`ADDING`].
+const QUANTIZE_AT: usize = ADDING.len() - 1;
 
 /// The numbers of an estimate, without text: the extractor computes this for every nest.
 pub(super) struct Times {
@@ -167,7 +179,9 @@ pub fn compulsory_bytes(p: &Problem, spec: &WeightSpec) -> u64 {
 /// Patterson, *Roofline*, CACM 52(4), 2009).
 pub fn roof_us(p: &Problem, spec: &WeightSpec, arch: &Arch) -> f64 {
     let bytes_us = compulsory_bytes(p, spec) as f64 / (arch.dram_gb_per_s * 1000.0);
-    let macs = f64::from(p.m) * f64::from(p.n) * f64::from(p.k);
+    // Codes of 8 bits are multiplied at twice the rate.
+    let together = if spec.activations.are_quantized() { f64::from(PAIR_CODES) } else { 1.0 };
+    let macs = f64::from(p.m) * f64::from(p.n) * f64::from(p.k) / together;
     let macs_per_us = arch.peak_macs_per_clock() * f64::from(arch.sm_count) * arch.clock_ghz * 1e3;
     bytes_us.max(macs / macs_per_us)
 }
@@ -247,15 +261,43 @@ pub(super) fn times(
     schedule: &Schedule,
     dequant: f64,
 ) -> Times {
-    let mut t = match schedule {
-        Schedule::Dequant(s) => slab_times(p, spec, arch, s, dequant),
+    let mut t = match (schedule, schedule.in_pairs(p, spec)) {
+        (Schedule::Dequant(s), _) => slab_times(p, spec, arch, s, dequant),
+        (_, Some(pairs)) => {
+            let around = dequant + float8_conversions(spec, arch, schedule);
+            kernel_times(&pairs.problem, &pairs.spec, arch, &pairs.schedule, around)
+        }
         _ => kernel_times(p, spec, arch, schedule, dequant),
     };
+    if spec.activations.are_quantized() {
+        t.adding[QUANTIZE_AT] = quantize_us(p, arch, schedule.overlap().pdl);
+        t.time_us += t.adding[QUANTIZE_AT];
+    }
     if schedule.sorting(spec) == Sorting::Step {
         t.adding[SORT_AT] = sort_us(p, arch, schedule.overlap().pdl);
         t.time_us += t.adding[SORT_AT];
     }
     t
+}
+
+/// Lane-instructions per pair of codes that `mma` of 8-bit floats takes where it is made of f16 ones.
+fn float8_conversions(spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f64 {
+    let expanded = spec.activations == Activations::E4m3 && !arch.has_float8_mma();
+    match schedule {
+        Schedule::Mma(s) if expanded => FLOAT8_CONVERSIONS * f64::from(s.token_tiles()),
+        _ => 0.0,
+    }
+}
+
+/// The step that quantizes the activations, in us, and the gap to the next kernel: a block for each
+/// token reads its activations twice, the second time from L1 or L2.
+fn quantize_us(p: &Problem, arch: &Arch, dependent: bool) -> f64 {
+    let blocks = (f64::from(p.m) / f64::from(arch.sm_count)).ceil();
+    let k = f64::from(p.k);
+    let read = 2.0 * k * f64::from(p.act.bytes()) / (arch.l2_bytes_per_clock * L2_EFFICIENCY);
+    let issue = k / 32.0 * QUANTIZE_INSTRUCTIONS / arch.rates.issue;
+    let gap = BETWEEN_KERNELS_US - if dependent { DEPENDENT_SAVES_US } else { 0.0 };
+    blocks * read.max(issue) / (arch.clock_ghz * 1000.0) + gap
 }
 
 /// The step that sorts the activations, in us, and the gap to the next kernel.
@@ -299,7 +341,7 @@ fn slab_times(
     let beside = compulsory_bytes(p, spec) - spec.compulsory_bytes(p.n, p.k);
     t.dram_bytes = beside as f64 + again;
     t.overlapping[0] = t.dram_bytes / (arch.dram_gb_per_s * 1000.0 * DRAM_EFFICIENCY);
-    t.adding[ADDING.len() - 2] = dequantize_us(p, spec, arch, s, dequant);
+    t.adding[SORT_AT - 1] = dequantize_us(p, spec, arch, s, dequant);
     let reductions = &mut t.adding[4];
     *reductions *= slabs;
     let longest = t.overlapping.iter().copied().fold(0.0, f64::max);
@@ -373,7 +415,7 @@ fn kernel_times(
     let reduction = work.reduction_cycles / clocks_per_us;
     let launch = LAUNCH_US + if schedule.overlap().pdl { DEPENDENT_US } else { 0.0 };
     let fill = FILL_US + if schedule.multicast() > 1 { CLUSTER_US } else { 0.0 };
-    let adding = [overlap, launch, fill, staging, reduction, split, 0.0, 0.0];
+    let adding = [overlap, launch, fill, staging, reduction, split, 0.0, 0.0, 0.0];
     Times {
         time_us: longest + adding.iter().sum::<f64>(),
         registers,
@@ -459,6 +501,7 @@ impl Times {
             "reduction" => format!("{:.0} cycles across lanes and warps", w.reduction_cycles),
             DEQUANTIZE => "all slabs through L2, and the gaps between kernels".into(),
             SORT => "activations into the order of the columns, and the gap behind".into(),
+            QUANTIZE => "codes of the activations, and the gap behind".into(),
             _ => match schedule.split() {
                 Split::Blocks(blocks) => format!("{blocks} blocks per output tile"),
                 Split::Cluster(blocks) => format!("{blocks} blocks of a cluster per output tile"),
@@ -470,7 +513,7 @@ impl Times {
         let slabs = matches!(schedule, Schedule::Dequant(_));
         let rows = rows.filter(|(name, us, _)| match **name {
             DEQUANTIZE => slabs,
-            SORT => **us > 0.0,
+            SORT | QUANTIZE => **us > 0.0,
             _ => true,
         });
         rows.map(|(&name, &us, adds)| Term { name, us, adds, detail: detail(name) }).collect()

@@ -32,10 +32,14 @@ fn sums_groups_apart(dequant: &str, problem: &Problem, spec: &WeightSpec) -> boo
 /// Registers per thread, estimated: accumulators (twice if group sums are kept apart), loads in
 /// flight, operands. The compiler has the last word.
 pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u32 {
+    if let Some(p) = schedule.in_pairs(problem, spec) {
+        return registers(&p.problem, &p.spec, &p.schedule);
+    }
     match schedule {
         Schedule::Gemv(s) => gemv_registers(s, spec),
         Schedule::Mma(s) => {
-            let apart = sums_groups_apart(&s.dequant, problem, spec);
+            let apart =
+                sums_groups_apart(&s.dequant, problem, spec) || spec.activations.sums_by_stage();
             mma_registers(s, 1 + u32::from(apart), spec.is_dense())
         }
         Schedule::Wgmma(s) => s.registers(problem, spec),
@@ -108,6 +112,9 @@ pub fn grid_blocks(problem: &Problem, schedule: &Schedule) -> u64 {
 /// Bytes of loads that one block has outstanding when its main loop waits in steady state: all
 /// loads of a `gemv` batch, all stages of a ring but the one that is waited for.
 pub fn block_bytes_in_flight(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u64 {
+    if let Some(p) = schedule.in_pairs(problem, spec) {
+        return block_bytes_in_flight(&p.problem, &p.spec, &p.schedule);
+    }
     match schedule {
         Schedule::Gemv(s) => s.threads() as u64 * (s.unroll * s.rows) as u64 * LOAD_BYTES,
         Schedule::Mma(s) => {

@@ -21,6 +21,7 @@ pub fn awq() -> WeightSpec {
         expr: "(* (- q z) s)".into(),
         codebook: Default::default(),
         act_order: false,
+        activations: Default::default(),
     }
 }
 

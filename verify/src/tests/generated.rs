@@ -80,6 +80,7 @@ fn kernels_of_every_family_are_right_for_every_code_width() {
             expr: "(* (- q z) s)".into(),
             codebook: Default::default(),
             act_order: false,
+            activations: Default::default(),
         };
         for (m, family) in [(1, Family::Gemv), (9, Family::Mma), (24, Family::Wgmma)] {
             let problem = format!("w{bits}a16.odd.{act}-{act}.n72.k192.m{m}");
@@ -141,6 +142,7 @@ fn an_expression_that_no_format_has_is_right_in_both_families() {
         expr: "(- (* (^ q 5) s) t)".into(),
         codebook: Default::default(),
         act_order: false,
+        activations: Default::default(),
     };
     for (m, family) in [(1, "gemv"), (16, "mma")] {
         let problem: Problem = format!("w4a16.odd.f16-f16.n64.k256.m{m}").parse().unwrap();

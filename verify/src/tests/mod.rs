@@ -1,5 +1,6 @@
 //! The verifier on kernels that are right and on kernels that are wrong.
 
+mod eight_bit;
 mod fake;
 mod generated;
 mod mutants;

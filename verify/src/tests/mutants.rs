@@ -229,6 +229,26 @@ const MULTICAST_PLANTS: [Plant; 7] = [
     ("halves exchanged", "* 16 + rank * 8, &full", "* 16 + (1 - rank) * 8, &full"),
 ];
 
+const CODES_PROBLEM: &str = "w8a8.int8-ch-a8.f16-f16.n80.k520.m9";
+const CODES: &str = "mma tile=16x32x128 warps=2x1 stages=3 split=2 swizzle=xor raster=rows \
+                     dequant=(* s (sum (* (- (real q) 128) x)))";
+
+/// Where activations become codes, and where scales meet the sums of products.
+const CODES_PLANTS: [Plant; 12] = [
+    ("token's scale dropped", "* token_scale", "* (token_scale * 0.0f + 1.0f)"),
+    ("scale of another token", "token_scales[m]", "token_scales[m / 2 * 2]"),
+    ("row's scale dropped", "h2_low(static_cast<unsigned>(params[n])) * token", "token"),
+    ("scale of another row", "params[n]", "params[n ^ 1]"),
+    ("codes cut off", "divide_f32(127.0f, largest)", "divide_f32(254.0f, largest)"),
+    ("codes half as large", "divide_f32(127.0f, largest)", "divide_f32(63.5f, largest)"),
+    ("largest of one warp", "largest_f32(largest, of_warps[warp])", "largest"),
+    ("largest of some lanes", "shfl_xor(largest, 16)", "0.0f"),
+    ("signs lost", "fmaxf(most, fabsf(a))", "fmaxf(most, a)"),
+    ("codes of other tokens", "codes[blockIdx.x * 33 + piece]", "codes[blockIdx.x * 32 + piece]"),
+    ("bytes exchanged", "(unsigned)(l & 0xff) |", "(unsigned)(h & 0xff) |"),
+    ("integers cut to nothing", "cvt.rni.sat.s8.f32", "cvt.rzi.sat.s8.f32"),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -297,6 +317,11 @@ fn every_defect_of_a_residual_is_caught() {
 fn every_defect_of_gated_rows_is_caught() {
     every_plant_is_caught(GATED_PROBLEM, MMA, &GATED_PLANTS);
     every_plant_is_caught(GATED_GEMV_PROBLEM, GEMV, &GATED_GEMV_PLANTS);
+}
+
+#[test]
+fn every_defect_of_quantized_activations_is_caught() {
+    every_plant_is_caught(CODES_PROBLEM, CODES, &CODES_PLANTS);
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn spec(books: u8, bits: u8) -> WeightSpec {
         expr: "(* (vector q) s)".into(),
         codebook: Codebook::of_vectors(VectorCodes::new(books, bits).unwrap()),
         act_order: false,
+        activations: Default::default(),
     }
 }
 

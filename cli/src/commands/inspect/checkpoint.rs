@@ -61,14 +61,18 @@ fn shapes(checkpoint: &Checkpoint) -> Table {
         ("N", Align::Right),
         ("K", Align::Right),
         ("bias", Align::Left),
+        ("activations", Align::Left),
         ("layers", Align::Right),
     ]);
     for shape in checkpoint.weight_shapes() {
+        // The formats of layers are those of the registry.
+        let asked = qtune_formats::resolve(&shape.format).map(|spec| spec.activations);
         table.row([
             shape.format,
             shape.n.to_string(),
             shape.k.to_string(),
             yes_no(shape.has_bias),
+            asked.unwrap_or_default().to_string(),
             shape.layers.len().to_string(),
         ]);
     }

@@ -4,7 +4,7 @@ use super::Args;
 use crate::exit::usage;
 use crate::problem::{self, ElementArgs, EpilogueArgs};
 use qtune_formats::presets::{self, PresetMatrix};
-use qtune_formats::{resolve, Checkpoint};
+use qtune_formats::{resolve, served_on, Checkpoint};
 use qtune_ir::{Problem, WeightSpec};
 use qtune_search::Shape;
 use std::path::Path;
@@ -55,6 +55,7 @@ fn buckets(tokens: &[u64]) -> anyhow::Result<Vec<u64>> {
 /// A checkpoint's distinct weight shapes, with their own formats and biases, and the epilogue of the
 /// command line.
 fn of_model(args: &Args, path: &Path) -> anyhow::Result<Vec<Matrix>> {
+    let arch = args.gpu.arch()?;
     let checkpoint = Checkpoint::open(path)?;
     let shapes = checkpoint.weight_shapes();
     if shapes.is_empty() {
@@ -63,7 +64,7 @@ fn of_model(args: &Args, path: &Path) -> anyhow::Result<Vec<Matrix>> {
     let matrix = |shape: qtune_formats::WeightShape| {
         Ok(Matrix {
             name: short_name(&shape.layers),
-            spec: resolve(&shape.format)?,
+            spec: served_on(resolve(&shape.format)?, &arch),
             n: shape.n as u64,
             k: shape.k as u64,
             end: EpilogueArgs { bias: shape.has_bias, ..args.epilogue },

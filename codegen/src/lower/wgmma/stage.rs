@@ -5,7 +5,7 @@ use super::super::octet::Octet;
 use super::{Stage, Wgmma};
 use crate::intrinsics::{self, multiply_name};
 use crate::kir::{call, int, load, var, Body, Expr, Type};
-use qtune_ir::DType;
+use qtune_ir::{Activations, DType};
 
 /// Multiplies of a row tile by a panel: 64 of k.
 const PANEL_K16: u32 = 4;
@@ -163,9 +163,11 @@ impl Wgmma<'_> {
         pieces: Expr,
         keep: Expr,
     ) {
-        let operands = match self.cx.problem.act {
-            DType::Bf16 => "bf16",
-            _ => "f16",
+        let operands = match (self.cx.spec.activations, self.cx.problem.act) {
+            (Activations::Integers, _) => "s8",
+            (Activations::E4m3, _) => "e4m3",
+            (Activations::Floats, DType::Bf16) => "bf16",
+            (Activations::Floats, _) => "f16",
         };
         let name = multiply_name(operands, self.s.block_m);
         for (index, sum) in self.plan.sums().iter().enumerate() {
@@ -198,7 +200,7 @@ impl Wgmma<'_> {
 
     /// Adds the sums to the totals with the rows' coefficients, in f32.
     pub(super) fn apply_coefficients(&self, body: &mut Body) {
-        if self.plan.is_direct() {
+        if self.is_direct() {
             return;
         }
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
@@ -230,6 +232,11 @@ impl Wgmma<'_> {
                 let total = Expr::at("total", [row_part.clone(), at.clone()]);
                 let value = Expr::at(&*name, [row.clone(), at]);
                 let fma = call("fma_f32", [coefficient.clone(), value, total.clone()]);
+                // A plain addition would sink behind the fence, where a multiply owns the sum.
+                let fma = match self.cx.has_codes() {
+                    true => call("settled_f32", [fma]),
+                    false => fma,
+                };
                 body.assign(total, fma);
             }
         });
@@ -248,7 +255,7 @@ impl Wgmma<'_> {
                     let row = (var("warp_tile") + row_part.clone() * 4u32) * 16u32;
                     let row = row + var("lane") / 4u32 + 8 * (c / 2);
                     let total = Expr::at("total", [row_part.clone(), tile.clone() * 4u32 + c]);
-                    let total = self.plan.finished(total, c as usize / 2);
+                    let total = self.plan.finished(self.cx.widened_sum(total), c as usize / 2);
                     body.store("red", token * s.reduction_pitch() + row, total);
                 }
             });

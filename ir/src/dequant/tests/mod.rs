@@ -18,6 +18,7 @@ fn spec(expr: &str, params: &[(&str, ParamType)]) -> WeightSpec {
         expr: expr.into(),
         codebook: Default::default(),
         act_order: false,
+        activations: Default::default(),
     }
 }
 

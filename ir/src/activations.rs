@@ -1,0 +1,198 @@
+//! How activations are multiplied: as the 16-bit floats they are, or as codes of 8 bits that a kernel
+//! makes of them first, with a scale for each token.
+//!
+//! # What a kernel computes
+//!
+//! Of the activations `x` of one token, in f32 with the rounding of IEEE 754 (nearest even) in each
+//! step:
+//!
+//! 1. `largest = max(|x[0]|, .., |x[K-1]|, 2^-100)`: the least one makes all quotients finite and the
+//!    codes of a token of zeros 0;
+//! 2. `scale = largest / top` and `inverse = top / largest`, with `top` 127 or 448;
+//! 3. `code[k] = round(x[k] * inverse)`, to the nearest integer from -128 to 127 or to the nearest e4m3
+//!    up to 448, ties to even.
+//!
+//! The product of a row is then `sum(w[k] * code[k]) * (s * scale)` with the row's scale `s`. Checkpoints
+//! whose activations are quantized per token are calibrated for this rule up to the choice of `top`
+//! (127.5 in some libraries). The least code, -128, never comes up.
+
+use crate::dequant::e4m3_nearest;
+use std::fmt;
+
+/// How activations are multiplied.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    /// As floats of 16 bits, with dequantized weights.
+    #[default]
+    Floats,
+    /// As integers of 8 bits with a scale per token, by weights that are integers of 8 bits.
+    Integers,
+    /// As e4m3 floats with a scale per token, by weights that are such floats.
+    E4m3,
+}
+
+/// What the largest activation of a token is taken for at least.
+pub const LEAST_LARGEST: f32 = 1.0 / (1u128 << 100) as f32;
+
+/// A token's codes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedToken {
+    /// What a code of 1 is worth.
+    pub scale: f32,
+    /// The codes as bytes: two's complement, or e4m3.
+    pub codes: Vec<u8>,
+}
+
+impl Activations {
+    /// How activations are quantized for weights of this expression, where its codes can be multiplied
+    /// as they are.
+    pub fn for_weight(expr: &str) -> Option<Activations> {
+        let quantized = [Activations::Integers, Activations::E4m3];
+        quantized.into_iter().find(|scheme| scheme.weight() == Some(expr))
+    }
+
+    /// Whether they become codes.
+    pub fn are_quantized(self) -> bool {
+        self != Activations::Floats
+    }
+
+    /// Bits in which they are multiplied.
+    pub fn bits(self) -> u8 {
+        match self {
+            Activations::Floats => 16,
+            Activations::Integers | Activations::E4m3 => 8,
+        }
+    }
+
+    /// The value that the largest activation of a token becomes; floats stay what they are.
+    pub fn top(self) -> f32 {
+        match self {
+            Activations::Floats => 1.0,
+            Activations::Integers => 127.0,
+            Activations::E4m3 => 448.0,
+        }
+    }
+
+    /// The weight of a format whose codes can be multiplied as they are, as its expression has it;
+    /// `None` where weights are dequantized.
+    pub fn weight(self) -> Option<&'static str> {
+        match self {
+            Activations::Floats => None,
+            Activations::Integers => Some("(* (- q 128) s)"),
+            Activations::E4m3 => Some("(* (e4m3 q) s)"),
+        }
+    }
+
+    /// The sum that tensor cores compute of codes as they are, as a dequantization term; empty where
+    /// weights are dequantized.
+    pub fn sum(self) -> &'static str {
+        match self {
+            Activations::Floats => "",
+            Activations::Integers => "(sum (* (- (real q) 128) x))",
+            Activations::E4m3 => "(sum (* (e4m3 q) x))",
+        }
+    }
+
+    /// The only dequantization term of codes that are multiplied as they are: [`Activations::sum`]
+    /// with the row's scale.
+    pub fn term(self) -> String {
+        format!("(* s {})", self.sum())
+    }
+
+    /// Whether the sums of each stage are added to totals in f32: tensor cores keep 13 to 14 bits of sums
+    /// of 8-bit floats (DeepSeek-V3 technical report, arXiv 2412.19437, section 3.3.2).
+    pub fn sums_by_stage(self) -> bool {
+        self == Activations::E4m3
+    }
+
+    /// What turns a weight's stored code into the byte that is multiplied, by exclusive or: integers are
+    /// stored with an offset of 128.
+    pub fn code_flip(self) -> u8 {
+        match self {
+            Activations::Integers => 0x80,
+            Activations::Floats | Activations::E4m3 => 0,
+        }
+    }
+
+    /// The code of an activation that is already divided by its scale.
+    fn code(self, quotient: f32) -> u8 {
+        match self {
+            Activations::E4m3 => e4m3_nearest(quotient),
+            // The cast is exact and saturates.
+            Activations::Floats | Activations::Integers => quotient.round_ties_even() as i8 as u8,
+        }
+    }
+
+    /// What a code stands for, without its scale.
+    pub fn value(self, code: u8) -> f32 {
+        match self {
+            Activations::E4m3 => crate::dequant::e4m3(code) as f32,
+            Activations::Floats | Activations::Integers => f32::from(code as i8),
+        }
+    }
+
+    /// The codes of a token's activations, by the very steps of a kernel: see the module's
+    /// documentation.
+    pub fn quantize(self, activations: &[f32]) -> QuantizedToken {
+        let largest = activations.iter().fold(LEAST_LARGEST, |most, x| most.max(x.abs()));
+        let inverse = self.top() / largest;
+        let codes = activations.iter().map(|x| self.code(x * inverse)).collect();
+        QuantizedToken { scale: largest / self.top(), codes }
+    }
+}
+
+impl fmt::Display for Activations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activations::Floats => "16-bit floats",
+            Activations::Integers => "8-bit integers per token",
+            Activations::E4m3 => "e4m3 per token",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUANTIZED: [Activations; 2] = [Activations::Integers, Activations::E4m3];
+
+    #[test]
+    fn the_largest_activation_becomes_the_largest_code() {
+        for scheme in QUANTIZED {
+            for largest in [1.0f32, 0.3, 65504.0, 6e-8, 3e38] {
+                let token = scheme.quantize(&[largest, -largest, 0.0]);
+                let values = token.codes.iter().map(|code| scheme.value(*code));
+                assert_eq!(values.collect::<Vec<_>>(), [scheme.top(), -scheme.top(), 0.0]);
+                let back = f64::from(scheme.top()) * f64::from(token.scale);
+                assert!((back / f64::from(largest) - 1.0).abs() < 1e-7, "{scheme} {largest}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_of_zeros_has_codes_of_zero_and_a_finite_scale() {
+        for scheme in QUANTIZED {
+            let token = scheme.quantize(&[0.0; 4]);
+            assert!(token.codes == [0; 4] && token.scale > 0.0 && token.scale.is_normal());
+        }
+    }
+
+    #[test]
+    fn codes_are_the_nearest_and_ties_go_to_even_ones() {
+        let of = |x: f32| Activations::Integers.quantize(&[127.0, x]).codes[1] as i8;
+        assert_eq!([2.5, 3.5, -2.5, 2.51, -126.6].map(of), [2, 4, -2, 3, -127]);
+    }
+
+    #[test]
+    fn terms_of_codes_as_they_are_parse() {
+        for scheme in QUANTIZED {
+            let term: crate::dequant::Term = scheme.term().parse().unwrap();
+            assert!(term.runs_on().is_none() && crate::dequant::runs_on(scheme.sum()));
+            assert_eq!(term.to_string(), scheme.term());
+        }
+    }
+}
