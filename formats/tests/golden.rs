@@ -69,6 +69,8 @@ fn tensors_alone_tell_the_format() {
     for (case, format, _, _) in CASES.into_iter().filter(|(_, _, layout, _)| told(layout)) {
         let folder = checkpoint(&read(&golden_of(case).join("model.safetensors")), "");
         let opened = Checkpoint::open(folder.path()).unwrap();
+        // What activations are to become stands in the configuration alone.
+        let format = format.strip_suffix("-a8").unwrap_or(format);
         assert_eq!(opened.layers()[0].format, format, "{case}");
     }
 }

@@ -105,7 +105,10 @@ pub fn generate(
         let name = entry_name(problem, schedule) + part.suffix();
         entries.push(part.entry(&name));
         let waits = overlap.pdl && part.role == Role::Multiply;
-        let program = part.program(cx.problem, name, header(problem, schedule, arch));
+        let mut header = header(problem, schedule, arch);
+        // Every family's text counts k in its own elements.
+        header.extend(paired.as_ref().map(|_| "K:        pairs of 8-bit codes".to_string()));
+        let program = part.program(cx.problem, name, header);
         kir::verify(&program, arch.capability)?;
         if waits {
             kir::verify_dependent(&program, &overlap::EARLY)?;
