@@ -77,3 +77,25 @@ impl Notes {
         notes.into_iter().map(|(at, why)| format!("- [{at}] {why}\n")).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_has_the_worst_error_and_a_note_for_each_reason() {
+        let row = |line: &str| line.parse::<Row>().unwrap();
+        let rows = [
+            row("h200 awq-g128 f16 33x128 gemv,4,passed,0.513"),
+            row("a100 awq-g128 f16 33x128 gemv,4,passed,0.250"),
+            row("h200 awq-g128 f16 33x128 mma,4,refused,too small"),
+            row("a100 awq-g128 f16 33x128 mma,4,passed,0.125"),
+            row("h200 awq-g128 f16 33x128 dequant,4,failed,C[0, 1] is 2"),
+        ];
+        let text = summary(&rows).unwrap();
+        let cells = "| `awq-g128` | 5 | 0.513 | 0.125 [1] | - | none **failed** [2] |\n";
+        assert!(text.contains(cells), "{text}");
+        assert!(text.contains("- [1] too small\n- [2] C[0, 1] is 2\n"), "{text}");
+        assert!(!text.contains("`awq-g64`"), "what has no row has no line");
+    }
+}
