@@ -3,7 +3,8 @@
 //! Each case ([`cases`]) is one matrix that no tile divides, with token counts at the edges of tiles and
 //! buckets. Its outcome is appended to `docs/matrix.csv` as soon as it is known, so that a run can be
 //! interrupted and goes on where it ended: what passed with this version of the generator is not verified
-//! again. What was refused is asked again, which costs nothing. `docs/verification.md` has the summary.
+//! again. What was refused is asked again, which costs nothing; where default schedules have changed,
+//! `--again` verifies those that stand in the table, too. `docs/verification.md` has the summary.
 
 mod cases;
 mod measure;

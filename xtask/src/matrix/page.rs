@@ -53,7 +53,7 @@ impl Notes {
             match &row.outcome {
                 Outcome::Passed(error) => worst = Some(worst.unwrap_or(0.0).max(*error)),
                 Outcome::Refused(reason) => told.push(self.note(reason)),
-                Outcome::Failed(reason) => told.push(format!("**failed**{}", self.note(reason))),
+                Outcome::Failed(reason) => told.push(format!("**failed** {}", self.note(reason))),
             }
         }
         told.sort_unstable();
@@ -62,13 +62,13 @@ impl Notes {
         match (worst, told.is_empty()) {
             (None, true) => "-".into(),
             (Some(worst), true) => worst,
-            (worst, false) => format!("{}{}", worst.unwrap_or("none".into()), told.join("")),
+            (worst, false) => format!("{} {}", worst.unwrap_or("none".into()), told.join(" ")),
         }
     }
 
     fn note(&mut self, reason: &str) -> String {
         let next = self.0.len() + 1;
-        format!(" [{}]", self.0.entry(reason.into()).or_insert(next))
+        format!("[{}]", self.0.entry(reason.into()).or_insert(next))
     }
 
     fn text(&self) -> String {
