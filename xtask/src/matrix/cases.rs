@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use qtune_formats::{FormatRow, FORMATS};
-use qtune_ir::{Arch, DType, Family, Group};
+use qtune_ir::{Arch, DType, Family, Group, WeightSpec};
 use std::fmt;
 use std::str::FromStr;
 
@@ -103,9 +103,10 @@ impl Size {
 
 impl Case {
     /// The key of the problem with a bucket's tokens.
-    pub fn key(&self, bits: u8, m: u32) -> String {
+    pub fn key(&self, spec: &WeightSpec, m: u32) -> String {
         let Case { format, act, n, k, .. } = self;
-        format!("w{bits}a16.{format}.{act}-{act}.n{n}.k{k}.m{m}")
+        let (bits, act_bits) = (spec.bits, spec.activations.bits());
+        format!("w{bits}a{act_bits}.{format}.{act}-{act}.n{n}.k{k}.m{m}")
     }
 }
 
