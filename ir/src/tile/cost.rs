@@ -72,7 +72,7 @@ pub const DEPENDENT_US: f64 = 0.05;
 pub const FILL_US: f64 = 1.5;
 /// Publishing partial results, a fence and a counter in L2, and the last block's reads, in us.
 pub const SPLIT_US: f64 = 1.0;
-/// Two barriers of a cluster and loads from other blocks' shared memory between them, in us: about
+/// Two barriers of a cluster and a load from another block's shared memory between them, in us: about
 /// 200 cycles each (arXiv 2402.13499 has 180 for such a load). Not measured here.
 pub const CLUSTER_US: f64 = 0.35;
 /// Latency of L2 in us: 200 to 270 cycles, on Hopper up to 150 more to the far partition.
@@ -409,7 +409,7 @@ fn kernel_times(
     let staging = staging + work.fill_cycles / clocks_per_us;
     let split = match schedule.split() {
         Split::NONE => 0.0,
-        Split::Cluster(_) => CLUSTER_US,
+        Split::Cluster(_) => CLUSTER_US + exchange_us(arch, schedule),
         Split::Blocks(_) | Split::Stream(_) => SPLIT_US,
     };
     let reduction = work.reduction_cycles / clocks_per_us;
@@ -428,6 +428,14 @@ fn kernel_times(
         blocks,
         dram_bytes,
     }
+}
+
+/// Partial sums on their way between the blocks of a cluster, in us: each block reads its part of the
+/// tile from all of them, a tile's worth. Priced like reads of L2; not measured.
+fn exchange_us(arch: &Arch, schedule: &Schedule) -> f64 {
+    let (rows, tokens) = schedule.tile();
+    let bytes = f64::from(rows * tokens) * 4.0;
+    bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY) / (arch.clock_ghz * 1000.0)
 }
 
 /// Models a schedule that [`Schedule::check`] accepts.

@@ -60,6 +60,9 @@ const TABLE_CYCLES: f64 = 150.0;
 /// Per stage of a `wgmma` main loop and consumer warp: wait, ring index and phase, addresses,
 /// release of the stage, compare, branch.
 const GROUP_STAGE_LOOP: f64 = 31.0;
+/// What stream-K adds to that: the ring runs on from tile to tile, so that slots are no constants.
+/// Fitted to what the compiler takes with stages of 128 and of 256.
+const GROUP_STREAM_LOOP: f64 = 26.0;
 /// Per `wgmma`: the instruction, and its shared-memory descriptor in uniform registers.
 const GROUP_MULTIPLY: f64 = 1.0 + 2.1;
 /// Per unit of four `wgmma`: the load of the codes and its address, fence and wait.
@@ -387,7 +390,8 @@ fn wgmma_overhead(p: &Problem, spec: &WeightSpec, s: &WgmmaSchedule) -> f64 {
     let multiply = (1.0 + (GROUP_MULTIPLY - 1.0) / row_tiles) / 8.0;
     let unit = (GROUP_UNIT + further_loads(spec)) / PIECE_K as f64;
     let params = GROUP_SEGMENT_PARAMS * 2.0 / s.segment_k(spec, p.k) as f64;
-    let stage = GROUP_STAGE_LOOP * 2.0 / (row_tiles * s.block_k as f64);
+    let stage = GROUP_STAGE_LOOP + s.split.stream().map_or(0.0, |_| GROUP_STREAM_LOOP);
+    let stage = stage * 2.0 / (row_tiles * s.block_k as f64);
     let producer = PRODUCER_STAGE * 32.0 / (s.block_n * s.block_k) as f64;
     multiply + unit + params + stage + producer
 }
