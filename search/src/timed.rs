@@ -347,12 +347,13 @@ pub(crate) fn load_only(bed: &dyn TestBed, task: &Task, finalist: &Finalist) -> 
     })
 }
 
-/// No stream-K, fewer splits, then threads, then loads ahead; the text decides the rest.
+/// No stream-K, fewer blocks that share K or tokens, then threads, then loads ahead; the text decides the rest.
 pub(crate) fn simplicity(candidate: &Candidate) -> (bool, u32, u32, u32, &str) {
     let schedule = &candidate.schedule;
     let split = schedule.split();
     let streams = split.stream().is_some();
-    (streams, split.per_tile(), schedule.threads(), depth(schedule), &candidate.text)
+    let together = split.per_tile() * schedule.multicast();
+    (streams, together, schedule.threads(), depth(schedule), &candidate.text)
 }
 
 /// Loads ahead.
