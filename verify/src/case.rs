@@ -117,6 +117,9 @@ fn patterns(setting: &Setting<'_>, tokens: usize, bucket: bool, whole: bool) -> 
     let mut patterns = vec![Pattern::Normal];
     if full && bucket {
         patterns.extend([Pattern::Constant, Pattern::Large, Pattern::Tiny]);
+        if setting.activations.are_quantized() {
+            patterns.push(Pattern::Zero);
+        }
         if whole && k.div_ceil(tokens as u32) <= READ_BACK_LAUNCHES {
             patterns.extend((0..k).map(Pattern::OneHot));
         }

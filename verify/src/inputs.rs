@@ -15,6 +15,8 @@ pub(crate) enum Pattern {
     Large,
     /// Around 2^-12: loses accumulators that underflow.
     Tiny,
+    /// All zeros: a token that has no largest activation.
+    Zero,
     /// 1 at one column, else 0: reads that column of the weights back.
     OneHot(u32),
 }
@@ -27,6 +29,7 @@ impl Pattern {
             Pattern::Constant => "constant",
             Pattern::Large => "large",
             Pattern::Tiny => "tiny",
+            Pattern::Zero => "zero",
             Pattern::OneHot(_) => "one-hot",
         }
     }
@@ -38,6 +41,7 @@ impl Pattern {
             Pattern::Constant => 1.0,
             Pattern::Large => 256.0 * bell(),
             Pattern::Tiny => bell() / 4096.0,
+            Pattern::Zero => 0.0,
             Pattern::OneHot(hot) => (hot == column).into(),
         }
     }

@@ -249,6 +249,18 @@ const CODES_PLANTS: [Plant; 12] = [
     ("integers cut to nothing", "cvt.rni.sat.s8.f32", "cvt.rzi.sat.s8.f32"),
 ];
 
+const FLOAT8_PROBLEM: &str = "w8a8.fp8-e4m3-ch-a8.bf16-bf16.n40.k520.m9";
+const FLOAT8: &str = "mma tile=16x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+                      dequant=(* s (sum (* (e4m3 q) x)))";
+
+/// What 8-bit floats have of their own: NaN, and sums that are added up by the stage.
+const FLOAT8_PLANTS: [Plant; 4] = [
+    ("zeros divided by nothing", "largest = 7.888609e-31f", "largest = 0.0f"),
+    ("bytes exchanged", "\"f\"(high), \"f\"(low)", "\"f\"(low), \"f\"(high)"),
+    ("sums of a stage twice", "coefficient0_0 = 1.0f", "coefficient0_0 = 2.0f"),
+    ("sums of the stage before", "float group_sum0[", "static float group_sum0["),
+];
+
 fn every_plant_is_caught(problem: &str, schedule: &str, plants: &[Plant]) {
     let Some(nvrtc) = nvrtc() else { return };
     let (right, spec) = kernel(problem, schedule);
@@ -322,6 +334,7 @@ fn every_defect_of_gated_rows_is_caught() {
 #[test]
 fn every_defect_of_quantized_activations_is_caught() {
     every_plant_is_caught(CODES_PROBLEM, CODES, &CODES_PLANTS);
+    every_plant_is_caught(FLOAT8_PROBLEM, FLOAT8, &FLOAT8_PLANTS);
 }
 
 #[test]
