@@ -11,6 +11,7 @@ mod mma;
 mod overlap;
 mod sorting;
 mod split;
+mod structure;
 mod text;
 mod wgmma;
 
@@ -21,6 +22,7 @@ pub use mma::MmaSchedule;
 pub use overlap::Overlap;
 pub use sorting::{Mover, Sorting};
 pub use split::{Shares, Split};
+pub use structure::{Sharing, Structure};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
 use gemv::LANE_K;

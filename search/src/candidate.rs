@@ -44,6 +44,8 @@ impl Candidate {
     }
 }
 
+/// The cost term of issuing instructions.
+const ISSUE: &str = "issue";
 /// Times within this factor of the best are the same to the cost model. Its absolute error is
 /// larger, but mostly common to the schedules of one problem.
 const MODEL_NOISE: f64 = 1.05;
@@ -55,15 +57,19 @@ const LARGE_MATRIX: u64 = 8 << 20;
 /// Bytes of loads in flight per SM that hide DRAM's latency (Little's law: 4.8 TB/s times 0.8 us
 /// over 132 SMs is 29 KB; loads are not spread evenly).
 const IN_FLIGHT: u64 = 40 << 10;
+/// Share of the time that issuing instructions takes which may not hide behind memory and tensor
+/// cores, beyond what the model has for it.
+const EXPOSED: f64 = 0.25;
 /// Instructions per weight nearer than this are the same.
 const INSTRUCTIONS_STEP: f64 = 0.02;
-/// Of equally many instructions, times that differ by less than this share are the same.
+/// Times that differ by less than this share are the same.
 const TIME_STEP: f64 = 0.005;
 
 /// The order in which candidates of one problem deserve to win when nothing is timed: of those
 /// that are as fast as the best within the model's noise, and keep enough loads in flight without
-/// bank conflicts, the one with the fewest instructions per weight leaves most room for what the
-/// model does not see.
+/// bank conflicts, the one that is fastest if part of its instructions shows. So one that is a
+/// little slower by the model wins if it has enough fewer instructions to make up for it, and no
+/// time is given away for a few of them.
 pub(crate) struct Preference {
     tokens: u32,
     fastest_us: f64,
@@ -92,13 +98,16 @@ impl Preference {
         let key = |c: &Candidate| {
             let sound = c.estimate.bytes_in_flight_per_sm >= self.in_flight && swizzled(c);
             match sound && self.near(c) {
-                true => steps(c.estimate.lane_instructions_per_weight, INSTRUCTIONS_STEP),
+                true => steps(exposed_us(c) / self.fastest_us, TIME_STEP),
                 false => f64::INFINITY,
             }
         };
+        let instructions =
+            |c: &Candidate| steps(c.estimate.lane_instructions_per_weight, INSTRUCTIONS_STEP);
         let time = |c: &Candidate| steps(c.estimate.time_us / self.fastest_us, TIME_STEP);
         key(a)
             .total_cmp(&key(b))
+            .then(instructions(a).total_cmp(&instructions(b)))
             .then(time(a).total_cmp(&time(b)))
             .then(a.rung.cmp(&b.rung))
             .then_with(|| a.order(b))
@@ -111,6 +120,12 @@ impl Preference {
         let time_us = candidate.estimate.time_us * (1.0 + REREAD * f64::from(again));
         time_us <= MODEL_NOISE * self.fastest_us
     }
+}
+
+/// The modelled time with part of the instructions not hidden, in microseconds.
+fn exposed_us(candidate: &Candidate) -> f64 {
+    let issue = candidate.estimate.terms.iter().find(|term| term.name == ISSUE);
+    candidate.estimate.time_us + EXPOSED * issue.map_or(0.0, |term| term.us)
 }
 
 /// Whether shared memory is read without bank conflicts, as far as the schedule decides it.
@@ -139,6 +154,9 @@ mod tests {
         let mut candidate = Candidate::new((&problem, &spec, &arch), &schedule, &choice, 1);
         candidate.estimate.time_us = time_us;
         candidate.estimate.lane_instructions_per_weight = instructions;
+        for term in candidate.estimate.terms.iter_mut().filter(|term| term.name == ISSUE) {
+            term.us = instructions;
+        }
         candidate
     }
 
@@ -156,16 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn inside_the_models_noise_fewer_instructions_are_preferred() {
-        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.4, 1.5)]), DEEP);
-        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.6, 1.5)]), WIDE);
-        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.1, 1.99)]), WIDE);
+    fn inside_the_models_noise_instructions_count_as_far_as_they_may_show() {
+        assert_eq!(preferred([candidate(WIDE, 10.0, 4.0), candidate(DEEP, 10.4, 2.0)]), DEEP);
+        assert_eq!(preferred([candidate(WIDE, 10.0, 4.0), candidate(DEEP, 10.6, 1.0)]), WIDE);
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.4, 1.9)]), WIDE);
+        assert_eq!(preferred([candidate(WIDE, 10.0, 2.0), candidate(DEEP, 10.01, 1.97)]), DEEP);
     }
 
     #[test]
     fn further_token_tiles_must_be_nearer_to_the_best() {
         let narrow = DEEP.replace("16x128", "8x128");
-        let wide = candidate(WIDE, 10.0, 2.0);
+        let wide = candidate(WIDE, 10.0, 4.0);
         assert_eq!(preferred([wide.clone(), candidate(&narrow, 10.6, 1.2)]), WIDE);
         assert_eq!(preferred([wide, candidate(&narrow, 10.1, 1.2)]), narrow);
     }

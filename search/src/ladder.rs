@@ -7,11 +7,14 @@ use crate::request::{Limits, Task};
 use crate::terms::Terms;
 use crate::SearchError;
 use qtune_ir::tile::{self, DequantChoice, Options, Space};
-use qtune_ir::{Arch, Family, Rejected, Schedule};
+use qtune_ir::{Arch, Family, Rejected, Schedule, Structure};
 use std::collections::HashSet;
 
 /// Candidates of one shape that a rung keeps, at most.
-const VARIANTS_OF_SHAPE: usize = 3;
+const VARIANTS_OF_SHAPE: usize = 2;
+/// The first of a structure is kept if it is within this factor of the fastest: what a cost model
+/// that is wrong about a structure as a whole may miss.
+const NEAR_STRUCTURE: f64 = 1.2;
 /// The best of another family is compiled for comparison up to this many times the best time.
 const FAR_BEHIND: f64 = 1.5;
 
@@ -158,7 +161,8 @@ impl Ladder<'_> {
     }
 
     fn schedules(&self, rung: u8, parent: &Candidate) -> Vec<Schedule> {
-        let extent = Extent { tokens: self.task.problem.m, sms: self.arch.sm_count };
+        let problem = &self.task.problem;
+        let extent = Extent { tokens: problem.m, rows: problem.n, sms: self.arch.sm_count };
         let mut schedules = neighbours(&parent.schedule, rung, extent);
         if rung == 4 {
             schedules.push(parent.schedule.clone());
@@ -199,17 +203,22 @@ impl Ladder<'_> {
         Family::ALL.into_iter().flat_map(of).collect()
     }
 
-    /// The best `count`, the fastest first: by turns the fastest and the most preferred, but few of
-    /// any one shape, so that one shape's variants do not crowd out the others.
+    /// The best `count`, the fastest first. Half of the places go to the first of each structure
+    /// that is near, the rest to the first of all, in an order that takes the fastest and the most
+    /// preferred by turns; but few of any one shape, so that one shape's variants do not crowd out
+    /// the others.
     fn keep(&self, candidates: &[Candidate], count: usize) -> Vec<Candidate> {
-        let Task { problem, spec, .. } = self.task;
-        let preference = Preference::among(problem, spec, candidates.iter());
-        let mut fast: Vec<&Candidate> = candidates.iter().collect();
-        let mut preferred = fast.clone();
-        fast.sort_by(|a, b| a.order(b));
-        preferred.sort_by(|a, b| preference.order(a, b));
+        let order = self.by_turns(candidates);
+        let Some(fastest) = order.first().map(|c| c.estimate.time_us) else { return Vec::new() };
+        let mut structures = HashSet::new();
+        let mut first = |c: &&Candidate| {
+            c.estimate.time_us <= NEAR_STRUCTURE * fastest
+                && structures.insert(c.schedule.structure())
+        };
+        let firsts: Vec<&Candidate> =
+            order.iter().copied().filter(&mut first).take(count.div_ceil(2)).collect();
         let mut kept: Vec<&Candidate> = Vec::new();
-        for candidate in fast.into_iter().zip(preferred).flat_map(|(a, b)| [a, b]) {
+        for candidate in firsts.into_iter().chain(order) {
             let own = shape(&candidate.schedule);
             let alike = kept.iter().filter(|k| shape(&k.schedule) == own).count();
             let new = kept.iter().all(|k| k.text != candidate.text);
@@ -220,6 +229,17 @@ impl Ladder<'_> {
         let mut kept: Vec<Candidate> = kept.into_iter().cloned().collect();
         kept.sort_by(Candidate::order);
         kept
+    }
+
+    /// By turns the fastest and the most preferred: every candidate comes twice.
+    fn by_turns<'c>(&self, candidates: &'c [Candidate]) -> Vec<&'c Candidate> {
+        let Task { problem, spec, .. } = self.task;
+        let preference = Preference::among(problem, spec, candidates.iter());
+        let mut fast: Vec<&Candidate> = candidates.iter().collect();
+        let mut preferred = fast.clone();
+        fast.sort_by(|a, b| a.order(b));
+        preferred.sort_by(|a, b| preference.order(a, b));
+        fast.into_iter().zip(preferred).flat_map(|(a, b)| [a, b]).collect()
     }
 
     /// The fastest of each family that has no finalist, unless it is far behind.
@@ -246,9 +266,18 @@ impl Ladder<'_> {
     }
 }
 
-/// The fields that make a shape: family, tile and threads.
-fn shape(schedule: &Schedule) -> (Family, (u32, u32), u32) {
-    (schedule.family(), schedule.tile(), schedule.threads())
+/// What makes a shape: the structure, and how the block's warps divide the tile.
+fn shape(schedule: &Schedule) -> (Structure, (u32, u32)) {
+    (schedule.structure(), warps(schedule))
+}
+
+fn warps(schedule: &Schedule) -> (u32, u32) {
+    match schedule {
+        Schedule::Gemv(s) => (s.warps_n, s.warps_k),
+        Schedule::Mma(s) => (s.warps_n, s.warps_k),
+        Schedule::Wgmma(s) => (s.groups, 1),
+        Schedule::Dequant(s) => warps(&s.gemm.schedule()),
+    }
 }
 
 /// A reason as a cause that can be counted: digits become `#`.

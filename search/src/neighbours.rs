@@ -11,11 +11,21 @@ use qtune_ir::{
 /// Rungs of the ladder above the sketches.
 pub(crate) const RUNGS: [u8; 4] = [2, 3, 4, 5];
 
-/// What a launch has: tokens of the bucket, and SMs of the GPU.
+/// What a launch has: tokens of the bucket, rows of the matrix, and SMs of the GPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     pub tokens: u32,
+    pub rows: u32,
     pub sms: u32,
+}
+
+impl Extent {
+    /// Blocks per output tile with which the grid fills the GPU once, and twice, as nearly as whole
+    /// splits do.
+    fn filling(self, (rows, tokens): (u32, u32)) -> impl Iterator<Item = u32> {
+        let tiles = self.rows.div_ceil(rows) * self.tokens.div_ceil(tokens);
+        [1, 2].into_iter().map(move |waves| waves * self.sms / tiles).filter(|split| *split > 1)
+    }
 }
 
 /// The neighbours that rung `rung` tries. Rung 4 also tries every dequantization term of each, the
@@ -38,14 +48,14 @@ fn dependent(schedule: &Schedule) -> Option<Schedule> {
 
 /// The neighbours in the fields of a family.
 fn fields(schedule: &Schedule, rung: u8, extent: Extent) -> Vec<Schedule> {
-    let Extent { tokens, sms } = extent;
+    let tokens = extent.tokens;
     match schedule {
         Schedule::Gemv(s) => {
             let found = match rung {
                 2 => gemv_shape(s),
                 3 => gemv_memory(s),
                 4 => gemv_arithmetic(s),
-                _ => gemv_depth(s),
+                _ => gemv_depth(s, extent),
             };
             found.into_iter().map(Schedule::Gemv).collect()
         }
@@ -54,7 +64,7 @@ fn fields(schedule: &Schedule, rung: u8, extent: Extent) -> Vec<Schedule> {
                 2 => mma_shape(s),
                 3 => mma_memory(s, tokens),
                 4 => Vec::new(),
-                _ => mma_depth(s, sms),
+                _ => mma_depth(s, extent),
             };
             found.into_iter().map(Schedule::Mma).collect()
         }
@@ -63,7 +73,7 @@ fn fields(schedule: &Schedule, rung: u8, extent: Extent) -> Vec<Schedule> {
                 2 => wgmma_shape(s),
                 3 => wgmma_memory(s, tokens),
                 4 => Vec::new(),
-                _ => wgmma_depth(s, sms),
+                _ => wgmma_depth(s, extent),
             };
             found.into_iter().map(Schedule::Wgmma).collect()
         }
@@ -116,11 +126,10 @@ fn gemv_arithmetic(s: &GemvSchedule) -> Vec<GemvSchedule> {
     vec![GemvSchedule { accumulate, ..s.clone() }]
 }
 
-fn gemv_depth(s: &GemvSchedule) -> Vec<GemvSchedule> {
+fn gemv_depth(s: &GemvSchedule, extent: Extent) -> Vec<GemvSchedule> {
     let unroll = scaled(s.unroll).map(|unroll| GemvSchedule { unroll, ..s.clone() });
-    unroll
-        .chain(splits(s.split).into_iter().map(|split| GemvSchedule { split, ..s.clone() }))
-        .collect()
+    let split = splits(s.split, extent.filling((s.block_n(), s.tokens)));
+    unroll.chain(split.into_iter().map(|split| GemvSchedule { split, ..s.clone() })).collect()
 }
 
 fn mma_shape(s: &MmaSchedule) -> Vec<MmaSchedule> {
@@ -142,21 +151,22 @@ fn mma_memory(s: &MmaSchedule, tokens: u32) -> Vec<MmaSchedule> {
     found
 }
 
-fn mma_depth(s: &MmaSchedule, sms: u32) -> Vec<MmaSchedule> {
+fn mma_depth(s: &MmaSchedule, extent: Extent) -> Vec<MmaSchedule> {
     let stages = scaled(s.stages).chain(stepped(s.stages));
     let stages = stages.map(|stages| MmaSchedule { stages, ..s.clone() });
-    let split = splits(s.split).into_iter().chain([streamed(s.split, sms)]);
+    let filling = extent.filling((s.block_n, s.block_m));
+    let split = splits(s.split, filling).into_iter().chain([streamed(s.split, extent.sms)]);
     stages.chain(split.map(|split| MmaSchedule { split, ..s.clone() })).collect()
 }
 
-/// More and fewer blocks of a split of the same kind, and as many that meet elsewhere. Clusters are
-/// powers of two: those fill the GPU's groups of SMs.
-fn splits(split: Split) -> Vec<Split> {
+/// More and fewer blocks of a split of the same kind, as many as fill the GPU, and as many that meet
+/// elsewhere. Clusters are powers of two: those fill the GPU's groups of SMs.
+fn splits(split: Split, filling: impl Iterator<Item = u32>) -> Vec<Split> {
     let blocks = split.per_tile();
     if split.cluster().is_some() {
         return scaled(blocks).map(Split::Cluster).chain([Split::Blocks(blocks)]).collect();
     }
-    let near = scaled(blocks).chain(stepped(blocks)).map(Split::Blocks);
+    let near = scaled(blocks).chain(stepped(blocks)).chain(filling).map(Split::Blocks);
     let paired = blocks > 1 && blocks.is_power_of_two();
     near.chain(paired.then_some(Split::Cluster(blocks))).collect()
 }
@@ -189,10 +199,11 @@ fn wgmma_memory(s: &WgmmaSchedule, tokens: u32) -> Vec<WgmmaSchedule> {
     multicast.chain(raster).collect()
 }
 
-fn wgmma_depth(s: &WgmmaSchedule, sms: u32) -> Vec<WgmmaSchedule> {
+fn wgmma_depth(s: &WgmmaSchedule, extent: Extent) -> Vec<WgmmaSchedule> {
     let stages = scaled(s.stages).chain(stepped(s.stages));
     let stages = stages.map(|stages| WgmmaSchedule { stages, ..s.clone() });
-    let split = splits(s.split).into_iter().chain([streamed(s.split, sms)]);
+    let filling = extent.filling((s.block_n, s.block_m));
+    let split = splits(s.split, filling).into_iter().chain([streamed(s.split, extent.sms)]);
     let split = split.map(|split| WgmmaSchedule { split, ..s.clone() });
     let producer = match s.producer {
         Producer::Warp => Producer::Group,
@@ -205,7 +216,7 @@ fn wgmma_depth(s: &WgmmaSchedule, sms: u32) -> Vec<WgmmaSchedule> {
 mod tests {
     use super::*;
 
-    const EXTENT: Extent = Extent { tokens: 64, sms: 132 };
+    const EXTENT: Extent = Extent { tokens: 64, rows: 5120, sms: 132 };
 
     const SCHEDULES: [&str; 4] = [
         "gemv tokens=1 rows=2 lanes=16 warps=4x2 unroll=2 split=2 x=shared acc=half2 cache=stream \

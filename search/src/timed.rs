@@ -26,8 +26,12 @@ use std::collections::HashMap;
 const BATCH: usize = 8;
 /// One in so many of the ranked schedules is measured, at most.
 const SPACE_SHARE: usize = 10;
-/// Standard deviations of luck that an unmeasured candidate is given.
+/// Standard deviations of luck that an unmeasured candidate is given where it is compared with others.
 const HOPE: f64 = 1.5;
+/// Standard deviations of luck with which it must reach the best to be worth measuring at all. The
+/// process is surer of itself than it should be where fields act together in ways that it does not
+/// know, and stopping early loses more than a measurement costs.
+const LUCK: f64 = 3.0;
 /// Finalists this much slower than the best are still compared with it, side by side.
 const NEAR: f64 = 0.02;
 /// Standard deviations that are added to it.
@@ -38,6 +42,11 @@ const CONTENDERS: usize = 8;
 const ERROR_MIN: f64 = 0.003;
 /// The error of a median that cannot be known for lack of samples.
 const ERROR_UNKNOWN: f64 = 0.02;
+/// Distance between the quartiles of a kernel's samples, as a share of their median, beyond which it
+/// is taken to have several modes...
+const UNSTEADY: f64 = 0.15;
+/// ...and how many times as many samples are then taken.
+const LONGER: u32 = 5;
 /// Finalists by which the clock is read.
 const ANCHORS: usize = 5;
 /// A clock that moved by less than this share is left alone.
@@ -186,8 +195,8 @@ impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
         Ok(())
     }
 
-    /// The candidates that promise most. Each one chosen counts as measured with what is expected
-    /// of it, so that the next one tells something else.
+    /// The candidates that promise most, of those that may beat the best at all. Each one chosen
+    /// counts as measured with what is expected of it, so that the next one tells something else.
     fn choose(&self, count: usize) -> Vec<Candidate> {
         let mut points: Vec<Point> = self.measured.iter().map(|m| m.point.clone()).collect();
         let best = self.measured.iter().map(|m| self.model(m) + m.point.value);
@@ -199,14 +208,13 @@ impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
             let surrogate = Surrogate::of(&points);
             let promise = |(_, modelled, at): &(&Candidate, f64, Vec<f64>)| {
                 let (mean, deviation) = surrogate.predict(at);
-                modelled + mean - HOPE * deviation
+                let level = modelled + mean;
+                (level - HOPE * deviation, level - LUCK * deviation)
             };
-            let promises: Vec<f64> = open.iter().map(promise).collect();
-            let least = |a: &usize, b: &usize| promises[*a].total_cmp(&promises[*b]);
-            let Some(first) = (0..open.len()).min_by(least) else { break };
-            if promises[first] >= best {
-                break;
-            }
+            let promises: Vec<(f64, f64)> = open.iter().map(promise).collect();
+            let least = |a: &usize, b: &usize| promises[*a].0.total_cmp(&promises[*b].0);
+            let possible = (0..open.len()).filter(|at| promises[*at].1 < best);
+            let Some(first) = possible.min_by(least) else { break };
             let (candidate, _, at) = open.remove(first);
             let value = surrogate.predict(&at).0;
             points.push(Point { at, value, error: ERROR_UNKNOWN });
@@ -333,8 +341,15 @@ fn side_by_side(
     run_off(&watches, TIE)
 }
 
+/// A kernel's time. Of one that has several modes a few samples may mostly show the rarer one, so
+/// it is timed for longer.
 fn time(judge: &Judge<'_>, finalist: &Finalist) -> Result<Timing, Fault> {
-    judge.bed.watch(judge.task, finalist)?.time(&TimingPlan::default())
+    let (watch, plan) = (judge.bed.watch(judge.task, finalist)?, TimingPlan::default());
+    let timing = watch.time(&plan)?;
+    if timing.spread_us <= UNSTEADY * timing.median_us {
+        return Ok(timing);
+    }
+    watch.time(&TimingPlan { samples: LONGER * plan.samples, ..plan })
 }
 
 /// What reading alone takes. That it is not known costs a winner nothing.

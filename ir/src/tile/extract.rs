@@ -12,9 +12,9 @@ use super::lower::schedule_of;
 use super::nest::{Layer, Leaf, Nest};
 use super::space::Space;
 use super::{Dequant, DequantChoice};
-use crate::{Arch, Family, Problem, Schedule, WeightSpec};
+use crate::{Arch, Family, Problem, Schedule, Structure, WeightSpec};
 use egg::Id;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A legal schedule with the numbers that rank it.
 pub(super) struct Candidate {
@@ -223,10 +223,15 @@ fn without_numbers(reason: &str) -> String {
     text
 }
 
+/// Of a structure that no sketch has, the fastest takes a place if it is within this factor of the
+/// fastest of all: what the model may be wrong about.
+const STRUCTURE_SLACK: f64 = 1.25;
+
 /// The `k` best candidates by Pareto fronts: the fastest of the first front, then of the second,
 /// and so on; ties go to fewer resources, then to the lesser nest. None is slower than `slack`
-/// times the fastest. The fastest of each kernel family is among them if `k` has room, because the
-/// model may misjudge a family as a whole. The result is sorted by time.
+/// times the fastest. The fastest of each kernel family, and of each structure that is near the
+/// fastest of all, are among them if `k` has room, because the model may misjudge one as a whole.
+/// The result is sorted by time.
 pub(super) fn best(mut candidates: Vec<Candidate>, k: usize, slack: f64) -> Vec<Candidate> {
     candidates.sort_by(|a, b| {
         let numbers = a.time_us.total_cmp(&b.time_us);
@@ -244,21 +249,53 @@ pub(super) fn best(mut candidates: Vec<Candidate>, k: usize, slack: f64) -> Vec<
         candidates = rest;
     }
     candidates.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
-    let family = |c: &Candidate| c.schedule.family();
-    for wanted in Family::ALL {
-        let of = |all: &[Candidate]| all.iter().position(|c| family(c) == wanted);
-        let (None, Some(missing)) = (of(&chosen), of(&candidates)) else { continue };
-        // The slowest of a family that has others makes room.
-        let spare = chosen
-            .iter()
-            .rposition(|c| chosen.iter().filter(|other| family(other) == family(c)).count() > 1);
-        if let Some(spare) = spare {
-            chosen[spare] = candidates.swap_remove(missing);
-            candidates.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
-        }
+    for newcomer in newcomers(&chosen, candidates, k / 2) {
+        make_room(&mut chosen, newcomer);
     }
     chosen.sort_by(|a, b| a.time_us.total_cmp(&b.time_us));
     chosen
+}
+
+/// The fastest of each family, then of each near structure, that `chosen` lacks: no more than
+/// `most`, of which there is at least one. `rest` is sorted by time.
+fn newcomers(chosen: &[Candidate], rest: Vec<Candidate>, most: usize) -> Vec<Candidate> {
+    let mut families: HashSet<Family> = chosen.iter().map(|c| c.schedule.family()).collect();
+    let mut fastest_of: HashMap<Structure, f64> = HashMap::new();
+    for candidate in chosen {
+        let known = fastest_of.entry(candidate.schedule.structure()).or_insert(f64::INFINITY);
+        *known = known.min(candidate.time_us);
+    }
+    let fastest = fastest_of.values().copied().fold(f64::INFINITY, f64::min);
+    let (mut of_families, mut of_structures) = (Vec::new(), Vec::new());
+    for candidate in rest {
+        let near = candidate.time_us <= STRUCTURE_SLACK * fastest;
+        let known = fastest_of.entry(candidate.schedule.structure()).or_insert(f64::INFINITY);
+        let new = candidate.time_us < *known;
+        *known = known.min(candidate.time_us);
+        match families.insert(candidate.schedule.family()) {
+            true => of_families.push(candidate),
+            false if new && near => of_structures.push(candidate),
+            false => {}
+        }
+    }
+    of_families.into_iter().chain(of_structures).take(most.max(1)).collect()
+}
+
+/// Takes `newcomer` for the last of a structure that has others or, where it is the first of its
+/// family, of a family that has others.
+fn make_room(chosen: &mut [Candidate], newcomer: Candidate) {
+    fn crowded<T: PartialEq>(chosen: &[Candidate], of: impl Fn(&Schedule) -> T) -> Option<usize> {
+        let alike = |c: &Candidate| {
+            chosen.iter().filter(|other| of(&other.schedule) == of(&c.schedule)).count()
+        };
+        chosen.iter().rposition(|c| alike(c) > 1)
+    }
+    let family = newcomer.schedule.family();
+    let first = chosen.iter().all(|c| c.schedule.family() != family);
+    let of_family = || crowded(chosen, Schedule::family).filter(|_| first);
+    if let Some(spare) = crowded(chosen, Schedule::structure).or_else(of_family) {
+        chosen[spare] = newcomer;
+    }
 }
 
 /// The Pareto front of candidates sorted by time, and the rest, both in that order.
@@ -325,6 +362,24 @@ mod tests {
         assert_eq!(points(&best(all(), 2, 4.0)), [(1.0, 8, 8), (3.0, 90, 90)]);
         assert_eq!(points(&best(all(), 1, 4.0)), [(1.0, 8, 8)]);
         assert_eq!(points(&best(all(), 2, 2.5)), [(1.0, 8, 8), (2.0, 4, 8)]);
+    }
+
+    #[test]
+    fn the_fastest_of_each_structure_near_the_fastest_is_kept() {
+        let sharing = |split: &str, time_us| {
+            let text = format!(
+                "mma tile=8x16x64 warps=1x1 stages=1 split={split} swizzle=xor raster=rows dequant="
+            );
+            Candidate { schedule: text.parse().unwrap(), ..candidate(time_us, 8, 8) }
+        };
+        let all = || {
+            let crowd = [1.0, 1.01, 1.02, 1.03].map(|us| sharing("4@cluster", us));
+            let others = [sharing("1", 1.1), sharing("1", 1.12), sharing("stream:9", 1.3)];
+            crowd.into_iter().chain(others).collect::<Vec<_>>()
+        };
+        assert_eq!(points(&best(all(), 4, 4.0)).last(), Some(&(1.1, 8, 8)), "1.3 is too far");
+        assert_eq!(points(&best(all(), 2, 4.0)), [(1.0, 8, 8), (1.1, 8, 8)]);
+        assert_eq!(points(&best(all(), 1, 4.0)), [(1.0, 8, 8)]);
     }
 
     #[test]
