@@ -2,6 +2,7 @@
 
 use crate::output;
 use crate::table::{Align, Table};
+use anyhow::bail;
 use qtune_cache::{CacheError, Evidence, SledStore, WinnerRecord};
 use std::path::PathBuf;
 
@@ -52,6 +53,17 @@ impl CacheArgs {
                 SledStore::open_copy(&dir).map(|(store, _)| Some((store, false)))
             }
             opened => opened.map(Some),
+        }
+    }
+
+    /// As [`CacheArgs::open_existing_report`], for commands that cannot do without a store.
+    pub fn open_required(&self) -> anyhow::Result<(SledStore, bool)> {
+        match self.open_existing_report()? {
+            Some(opened) => Ok(opened),
+            None => {
+                let dir = self.dir()?;
+                bail!("cache folder {} holds no cache; `qtune tune` makes one", dir.display())
+            }
         }
     }
 }

@@ -6,9 +6,7 @@ mod show;
 
 use crate::cache_dir::CacheArgs;
 use crate::exit::Exit;
-use anyhow::bail;
 use clap::Subcommand;
-use qtune_cache::SledStore;
 use std::path::PathBuf;
 
 /// Options of `cache`.
@@ -62,30 +60,19 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let cache = CacheArgs { dir: args.dir.clone() };
     let json = args.json;
     match &args.command {
-        Command::Ls => show::list(&existing(&cache)?.0, json),
-        Command::Show { problem } => show::show(&existing(&cache)?.0, problem, json),
+        Command::Ls => show::list(&cache.open_required()?.0, json),
+        Command::Show { problem } => show::show(&cache.open_required()?.0, problem, json),
         Command::Verify => {
-            let (store, replaced) = existing(&cache)?;
+            let (store, replaced) = cache.open_required()?;
             show::verify(&store, replaced, json)
         }
         Command::Merge { sources } => combine::merge(&cache, sources, json),
-        Command::Export { out } => combine::export(&existing(&cache)?.0, out, json),
+        Command::Export { out } => combine::export(&cache.open_required()?.0, out, json),
         Command::Import { file } => combine::import(&cache, file, json),
         Command::Gc(options) => {
             // Before the cache is opened for writing: a missing one is not made by cleaning it.
-            drop(existing(&cache)?);
+            drop(cache.open_required()?);
             gc::run(cache.open()?, options, json)
-        }
-    }
-}
-
-/// The store, and whether a damaged or foreign one had to make room for it.
-fn existing(cache: &CacheArgs) -> anyhow::Result<(SledStore, bool)> {
-    match cache.open_existing_report()? {
-        Some(opened) => Ok(opened),
-        None => {
-            let dir = cache.dir()?;
-            bail!("cache folder {} holds no cache; `qtune tune` makes one", dir.display())
         }
     }
 }

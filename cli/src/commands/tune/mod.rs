@@ -27,6 +27,7 @@ use qtune_runtime::BUCKETS;
 use qtune_search::{Stopped, TuneReport, TuneRequest};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Options of `tune`.
 #[derive(Debug, clap::Args)]
@@ -151,10 +152,15 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.dry_run {
         return plan::run(&request, args.json);
     }
-    let store = args.cache.open()?;
+    // Production reads its cache, which need not be writable.
+    let store = match args.in_cache_only {
+        true => args.cache.open_required()?.0,
+        false => args.cache.open()?,
+    };
     let bed = Bed::open(args, &request.arch)?;
     let request = TuneRequest { arch: bed.arch(&request.arch).clone(), ..request };
-    let mut trials = TrialLog::append_to(&trial_log(args, &bed, &request.arch)?)?;
+    let scratch = args.in_cache_only.then(tempfile::tempdir).transpose()?;
+    let mut trials = TrialLog::append_to(&trial_log(args, &bed, &request.arch, scratch.as_ref())?)?;
     plan::tell(&request, &bed.describe());
     let cancel = interrupt::flag()?;
     let reporter = Reporter::new();
@@ -165,10 +171,17 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(end(&report))
 }
 
-fn trial_log(args: &Args, bed: &Bed, arch: &Arch) -> anyhow::Result<PathBuf> {
-    match &args.log {
-        Some(path) => Ok(path.clone()),
-        None => Ok(trials_dir(&args.cache.dir()?).join(bed.log_name(arch))),
+/// Where trials are logged; `scratch` is for those of a run that tries nothing.
+fn trial_log(
+    args: &Args,
+    bed: &Bed,
+    arch: &Arch,
+    scratch: Option<&TempDir>,
+) -> anyhow::Result<PathBuf> {
+    match (&args.log, scratch) {
+        (Some(path), _) => Ok(path.clone()),
+        (None, Some(scratch)) => Ok(scratch.path().join(bed.log_name(arch))),
+        (None, None) => Ok(trials_dir(&args.cache.dir()?).join(bed.log_name(arch))),
     }
 }
 
