@@ -24,6 +24,15 @@ pub struct TensorRef<'a> {
     pub bytes: &'a [u8],
 }
 
+/// The first value that is not good. Slices are judged as a whole, which compilers turn into vector
+/// instructions, and looked through only where one is bad.
+pub(crate) fn first_but<T: Sync>(values: &[T], good: impl Fn(&T) -> bool + Sync) -> Option<usize> {
+    const SLICE: usize = 4096;
+    let all_good = |slice: &[T]| slice.iter().fold(true, |all, value| all & good(value));
+    let first = SLICE * values.par_chunks(SLICE).position_first(|slice| !all_good(slice))?;
+    values[first..].iter().position(|value| !good(value)).map(|at| first + at)
+}
+
 /// Rows that one task gathers where the tensor has them as columns: several cache lines of each row.
 const TASK_ROWS: usize = 64;
 
@@ -187,7 +196,7 @@ impl TensorRef<'_> {
         groups: usize,
         good: impl Fn(&f16) -> bool + Sync + Send,
     ) -> Result<(), FormatError> {
-        match values.par_iter().position_first(|value| !good(value)) {
+        match first_but(values, good) {
             None => Ok(()),
             Some(index) => {
                 let (n, group, value) = (index / groups, index % groups, values[index]);

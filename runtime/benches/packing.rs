@@ -96,11 +96,8 @@ fn pack(layer: &QuantizedLinear, layout: &Layout) -> usize {
         let entries = first * groups..(first + rows).min(layer.n) * groups;
         let params: Vec<Vec<f32>> =
             layer.params.iter().map(|param| param.values.to_f32(entries.clone())).collect();
-        let value = |n: u32, group: u32, param: usize| {
-            params[param][(n as usize - first) * groups + group as usize]
-        };
         let weights = layout.pack_weight_tile(tile, &row);
-        let params = layout.pack_param_tile(tile, &value);
+        let params = layout.pack_param_tile(&params);
         black_box(weights).len() + black_box(params).len()
     };
     (0..layout.tiles()).map(tile).sum()

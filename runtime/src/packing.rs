@@ -60,10 +60,7 @@ fn pack_tile(layer: &QuantizedLinear, layout: &Layout, tile: u32) -> (Vec<u8>, V
         0..=4 => CodeRow::Nibbles(layer.codes.row(n as usize)),
         _ => CodeRow::Bytes(layer.codes.row(n as usize)),
     };
-    let value = |n: u32, group: u32, param: usize| {
-        params[param][(n as usize - first) * groups + group as usize]
-    };
-    (layout.pack_weight_tile(tile, &row), layout.pack_param_tile(tile, &value))
+    (layout.pack_weight_tile(tile, &row), layout.pack_param_tile(&params))
 }
 
 /// The bias of a layer in the output's element type; without one, a buffer that is never read.

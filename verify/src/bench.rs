@@ -89,8 +89,7 @@ impl<'a> Bench<'a> {
         let pack = |(_, reference): (&u32, &Reference)| {
             let tile = reference.tile();
             let codes = layout.pack_weight_tile(tile.index, &|n| CodeRow::Bytes(tile.row_codes(n)));
-            let value = |n, group, param: usize| tile.row_params(n, group)[param];
-            (tile.index as usize, codes, layout.pack_param_tile(tile.index, &value))
+            (tile.index as usize, codes, layout.pack_param_tile(&tile.param_columns()))
         };
         let packed: Vec<_> = references.par_iter().map(pack).collect();
         for (tile, codes, params) in packed {

@@ -212,6 +212,12 @@ impl RowTile {
         let entry = (n - self.rows.start) as usize * self.groups + group as usize;
         &self.params[entry * self.param_count..][..self.param_count]
     }
+
+    /// The values of each parameter, `[rows, groups]`.
+    pub fn param_columns(&self) -> Vec<Vec<f32>> {
+        let column = |param| self.params.iter().skip(param).step_by(self.param_count).copied();
+        (0..self.param_count).map(|param| column(param).collect()).collect()
+    }
 }
 
 #[cfg(test)]

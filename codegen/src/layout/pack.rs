@@ -7,7 +7,7 @@
 
 use super::{nibbles, Kind, Layout, LANES};
 use half::slice::HalfFloatSliceExt;
-use qtune_ir::dequant::{CodeOrder, Field};
+use qtune_ir::dequant::CodeOrder;
 use qtune_ir::{ParamType, OCTET_CODES, PIECE_OCTETS};
 
 /// The codes of one output row, as decoders keep them.
@@ -156,35 +156,31 @@ impl Layout {
         octets
     }
 
-    /// Packs one row tile of group parameters. `value(n, group, param)` is asked for every entry;
-    /// rows past N get zeros, so that padding contributes nothing.
-    pub fn pack_param_tile(&self, tile: u32, value: &impl Fn(u32, u32, usize) -> f32) -> Vec<u8> {
-        let mut values = Vec::with_capacity(self.tile_param_bytes() / 2);
-        self.for_entries(|row, group| {
-            let n = tile * self.tile_rows() + row;
-            for field in &self.fields {
-                let of_row = || field.value(|index| value(n, group, index));
-                values.push(if n < self.n { of_row() } else { 0.0 });
+    /// Packs one row tile of group parameters, from the values of each, `[rows, groups]` for those rows
+    /// of the tile that exist. Rows past N get zeros, so that padding contributes nothing.
+    pub fn pack_param_tile(&self, params: &[Vec<f32>]) -> Vec<u8> {
+        let mut order = Vec::with_capacity(self.tile_param_bytes() / self.entry_bytes().max(1));
+        self.for_entries(|row, group| order.push((row * self.groups + group) as usize));
+        let mut packed = vec![0; self.tile_param_bytes()];
+        let mut at = 0;
+        for field in &self.fields {
+            let place = Place { order: &order, entry: self.entry_bytes(), at };
+            let column = field.column(params);
+            match field.dtype {
+                ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
+                    let mut halves = vec![half::f16::ZERO; column.len()];
+                    halves.convert_from_f32_slice(&column);
+                    place.fill(&mut packed, |index| halves.get(index).map(|v| v.to_le_bytes()));
+                }
+                ParamType::E8M0 => place.fill(&mut packed, |index| {
+                    column.get(index).map(|value| half::bf16::from_f32(*value).to_le_bytes())
+                }),
+                ParamType::F32 | ParamType::E4M3 => place
+                    .fill(&mut packed, |index| column.get(index).map(|value| value.to_le_bytes())),
             }
-        });
-        self.param_bytes_of(&values)
-    }
-
-    /// Entries one after the other, from the values of their fields.
-    fn param_bytes_of(&self, values: &[f32]) -> Vec<u8> {
-        let halves = |field: &Field| {
-            matches!(field.dtype, ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_))
-        };
-        if self.fields.iter().all(halves) {
-            let mut converted = vec![half::f16::ZERO; values.len()];
-            converted.convert_from_f32_slice(values);
-            return converted.into_iter().flat_map(half::f16::to_le_bytes).collect();
+            at += field.dtype.packed_bytes() as usize;
         }
-        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
-        for (value, field) in values.iter().zip(self.fields.iter().cycle()) {
-            push_param(&mut bytes, field.dtype, *value);
-        }
-        bytes
+        packed
     }
 
     /// Tells row in the tile and quant group of every parameter entry of a row tile, in their order.
@@ -221,13 +217,28 @@ impl Layout {
     }
 }
 
-fn push_param(bytes: &mut Vec<u8>, dtype: ParamType, value: f32) {
-    match dtype {
-        ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
-            bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes())
+/// Where the values of one field go.
+struct Place<'a> {
+    /// The value of each entry, as an index into the tile's.
+    order: &'a [usize],
+    /// Bytes of an entry.
+    entry: usize,
+    /// The field's first byte in it.
+    at: usize,
+}
+
+impl Place<'_> {
+    /// Writes the field into every entry that has a value.
+    fn fill<const BYTES: usize>(
+        &self,
+        packed: &mut [u8],
+        value: impl Fn(usize) -> Option<[u8; BYTES]>,
+    ) {
+        for (entry, index) in packed.chunks_exact_mut(self.entry).zip(self.order) {
+            if let Some(bytes) = value(*index) {
+                entry[self.at..self.at + BYTES].copy_from_slice(&bytes);
+            }
         }
-        ParamType::E8M0 => bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-        ParamType::F32 | ParamType::E4M3 => bytes.extend_from_slice(&value.to_le_bytes()),
     }
 }
 

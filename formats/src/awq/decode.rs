@@ -26,10 +26,7 @@ pub(super) fn load(
     let (codes, second, scales, rounding) = match layout {
         Layout::Gemm => (
             gemm_codes(parts.qweight.bytes, n, k),
-            // Zero-points have the interleave of the codes.
-            zeros(n, groups, |n, g| {
-                nibble(parts.qzeros.bytes, g * n_words(header) + n / PER_WORD, gemm_nibble(n))
-            }),
+            gemm_zeros(parts.qzeros.bytes, n, groups),
             scales.matrix_f16(n, groups, |n, g| g * header.n + n)?,
             Rounding::F16,
         ),
@@ -37,9 +34,7 @@ pub(super) fn load(
             let zero_words = parts.qzeros.shape[1];
             (
                 gemv_codes(parts.qweight.bytes, n, k),
-                zeros(n, groups, |n, g| {
-                    nibble(parts.qzeros.bytes, n * zero_words + g / PER_WORD, g % PER_WORD)
-                }),
+                gemv_zeros(parts.qzeros.bytes, n, groups, zero_words),
                 scales.matrix_f16(n, groups, |n, g| n * zero_words * PER_WORD + g)?,
                 Rounding::F32,
             )
@@ -60,98 +55,124 @@ pub(super) fn load(
     Ok(QuantizedLinear { spec, n, k, codes, params, bias, rounding, k_order: None })
 }
 
-/// Words per row of a `gemm` tensor.
-fn n_words(header: &LayerHeader) -> usize {
-    header.n / PER_WORD
-}
-
-/// The nibble of its word that column `n` takes in the `gemm` packing.
-fn gemm_nibble(n: usize) -> usize {
-    // The inverse of GEMM_ORDER: even columns in the low half, odd ones in the high half.
-    n % PER_WORD / 2 + n % 2 * 4
-}
-
-/// Word `index` of a packed tensor.
-fn word(bytes: &[u8], index: usize) -> u32 {
-    let bytes = &bytes[4 * index..4 * index + 4];
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-/// Nibble `nibble` of word `index` of a packed tensor.
-fn nibble(bytes: &[u8], index: usize, nibble: usize) -> u8 {
-    (word(bytes, index) >> (4 * nibble) & 15) as u8
-}
-
-/// Zero-points `[N, groups]`, gathered by `at(n, group)`.
-fn zeros(n: usize, groups: usize, at: impl Fn(usize, usize) -> u8 + Sync) -> ParamValues {
+/// Zero-points `[N, groups]` of a `gemm` tensor `[groups, N/8]`, which have the interleave of the codes.
+fn gemm_zeros(packed: &[u8], n: usize, groups: usize) -> ParamValues {
     let mut zeros = vec![0; n * groups];
     zeros.par_chunks_mut(GEMM_ROWS * groups).enumerate().for_each(|(task, rows)| {
         for g in 0..groups {
-            for (row, zero) in rows[g..].iter_mut().step_by(groups).enumerate() {
-                *zero = at(task * GEMM_ROWS + row, g);
+            let words = &packed[4 * (g * n + task * GEMM_ROWS) / PER_WORD..];
+            for (word, rows) in words.chunks_exact(4).zip(rows.chunks_mut(PER_WORD * groups)) {
+                for (nibble, row) in GEMM_ORDER.into_iter().enumerate() {
+                    rows[row * groups + g] = word[nibble / 2] >> (4 * (nibble % 2)) & 15;
+                }
             }
         }
     });
     ParamValues::Code(zeros)
 }
 
-/// Output rows that one task transposes: their 16 words of one input feature fill a cache line.
-const GEMM_ROWS: usize = 16 * PER_WORD;
+/// Zero-points `[N, groups]` of a `gemv` tensor: rows of `stride` words in natural order.
+fn gemv_zeros(packed: &[u8], n: usize, groups: usize, stride: usize) -> ParamValues {
+    let mut zeros = vec![0; n * groups];
+    let rows = zeros.par_chunks_mut(groups).zip(packed.par_chunks(4 * stride));
+    rows.for_each(|(zeros, packed)| {
+        for (g, zero) in zeros.iter_mut().enumerate() {
+            *zero = packed[g / 2] >> (4 * (g % 2)) & 15;
+        }
+    });
+    ParamValues::Code(zeros)
+}
 
+/// Words of a row of a `gemm` tensor that one task transposes: two cache lines.
+const TILE_WORDS: usize = 32;
+/// Output rows of a task.
+const GEMM_ROWS: usize = TILE_WORDS * PER_WORD;
+/// Words of an output row that a task has at hand before it stores them: a cache line.
+const LINE: usize = 16;
+/// Columns of a word of an output row.
+const COLUMNS: usize = 8;
 /// The lower nibble of every byte.
 const LOW_NIBBLES: u32 = 0x0f0f_0f0f;
-/// Bytes of a row that a task has at hand before it stores them: a cache line.
-const LINE: usize = 64;
+
+/// The words of a task in one row of a `gemm` tensor, or those of its output rows with one place in
+/// their word: what is done with all of them is one loop, which compilers turn into vector
+/// instructions.
+type Words = [u32; TILE_WORDS];
 
 /// `gemm`: the code of row n, column k is in word `k * N/8 + n/8`.
 fn gemm_codes(packed: &[u8], n: usize, k: usize) -> Codes {
     let mut codes = Codes::zeros(n, k, 4);
-    let (stride, words) = (codes.row_stride(), n / PER_WORD);
-    codes.bytes_mut().par_chunks_mut(GEMM_ROWS * stride).enumerate().for_each(|(tile, rows)| {
-        let first = tile * GEMM_ROWS / PER_WORD;
-        let tile_words = rows.len() / stride / PER_WORD;
-        let mut lines = [[0; LINE]; GEMM_ROWS];
-        for start in (0..stride).step_by(LINE) {
-            let end = (start + LINE).min(stride);
-            for at in (start..end).step_by(4) {
-                let columns: [&[u8]; 8] = std::array::from_fn(|column| {
-                    let column = 2 * at + column;
-                    let line = (column < k).then(|| &packed[4 * (column * words + first)..]);
-                    line.map_or(&[][..], |line| &line[..4 * tile_words])
-                });
-                for (index, lines) in lines.chunks_exact_mut(PER_WORD).take(tile_words).enumerate()
-                {
-                    let bytes = gemm_bytes(columns.map(|column| column_word(column, index)));
-                    for (line, bytes) in GEMM_ORDER.into_iter().zip(bytes) {
-                        lines[line][at - start..at - start + 4].copy_from_slice(&bytes);
-                    }
-                }
-            }
-            for (row, line) in rows.chunks_mut(stride).zip(&lines) {
-                row[start..end].copy_from_slice(&line[..end - start]);
-            }
-        }
+    let stride = codes.row_stride();
+    codes.bytes_mut().par_chunks_mut(GEMM_ROWS * stride).enumerate().for_each(|(task, rows)| {
+        let tile = GemmTile { packed, row_words: n / PER_WORD, k, first: task * TILE_WORDS };
+        tile.transpose(rows, stride);
     });
     codes
 }
 
-/// Word `index` of a column; zero in a column beyond the last.
-fn column_word(column: &[u8], index: usize) -> u32 {
-    if column.is_empty() {
-        return 0;
-    }
-    word(column, index)
+/// The words of a `gemm` tensor of which a task makes its output rows.
+struct GemmTile<'a> {
+    packed: &'a [u8],
+    row_words: usize,
+    k: usize,
+    /// The first of the tile's words in each row.
+    first: usize,
 }
 
-/// The words of eight columns as four bytes of each of eight rows, in the order of [`GEMM_ORDER`].
-fn gemm_bytes(columns: [u32; 8]) -> [[u8; 4]; PER_WORD] {
-    let pair = |at: usize| (columns[2 * at], columns[2 * at + 1]);
-    // A byte of a row is a code of each column.
-    let low = |(even, odd): (u32, u32)| even & LOW_NIBBLES | (odd & LOW_NIBBLES) << 4;
-    let high = |(even, odd): (u32, u32)| even >> 4 & LOW_NIBBLES | odd & !LOW_NIBBLES;
-    let low = transpose_bytes(std::array::from_fn(|at| low(pair(at))));
-    let high = transpose_bytes(std::array::from_fn(|at| high(pair(at))));
-    std::array::from_fn(|nibble| [low, high][nibble % 2][nibble / 2].to_le_bytes())
+impl GemmTile<'_> {
+    /// Writes the output rows, `stride` bytes each, a square of cache lines at a time.
+    fn transpose(&self, rows: &mut [u8], stride: usize) {
+        let words = rows.len() / stride / PER_WORD;
+        let mut lines = [[0; LINE]; GEMM_ROWS];
+        let mut columns = [[0; TILE_WORDS]; COLUMNS];
+        let mut turned = [[0; TILE_WORDS]; PER_WORD];
+        for start in (0..stride).step_by(4 * LINE) {
+            let end = (start + 4 * LINE).min(stride);
+            for (at, byte) in (start..end).step_by(4).enumerate() {
+                for (column, row) in columns.iter_mut().zip(2 * byte..) {
+                    self.read(row, &mut column[..words]);
+                }
+                turn(&columns, &mut turned);
+                for (nibble, words) in GEMM_ORDER.into_iter().zip(&turned) {
+                    for (lines, word) in lines.chunks_exact_mut(PER_WORD).zip(words) {
+                        lines[nibble][at] = *word;
+                    }
+                }
+            }
+            for (row, line) in rows.chunks_mut(stride).zip(&lines) {
+                for (bytes, word) in row[start..end].chunks_mut(4).zip(line) {
+                    bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
+                }
+            }
+        }
+    }
+
+    /// The tile's words of a row of the tensor; zeros in a row beyond the last.
+    fn read(&self, row: usize, words: &mut [u32]) {
+        if row >= self.k {
+            return words.fill(0);
+        }
+        let bytes = &self.packed[4 * (row * self.row_words + self.first)..];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+    }
+}
+
+/// From words of eight columns the words of eight rows, nibble by nibble.
+fn turn(columns: &[Words; COLUMNS], rows: &mut [Words; PER_WORD]) {
+    for at in 0..TILE_WORDS {
+        let pair = |p: usize| (columns[2 * p][at], columns[2 * p + 1][at]);
+        // A byte of a row is a code of each column.
+        let low = |(even, odd): (u32, u32)| even & LOW_NIBBLES | (odd & LOW_NIBBLES) << 4;
+        let high = |(even, odd): (u32, u32)| even >> 4 & LOW_NIBBLES | odd & !LOW_NIBBLES;
+        let low = transpose_bytes([low(pair(0)), low(pair(1)), low(pair(2)), low(pair(3))]);
+        let high = transpose_bytes([high(pair(0)), high(pair(1)), high(pair(2)), high(pair(3))]);
+        for byte in 0..4 {
+            rows[2 * byte][at] = low[byte];
+            rows[2 * byte + 1][at] = high[byte];
+        }
+    }
 }
 
 /// `gemv`: row n is a run of words in natural order, which is how [`Codes`] keeps it.
@@ -183,6 +204,12 @@ fn gemv_fast_codes(packed: &[u8], n: usize, k: usize) -> Codes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The nibble of its word that column `n` takes in the `gemm` packing.
+    fn gemm_nibble(n: usize) -> usize {
+        // The inverse of GEMM_ORDER: even columns in the low half, odd ones in the high half.
+        n % PER_WORD / 2 + n % 2 * 4
+    }
 
     #[test]
     fn gemm_words_hold_codes_0_to_7_as_the_library_packs_them() {

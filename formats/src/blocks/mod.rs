@@ -22,10 +22,10 @@ pub(crate) use super_blocks::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::container::Stored;
 use crate::error::FormatError;
 use crate::gguf::BlockType;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{pack, pack_runs, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::FormatName;
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
-use crate::tensors::{Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
+use crate::tensors::{first_but, Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
 use half::f16;
 use qtune_ir::{Group, ParamType};
 use rayon::prelude::*;
@@ -49,11 +49,25 @@ pub(crate) trait Block {
     /// The value of a weight.
     const VARIANT: Variant;
 
-    /// Writes the codes of a block, in the order of its weights.
-    fn codes(block: &[u8], codes: &mut [u8]);
+    /// How the codes of a block are read.
+    const CODES: BlockCodes;
 
     /// The bits of parameter `index`, in the order of the variant's, of a quant group of a block.
     fn param(block: &[u8], index: usize, group: usize) -> u32;
+}
+
+/// How the codes of a block are read, in the order of its weights.
+pub(crate) enum BlockCodes {
+    /// 4 bits: from byte `first` on, runs of so many bytes whose low nibbles come before their high
+    /// ones.
+    Runs {
+        /// The first byte.
+        first: usize,
+        /// Bytes of a run, a multiple of 8.
+        run: usize,
+    },
+    /// By a function that writes one code to a byte.
+    Each(fn(&[u8], &mut [u8])),
 }
 
 /// The constant slices that a row of `B` refers to.
@@ -157,8 +171,13 @@ fn codes<B: Block>(blocks: &Blocks<'_>, n: usize, k: usize, bits: u8) -> Codes {
         let mut of_block = [0; BLOCK_MAX];
         let of_block = &mut of_block[..blocks.of.elements];
         for (block, row) in blocks.row(n).zip(row.chunks_mut(stride / blocks.per_row)) {
-            B::codes(block, of_block);
-            crate::linear::pack(of_block, bits, row);
+            match B::CODES {
+                BlockCodes::Runs { first, run } => pack_runs(&block[first..], run, row),
+                BlockCodes::Each(codes) => {
+                    codes(block, of_block);
+                    pack(of_block, bits, row);
+                }
+            }
         }
     });
     codes
@@ -169,25 +188,36 @@ const BLOCK_MAX: usize = 256;
 
 /// Values `[N, groups]` of one parameter.
 fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues {
+    match B::VARIANT.params[index].1 {
+        ParamType::F16 | ParamType::Shared(_) => {
+            ParamValues::F16(gather::<B, _>(blocks, n, index, |bits| f16::from_bits(bits as u16)))
+        }
+        ParamType::F32 | ParamType::E8M0 | ParamType::E4M3 => {
+            ParamValues::F32(gather::<B, _>(blocks, n, index, f32::from_bits))
+        }
+        ParamType::Code(_) => {
+            ParamValues::Code(gather::<B, _>(blocks, n, index, |bits| bits as u8))
+        }
+    }
+}
+
+/// Values `[N, groups]` of one parameter, from their bits.
+fn gather<B: Block, T: Clone + Default + Send>(
+    blocks: &Blocks<'_>,
+    n: usize,
+    index: usize,
+    of_bits: impl Fn(u32) -> T + Sync,
+) -> Vec<T> {
     let groups = blocks.of.elements / B::GROUP as usize;
-    let mut bits = vec![0u32; n * blocks.per_row * groups];
-    bits.par_chunks_mut(blocks.per_row * groups).enumerate().for_each(|(n, row)| {
+    let mut values = vec![T::default(); n * blocks.per_row * groups];
+    values.par_chunks_mut(blocks.per_row * groups).enumerate().for_each(|(n, row)| {
         for (values, block) in row.chunks_exact_mut(groups).zip(blocks.row(n)) {
             for (g, value) in values.iter_mut().enumerate() {
-                *value = B::param(block, index, g);
+                *value = of_bits(B::param(block, index, g));
             }
         }
     });
-    let bits = bits.into_par_iter();
-    match B::VARIANT.params[index].1 {
-        ParamType::F16 | ParamType::Shared(_) => {
-            ParamValues::F16(bits.map(|bits| f16::from_bits(bits as u16)).collect())
-        }
-        ParamType::F32 | ParamType::E8M0 | ParamType::E4M3 => {
-            ParamValues::F32(bits.map(f32::from_bits).collect())
-        }
-        ParamType::Code(_) => ParamValues::Code(bits.map(|bits| bits as u8).collect()),
-    }
+    values
 }
 
 /// Checks that all values are finite.
@@ -198,8 +228,8 @@ fn check_params(
     name: &str,
 ) -> Result<(), FormatError> {
     let bad = match values {
-        ParamValues::F16(values) => values.par_iter().position_first(|value| !value.is_finite()),
-        ParamValues::F32(values) => values.par_iter().position_first(|value| !value.is_finite()),
+        ParamValues::F16(values) => first_but(values, |value| value.is_finite()),
+        ParamValues::F32(values) => first_but(values, |value| value.is_finite()),
         ParamValues::Code(_) => None,
     };
     match bad {

@@ -1,6 +1,6 @@
 //! The 4-bit formats whose codes are looked up.
 
-use super::{half, nibbles, row, Block};
+use super::{half, row, Block, BlockCodes};
 use crate::registry::{FormatRow, Variant};
 use qtune_ir::ParamType;
 
@@ -38,10 +38,7 @@ impl Block for Nonlinear {
         expr: "(* (lookup q) (* 128 s))",
         codebook: &IQ4_CODEBOOK,
     };
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
-        nibbles(&block[2..], NIBBLES, codes);
-    }
+    const CODES: BlockCodes = BlockCodes::Runs { first: 2, run: NIBBLES };
 
     fn param(block: &[u8], _: usize, _: usize) -> u32 {
         half(block, 0)
@@ -64,10 +61,7 @@ impl Block for NonlinearSuper {
         expr: "(* (lookup q) (* 128 (* d (- i 32))))",
         codebook: &IQ4_CODEBOOK,
     };
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
-        nibbles(&block[8..], NIBBLES, codes);
-    }
+    const CODES: BlockCodes = BlockCodes::Runs { first: 8, run: NIBBLES };
 
     fn param(block: &[u8], index: usize, group: usize) -> u32 {
         if index == 0 {

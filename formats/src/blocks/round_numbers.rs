@@ -1,6 +1,6 @@
 //! The formats of 32 weights to a block: a scale, in some a minimum, and 4, 5 or 8 bits per code.
 
-use super::{half, nibbles, row, Block};
+use super::{half, nibbles, row, Block, BlockCodes};
 use crate::registry::{FormatRow, Variant};
 use qtune_ir::ParamType;
 
@@ -43,10 +43,7 @@ impl Block for FourBit {
     const PACKING: &'static str = "GGUF blocks of 18 bytes: scale f16, 32 nibbles";
     const GROUP: u32 = SIZE;
     const VARIANT: Variant = symmetric(4, "(* (- q 8) s)");
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
-        nibbles(&block[2..], NIBBLES, codes);
-    }
+    const CODES: BlockCodes = BlockCodes::Runs { first: 2, run: NIBBLES };
 
     fn param(block: &[u8], index: usize, _: usize) -> u32 {
         half(block, 2 * index)
@@ -62,10 +59,7 @@ impl Block for FourBitMin {
     const PACKING: &'static str = "GGUF blocks of 20 bytes: scale and minimum f16, 32 nibbles";
     const GROUP: u32 = SIZE;
     const VARIANT: Variant = with_minimum(4);
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
-        nibbles(&block[4..], NIBBLES, codes);
-    }
+    const CODES: BlockCodes = BlockCodes::Runs { first: 4, run: NIBBLES };
 
     fn param(block: &[u8], index: usize, _: usize) -> u32 {
         half(block, 2 * index)
@@ -81,11 +75,10 @@ impl Block for FiveBit {
     const PACKING: &'static str = "GGUF blocks of 22 bytes: scale f16, 32 fifth bits, 32 nibbles";
     const GROUP: u32 = SIZE;
     const VARIANT: Variant = symmetric(5, "(* (- q 16) s)");
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         nibbles(&block[6..], NIBBLES, codes);
         fifth_bits(&block[2..], codes);
-    }
+    });
 
     fn param(block: &[u8], index: usize, _: usize) -> u32 {
         half(block, 2 * index)
@@ -102,11 +95,10 @@ impl Block for FiveBitMin {
         "GGUF blocks of 24 bytes: scale and minimum f16, 32 fifth bits, 32 nibbles";
     const GROUP: u32 = SIZE;
     const VARIANT: Variant = with_minimum(5);
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         nibbles(&block[8..], NIBBLES, codes);
         fifth_bits(&block[4..], codes);
-    }
+    });
 
     fn param(block: &[u8], index: usize, _: usize) -> u32 {
         half(block, 2 * index)
@@ -122,12 +114,11 @@ impl Block for EightBit {
     const PACKING: &'static str = "GGUF blocks of 34 bytes: scale f16, 32 signed bytes";
     const GROUP: u32 = SIZE;
     const VARIANT: Variant = symmetric(8, "(* (- q 128) s)");
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         for (code, signed) in codes.iter_mut().zip(&block[2..]) {
             *code = signed ^ 0x80;
         }
-    }
+    });
 
     fn param(block: &[u8], index: usize, _: usize) -> u32 {
         half(block, 2 * index)

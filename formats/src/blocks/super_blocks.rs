@@ -4,7 +4,7 @@
 //! integer minima `j`: a weight is `(d*i)*q - e*j`. Where there are no minima, codes and integer
 //! scales are signed and stored with an offset, which the expression takes away.
 
-use super::{half, nibbles, row, Block};
+use super::{half, nibbles, row, Block, BlockCodes};
 use crate::registry::{FormatRow, Variant};
 use qtune_ir::ParamType;
 
@@ -55,10 +55,9 @@ impl Block for TwoBit {
         2,
         &[scale(16), ("i", ParamType::Code(4)), minimum_scale(16), ("j", ParamType::Code(4))],
     );
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         pairs(&block[16..80], codes);
-    }
+    });
 
     fn param(block: &[u8], index: usize, group: usize) -> u32 {
         match index {
@@ -86,15 +85,14 @@ impl Block for ThreeBit {
         expr: "(* (- q 4) (* d (- i 32)))",
         codebook: &[],
     };
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         pairs(&block[32..96], codes);
         for (bit, codes) in codes.chunks_exact_mut(32).enumerate() {
             for (code, high) in codes.iter_mut().zip(block) {
                 *code |= (high >> bit & 1) << 2;
             }
         }
-    }
+    });
 
     fn param(block: &[u8], index: usize, group: usize) -> u32 {
         if index == 0 {
@@ -141,10 +139,7 @@ impl Block for FourBit {
         "GGUF blocks of 144 bytes: two f16, 8 scales and minima, 256 nibbles";
     const GROUP: u32 = 32;
     const VARIANT: Variant = with_minima(4, SIX_BIT_PARAMS);
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
-        nibbles(&block[16..], 32, codes);
-    }
+    const CODES: BlockCodes = BlockCodes::Runs { first: 16, run: 32 };
 
     fn param(block: &[u8], index: usize, group: usize) -> u32 {
         six_bit_param(block, index, group)
@@ -161,15 +156,14 @@ impl Block for FiveBit {
         "GGUF blocks of 176 bytes: two f16, 8 scales and minima, 256 high bits, 256 nibbles";
     const GROUP: u32 = 32;
     const VARIANT: Variant = with_minima(5, SIX_BIT_PARAMS);
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         nibbles(&block[48..], 32, codes);
         for (bit, codes) in codes.chunks_exact_mut(32).enumerate() {
             for (code, high) in codes.iter_mut().zip(&block[16..]) {
                 *code |= (high >> bit & 1) << 4;
             }
         }
-    }
+    });
 
     fn param(block: &[u8], index: usize, group: usize) -> u32 {
         six_bit_param(block, index, group)
@@ -192,15 +186,14 @@ impl Block for SixBit {
         expr: "(* (- q 32) (* d (- i 128)))",
         codebook: &[],
     };
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         pairs(&block[128..192], codes);
         let mut low = [0; 256];
         nibbles(&block[..128], 64, &mut low);
         for (code, low) in codes.iter_mut().zip(low) {
             *code = *code << 4 | low;
         }
-    }
+    });
 
     fn param(block: &[u8], index: usize, group: usize) -> u32 {
         match index {

@@ -5,8 +5,7 @@ use crate::error::FormatError;
 use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::{row_of, LayerHeader};
 use crate::safetensors::ElementType;
-use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
-use rayon::prelude::*;
+use crate::tensors::{first_but, Module, TensorRef, VALUE_REMEDY};
 
 /// See [`crate::FormatRow::load`].
 pub(super) fn load(
@@ -39,7 +38,7 @@ const NAN: u8 = 0x7f;
 pub(crate) fn codes(weight: &TensorRef<'_>, n: usize, k: usize) -> Result<Codes, FormatError> {
     let mut codes = Codes::zeros(n, k, 8);
     codes.bytes_mut().copy_from_slice(weight.bytes);
-    match codes.bytes().par_iter().position_first(|code| code & NAN == NAN) {
+    match first_but(codes.bytes(), |code| code & NAN != NAN) {
         None => Ok(codes),
         Some(at) => {
             let problem =

@@ -2,7 +2,7 @@
 
 use super::packed::{is_exponents, scales, Parts};
 use super::{unsigned_zeros, E2M1_CODEBOOK, SIZE};
-use crate::blocks::{self, Block};
+use crate::blocks::{self, Block, BlockCodes};
 use crate::error::FormatError;
 use crate::registry::{FormatRow, GroupNames, Variant};
 use crate::safetensors::ElementType;
@@ -122,10 +122,9 @@ impl Block for Microscaling {
         expr: "(* (lookup q) s)",
         codebook: &E2M1_CODEBOOK,
     };
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         unsigned_zeros(&block[1..], NIBBLES, codes);
-    }
+    });
 
     fn param(block: &[u8], _: usize, _: usize) -> u32 {
         power_of_two(block[0], BIAS).to_bits()

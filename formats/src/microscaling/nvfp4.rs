@@ -2,7 +2,7 @@
 
 use super::packed::{scales, Parts};
 use super::{unsigned_zeros, E2M1_CODEBOOK};
-use crate::blocks::{self, Block};
+use crate::blocks::{self, Block, BlockCodes};
 use crate::error::FormatError;
 use crate::linear::{ParamValues, QuantizedLinear};
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
@@ -164,10 +164,9 @@ impl Block for TwoScales {
         expr: "(* (lookup q) (* 0.5 s))",
         codebook: &E2M1_CODEBOOK,
     };
-
-    fn codes(block: &[u8], codes: &mut [u8]) {
+    const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         unsigned_zeros(&block[SCALES..], NIBBLES, codes);
-    }
+    });
 
     /// Scales have no sign here, and what would be NaN is 0.
     fn param(block: &[u8], _: usize, group: usize) -> u32 {

@@ -5,7 +5,7 @@ use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::FormatName;
 use crate::registry::{row_of, GroupNames, LayerHeader};
 use crate::safetensors::ElementType;
-use crate::tensors::{power_of_two, Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
+use crate::tensors::{first_but, power_of_two, Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
 use qtune_ir::Group;
 use rayon::prelude::*;
 
@@ -96,7 +96,7 @@ impl<'a> Parts<'a> {
     /// The powers of two that the bytes of the scales are exponents of.
     pub(super) fn powers(&self, bias: i32) -> Result<ParamValues, FormatError> {
         let bytes = self.scales.bytes;
-        if let Some(at) = bytes.par_iter().position_first(|exponent| *exponent == u8::MAX) {
+        if let Some(at) = first_but(bytes, |exponent| *exponent != u8::MAX) {
             let groups = bytes.len() / self.n;
             let (n, group) = (at / groups, at % groups);
             let problem = format!("holds NaN for output feature {n}, quant group {group}");

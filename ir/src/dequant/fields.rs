@@ -3,8 +3,10 @@
 //! Usually the format's parameters as they are. A term with `(stored a b)` reads products that are
 //! multiplied when weights are packed; then an entry holds these, and what else the term reads.
 
-use super::{Context, Engine, GroupValues, Op, Term};
+use super::{Context, Engine, Op, Term};
 use crate::{DType, ParamType, WeightSpec};
+use egg::Id;
+use std::borrow::Cow;
 
 /// The operator as it stands in the text of terms.
 const STORED: &str = "(stored ";
@@ -28,20 +30,39 @@ enum Value {
 }
 
 impl Field {
-    /// The field's value, from all parameters of the row and group in the format's order.
-    pub fn value(&self, param: impl Fn(usize) -> f32) -> f32 {
+    /// The field's values in many entries, from the values of each parameter in them, in the
+    /// format's order. A term has the value NaN if it is none of parameters and arithmetic.
+    pub fn column<'a>(&self, params: &'a [Vec<f32>]) -> Cow<'a, [f32]> {
         match &self.value {
-            Value::Param(index) => param(*index),
+            Value::Param(index) => Cow::Borrowed(&params[*index]),
             Value::Product(product) => {
                 let (ctx, term) = &**product;
-                let count = ctx.spec.params.len();
-                let params: Vec<f64> = (0..count).map(|index| f64::from(param(index))).collect();
-                let (codes, ones, activations) = (&[0], &[1.0], &[0.0]);
-                let positions = ones;
-                GroupValues { ctx, params: &params, codes, positions, activations }.value(term)
-                    as f32
+                let values = column(ctx, term, term.root(), params);
+                Cow::Owned(values.into_iter().map(|value| value as f32).collect())
             }
         }
+    }
+}
+
+/// The values of a node in many entries, as [`super::GroupValues`] has them in one.
+fn column(ctx: &Context, term: &Term, id: Id, params: &[Vec<f32>]) -> Vec<f64> {
+    let entries = params.first().map_or(0, Vec::len);
+    let of = |id: Id| column(ctx, term, id, params);
+    let both = |a: Id, b: Id, op: fn(f64, f64) -> f64| {
+        of(a).into_iter().zip(of(b)).map(|(a, b)| op(a, b)).collect()
+    };
+    match term.node(id) {
+        Op::Const(number) => vec![number.value(); entries],
+        Op::Param(name) => match ctx.param(name.as_str()) {
+            Some((index, _)) => params[index].iter().map(|value| f64::from(*value)).collect(),
+            None => vec![f64::NAN; entries],
+        },
+        Op::Real(a) => of(*a),
+        Op::Neg(a) => of(*a).into_iter().map(|a| -a).collect(),
+        Op::Add([a, b]) => both(*a, *b, |a, b| a + b),
+        Op::Sub([a, b]) => both(*a, *b, |a, b| a - b),
+        Op::Mul([a, b]) | Op::Stored([a, b]) => both(*a, *b, |a, b| a * b),
+        _ => vec![f64::NAN; entries],
     }
 }
 
@@ -62,7 +83,7 @@ pub fn fields(term: &str, spec: &WeightSpec) -> Vec<Field> {
     let ctx = Context { act: DType::F32, engine: Engine::F32, spec: spec.clone() };
     for (index, op) in parsed.nodes().iter().enumerate() {
         if let Op::Stored(_) = op {
-            let name = parsed.text_at(egg::Id::from(index));
+            let name = parsed.text_at(Id::from(index));
             // The text of a term's node is a term.
             let Ok(product) = name.parse() else { continue };
             let value = Value::Product(Box::new((ctx.clone(), product)));
@@ -117,9 +138,9 @@ mod tests {
         let names: Vec<_> = found.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(names, ["e", "j", "(stored d (- i 1))"]);
         assert_eq!(packed_param_bytes(term, &spec), 6);
-        let params = [0.5, 7.0, 2.0, 3.0];
-        let values: Vec<f32> = found.iter().map(|field| field.value(|i| params[i])).collect();
-        assert_eq!(values, [2.0, 3.0, 3.0]);
+        let params = [[0.5, 1.0], [7.0, 5.0], [2.0, 1.0], [3.0, 4.0]].map(Vec::from);
+        let columns: Vec<_> = found.iter().map(|field| field.column(&params).to_vec()).collect();
+        assert_eq!(columns, [[2.0, 1.0], [3.0, 4.0], [3.0, 4.0]]);
         assert_eq!(packed_param_bytes(term, &WeightSpec::dense()), 0);
     }
 }
