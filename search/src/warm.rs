@@ -85,6 +85,7 @@ pub(crate) fn candidate(task: &Task, arch: &Arch, schedule: &Schedule) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qtune_ir::{Family, MmaSchedule};
 
     fn problem(text: &str) -> Problem {
         format!("w4a16.{text}").parse().unwrap()
@@ -98,5 +99,56 @@ mod tests {
         assert_eq!(far("awq-g128.f16-f16.n8192.k4096.m8"), Some(2.0));
         assert_eq!(far("awq-g64.f16-f16.n4096.k4096.m16"), None);
         assert_eq!(far("awq-g128.bf16-bf16.n4096.k4096.m16"), None);
+    }
+
+    const OWN: &str = "awq-g128.f16-f16.n4096.k4096.m16";
+
+    /// What is tried for [`OWN`] on an H200, in order, where `winners` are known: problem, GPU, and the
+    /// stages by which their schedules are told apart.
+    fn tried(winners: &[(&str, &str, u32)]) -> Vec<u32> {
+        let arch = Arch::named("h200").unwrap();
+        let task = Task {
+            name: "own".into(),
+            spec: qtune_formats::resolve("awq-g128").unwrap(),
+            problem: problem(OWN),
+            calls: 1,
+        };
+        let key = |text: &str, gpu: &str| {
+            let arch = Arch::named(gpu).unwrap();
+            WinnerKey::of(&problem(text), &arch, "fingerprint".into())
+        };
+        let default =
+            qtune_verify::default_of_family(Family::Mma, &task.problem, &task.spec, &arch).unwrap();
+        let Schedule::Mma(default) = default else { panic!("{default}") };
+        let winner = |(text, gpu, stages): &(&str, &str, u32)| {
+            let schedule = MmaSchedule { stages: *stages, ..default.clone() };
+            (key(text, gpu), problem(text), Schedule::Mma(schedule))
+        };
+        let known = Known { winners: winners.iter().map(winner).collect() };
+        let candidates = known.candidates(&task, &arch, &key(OWN, "h200"));
+        let stages = |candidate: Candidate| match candidate.schedule {
+            Schedule::Mma(schedule) => schedule.stages,
+            other => panic!("{other}"),
+        };
+        candidates.into_iter().map(stages).collect()
+    }
+
+    #[test]
+    fn winners_of_other_shapes_buckets_and_gpus_are_tried_the_nearest_first() {
+        let shape = ("awq-g128.f16-f16.n8192.k8192.m16", "h200", 1);
+        let bucket = ("awq-g128.f16-f16.n4096.k4096.m8", "h200", 2);
+        let gpu = ("awq-g128.f16-f16.n4096.k4096.m16", "a100", 3);
+        assert_eq!(tried(&[shape, bucket, gpu]), [2, 3, 1]);
+        let near = ("awq-g128.f16-f16.n5120.k4096.m16", "h200", 4);
+        assert_eq!(tried(&[shape, bucket, gpu, near]), [4, 2, 3], "three at most");
+        assert_eq!(tried(&[bucket, ("awq-g128.f16-f16.n8192.k4096.m16", "h200", 2)]), [2], "once");
+    }
+
+    #[test]
+    fn what_is_stored_here_is_far_or_illegal_is_not_tried() {
+        let far = ("awq-g128.f16-f16.n64.k128.m16", "h200", 2);
+        assert_eq!(tried(&[(OWN, "h200", 2), far]), [0; 0]);
+        let too_deep = ("awq-g128.f16-f16.n8192.k4096.m16", "h200", 60);
+        assert_eq!(tried(&[too_deep]), [0; 0]);
     }
 }
