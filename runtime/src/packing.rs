@@ -8,9 +8,9 @@ use qtune_formats::QuantizedLinear;
 use qtune_ir::Problem;
 use rayon::prelude::*;
 
-/// Row tiles that are packed before they are uploaded: enough to keep every core busy, few enough
-/// that the packed copy in host memory stays small.
-const TILES_PER_BATCH: u32 = 64;
+/// Row tiles that each thread packs before they are uploaded: enough to keep all of them busy, few
+/// enough that what is packed in host memory stays a small part of the layer.
+const TILES_PER_THREAD: usize = 2;
 /// Kernels load 16 bytes at a time, so no buffer is smaller.
 const BUFFER_BYTES_MIN: usize = 16;
 
@@ -36,8 +36,9 @@ pub(crate) fn pack(
     let weights = read_only("weights", layout.weight_bytes())?;
     let params = read_only("params", layout.param_bytes())?;
     let tiles = layout.tiles();
-    for first in (0..tiles).step_by(TILES_PER_BATCH as usize) {
-        let batch = first..(first + TILES_PER_BATCH).min(tiles);
+    let at_once = TILES_PER_THREAD * rayon::current_num_threads();
+    for first in (0..tiles).step_by(at_once) {
+        let batch = first..tiles.min(first + at_once as u32);
         let packed: Vec<_> =
             batch.clone().into_par_iter().map(|tile| pack_tile(layer, layout, tile)).collect();
         for (tile, (codes, values)) in batch.clone().zip(packed) {
