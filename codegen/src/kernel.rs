@@ -29,7 +29,7 @@ pub enum Argument {
     /// then the feature of each column. Read-only.
     Places,
     /// What the first step makes of the activations, read by the others: activations in the order of
-    /// the columns, like [`Argument::Activations`], or codes of 8 bits, in rows of whole 16-byte pieces.
+    /// the columns, or rotated, like [`Argument::Activations`], or codes of 8 bits, in rows of whole 16-byte pieces.
     /// Any contents before a launch.
     Prepared,
     /// The same as a tensor map.
@@ -37,6 +37,13 @@ pub enum Argument {
     /// The scales of tokens whose activations are codes, f32 `[M]`; written by the first step, read by
     /// the others. Any contents before a launch.
     TokenScales,
+    /// Factors of the input features of a layer between rotations, f16 `[K]`, read-only.
+    InputFactors,
+    /// The same of the output features, `[N]`.
+    OutputFactors,
+    /// Products before they are rotated, f32 `[M, N]`; written by the steps that multiply, read by the last.
+    /// Any contents before a launch.
+    Products,
     /// Bias, `[N]` in the output type, read-only.
     Bias,
     /// Residual, `[M, N]` row-major in the output type; may be the output.
@@ -90,10 +97,14 @@ pub enum Role {
     Sort,
     /// Makes codes of the activations of all tokens.
     Quantize,
+    /// Rotates the activations of all tokens.
+    Turn,
     /// Dequantizes a slab.
     Dequantize,
-    /// Multiplies and writes the output.
+    /// Multiplies and writes the output, or the products that are rotated for it.
     Multiply,
+    /// Rotates the products of all tokens and writes the output.
+    Finish,
 }
 
 /// One `__global__` function of a kernel.
@@ -134,7 +145,7 @@ impl Step {
 pub struct Kernel {
     /// CUDA C++ text.
     pub source: String,
-    /// The functions of the text. The last one multiplies and writes the output.
+    /// The functions of the text. One of them multiplies.
     pub entries: Vec<Entry>,
     /// How weights and group parameters are packed for this kernel.
     pub layout: Layout,
@@ -160,10 +171,19 @@ pub struct BlockTile {
 }
 
 impl Kernel {
-    /// The entry that multiplies and writes the output; its name stands for the kernel.
+    /// The entry that multiplies; its name stands for the kernel.
     pub fn main(&self) -> &Entry {
-        // The generator makes no kernel without entries.
-        &self.entries[self.entries.len() - 1]
+        &self.entries[self.main_index()]
+    }
+
+    fn main_index(&self) -> usize {
+        // The generator makes no kernel without such an entry.
+        self.entries.iter().position(|entry| entry.role == Role::Multiply).unwrap_or(0)
+    }
+
+    /// The entry that does this, if there is one.
+    fn entry_of(&self, role: Role) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.role == role)
     }
 
     /// What a step does.
@@ -171,7 +191,7 @@ impl Kernel {
         self.entries[step.entry].role
     }
 
-    /// Whether a step writes output: it is one of [`Kernel::main`].
+    /// Whether a step is one of [`Kernel::main`].
     pub fn is_main(&self, step: &Step) -> bool {
         self.role(step) == Role::Multiply
     }
@@ -184,7 +204,21 @@ impl Kernel {
 
     /// Whether a step makes something of the activations that all row tiles read.
     pub fn prepares(&self, step: &Step) -> bool {
-        matches!(self.role(step), Role::Sort | Role::Quantize)
+        matches!(self.role(step), Role::Sort | Role::Quantize | Role::Turn)
+    }
+
+    /// Whether launches begin with a step that rotates the activations and end with one that rotates the
+    /// products.
+    pub fn rotates(&self) -> bool {
+        self.entry_of(Role::Finish).is_some()
+    }
+
+    /// What the steps that multiply compute: everything, or products that are rotated afterwards.
+    pub fn product(&self) -> Problem {
+        match self.rotates() {
+            true => lower::product(&self.problem),
+            false => self.problem.clone(),
+        }
     }
 
     fn row_tiles(&self) -> u32 {
@@ -201,15 +235,23 @@ impl Kernel {
         let first = match self.entries[0].role {
             Role::Sort => Some(lower::sort_grid(&self.problem, tokens)),
             Role::Quantize => Some(lower::quantize_grid(tokens)),
-            Role::Dequantize | Role::Multiply => None,
+            Role::Turn => Some([tokens, 1, 1]),
+            Role::Dequantize | Role::Multiply | Role::Finish => None,
         };
         let first = first.map(|grid| Step { entry: 0, grid, first_tile: 0 });
         let mut steps: Vec<Step> = first.into_iter().collect();
-        let main = self.entries.len() - 1;
+        self.multiplying(&mut steps, tokens);
+        let last = self.entry_of(Role::Finish);
+        steps.extend(last.map(|entry| Step { entry, grid: [tokens, 1, 1], first_tile: 0 }));
+        steps
+    }
+
+    /// Adds the steps that multiply, and dequantize for it.
+    fn multiplying(&self, steps: &mut Vec<Step>, tokens: u32) {
+        let main = self.main_index();
         let Schedule::Dequant(s) = &self.schedule else {
             let grid = self.grid(self.row_tiles(), tokens);
-            steps.push(Step { entry: main, grid, first_tile: 0 });
-            return steps;
+            return steps.push(Step { entry: main, grid, first_tile: 0 });
         };
         let slab = s.slab_tiles();
         let parts = lower::slab_parts(s, &self.layout);
@@ -218,7 +260,6 @@ impl Kernel {
             steps.push(Step { entry: main - 1, grid: [tiles, parts, 1], first_tile });
             steps.push(Step { entry: main, grid: self.grid(tiles, tokens), first_tile });
         }
-        steps
     }
 
     fn grid(&self, rows: u32, tokens: u32) -> [u32; 3] {
@@ -255,7 +296,7 @@ impl Kernel {
 
     /// The output tiles that linear block `block` (x fastest) of a step contributes to, in a launch
     /// with `tokens` tokens: all tokens for a block that dequantizes, several tiles under stream-K.
-    /// Not for a step that prepares activations, whose blocks serve all row tiles.
+    /// Not for a step that prepares activations or rotates products, whose blocks serve all row tiles.
     pub fn block_tiles(&self, step: &Step, block: u32, tokens: u32) -> Vec<BlockTile> {
         if let Some(shares) = self.shares(tokens) {
             let own = shares.tiles(block);
@@ -339,9 +380,11 @@ impl Kernel {
     /// step.
     pub fn prepared_bytes(&self, tokens: u32) -> usize {
         match self.entries[0].role {
-            Role::Sort => tokens as usize * (self.problem.k * self.problem.act.bytes()) as usize,
+            Role::Sort | Role::Turn => {
+                tokens as usize * (self.problem.k * self.problem.act.bytes()) as usize
+            }
             Role::Quantize => lower::code_bytes(&self.problem, tokens),
-            Role::Dequantize | Role::Multiply => 0,
+            Role::Dequantize | Role::Multiply | Role::Finish => 0,
         }
     }
 
@@ -350,7 +393,15 @@ impl Kernel {
     pub fn token_scale_bytes(&self, tokens: u32) -> usize {
         match self.entries[0].role {
             Role::Quantize => tokens as usize * 4,
-            Role::Sort | Role::Dequantize | Role::Multiply => 0,
+            _ => 0,
+        }
+    }
+
+    /// Bytes of [`Argument::Products`] for a launch with `tokens` tokens; 0 for a kernel without rotations.
+    pub fn product_bytes(&self, tokens: u32) -> usize {
+        match self.rotates() {
+            true => tokens as usize * self.problem.n as usize * 4,
+            false => 0,
         }
     }
 

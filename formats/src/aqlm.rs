@@ -180,7 +180,7 @@ fn width(codes: &TensorRef<'_>) -> Option<usize> {
 fn load_vectors(module: &Module<'_>, header: &LayerHeader) -> Result<QuantizedLinear, FormatError> {
     let parts = Parts::of(module)?;
     let half = |value: f32| f16::from_f32(value);
-    let values = finite(&parts.codebooks)?.into_iter().map(half).collect();
+    let values: Vec<f16> = finite(&parts.codebooks)?.into_iter().map(half).collect();
     let scales = finite(&parts.scales)?.into_iter().map(half).collect();
     let spec = ROW.spec(&header.name)?;
     let Some(named) = spec.codebook.vectors() else {

@@ -350,7 +350,11 @@ impl QuantizedLinear {
             table.fill(&params, &mut exact);
             exact.into_iter().map(|weight| self.rounding.round(weight))
         };
-        (0..self.n).into_par_iter().flat_map_iter(row).collect()
+        let weights: Vec<f32> = (0..self.n).into_par_iter().flat_map_iter(row).collect();
+        match vectors.rotation() {
+            Some(rotation) => rotation.undo(&weights),
+            None => weights,
+        }
     }
 
     /// One row. A group has few codes and many weights, so each code's value is computed once.

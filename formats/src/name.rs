@@ -5,7 +5,7 @@
 //! family   = word { "-" word }          awq, nf4, fp8-e4m3, w8a8-int8, q4_k
 //! part     = "w" bits                   bits per code, when not the family's usual width
 //!          | "g" size | "b" size | "ch" one scale per quant group | flat block | output channel
-//!          | modifier                   fast, asym, actorder, dq, bf16, a8
+//!          | modifier                   fast, asym, actorder, dq, bf16, a8, e8p
 //!          | books "x" bits             codebooks whose vectors are added, and the width of their codes
 //! ```
 //!
@@ -63,18 +63,21 @@ pub enum Modifier {
     Bf16Scales,
     /// `a8`: multiplied by activations that are quantized to 8 bits per token.
     EightBitActivations,
+    /// `e8p`: codes name points of a lattice, of weights between rotations.
+    Lattice,
     /// `2x8`: codes name vectors, an entry of so many codebooks by so many bits each.
     Codebooks(u8, u8),
 }
 
 impl Modifier {
-    const WORDS: [(&'static str, Modifier); 6] = [
+    const WORDS: [(&'static str, Modifier); 7] = [
         ("fast", Modifier::Fast),
         ("asym", Modifier::Asym),
         ("actorder", Modifier::ActOrder),
         ("dq", Modifier::DoubleQuant),
         ("bf16", Modifier::Bf16Scales),
         ("a8", Modifier::EightBitActivations),
+        ("e8p", Modifier::Lattice),
     ];
 }
 

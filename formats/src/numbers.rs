@@ -1,5 +1,5 @@
-//! Layers that are decoded to a number for every weight, because their codes stand for vectors or their
-//! weights are rotated.
+//! Layers that are decoded to a number for every weight, because their codes stand for vectors that no
+//! kernel looks up.
 //!
 //! The number is the weight's own parameter: quant groups are of one weight, and codes say nothing. So
 //! such a layer is inspected and dequantized as all others are; no kernel takes groups of one.

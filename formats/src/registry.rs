@@ -170,6 +170,7 @@ impl Variant {
     fn codebook(&self) -> Codebook {
         let vectors = self.modifiers.iter().find_map(|modifier| match *modifier {
             Modifier::Codebooks(books, bits) => VectorCodes::new(books, bits),
+            Modifier::Lattice => VectorCodes::new(1, 16).map(VectorCodes::rotated),
             _ => None,
         });
         vectors.map_or_else(|| Codebook::new(self.codebook), Codebook::of_vectors)

@@ -1,14 +1,17 @@
 //! Codebooks of vectors that a layer brings.
 
+use crate::rotation::Rotation;
 use half::f16;
 use qtune_ir::{vector_code, VectorCodes, VECTOR_WEIGHTS};
+use std::sync::Arc;
 
 /// The codebooks of one layer: what the codes of its vectors name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vectors {
     codes: VectorCodes,
     /// `[books, entries, VECTOR_WEIGHTS]`.
-    values: Vec<f16>,
+    values: Arc<[f16]>,
+    rotation: Option<Rotation>,
 }
 
 impl Vectors {
@@ -16,9 +19,20 @@ impl Vectors {
     ///
     /// # Panics
     /// If there are not as many values as `codes` can name.
-    pub fn new(codes: VectorCodes, values: Vec<f16>) -> Vectors {
+    pub fn new(codes: VectorCodes, values: impl Into<Arc<[f16]>>) -> Vectors {
+        let values = values.into();
         assert_eq!(values.len(), codes.values(), "every entry of every codebook");
-        Vectors { codes, values }
+        Vectors { codes, values, rotation: None }
+    }
+
+    /// The same of weights that lie between rotations.
+    pub fn between(self, rotation: Rotation) -> Vectors {
+        Vectors { rotation: Some(rotation), ..self }
+    }
+
+    /// The rotations between which the weights lie.
+    pub fn rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref()
     }
 
     /// How codes name entries.

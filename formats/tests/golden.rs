@@ -132,7 +132,7 @@ fn codes_of_vectors_are_decoded_to_what_they_name() {
     for (case, format, layout, suffix) in [
         ("aqlm/aqlm_1x12", "aqlm-1x12", "one codebook", "weight_f32"),
         ("aqlm/aqlm_2x8", "aqlm-2x8", "two codebooks", "weight_f32"),
-        ("quip_sharp/e8p_2bit", "quip", "E8P12", "weight"),
+        ("quip_sharp/e8p_2bit", "quip-e8p", "E8P12", "weight"),
     ] {
         let expected = read(&golden_of(case).join("expected.safetensors"));
         let checkpoint = Checkpoint::open(golden_of(case)).unwrap();

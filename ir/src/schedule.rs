@@ -9,6 +9,7 @@ mod eight_bit;
 mod gemv;
 mod mma;
 mod overlap;
+mod rotation;
 mod sorting;
 mod split;
 mod structure;
@@ -205,6 +206,7 @@ impl Schedule {
         }?;
         self.overlap().check(arch)?;
         sorting::check(p, spec)?;
+        rotation::check(p, spec, self.overlap(), arch)?;
         let rows = self.tile().0;
         require(rows % p.epilogue.rows_per_column() == 0, || {
             format!("{rows} rows per block; gate and up lie in pairs of rows")

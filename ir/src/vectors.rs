@@ -16,6 +16,7 @@ pub const VECTOR_SHARE_BITS: u8 = (CODE_BITS as usize / VECTOR_WEIGHTS) as u8;
 pub struct VectorCodes {
     books: u8,
     bits: u8,
+    rotated: bool,
 }
 
 impl VectorCodes {
@@ -23,9 +24,19 @@ impl VectorCodes {
     /// byte of the code. `None` for others.
     pub const fn new(books: u8, bits: u8) -> Option<VectorCodes> {
         match (books, bits) {
-            (1, 1..=16) | (2, 1..=8) => Some(VectorCodes { books, bits }),
+            (1, 1..=16) | (2, 1..=8) => Some(VectorCodes { books, bits, rotated: false }),
             _ => None,
         }
+    }
+
+    /// The same codes of weights that lie between rotations of the inputs and of the outputs.
+    pub const fn rotated(self) -> VectorCodes {
+        VectorCodes { rotated: true, ..self }
+    }
+
+    /// Whether the weights lie between rotations.
+    pub fn is_rotated(self) -> bool {
+        self.rotated
     }
 
     /// Codebooks that are added.

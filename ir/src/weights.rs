@@ -213,6 +213,12 @@ impl WeightSpec {
         }
     }
 
+    /// Whether weights lie between rotations of the inputs and of the outputs, which are computed apart from
+    /// the multiplication.
+    pub fn is_rotated(&self) -> bool {
+        self.codebook.vectors().is_some_and(VectorCodes::is_rotated)
+    }
+
     /// Whether scales are themselves multiples of scales that several groups share.
     pub fn has_two_levels(&self) -> bool {
         self.params.iter().any(|param| matches!(param.dtype, ParamType::Shared(_)))

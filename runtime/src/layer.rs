@@ -70,6 +70,8 @@ pub struct LinearLayer<'r> {
     bias: Buffer,
     /// The codebooks that codes name vectors of.
     vectors: Buffer,
+    /// Factors of input and output features, of a layer between rotations.
+    factors: [Buffer; 2],
     /// The column of each input feature, of a layer with act-order.
     places: Buffer,
     kernels: BTreeMap<u32, ReadyKernel>,
@@ -99,6 +101,9 @@ pub struct Batch<'a> {
     /// What the next kernel on the stream will read and how many bytes of it L2 is asked for, if
     /// this layer's schedule does so.
     pub next: Option<(&'a Buffer, u32)>,
+    /// Where a layer between rotations leaves rotated activations and the products before they are rotated,
+    /// for who wants to see them; in its own memory without.
+    pub steps: Option<[(&'a Buffer, usize); 2]>,
     /// Thread blocks to run of each grid of the launch, all where there is no entry; for the
     /// simulator.
     pub blocks: &'a [Blocks],
@@ -163,6 +168,7 @@ impl<'r> LinearLayer<'r> {
         let mut layer = LinearLayer {
             bias: packing::bias(device, weights, &problem)?,
             vectors: packing::vectors(device, weights)?,
+            factors: packing::factors(device, weights)?,
             places: packing::places(device, weights, path)?,
             runtime,
             path: path.into(),
@@ -268,6 +274,7 @@ impl<'r> LinearLayer<'r> {
             activations: (&activations, 0),
             residual: None,
             next: None,
+            steps: None,
             output: (&output, 0),
             blocks: &[],
             schedule: AsyncSchedule::default(),
@@ -308,6 +315,7 @@ impl<'r> LinearLayer<'r> {
         }
         let packed = &self.packed[ready.packed];
         let residual = self.residual(batch)?;
+        let own = (&workspace.prepared, 0);
         let operand = |argument: Argument| match argument {
             Argument::Weights => (&packed.weights, 0),
             Argument::Params => (&packed.params, 0),
@@ -318,8 +326,11 @@ impl<'r> LinearLayer<'r> {
             Argument::Counters => (&workspace.counters, 0),
             Argument::Slab => (&workspace.slab, 0),
             Argument::Places => (&self.places, 0),
-            Argument::Prepared | Argument::PreparedMap => (&workspace.prepared, 0),
+            Argument::Prepared | Argument::PreparedMap => batch.steps.map_or(own, |steps| steps[0]),
             Argument::TokenScales => (&workspace.token_scales, 0),
+            Argument::Products => batch.steps.map_or((&workspace.products, 0), |steps| steps[1]),
+            Argument::InputFactors => (&self.factors[0], 0),
+            Argument::OutputFactors => (&self.factors[1], 0),
             Argument::Residual => residual,
             Argument::Activations
             | Argument::ActivationMap

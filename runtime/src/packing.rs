@@ -2,6 +2,7 @@
 
 use crate::convert::encode;
 use crate::RuntimeError;
+use half::f16;
 use qtune_codegen::{CodeRow, Layout};
 use qtune_device::{Access, Buffer, Device};
 use qtune_formats::QuantizedLinear;
@@ -86,6 +87,26 @@ pub(crate) fn vectors(
     let buffer = device.alloc("vectors", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
     device.upload(&buffer, 0, &bytes)?;
     Ok(buffer)
+}
+
+/// Factors of the input and output features of a layer between rotations; of another, buffers that are
+/// never read.
+pub(crate) fn factors(
+    device: &dyn Device,
+    layer: &QuantizedLinear,
+) -> Result<[Buffer; 2], RuntimeError> {
+    let rotation = layer.codes.vectors().and_then(|vectors| vectors.rotation());
+    let upload = |name, factors: Option<&[f16]>| -> Result<Buffer, RuntimeError> {
+        let bytes: Vec<u8> =
+            factors.unwrap_or_default().iter().flat_map(|factor| factor.to_le_bytes()).collect();
+        let buffer = device.alloc(name, bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
+        device.upload(&buffer, 0, &bytes)?;
+        Ok(buffer)
+    };
+    Ok([
+        upload("input factors", rotation.map(|rotation| &rotation.inputs[..]))?,
+        upload("output factors", rotation.map(|rotation| &rotation.outputs[..]))?,
+    ])
 }
 
 /// The column of each input feature, for kernels of a layer with act-order; of another, a buffer that

@@ -86,7 +86,14 @@ impl Device for ServedLayer<'_> {
         let Some(ArgValue::U32(tokens)) = value(Argument::Tokens) else {
             return Err(fail("no token count".into()));
         };
+        let steps = match buffer(Argument::Products) {
+            Ok(products) => {
+                Some([buffer(Argument::Prepared).or(buffer(Argument::PreparedMap))?, products])
+            }
+            Err(_) => None,
+        };
         let batch = Batch {
+            steps,
             tokens,
             activations: buffer(Argument::Activations).or(buffer(Argument::ActivationMap))?,
             residual: buffer(Argument::Residual).ok(),

@@ -1,5 +1,5 @@
 //! Device memory that kernels need between thread blocks (split K) and between grids (slabs, sorted
-//! or quantized activations).
+//! or quantized activations, products that are rotated).
 
 use crate::RuntimeError;
 use qtune_codegen::Kernel;
@@ -13,14 +13,16 @@ pub(crate) struct Workspace {
     pub counters: Buffer,
     /// Dequantized weights of one slab.
     pub slab: Buffer,
-    /// Activations in the order of a layer's columns, or their codes.
+    /// Activations in the order of a layer's columns, their codes or rotated.
     pub prepared: Buffer,
     /// The scales of tokens whose activations are codes.
     pub token_scales: Buffer,
+    /// Products before they are rotated.
+    pub products: Buffer,
 }
 
 /// How many they are.
-const BUFFERS: usize = 5;
+const BUFFERS: usize = 6;
 /// Smallest buffer: a kernel without split K takes none of them, but every layer has them.
 const BYTES_MIN: usize = 16;
 
@@ -40,7 +42,7 @@ impl Workspace {
     }
 
     fn of_bytes(device: &dyn Device, bytes: [usize; BUFFERS]) -> Result<Workspace, RuntimeError> {
-        let [partials, counters, slab, prepared, token_scales] = bytes;
+        let [partials, counters, slab, prepared, token_scales, products] = bytes;
         let zeroed = |name, bytes: usize| -> Result<Buffer, RuntimeError> {
             let bytes = bytes.max(BYTES_MIN);
             let buffer = device.alloc(name, bytes, Access::ReadWrite)?;
@@ -53,17 +55,20 @@ impl Workspace {
             slab: zeroed("slab", slab)?,
             prepared: zeroed("prepared", prepared)?,
             token_scales: zeroed("token_scales", token_scales)?,
+            products: zeroed("products", products)?,
         })
     }
 
     /// Whether it is large enough for launches of `kernel` with `tokens` tokens.
     pub fn holds(&self, kernel: &Kernel, tokens: u32) -> bool {
-        let own = [&self.partials, &self.counters, &self.slab, &self.prepared, &self.token_scales];
-        bytes(kernel, tokens).iter().zip(own.map(Buffer::bytes)).all(|(needs, has)| *needs <= has)
+        let own = [&self.partials, &self.counters, &self.slab];
+        let steps = [&self.prepared, &self.token_scales, &self.products];
+        let own = own.into_iter().chain(steps).map(Buffer::bytes);
+        bytes(kernel, tokens).iter().zip(own).all(|(needs, has)| *needs <= has)
     }
 }
 
-/// Bytes of partial sums, counters, slab, prepared activations and their scales that a launch needs.
+/// Bytes of partial sums, counters, slab, prepared activations, their scales and products that a launch needs.
 fn bytes(kernel: &Kernel, tokens: u32) -> [usize; BUFFERS] {
     [
         kernel.partials_bytes(tokens),
@@ -71,5 +76,6 @@ fn bytes(kernel: &Kernel, tokens: u32) -> [usize; BUFFERS] {
         kernel.slab_bytes(),
         kernel.prepared_bytes(tokens),
         kernel.token_scale_bytes(tokens),
+        kernel.product_bytes(tokens),
     ]
 }

@@ -98,6 +98,7 @@ fn a_residual_may_be_the_output() {
         residual: Some((&both, 0)),
         output: (&both, 0),
         next: None,
+        steps: None,
         blocks: &[],
         schedule: AsyncSchedule::default(),
         order: WarpOrder::default(),
@@ -137,25 +138,41 @@ fn every_token_count_gives_the_product_with_the_dequantized_weights_and_the_bias
 #[test]
 fn columns_in_an_order_of_their_own_meet_their_activations() {
     let Some(nvrtc) = nvrtc() else { return };
+    serves_products("gptq/v1_4bit_sym_g64_desc_act", nvrtc);
+}
+
+#[test]
+fn vectors_are_those_of_the_layers_codebooks_between_its_rotations() {
+    for case in ["aqlm/aqlm_1x12", "aqlm/aqlm_2x8", "quip_sharp/e8p_2bit"] {
+        let Some(nvrtc) = nvrtc() else { return };
+        serves_products(case, nvrtc);
+    }
+}
+
+/// Checks that the first layer of a golden case gives the products with its dequantized weights and its
+/// bias, and that its launches verify.
+fn serves_products(case: &str, nvrtc: Nvrtc) {
     let runtime = runtime(nvrtc, None);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints/gptq");
-    let checkpoint = Checkpoint::open(folder.join("v1_4bit_sym_g64_desc_act")).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden-checkpoints");
+    let checkpoint = Checkpoint::open(folder.join(case)).unwrap();
     let path = checkpoint.layers()[0].path.clone();
     let tokens = [1, 20];
     let options = LoadOptions { tokens: &tokens, ..LoadOptions::new(DType::F16) };
     let layer = LinearLayer::load(&runtime, &checkpoint, &path, &options).unwrap();
     let weights = checkpoint.load_layer(&path).unwrap();
     let dense = weights.dequantize();
+    let bias = weights.bias.clone().unwrap_or_else(|| vec![0.0; weights.n]);
     for m in tokens {
         let x: Vec<f32> = (0..m as usize * weights.k).map(|i| (i % 13) as f32 - 6.0).collect();
         let y = layer.run(&x, m).unwrap();
         assert_eq!(y, layer.run(&x, m).unwrap(), "two runs give the same bits");
         for (token, row) in y.chunks(weights.n).enumerate() {
             let x = &x[token * weights.k..][..weights.k];
-            for (value, weights) in row.iter().zip(dense.chunks(weights.k)) {
-                let exact: f32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
+            for ((value, weights), bias) in row.iter().zip(dense.chunks(weights.k)).zip(&bias) {
+                let exact = x.iter().zip(weights).map(|(x, w)| x * w).sum::<f32>() + bias;
                 let size: f32 = x.iter().zip(weights).map(|(x, w)| (x * w).abs()).sum();
-                assert!((value - exact).abs() < 4e-3 * size, "{m} tokens: {value} for {exact}");
+                let near = (value - exact).abs() < 4e-3 * (size + bias.abs());
+                assert!(near, "{case}: {m} tokens: {value} for {exact}");
             }
         }
         let image = layer.kernel(m).unwrap().0.image().clone();

@@ -28,6 +28,8 @@ pub(crate) struct Stopwatch<'a> {
     places: Buffer,
     prepared: Buffer,
     token_scales: Buffer,
+    factors: [Buffer; 2],
+    products: Buffer,
 }
 
 /// Bytes that are harmless whatever they are read as: every f16 and bf16 made of them is a normal
@@ -95,6 +97,8 @@ impl<'a> Stopwatch<'a> {
             places: places(device, kernel)?,
             prepared: zeroed("prepared", kernel.prepared_bytes(problem.m))?,
             token_scales: zeroed("token_scales", kernel.token_scale_bytes(problem.m))?,
+            factors: [read_only("input factors", 2 * k)?, read_only("output factors", 2 * n)?],
+            products: zeroed("products", kernel.product_bytes(problem.m))?,
         })
     }
 
@@ -129,6 +133,9 @@ impl<'a> Stopwatch<'a> {
             Argument::Places => (&self.places, 0),
             Argument::Prepared | Argument::PreparedMap => (&self.prepared, 0),
             Argument::TokenScales => (&self.token_scales, 0),
+            Argument::InputFactors => (&self.factors[0], 0),
+            Argument::OutputFactors => (&self.factors[1], 0),
+            Argument::Products => (&self.products, 0),
             Argument::Residual => (&self.residual, 0),
             Argument::Activations
             | Argument::ActivationMap

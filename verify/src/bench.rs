@@ -7,6 +7,7 @@ use crate::reference::Reference;
 use crate::sample::Sample;
 use crate::weights::Weights;
 use crate::VerifyError;
+use half::f16;
 use qtune_codegen::{Argument, CodeRow, Kernel};
 use qtune_device::{
     Access, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel,
@@ -27,6 +28,8 @@ pub(crate) struct Bench<'a> {
     weights: Buffer,
     params: Buffer,
     vectors: Buffer,
+    /// Factors of input and output features.
+    factors: [Buffer; 2],
     bias: Buffer,
     places: Buffer,
     /// The input feature of each column, where they are sorted.
@@ -44,6 +47,7 @@ pub(crate) struct Workspace {
     slab: Guarded,
     prepared: Guarded,
     token_scales: Guarded,
+    products: Guarded,
 }
 
 /// How the simulator runs a launch.
@@ -65,6 +69,9 @@ pub(crate) struct Launched {
     pub outcome: LaunchOutcome,
     /// The whole output, row-major.
     pub output: Vec<u8>,
+    /// Rotated activations and products, of a kernel with rotations.
+    pub turned: Vec<u8>,
+    pub products: Vec<u8>,
     /// Misuse of workspaces, one line each.
     pub damage: Vec<String>,
 }
@@ -86,6 +93,7 @@ impl<'a> Bench<'a> {
         let packed_params = read_only("params", layout.param_bytes())?;
         let vectors = read_only("vectors", layout.vector_bytes())?;
         device.upload(&vectors, 0, &weights.vectors().map_or_else(Vec::new, Vectors::bytes))?;
+        let factors = factors(device, weights)?;
         let pack = |(_, reference): (&u32, &Reference)| {
             let tile = reference.tile();
             let codes = layout.pack_weight_tile(tile.index, &|n| CodeRow::Bytes(tile.row_codes(n)));
@@ -116,6 +124,7 @@ impl<'a> Bench<'a> {
             weights: packed_weights,
             params: packed_params,
             vectors,
+            factors,
             bias,
             places: places_buffer,
             features,
@@ -126,12 +135,14 @@ impl<'a> Bench<'a> {
         &self.loaded.image().kernel
     }
 
-    /// Buffers for launches with `tokens` tokens.
+    /// Buffers for launches with `tokens` tokens. `products` is what products hold before each of them, of a
+    /// kernel with rotations.
     pub fn workspace(
         &self,
         tokens: u32,
         sample: &Sample,
         finish: &Finish,
+        products: &[u8],
     ) -> Result<Workspace, VerifyError> {
         let kernel = self.kernel();
         let problem = &kernel.problem;
@@ -149,6 +160,7 @@ impl<'a> Bench<'a> {
             slab: filled("slab", kernel.slab_bytes(), UNWRITTEN)?,
             prepared: filled("prepared", kernel.prepared_bytes(tokens), UNWRITTEN)?,
             token_scales: filled("token scales", kernel.token_scale_bytes(tokens), UNWRITTEN)?,
+            products: Guarded::new(self.device, "products", products)?,
         })
     }
 
@@ -183,9 +195,11 @@ impl<'a> Bench<'a> {
         &self,
         space: &Workspace,
         sample: &Sample,
+        products: &[u8],
         mode: Mode,
     ) -> Result<Launched, VerifyError> {
         let kernel = self.kernel();
+        space.products.write(self.device, products)?;
         space.output.fill_with(self.device, UNWRITTEN)?;
         space.partials.fill_with(self.device, UNWRITTEN)?;
         space.slab.fill_with(self.device, UNWRITTEN)?;
@@ -206,6 +220,9 @@ impl<'a> Bench<'a> {
             Argument::Places => (&self.places, 0),
             Argument::Prepared | Argument::PreparedMap => space.prepared.place(),
             Argument::TokenScales => space.token_scales.place(),
+            Argument::InputFactors => (&self.factors[0], 0),
+            Argument::OutputFactors => (&self.factors[1], 0),
+            Argument::Products => space.products.place(),
             Argument::Residual => (&space.residual, 0),
             Argument::Activations
             | Argument::ActivationMap
@@ -224,13 +241,19 @@ impl<'a> Bench<'a> {
         };
         let outcome = self.device.launch(&self.loaded, &launch)?;
         let output = space.output.read(self.device)?;
-        Ok(Launched { outcome, output, damage: self.damage(space, sample)? })
+        let (turned, products) = match kernel.rotates() {
+            true => (space.prepared.read(self.device)?, space.products.read(self.device)?),
+            false => Default::default(),
+        };
+        let damage = self.damage(space, sample)?;
+        Ok(Launched { outcome, output, turned, products, damage })
     }
 
     fn damage(&self, space: &Workspace, sample: &Sample) -> Result<Vec<String>, VerifyError> {
         let mut damage = Vec::new();
         let buffers = [&space.output, &space.partials, &space.counters, &space.slab];
-        let buffers = buffers.into_iter().chain([&space.prepared, &space.token_scales]);
+        let buffers =
+            buffers.into_iter().chain([&space.prepared, &space.token_scales, &space.products]);
         for buffer in buffers {
             damage.extend(buffer.damage(self.device)?);
         }
@@ -259,6 +282,22 @@ impl<'a> Bench<'a> {
         }
         Ok(self.device.upload(&space.activations, 0, &bytes)?)
     }
+}
+
+/// The factors of input and of output features, where the weights lie between rotations.
+fn factors(device: &dyn Device, weights: &Weights<'_>) -> Result<[Buffer; 2], VerifyError> {
+    let rotation = weights.vectors().and_then(Vectors::rotation);
+    let upload = |name, factors: Option<&[f16]>| -> Result<Buffer, VerifyError> {
+        let factors = factors.unwrap_or_default().iter();
+        let bytes: Vec<u8> = factors.flat_map(|factor| factor.to_le_bytes()).collect();
+        let buffer = device.alloc(name, bytes.len().max(16), Access::ReadOnly)?;
+        device.upload(&buffer, 0, &bytes)?;
+        Ok(buffer)
+    };
+    Ok([
+        upload("input factors", rotation.map(|rotation| &rotation.inputs[..]))?,
+        upload("output factors", rotation.map(|rotation| &rotation.outputs[..]))?,
+    ])
 }
 
 /// Rows of elements of `size` bytes, one per column, as one per input feature.

@@ -1,16 +1,18 @@
 //! All launches with one token count, and the judgement on them.
 
-use crate::bench::{Bench, Launched, Mode, Workspace};
+use crate::bench::{Bench, Launched, Mode, Workspace, UNWRITTEN};
 use crate::compare::{self, Worst, RATIO_MAX};
 use crate::epilogue::Finish;
 use crate::inputs::{Activations, Pattern};
 use crate::random;
 use crate::reference::Reference;
+use crate::rotation::Turns;
 use crate::rounding::Rounding;
 use crate::sample::{self, Completed, Sample};
 use crate::{CaseResult, Effort, VerifyError};
 use qtune_codegen::Kernel;
 use qtune_device::{AsyncSchedule, LaunchOutcome};
+use qtune_ir::Problem;
 use std::collections::BTreeMap;
 
 /// Launches that read weights back at small sizes, at most; beyond that columns are sampled.
@@ -30,8 +32,17 @@ pub(crate) struct Setting<'a> {
     pub finish: Finish,
     /// How the kernel multiplies activations.
     pub activations: qtune_ir::Activations,
+    /// The layer's rotations, of a kernel that has steps for them.
+    pub turns: Option<Turns>,
     pub effort: Effort,
     pub seed: u64,
+}
+
+impl Setting<'_> {
+    /// What products hold before a launch with `tokens` tokens; a few bytes for a kernel without rotations.
+    fn before(&self, tokens: u32) -> Vec<u8> {
+        self.turns.as_ref().map_or_else(|| vec![0; 16], |turns| turns.before(self.seed, tokens))
+    }
 }
 
 /// A case's result and what its first launch counted.
@@ -48,6 +59,8 @@ pub(crate) struct CaseRun {
 struct Judge<'a> {
     setting: &'a Setting<'a>,
     space: Workspace,
+    /// What products hold before a launch.
+    before: Vec<u8>,
     sample: Sample,
     worst: Worst,
     findings: Vec<String>,
@@ -62,9 +75,11 @@ pub(crate) fn run(
     bucket: bool,
 ) -> Result<CaseRun, VerifyError> {
     let sample = sample::sample(setting.kernel, &row_tiles(setting, bucket), tokens, setting.seed);
+    let before = setting.before(tokens);
     let mut judge = Judge {
         setting,
-        space: setting.bench.workspace(tokens, &sample, &setting.finish)?,
+        space: setting.bench.workspace(tokens, &sample, &setting.finish, &before)?,
+        before,
         sample,
         worst: Worst::default(),
         findings: Vec::new(),
@@ -86,13 +101,14 @@ pub(crate) fn count(
     tokens: u32,
 ) -> Result<(LaunchOutcome, Completed), VerifyError> {
     let sample = sample::sample(setting.kernel, &row_tiles(setting, true), tokens, setting.seed);
-    let space = setting.bench.workspace(tokens, &sample, &setting.finish)?;
+    let before = setting.before(tokens);
+    let space = setting.bench.workspace(tokens, &sample, &setting.finish, &before)?;
     let problem = &setting.kernel.problem;
     let patterns = vec![Pattern::Normal; tokens as usize];
     let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
     let x = x.quantized(setting.activations);
     setting.bench.feed(&space, &x)?;
-    let launched = setting.bench.launch(&space, &sample, Mode::default())?;
+    let launched = setting.bench.launch(&space, &sample, &before, Mode::default())?;
     Ok((launched.outcome, sample.completed()))
 }
 
@@ -151,11 +167,11 @@ impl Judge<'_> {
         let x = x.quantized(setting.activations);
         setting.bench.feed(&self.space, &x)?;
         let mode = Mode::default();
-        let launched = setting.bench.launch(&self.space, &self.sample, mode)?;
+        let launched = setting.bench.launch(&self.space, &self.sample, &self.before, mode)?;
         self.judge(&x, &launched, mode);
         if twice {
             let mode = Mode::opposite();
-            let again = setting.bench.launch(&self.space, &self.sample, mode)?;
+            let again = setting.bench.launch(&self.space, &self.sample, &self.before, mode)?;
             if again.output != launched.output {
                 self.fail("two launches with the same inputs differ".into());
             }
@@ -168,17 +184,41 @@ impl Judge<'_> {
     fn judge(&mut self, x: &Activations, launched: &Launched, mode: Mode) {
         self.defects(launched, mode);
         let setting = self.setting;
-        let (problem, tile_rows) = (&setting.kernel.problem, setting.kernel.layout.tile_rows());
+        let Some(turns) = &setting.turns else {
+            let before = vec![UNWRITTEN; launched.output.len()];
+            let output = (&before[..], &launched.output[..]);
+            return self.tiles(&setting.kernel.problem, x, output, &setting.finish, launched);
+        };
+        self.worst.merge(turns.inputs(x, &launched.turned));
+        let (k, act) = (turns.product.k, turns.product.act);
+        let turned = Activations::stored(x.patterns.len(), &launched.turned, k, act);
+        let before = self.before.clone();
+        let products = (&before[..], &launched.products[..]);
+        let finish = Finish::new(&turns.product, setting.seed);
+        self.tiles(&turns.product, &turned, products, &finish, launched);
+        self.worst.merge(turns.outputs(&launched.products, &launched.output, &setting.finish));
+    }
+
+    /// Judges the sample's tiles of a product with `x`, which was `before` and is now.
+    fn tiles(
+        &mut self,
+        problem: &Problem,
+        x: &Activations,
+        (before, output): (&[u8], &[u8]),
+        finish: &Finish,
+        launched: &Launched,
+    ) {
+        let setting = self.setting;
+        let tile_rows = setting.kernel.layout.tile_rows();
         for tile in &self.sample.tiles {
             let Some(reference) = setting.references.get(&tile.row_tile) else { continue };
-            let expected = reference.expected(x, tile.tokens(), &setting.rounding, &setting.finish);
+            let expected = reference.expected(x, tile.tokens(), &setting.rounding, finish);
             let columns = tile.columns(tile_rows, problem);
-            let output = &launched.output;
             self.worst.merge(compare::tile(output, problem, x, columns, tile.tokens(), &expected));
         }
         if launched.outcome.blocks_run < launched.outcome.blocks_total {
             let tiles = &self.sample.tiles;
-            let stray = compare::stray_write(&launched.output, problem, tiles, tile_rows);
+            let stray = compare::stray_write((before, output), problem, tiles, tile_rows);
             stray.into_iter().for_each(|line| self.fail(line));
         }
     }

@@ -1,6 +1,5 @@
 //! Comparing what a kernel wrote with what it should have written.
 
-use crate::bench::UNWRITTEN;
 use crate::inputs::{decode, Activations};
 use crate::reference::Expected;
 use crate::sample::OutputTile;
@@ -82,10 +81,10 @@ pub(crate) fn tile(
     worst
 }
 
-/// The first element outside `tiles` that was written. Blocks that did not run write nothing, so
+/// The first element outside `tiles` that is not as it was `before`. Blocks that did not run write nothing, so
 /// whoever wrote it strayed out of its tile.
 pub(crate) fn stray_write(
-    output: &[u8],
+    (before, output): (&[u8], &[u8]),
     problem: &Problem,
     tiles: &[OutputTile],
     tile_rows: u32,
@@ -97,10 +96,11 @@ pub(crate) fn stray_write(
         let columns = tile.columns(tile_rows, problem);
         for m in tile.tokens() {
             let start = (m as usize * width + columns.start as usize) * element;
-            outside[start..start + columns.len() * element].fill(UNWRITTEN);
+            let end = start + columns.len() * element;
+            outside[start..end].copy_from_slice(&before[start..end]);
         }
     }
-    let at = outside.iter().position(|byte| *byte != UNWRITTEN)? / element;
+    let at = outside.iter().zip(before).position(|(now, before)| now != before)? / element;
     let (m, n) = (at / width, at % width);
     Some(format!("token {m}, output {n} was written by a block that does not own it"))
 }
@@ -132,11 +132,12 @@ mod tests {
     fn a_write_outside_the_tiles_that_ran_is_named() {
         let problem: Problem = "w4a16.awq-g128.f16-f16.n4.k128.m2".parse().unwrap();
         let tiles = [OutputTile { row_tile: 1, first_token: 0, end_token: 2 }];
-        let mut output = vec![UNWRITTEN; 16];
+        let mut output = vec![0xff; 16];
+        let before = output.clone();
         output[4] = 0;
-        assert_eq!(stray_write(&output, &problem, &tiles, 2), None);
+        assert_eq!(stray_write((&before, &output), &problem, &tiles, 2), None);
         output[2] = 0;
-        let line = stray_write(&output, &problem, &tiles, 2).unwrap();
+        let line = stray_write((&before, &output), &problem, &tiles, 2).unwrap();
         assert!(line.starts_with("token 0, output 1"), "{line}");
     }
 }

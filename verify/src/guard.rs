@@ -51,6 +51,11 @@ impl Guarded {
         Ok(device.upload(&self.buffer, self.band, &vec![byte; self.len])?)
     }
 
+    /// Overwrites the contents with as many bytes.
+    pub fn write(&self, device: &dyn Device, contents: &[u8]) -> Result<(), VerifyError> {
+        Ok(device.upload(&self.buffer, self.band, contents)?)
+    }
+
     /// What the kernel is given: the address behind the first band.
     pub fn place(&self) -> (&Buffer, usize) {
         (&self.buffer, self.band)

@@ -70,6 +70,13 @@ impl Activations {
         Activations { patterns, values, codes: None, k: k as usize }
     }
 
+    /// As many activations as `patterns` say, from the bytes that a kernel reads. Nothing is known of how they
+    /// look.
+    pub fn stored(tokens: usize, bytes: &[u8], k: u32, dtype: DType) -> Activations {
+        let values = (0..tokens * k as usize).map(|at| decode(bytes, at, dtype) as f32).collect();
+        Activations { patterns: vec![Pattern::Normal; tokens], values, codes: None, k: k as usize }
+    }
+
     /// The same as a kernel multiplies them.
     pub fn quantized(self, scheme: qtune_ir::Activations) -> Activations {
         if !scheme.are_quantized() {

@@ -26,6 +26,7 @@ mod instructions;
 mod iteration;
 mod random;
 mod reference;
+mod rotation;
 mod rounding;
 mod sample;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! parts of other tiles, too: those are run without being finished.
 
 use crate::random;
-use qtune_codegen::{BlockTile, Kernel};
+use qtune_codegen::{BlockTile, Kernel, Role};
 use qtune_device::Blocks;
 use qtune_ir::Problem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,8 +129,8 @@ pub(crate) fn sample(kernel: &Kernel, row_tiles: &[u32], tokens: u32, seed: u64)
     let (mut blocks, mut parts, mut read) = (Vec::new(), Parts::default(), BTreeSet::new());
     let (mut run, mut total) = (0, 0);
     for step in kernel.steps(tokens) {
-        if kernel.prepares(&step) {
-            // All row tiles read what it writes.
+        if kernel.prepares(&step) || kernel.role(&step) == Role::Finish {
+            // All row tiles read what it writes, or it reads what all of them wrote.
             run += step.blocks() as usize;
             total += step.blocks() as usize;
             blocks.push(Blocks::All);

@@ -6,9 +6,11 @@ use crate::codes::{Decoder, Meaning};
 use crate::counts::{self, Counts, Sampled};
 use crate::epilogue::Finish;
 use crate::reference::Reference;
+use crate::rotation::Turns;
 use crate::sample;
 use crate::weights::{WeightSource, Weights};
 use crate::VerifyError;
+use qtune_codegen::Kernel;
 use qtune_device::{Device, KernelImage, LaunchOutcome, SimDevice};
 use qtune_ir::{Arch, WeightSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,9 +180,18 @@ fn setting<'a>(
         rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
         finish: Finish::new(&kernel.problem, request.seed),
         activations: request.spec.activations,
+        turns: turns(kernel, weights),
         effort: request.effort,
         seed: request.seed,
     })
+}
+
+/// What the steps of a kernel with rotations are checked by.
+fn turns(kernel: &Kernel, weights: &Weights<'_>) -> Option<Turns> {
+    let rotation = weights.vectors()?.rotation()?.clone();
+    let problem = kernel.problem.clone();
+    let bias = (0..problem.n).map(|n| weights.bias(n).into()).collect();
+    Some(Turns { rotation, product: kernel.product(), problem, bias })
 }
 
 fn check_tokens(request: &VerifyRequest<'_>) -> Result<(), VerifyError> {

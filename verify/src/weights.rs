@@ -3,7 +3,7 @@
 use crate::random;
 use crate::VerifyError;
 use half::f16;
-use qtune_formats::{QuantizedLinear, Vectors};
+use qtune_formats::{QuantizedLinear, Rotation, Vectors};
 use qtune_ir::{vector_code, vector_shares, DType, ParamType, Problem, WeightSpec};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -28,6 +28,8 @@ const SCALES: Range<f64> = 0.002..0.03;
 
 /// Tells synthetic codebooks from what else a seed decides.
 const VECTORS: u64 = 0x0ec7;
+/// Tells factors of synthetic rotations likewise.
+const FACTORS: u64 = 0x0fac;
 /// Tells the order of synthetic columns from what else a seed decides.
 const ORDER: u64 = 0x0ac7;
 
@@ -85,7 +87,12 @@ impl<'a> Weights<'a> {
             WeightSource::Real(layer) => layer.codes.vectors().cloned(),
             WeightSource::Synthetic { seed } => spec.codebook.vectors().map(|codes| {
                 let value = |at| f16::from_f32(random::bell(random::at(seed ^ VECTORS, at, 0)));
-                Arc::new(Vectors::new(codes, (0..codes.values() as u32).map(value).collect()))
+                let values: Vec<f16> = (0..codes.values() as u32).map(value).collect();
+                let vectors = Vectors::new(codes, values);
+                Arc::new(match codes.is_rotated() {
+                    true => vectors.between(synthetic_rotation(seed, n, k)),
+                    false => vectors,
+                })
             }),
         };
         Ok(Weights { source, spec, n, k, out, bias, vectors })
@@ -177,6 +184,19 @@ impl<'a> Weights<'a> {
         };
         self.out.round(value) as f32
     }
+}
+
+/// Random signs, and magnitudes that are not one, since a factor may be more than a sign.
+fn synthetic_rotation(seed: u64, n: u32, k: u32) -> Rotation {
+    let factors = |side: u32, count: u32| -> Vec<f16> {
+        let factor = |feature| {
+            let bits = random::at(seed ^ FACTORS, side, feature);
+            let magnitude = 0.75 + 0.5 * random::unit(bits);
+            f16::from_f64(if bits & 1 == 1 { -magnitude } else { magnitude })
+        };
+        (0..count).map(factor).collect()
+    };
+    Rotation { inputs: factors(0, k), outputs: factors(1, n) }
 }
 
 /// A parameter as models have them. Zero-points cluster around the middle of their range but reach

@@ -1,8 +1,8 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
 //! codebooks ([`table`], [`vectors`]), the parameters of fragment rows ([`rows`]), the shares of stream-K
-//! ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]) and their
-//! codes ([`quantize`], [`eight_bit`]).
+//! ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
+//! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]).
 
 mod dequant;
 mod eight_bit;
@@ -13,6 +13,7 @@ mod octet;
 mod output;
 mod overlap;
 mod quantize;
+mod rotate;
 mod rows;
 mod sort;
 mod stream;
@@ -27,7 +28,7 @@ pub use load_only::{load_only, load_only_again};
 use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
-use qtune_ir::dequant::{Context, DequantError, PairTable};
+use qtune_ir::dequant::{CodeOrder, Context, DequantError, PairTable};
 use qtune_ir::{
     Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Producer, Rejected, Schedule,
     Sorting, Split, WeightSpec,
@@ -74,10 +75,11 @@ pub fn generate(
     let overlap = schedule.overlap();
     let sorting = schedule.sorting(spec);
     let paired = schedule.in_pairs(problem, spec);
+    let rotated = (sorting == Sorting::Rotation).then(|| product(problem));
     // What multiplies codes of 8 bits is a main loop over pairs of them.
     let (problem_of_loop, spec_of_loop, loop_schedule) = match &paired {
         Some(pairs) => (&pairs.problem, &pairs.spec, &pairs.schedule),
-        None => (problem, spec, schedule),
+        None => (rotated.as_ref().unwrap_or(problem), spec, schedule),
     };
     let cx = Lowering {
         problem: problem_of_loop,
@@ -92,13 +94,17 @@ pub fn generate(
         Schedule::Dequant(s) => dequant::lower(&cx, s)?,
         _ => vec![cx.part(loop_schedule)?],
     };
+    let align = parts[0].shared_align;
     if cx.has_codes() {
-        let align = parts[0].shared_align;
         parts.insert(0, quantize::part(&cx, problem, align));
     }
-    if sorting == Sorting::Step {
-        let align = parts[0].shared_align;
-        parts.insert(0, sort::part(&cx, align));
+    match sorting {
+        Sorting::Step => parts.insert(0, sort::part(&cx, align)),
+        Sorting::Rotation => {
+            parts.insert(0, rotate::inputs(problem, align));
+            parts.push(rotate::outputs(problem, align));
+        }
+        Sorting::None | Sorting::Prologue => {}
     }
     let (mut programs, mut entries) = (Vec::new(), Vec::new());
     for part in parts {
@@ -124,6 +130,11 @@ pub fn generate(
     })
 }
 
+/// What is multiplied of a problem whose products are rotated: f32, to which nothing is done.
+pub(crate) fn product(problem: &Problem) -> Problem {
+    Problem { out: DType::F32, bias: false, epilogue: Epilogue::Store, ..problem.clone() }
+}
+
 /// Whether a block has an SM's registers to itself, see [`Program::alone`]. A deep ring leaves room
 /// for few blocks; beside one, the sums of gate and up make the compiler's guess too low.
 fn is_alone(problem: &Problem, schedule: &Schedule) -> bool {
@@ -131,6 +142,8 @@ fn is_alone(problem: &Problem, schedule: &Schedule) -> bool {
     match schedule {
         Schedule::Wgmma(s) if s.producer == Producer::Group => true,
         Schedule::Mma(_) if gated => true,
+        // Of addresses of vectors it keeps too few, and spills.
+        Schedule::Gemv(s) if CodeOrder::of_term(&s.dequant) == CodeOrder::Vectors => true,
         _ => PairTable::of_term(schedule.dequant()).is_some(),
     }
 }
@@ -218,6 +231,8 @@ impl Part {
         match self.role {
             Role::Sort => "_sort",
             Role::Quantize => "_codes",
+            Role::Turn => "_turn",
+            Role::Finish => "_finish",
             Role::Dequantize => "_slab",
             Role::Multiply => "",
         }
@@ -289,7 +304,8 @@ impl Lowering<'_> {
         let split = schedule.split().in_global();
         let mapped = matches!(schedule, Schedule::Wgmma(_));
         let dense = self.is_slab();
-        let prepared = self.sorting == Sorting::Step || self.has_codes();
+        let rotated = self.sorting == Sorting::Rotation;
+        let prepared = self.sorting == Sorting::Step || self.has_codes() || rotated;
         let all = [
             (Argument::Weights, !dense),
             (Argument::Slab, dense),
@@ -303,7 +319,8 @@ impl Lowering<'_> {
             (Argument::TokenScales, self.has_codes()),
             (Argument::Bias, self.problem.bias),
             (Argument::Residual, self.problem.epilogue == Epilogue::Residual),
-            (Argument::Output, true),
+            (Argument::Output, !rotated),
+            (Argument::Products, rotated),
             (Argument::Partials, split),
             (Argument::Counters, split),
             (Argument::Next, self.overlap.prefetch),
@@ -353,7 +370,10 @@ impl Lowering<'_> {
             Argument::Places => ("places", Space::GlobalRead, Type::U32x4),
             Argument::Bias => ("bias", Space::GlobalRead, out),
             Argument::Residual => ("residual", Space::GlobalRead, out),
-            Argument::Output => ("out", Space::GlobalWrite, out),
+            Argument::Output | Argument::Products => ("out", Space::GlobalWrite, out),
+            Argument::InputFactors | Argument::OutputFactors => {
+                ("factors", Space::GlobalRead, Type::U16)
+            }
             Argument::Partials => ("partials", Space::GlobalWrite, Type::F32),
             Argument::Counters => ("counters", Space::GlobalWrite, Type::U32),
             Argument::Next => ("next_matrix", Space::GlobalRead, Type::U32x4),

@@ -343,7 +343,7 @@ fn sum_rows(tile: &Tile, body: &mut Body, row: &Expr, token: &Expr) -> Expr {
     sum
 }
 
-fn narrow(dtype: DType, value: Expr) -> Expr {
+pub(super) fn narrow(dtype: DType, value: Expr) -> Expr {
     match dtype {
         DType::F16 => call("to_f16", [value]),
         DType::Bf16 => call("to_bf16", [value]),
@@ -351,7 +351,7 @@ fn narrow(dtype: DType, value: Expr) -> Expr {
     }
 }
 
-fn widen(dtype: DType, value: Expr) -> Expr {
+pub(super) fn widen(dtype: DType, value: Expr) -> Expr {
     match dtype {
         DType::F16 => call("h2_low", [value.cast(Type::U32)]),
         DType::Bf16 => call("bf2_low", [value.cast(Type::U32)]),

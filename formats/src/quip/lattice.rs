@@ -3,6 +3,9 @@
 //! The upper byte names one of 256 vectors of odd halves, the lower one says which of the first seven
 //! signs to turn, and which way everything is shifted. The eighth sign makes their sum even.
 
+use half::f16;
+use std::sync::{Arc, OnceLock};
+
 /// A nibble for each number `v` of a vector, `2v + 8`: 227 vectors with a squared norm of at most 10, and
 /// 29 with one of 12 (Tseng et al., 2024, section 4.2 and appendix C).
 #[rustfmt::skip]
@@ -44,8 +47,15 @@ static VECTORS: [u32; 256] = [
 /// The nibble of each number.
 const ORDER: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
+/// The points of all codes, as a codebook of vectors: multiples of a quarter, which f16 holds.
+pub(super) fn points() -> Arc<[f16]> {
+    static POINTS: OnceLock<Arc<[f16]>> = OnceLock::new();
+    let all = || (0..=u16::MAX).flat_map(point).map(f16::from_f64).collect();
+    POINTS.get_or_init(all).clone()
+}
+
 /// The eight numbers of a code.
-pub(super) fn point(code: u16) -> [f64; 8] {
+fn point(code: u16) -> [f64; 8] {
     let [signs, vector] = code.to_le_bytes();
     let odd = signs.count_ones() % 2;
     let signs = u32::from(signs) ^ odd;

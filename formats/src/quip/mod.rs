@@ -1,9 +1,8 @@
 //! QuIP#: 2 bits for a weight, eight weights to a point of a lattice, after a random rotation (Tseng et
 //! al., "QuIP#: Even Better LLM Quantization with Hadamard Incoherence and Lattice Codebooks", ICML 2024).
 //!
-//! A layer is `diag(SV) H Q H diag(SU) * Wscale`, with Hadamard matrices `H` that are made orthonormal.
-//! Reading it undoes the rotation: what a layer holds is a number for every weight, see
-//! [`crate::numbers`]. No kernel serves such layers, which would rotate activations instead.
+//! A layer is `diag(SV) H Q H diag(SU) * Wscale`, with Hadamard matrices `H` that are made orthonormal:
+//! weights between rotations. The points of `Q` are a codebook of vectors that all layers share.
 //!
 //! `Qidxs` int64 `[N, K/32]` holds tiles of 16 by 64 weights, eight rows of four words. A word has four
 //! bytes that name vectors, two pairs of neighbours in two rows, and 32 signs, those of each vector four
@@ -12,29 +11,42 @@
 mod lattice;
 
 use crate::error::FormatError;
-use crate::linear::QuantizedLinear;
-use crate::numbers;
-use crate::registry::{FormatRow, LayerHeader};
+use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::name::{FormatName, Modifier};
+use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
+use crate::rotation::Rotation;
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
+use crate::vectors::Vectors;
+use half::f16;
+use qtune_ir::{vector_shares, Group, ParamType, VECTOR_SHARE_BITS, VECTOR_WEIGHTS};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// The registry row.
 pub(crate) static ROW: FormatRow = FormatRow {
     family: "quip",
-    doc: "QuIP#, 2 bits: points of the E8 lattice after a rotation; decoded only",
+    doc: "QuIP#, 2 bits: points of the E8 lattice between rotations of inputs and outputs",
     source: "Tseng et al., QuIP#, ICML 2024 (arXiv 2402.04396); quip-sharp, E8P12",
     packing: "int64 [N, K/32] of lattice points, SU and SV f16, Wscale",
-    names: "quip",
-    examples: &["quip"],
-    groups: numbers::GROUPS,
-    variants: numbers::VARIANTS,
+    names: "quip-e8p",
+    examples: &["quip-e8p"],
+    groups: GroupNames::WholeRow,
+    variants: &[Variant {
+        bits: VECTOR_SHARE_BITS,
+        modifiers: &[Modifier::Lattice],
+        params: &[("s", ParamType::F32)],
+        expr: "(* (vector q) s)",
+        codebook: &[],
+    }],
     anchors: &["Qidxs"],
     companions: &["Qidxs", "SU", "SV", "Wscale", "codebook_id", "bias"],
     claims: |_, _| Ok(true),
     inspect: |module, _| {
         let parts = Parts::of(module)?;
-        Ok(numbers::header(ROW.family, "E8P12", parts.n, parts.k))
+        let (family, modifiers) = (ROW.family.into(), vec![Modifier::Lattice]);
+        let name = FormatName { family, bits: None, grouping: None, modifiers };
+        Ok(LayerHeader { name, layout: "E8P12", n: parts.n, k: parts.k, group: Group::Channel })
     },
     load,
     quantize: None,
@@ -94,11 +106,11 @@ impl<'a> Parts<'a> {
         Ok(Parts { points, signs, scale, bias, n, k })
     }
 
-    /// The points `[N, K]`, before the rotation is undone.
-    fn lattice(&self) -> Vec<f64> {
-        let mut values = vec![0.0; self.n * self.k];
+    /// Fills the codes of the points, row by row: [`Codes`] of two bits for each weight.
+    fn unpack(&self, codes: &mut [u8]) {
+        let stride = self.k / 2;
         let tiles = self.k / TILE[1];
-        let rows = values.par_chunks_mut(TILE[0] * self.k).enumerate();
+        let rows = codes.par_chunks_mut(TILE[0] * stride).enumerate();
         rows.for_each(|(band, rows)| {
             for at in 0..tiles * TILE_WORDS[0] * TILE_WORDS[1] {
                 let (tile, pair, column) =
@@ -110,71 +122,55 @@ impl<'a> Parts<'a> {
                     let bit = |j: u32| (signs >> (4 * j + part as u32) & 1) << j;
                     let code = (vectors >> (8 * part) & 0xff) << 8 | (0..8).map(bit).sum::<u32>();
                     let (row, octet) = (2 * pair + part % 2, 8 * tile + 2 * column + part / 2);
-                    let place = row * self.k + 8 * octet;
-                    rows[place..place + 8].copy_from_slice(&lattice::point(code as u16));
+                    let place = row * stride + VECTOR_WEIGHTS / 2 * octet;
+                    let bytes = &mut rows[place..place + VECTOR_WEIGHTS / 2];
+                    pack(&vector_shares(code as u16), VECTOR_SHARE_BITS, bytes);
                 }
             }
         });
-        values
+    }
+
+    /// The factors of the rotations, all of which are finite.
+    fn rotation(&self) -> Result<Rotation, FormatError> {
+        let [inputs, outputs] = self.signs.map(|signs| {
+            let values = signs.floats();
+            match values.iter().position(|value| !value.is_finite()) {
+                None => Ok(values.into_iter().map(f16::from_f32).collect()),
+                Some(at) => {
+                    let problem = format!("holds {} for feature {at}", values[at]);
+                    Err(signs.error(problem, VALUE_REMEDY))
+                }
+            }
+        });
+        Ok(Rotation { inputs: inputs?, outputs: outputs? })
     }
 }
 
 /// See [`FormatRow::load`].
 fn load(module: &Module<'_>, header: &LayerHeader) -> Result<QuantizedLinear, FormatError> {
     let parts = Parts::of(module)?;
-    let [of_inputs, of_outputs] = parts.signs.map(|signs| signs.floats());
-    let scale = f64::from(parts.scale.floats()[0]);
-    for (tensor, values) in parts.signs.iter().zip([&of_inputs, &of_outputs]) {
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let problem = format!("holds {} for feature {at}", values[at]);
-            return Err(tensor.error(problem, VALUE_REMEDY));
-        }
-    }
+    let rotation = parts.rotation()?;
+    let scale = parts.scale.floats()[0];
     if !scale.is_finite() {
         return Err(parts.scale.error(format!("holds {scale}"), VALUE_REMEDY));
     }
-    let mut values = parts.lattice();
-    values.par_chunks_mut(parts.k).for_each(|row| rotate(row, 1));
-    rotate(&mut values, parts.k);
-    let size = (parts.n as f64 * parts.k as f64).sqrt();
-    let weight = |(at, value): (usize, &f64)| {
-        let (n, k) = (at / parts.k, at % parts.k);
-        let signs = f64::from(of_outputs[n]) * f64::from(of_inputs[k]);
-        (value / size * signs * scale) as f32
+    let spec = ROW.spec(&header.name)?;
+    let Some(named) = spec.codebook.vectors() else {
+        let problem = format!("has other points than {} names", header.name);
+        return Err(parts.points.error(problem, EXPORT_AGAIN));
     };
-    let weights = values.par_iter().enumerate().map(weight).collect();
-    let bias = parts.bias.map(|bias| bias.bias(parts.n)).transpose()?;
-    numbers::layer(&ROW, header, weights, bias)
-}
-
-/// The Hadamard transform of elements that are runs of `width` numbers, without its factor: sums and
-/// differences of elements 1, 2, 4 and so on apart.
-fn rotate(values: &mut [f64], width: usize) {
-    let mut apart = width;
-    while apart < values.len() {
-        for pair in values.chunks_exact_mut(2 * apart) {
-            let (low, high) = pair.split_at_mut(apart);
-            for (low, high) in low.iter_mut().zip(high) {
-                (*low, *high) = (*low + *high, *low - *high);
-            }
-        }
-        apart *= 2;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rotation_is_its_own_inverse_but_for_the_size() {
-        let mut values = [1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0];
-        let original = values;
-        rotate(&mut values, 1);
-        assert_eq!(values[..2], [59.0, -11.0]);
-        rotate(&mut values, 1);
-        assert_eq!(values, original.map(|value| 8.0 * value));
-        rotate(&mut values, 4);
-        assert_eq!(values[0], 8.0 * (1.0 + 7.0));
-    }
+    let vectors = Vectors::new(named, lattice::points()).between(rotation);
+    let mut codes = Codes::of_vectors(parts.n, parts.k, Arc::new(vectors));
+    parts.unpack(codes.bytes_mut());
+    let name = spec.params[0].name.clone();
+    Ok(QuantizedLinear {
+        spec,
+        n: parts.n,
+        k: parts.k,
+        codes,
+        params: vec![ParamArray { name, values: ParamValues::F32(vec![scale; parts.n]) }],
+        bias: parts.bias.map(|bias| bias.bias(parts.n)).transpose()?,
+        rounding: Rounding::F32,
+        k_order: None,
+    })
 }

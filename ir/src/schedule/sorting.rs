@@ -15,6 +15,8 @@ pub enum Sorting {
     /// A function of its own that runs first. The main loop then reads 16 bytes at a time, or by
     /// tensor copies, as it always does.
     Step,
+    /// A function of its own that rotates them first: see [`WeightSpec::is_rotated`].
+    Rotation,
     /// Each block, while it stages its activations in shared memory: one launch, but every block
     /// reads the order.
     Prologue,
@@ -58,6 +60,7 @@ impl Schedule {
     /// Who sorts the activations of a layer: staging sorts on the way, all else has it done before.
     pub fn sorting(&self, spec: &WeightSpec) -> Sorting {
         match self {
+            _ if spec.is_rotated() => Sorting::Rotation,
             _ if !spec.act_order => Sorting::None,
             Schedule::Gemv(s) if s.stage_x => Sorting::Prologue,
             _ => Sorting::Step,

@@ -2,7 +2,7 @@
 
 use super::generated::{judge, nvrtc};
 use crate::default_of_family;
-use qtune_codegen::{generate, Kernel};
+use qtune_codegen::{generate, Kernel, Role};
 use qtune_ir::{
     Arch, Codebook, Family, Group, Param, ParamType, Problem, VectorCodes, WeightSpec,
     VECTOR_SHARE_BITS,
@@ -44,6 +44,46 @@ fn sums_of_vectors_are_looked_up_by_the_families_that_can() {
             assert!(verdict.passed, "{books}x{bits} {key} {family:?}: {verdict:#?}");
         }
     }
+}
+
+#[test]
+fn weights_between_rotations_are_checked_step_by_step() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let spec = WeightSpec {
+        codebook: Codebook::of_vectors(VectorCodes::new(1, 10).unwrap().rotated()),
+        ..spec(1, 10)
+    };
+    for (family, problem) in [
+        (Family::Gemv, "f16-f16.n64.k128.m2+bias"),
+        (Family::Dequant, "bf16-f32.n32.k256.m9+residual"),
+        (Family::Dequant, "f16-bf16.n128.k64.m20+bias"),
+    ] {
+        let kernel = kernel(family, &format!("w2a16.odd.{problem}"), &spec);
+        let roles: Vec<Role> = kernel.entries.iter().map(|entry| entry.role).collect();
+        assert_eq!((roles.first(), roles.last()), (Some(&Role::Turn), Some(&Role::Finish)));
+        let verdict = judge(&nvrtc, kernel.clone(), &spec);
+        assert!(verdict.passed, "{problem} {family:?}: {verdict:#?}");
+        // The last sums and differences are left out of one of the rotations.
+        for lost in [kernel.problem.k / 2, kernel.problem.n / 2] {
+            let text = format!("const int high = low + {lost};");
+            let source = kernel.source.replacen(&text, "const int high = low;", 1);
+            assert_ne!(source, kernel.source, "{text}");
+            let wrong = judge(&nvrtc, Kernel { source, ..kernel.clone() }, &spec);
+            assert!(!wrong.passed, "{problem} {family:?}: {wrong:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_sample_of_a_large_matrix_is_rotated_whole() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let spec = WeightSpec {
+        codebook: Codebook::of_vectors(VectorCodes::new(1, 16).unwrap().rotated()),
+        ..spec(1, 16)
+    };
+    let kernel = kernel(Family::Gemv, "w2a16.odd.f16-f16.n2048.k2048.m1", &spec);
+    let verdict = judge(&nvrtc, kernel, &spec);
+    assert!(verdict.passed && verdict.share_of_blocks_run < 0.9, "{verdict:#?}");
 }
 
 #[test]

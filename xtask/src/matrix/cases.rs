@@ -57,7 +57,8 @@ pub fn all() -> Result<Vec<Case>> {
 /// The cases of a format and size on a GPU.
 fn families(gpu: &str, format: &str, size: Size) -> Result<Vec<Case>> {
     let arch = Arch::named(gpu)?;
-    let (n, k) = size.of(qtune_formats::resolve(format)?.group);
+    let spec = qtune_formats::resolve(format)?;
+    let (n, k) = if spec.is_rotated() { size.powers() } else { size.of(spec.group) };
     let exists = |family: &Family| *family != Family::Wgmma || arch.has_wgmma();
     let case =
         |family| Case { gpu: gpu.into(), format: format.into(), act: size.act(), n, k, family };
@@ -89,6 +90,14 @@ impl Size {
                 (FEW_ROWS, size * groups)
             }
             (Size::FewGroups, _) => (FEW_ROWS, 200),
+        }
+    }
+
+    /// N and K of formats whose features are rotated: powers of two.
+    fn powers(self) -> (u32, u32) {
+        match self {
+            Size::OneGroup => (32, 64),
+            Size::FewGroups => (64, 256),
         }
     }
 
