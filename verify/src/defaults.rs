@@ -315,7 +315,12 @@ fn wgmma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
 /// deep rings first.
 fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let mut ladder = Vec::new();
-    for (block_n, most) in [(256, 128), (128, 256)] {
+    // Sums of 8-bit floats that are kept apart from totals take twice the accumulators.
+    let tiles: &[(u32, u32)] = match has_codes(problem) {
+        true => &[(256, 128), (128, 256), (128, 128)],
+        false => &[(256, 128), (128, 256)],
+    };
+    for &(block_n, most) in tiles {
         // As many tokens as accumulators have registers for, evenly.
         let (columns, least_k, rings) = match has_codes(problem) {
             true => (16, 256, [(4, 256), (3, 256), (2, 256)].as_slice()),
@@ -471,8 +476,13 @@ mod tests {
         }
         let refused = default("w8a8.fp8-e4m3-ch-a8.f16-f16.n64.k64.m16", "a100").unwrap_err();
         assert!(refused.reason.contains("8.9"), "{refused}");
-        let prompt = default("w8a8.int8-ch-a8.f16-f16.n10240.k8192.m256", "h200").unwrap();
-        assert!(matches!(prompt, Schedule::Wgmma(_)), "{prompt}");
+        for format in ["int8-ch-a8", "fp8-e4m3-ch-a8"] {
+            for m in [256, 257, 1024] {
+                let key = format!("w8a8.{format}.f16-f16.n10240.k8192.m{m}");
+                let prompt = default(&key, "h200").unwrap();
+                assert!(matches!(prompt, Schedule::Wgmma(_)), "{key}: {prompt}");
+            }
+        }
     }
 
     #[test]
