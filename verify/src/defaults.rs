@@ -235,12 +235,12 @@ type Tile = (u32, u32, (u32, u32), u32);
 fn wide_tiles(block_m: u32) -> &'static [Tile] {
     match block_m {
         0..=8 => &[
-            (128, 512, (2, 2), 3),
-            (64, 512, (1, 2), 4),
+            (128, 512, (1, 4), 3),
+            (128, 256, (1, 2), 3),
             (128, 256, (2, 2), 4),
             (64, 256, (1, 2), 4),
         ],
-        9..=16 => &[(256, 256, (2, 2), 3), (128, 256, (1, 2), 4)],
+        9..=16 => &[(256, 256, (2, 2), 3), (256, 128, (2, 1), 3)],
         17..=32 => &[(256, 128, (4, 1), 3), (128, 128, (2, 1), 4)],
         _ => &[(256, 128, (8, 1), 3), (128, 128, (4, 1), 4)],
     }
@@ -269,8 +269,11 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     // Codes that are multiplied as they are come in chunks of twice as many.
     let chunks = if has_codes(problem) { PAIR_CODES } else { 1 };
     let split = |n, k| split_k(problem, arch, n, k, block_m);
-    let wide = wide_tiles(block_m).iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
-    let wide = wide.map(|tile| rung(*tile, split(tile.0, tile.1)));
+    // A ragged last stage takes a choice with every copy of activations: first what has none.
+    let (whole, ragged): (Vec<&Tile>, Vec<_>) =
+        wide_tiles(block_m).iter().partition(|(_, k, ..)| problem.k % k == 0);
+    let ragged = ragged.into_iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
+    let wide = whole.into_iter().chain(ragged).map(|tile| rung(*tile, split(tile.0, tile.1)));
     let mut ladder: Vec<Schedule> = wide.filter(|s| is_busy(s, problem, arch)).collect();
     let shapes = match block_m {
         0..=16 => [(256, (1, 4)), (128, (1, 2)), (128, (1, 1)), (64, (1, 1))],
@@ -293,9 +296,11 @@ fn pads_little(k: u32, block_k: u32) -> bool {
     (k.next_multiple_of(block_k) - k) * 100 <= k
 }
 
-/// Whether three SMs of four have a block.
+/// Whether three SMs of four have a block, and three SMs five warps: fewer hide too little latency.
 fn is_busy(schedule: &Schedule, problem: &Problem, arch: &Arch) -> bool {
-    blocks(schedule, problem) * 4 >= arch.sm_count * 3
+    let blocks = blocks(schedule, problem);
+    let warps = blocks * schedule.threads() / 32;
+    blocks * 4 >= arch.sm_count * 3 && warps * 3 >= arch.sm_count * 5
 }
 
 fn blocks(schedule: &Schedule, problem: &Problem) -> u32 {
@@ -506,6 +511,21 @@ mod tests {
         assert!(matches!(&many, Schedule::Mma(s) if s.split.per_tile() > 1), "{many}");
         let wide = default("w4a16.awq-g128.f16-f16.n110592.k5120.m16", "h200").unwrap();
         assert!(matches!(&wide, Schedule::Mma(s) if s.split == Split::NONE), "{wide}");
+    }
+
+    #[test]
+    fn wide_tiles_have_stages_that_divide_k_and_warps_that_hide_latency() {
+        let tile = |n: u32, k: u32, m: u32| {
+            let schedule = default(&format!("w4a16.awq-g128.f16-f16.n{n}.k{k}.m{m}"), "h200");
+            let Schedule::Mma(mma) = schedule.unwrap() else { panic!("mma for {n} x {k}, {m}") };
+            (mma.block_n, mma.block_k, mma.warps_n * mma.warps_k)
+        };
+        assert_eq!(tile(10240, 8192, 8), (128, 512, 4));
+        assert_eq!(tile(8192, 5376, 8), (128, 256, 2), "512 does not divide K");
+        assert_eq!(tile(8192, 29568, 8), (128, 512, 4), "nor does 256");
+        assert_eq!(tile(8192, 29568, 16), (256, 128, 2), "256 does not divide K");
+        assert_eq!(tile(4096, 4096, 16), (256, 128, 2), "wider stages leave SMs idle");
+        assert_eq!(tile(4608, 3584, 8), (128, 256, 4), "108 blocks of two warps are too few");
     }
 
     #[test]
