@@ -20,14 +20,16 @@
 //! In the fragment layout the position weight therefore depends on the row alone.
 
 mod bytes;
+mod levels;
 mod nibbles;
 mod pack;
 mod vectors;
 
+pub use levels::Loads;
 pub use pack::CodeRow;
 
 use bytes::Bytes;
-use qtune_ir::dequant::{fields, CodeOrder, Field};
+use qtune_ir::dequant::{fields, CodeOrder, Field, Levels};
 use qtune_ir::{
     CodePacking, GemvSchedule, MmaSchedule, Problem, Rejected, Schedule, VectorCodes, WeightSpec,
     WgmmaSchedule,
@@ -71,6 +73,7 @@ pub struct Layout {
     groups: u32,
     groups_per_step: u32,
     fields: Vec<Field>,
+    levels: Option<Levels>,
     order: CodeOrder,
     packing: CodePacking,
     vectors: Option<VectorCodes>,
@@ -110,6 +113,10 @@ impl Layout {
             reason: format!("no layout holds codes of {} bits", spec.bits),
         })?;
         let bytes = Bytes::of(spec, schedule);
+        let levels = match schedule {
+            Schedule::Gemv(s) => s.levels(spec, problem.k),
+            _ => None,
+        };
         Ok(Layout {
             n: problem.n,
             k: problem.k,
@@ -121,7 +128,11 @@ impl Layout {
                 Schedule::Wgmma(s) => s.groups_per_stage(spec, problem.k),
                 Schedule::Dequant(s) => s.groups_per_stage(spec, problem.k),
             },
-            fields: fields(schedule.dequant(), spec),
+            fields: match &levels {
+                Some(levels) => [&levels.shared[..], &levels.codes].concat(),
+                None => fields(schedule.dequant(), spec),
+            },
+            levels,
             order: CodeOrder::of_term(schedule.dequant()),
             packing,
             vectors: spec.codebook.vectors(),
@@ -165,6 +176,7 @@ impl Layout {
             4 => tiles,
             bits => format!("{tiles}.w{bits}"),
         };
+        let tiles = if self.levels.is_some() { tiles + ".levels" } else { tiles };
         match self.order {
             CodeOrder::Split => tiles,
             CodeOrder::Raised => tiles + ".raised",
@@ -229,7 +241,8 @@ impl Layout {
         self.steps().div_ceil(self.steps_per_param_set())
     }
 
-    /// What one (row, group) parameter entry holds, in order.
+    /// What one (row, group) parameter entry holds, in order; where the levels are packed apart, once they
+    /// are together in registers.
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
@@ -247,8 +260,12 @@ impl Layout {
 
     /// Bytes of packed parameters in one row tile.
     pub fn tile_param_bytes(&self) -> usize {
-        let entries = self.param_sets() * self.groups_per_step() * self.tile_rows();
-        entries as usize * self.entry_bytes()
+        let rows = (self.param_sets() * self.tile_rows()) as usize;
+        let row = match self.loads() {
+            Some(loads) => loads.row_bytes() as usize,
+            None => self.groups_per_step() as usize * self.entry_bytes(),
+        };
+        rows * row
     }
 
     /// Bytes of the packed weights.

@@ -2,7 +2,7 @@
 
 use qtune_ir::dequant::{
     variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options, PairTable,
-    Rounding, Variant,
+    Rounding, Variant, STORE_PRODUCT,
 };
 use qtune_ir::tile::DequantChoice;
 use qtune_ir::{Arch, DType, Problem, Schedule, WeightSpec};
@@ -68,20 +68,31 @@ impl Terms {
         self.all(problem, spec, schedule).iter().filter(&mut new).cloned().collect()
     }
 
+    fn variants(&self, context: &Context, params: &CostParams, disabled: &[&str]) -> Vec<Variant> {
+        let options = Options { disabled_rules: disabled, ..Options::default() };
+        match variants(context, params, &self.arch, &options) {
+            Ok(search) => search.variants,
+            Err(error) => {
+                tracing::debug!(%error, "no dequantization term");
+                Vec::new()
+            }
+        }
+    }
+
     fn search(
         &self,
         context: &Context,
         params: &CostParams,
-        disabled_rules: &[&str],
+        disabled: &[&str],
     ) -> Vec<DequantChoice> {
-        let options = Options { disabled_rules, ..Options::default() };
-        let found = match variants(context, params, &self.arch, &options) {
-            Ok(search) => search.variants,
-            Err(error) => {
-                tracing::debug!(%error, "no dequantization term");
-                return Vec::new();
-            }
-        };
+        let mut found = self.variants(context, params, disabled);
+        // Integers are fewer bytes than products with them: a term that costs more may save traffic.
+        if context.spec.has_two_levels() && context.engine != Engine::Mma {
+            let known: Vec<String> = found.iter().map(|v| v.term.to_string()).collect();
+            let others = self.variants(context, params, &[disabled, &[STORE_PRODUCT]].concat());
+            found.extend(others.into_iter().filter(|v| !known.contains(&v.term.to_string())));
+            found.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+        }
         let usable = found.into_iter().filter(|variant| {
             let lowered = Lowered::new(&variant.term, context);
             // Codes that are multiplied as they are are not rounded at all.

@@ -3,7 +3,7 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite};
+use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite, STORE_PRODUCT};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
     Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache, WeightSpec,
@@ -397,7 +397,8 @@ struct Terms {
     any_scale: bool,
 }
 
-/// The schedule with the cheapest of the wanted terms that its family can lower and that fits it.
+/// The schedule with the cheapest of the wanted terms that its family can lower and that fits it: among
+/// those with the fewest bytes to read where these differ.
 fn with_term(
     schedule: &Schedule,
     problem: &Problem,
@@ -405,14 +406,33 @@ fn with_term(
     arch: &Arch,
     terms: Terms,
 ) -> Result<Schedule, Rejected> {
+    let cheapest = |disabled: &[&str]| cheapest(schedule, problem, spec, arch, (terms, disabled));
+    // Without it, what it makes needless is found: the best of what is left.
+    let raise = terms.any_scale.then_some(RAISE);
+    let disabled: Vec<&str> = schedule.useless_rules().iter().copied().chain(raise).collect();
+    let levels = |found: &Schedule| match found {
+        Schedule::Gemv(gemv) => gemv.levels(spec, problem.k).is_some(),
+        _ => false,
+    };
+    let reads_levels = schedule.family() == Family::Gemv && spec.has_two_levels();
+    let smallest =
+        reads_levels.then(|| cheapest(&[&disabled[..], &[STORE_PRODUCT]].concat()).ok()).flatten();
+    smallest.filter(levels).map_or_else(|| cheapest(&disabled), Ok)
+}
+
+/// The same without terms of some rules.
+fn cheapest(
+    schedule: &Schedule,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    (terms, disabled_rules): (Terms, &[&str]),
+) -> Result<Schedule, Rejected> {
     let engine = schedule.engine();
     let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
     let reject = |reason: String| Rejected { reason };
-    // Without it, what it makes needless is found: the best of what is left.
-    let raise = terms.any_scale.then_some(RAISE);
-    let disabled_rules: Vec<&str> = schedule.useless_rules().iter().copied().chain(raise).collect();
-    let options = Options { disabled_rules: &disabled_rules, ..Options::default() };
+    let options = Options { disabled_rules, ..Options::default() };
     let search =
         dequant::variants(&ctx, &params, arch, &options).map_err(|e| reject(e.to_string()))?;
     // Tensor-core kernels stage activations as they are.

@@ -203,8 +203,11 @@ impl Walk {
         };
         let load_bytes = 4 * layout.packing().load_words();
         // Parameters that are loaded as wide as weights count as marks, too.
-        let entry_bytes = layout.entry_bytes().next_power_of_two() as u32;
-        let same_params = if entry_bytes == load_bytes { s.rows } else { 0 };
+        let (param_bytes, param_loads) = match layout.loads() {
+            Some(loads) => (loads.bytes, loads.lane_groups * loads.codes + loads.shared),
+            None => (layout.entry_bytes().next_power_of_two() as u32, s.rows),
+        };
+        let same_params = if param_bytes == load_bytes { param_loads } else { 0 };
         let products_at_once = match s.accumulate {
             Accumulate::Half2 => 2.0,
             Accumulate::F32 => 1.0,

@@ -149,8 +149,14 @@ impl<'a> Weights<'a> {
                 layer.params[index].values.get(at) as f32
             }
             WeightSource::Synthetic { seed } => {
+                let dtype = self.spec.params[index].dtype;
+                let group = match dtype {
+                    // All that share it have the same.
+                    ParamType::Shared(groups) => group - group % u32::from(groups),
+                    _ => group,
+                };
                 let bits = random::at(seed ^ (index as u64 + 1) << 32, n, group);
-                synthetic_param(self.spec.params[index].dtype, bits)
+                synthetic_param(dtype, bits)
             }
         }
     }

@@ -3,6 +3,7 @@
 //! A lane loads a piece, 32 weights of one row (16 bytes if they have 4 bits), and owns the matching 32 activations of every
 //! token. Lanes that share a row add up by shuffles, warps that share it through shared memory.
 
+mod levels;
 mod staging;
 
 use super::octet::Octet;
@@ -179,6 +180,7 @@ impl Gemv<'_> {
         if self.needs_params() {
             let entry_words = self.entry_type().words() as u32;
             body.array("entry", Type::U32, &[count, self.entries(), entry_words]);
+            self.declare_levels(body, count);
         }
         let at = |ahead: &Expr| step.clone() + ahead.clone() * s.warps_k;
         body.unrolled("ahead", count, |body, ahead| self.load(body, &ahead, &at(&ahead)));
@@ -234,14 +236,18 @@ impl Gemv<'_> {
                     }
                 }
             });
-            if self.needs_params() && self.lane_groups() == 1 {
+            if !self.needs_params() || self.cx.layout.levels().is_some() {
+                return;
+            }
+            if self.lane_groups() == 1 {
                 self.load_entry(body, ahead, step, &row_part, None);
-            } else if self.needs_params() {
+            } else {
                 body.unrolled("lane_group", self.lane_groups(), |body, inner| {
                     self.load_entry(body, ahead, step, &row_part, Some(&inner));
                 });
             }
         });
+        self.load_levels(body, ahead, step);
     }
 
     /// The group parameters of a lane's row and k: `[warp tile][set][row of the warp][group]`.
@@ -281,6 +287,7 @@ impl Gemv<'_> {
     /// One step: eight weights at a time against the matching activations of every token.
     fn compute(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
+        self.join_levels(body, ahead);
         self.prepare_invariants(body, ahead);
         for (index, _) in self.plan.sums().iter().enumerate() {
             body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, self.entries()]);

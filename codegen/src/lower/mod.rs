@@ -55,7 +55,7 @@ pub enum CodegenError {
 
 /// Version of the generator: part of every cache fingerprint. A change of generated text or of
 /// packed layouts raises it, so that older winners miss.
-pub const GENERATOR_VERSION: u32 = 4;
+pub const GENERATOR_VERSION: u32 = 5;
 
 /// Generates the kernel of `schedule` for `problem`.
 ///
@@ -443,9 +443,10 @@ impl Lowering<'_> {
     /// `gemv` reads one entry at a time, and so does the end of a product of codes; rings copy 16 bytes
     /// at a time.
     fn params_element(&self) -> Type {
-        match self.layout.is_gemv() || self.has_codes() {
-            true => entry_type(self.layout.entry_bytes()),
-            false => Type::U32x4,
+        match (self.layout.loads(), self.layout.is_gemv() || self.has_codes()) {
+            (Some(loads), _) => entry_type(loads.bytes as usize),
+            (None, true) => entry_type(self.layout.entry_bytes()),
+            (None, false) => Type::U32x4,
         }
     }
 

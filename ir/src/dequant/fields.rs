@@ -93,6 +93,43 @@ pub fn fields(term: &str, spec: &WeightSpec) -> Vec<Field> {
     fields
 }
 
+/// Scales of two levels packed level by level: for each quant group its integers, a byte each, and for
+/// several groups together the floats that these multiply. An entry for each group repeats the floats, or
+/// holds products that take more bits than their integers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Levels {
+    /// The floats that groups share.
+    pub shared: Vec<Field>,
+    /// The integers of each group: as many as there are floats.
+    pub codes: Vec<Field>,
+    /// Groups that share the floats.
+    pub groups: u32,
+}
+
+impl Levels {
+    /// The levels of the fields of an entry, if they are one or two integers of up to 8 bits and as many
+    /// shared floats.
+    pub fn of(fields: Vec<Field>) -> Option<Levels> {
+        let is_code = |field: &Field| matches!(field.dtype, ParamType::Code(bits) if bits <= 8);
+        let (codes, shared): (Vec<Field>, Vec<Field>) = fields.into_iter().partition(is_code);
+        let dtype = shared.first()?.dtype;
+        let ParamType::Shared(groups) = dtype else { return None };
+        let alike = shared.iter().all(|field| field.dtype == dtype);
+        let paired = codes.len() == shared.len() && codes.len() <= 2;
+        (alike && paired).then(|| Levels { shared, codes, groups: groups.into() })
+    }
+
+    /// Bytes of a group's integers.
+    pub fn code_bytes(&self) -> u32 {
+        self.codes.len() as u32
+    }
+
+    /// Bytes of the floats that groups share.
+    pub fn shared_bytes(&self) -> u32 {
+        2 * self.shared.len() as u32
+    }
+}
+
 /// Names of the parameters that a term reads outside of stored products.
 fn parameters_outside(term: &Term) -> Vec<&str> {
     let mut names = Vec::new();
@@ -128,6 +165,18 @@ mod tests {
         let names: Vec<_> = fields(term, &spec).into_iter().map(|field| field.name).collect();
         assert_eq!(names, ["d", "i", "e", "j"]);
         assert_eq!(packed_param_bytes(term, &spec), 8);
+    }
+
+    #[test]
+    fn integers_and_the_floats_that_groups_share_are_two_levels() {
+        let spec = two_levels();
+        let names = |fields: &[Field]| fields.iter().map(|f| f.name.clone()).collect::<String>();
+        let levels = Levels::of(fields("(- (* (* d i) (sum x)) (* e j))", &spec)).unwrap();
+        assert_eq!((names(&levels.shared), names(&levels.codes)), ("de".into(), "ij".into()));
+        assert_eq!((levels.groups, levels.code_bytes(), levels.shared_bytes()), (8, 2, 4));
+        for term in ["(* (stored d i) (sum x))", "(- (* (stored d i) (sum x)) (* e j))"] {
+            assert_eq!(Levels::of(fields(term, &spec)), None, "{term}");
+        }
     }
 
     #[test]

@@ -81,6 +81,10 @@ pub const OUT_OF_SUM: &[&str] = &["scale-after-sum", "zero-as-correction", "rais
 /// The rule that is only for GPUs with the instruction.
 pub(super) const HARDWARE_FLOAT: &str = "hardware-float";
 
+/// The rule by which products of scales of two levels are packed in place of their factors. Without it
+/// kernels multiply: the integers among the factors are fewer bytes ([`super::Levels`]).
+pub const STORE_PRODUCT: &str = "store-product";
+
 /// The rule that the analysis applies: an operator on constants is a constant.
 pub const FOLD_CONSTANTS: &str = "fold-constants";
 
@@ -121,7 +125,7 @@ pub static RULES: &[Rule] = &[
           ("(* ?s (+ ?a ?b))", "(+ (* ?s ?a) (* ?s ?b))")],
         &[Hoistable("?s"), AnyOuter("?a", "?b")]),
 
-    rule("store-product", "parameters",
+    rule(STORE_PRODUCT, "parameters",
         &[("(* ?c ?d)", "(stored ?c ?d)")],
         &[TwoLevels, Parameter("?c"), Parameter("?d")]),
     rule("store-scale", "parameters",

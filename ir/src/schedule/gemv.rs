@@ -1,6 +1,7 @@
 //! Schedules of the `gemv` family: how warps and lanes share rows and k.
 
 use super::{check_block, check_width, groups_in, require, with_table, Overlap, Rejected, Split};
+use crate::dequant::{fields, packed_param_bytes, Levels};
 use crate::{Arch, DType, Problem, WeightSpec, PIECE_CODES};
 
 /// k extent of one lane's piece.
@@ -67,6 +68,30 @@ impl GemvSchedule {
     /// Quant groups that one step touches, as far as they are stored apart.
     pub fn groups_per_step(&self, spec: &WeightSpec, k: u32) -> u32 {
         groups_in(self.step_k(), spec, k)
+    }
+
+    /// The levels that group parameters are packed by, where the term reads both and a step has all groups
+    /// that share a float; `None` where each group has an entry with all of its parameters.
+    pub fn levels(&self, spec: &WeightSpec, k: u32) -> Option<Levels> {
+        if !spec.has_two_levels() {
+            return None;
+        }
+        let levels = Levels::of(fields(&self.dequant, spec))?;
+        let span = spec.group.size(k) * levels.groups;
+        // A lane loads the integers of its rows in whole words.
+        let whole = self.rows * levels.code_bytes() % 4 == 0;
+        (whole && self.step_k() % span == 0).then_some(levels)
+    }
+
+    /// Bytes of packed parameters for a row and quant group, those that groups share in parts.
+    pub fn param_bytes(&self, spec: &WeightSpec, k: u32) -> f64 {
+        match self.levels(spec, k) {
+            Some(levels) => {
+                let shared = f64::from(levels.shared_bytes()) / f64::from(levels.groups);
+                f64::from(levels.code_bytes()) + shared
+            }
+            None => packed_param_bytes(&self.dequant, spec).into(),
+        }
     }
 
     /// Output rows of one warp.

@@ -9,7 +9,7 @@
 use super::cost::SCATTER_WAVEFRONTS;
 use super::lower::{FRAGMENT_N, PIECE_K};
 use crate::arch::WGMMA_MACS_PER_CLOCK;
-use crate::dequant::{packed_param_bytes, PairTable};
+use crate::dequant::PairTable;
 use crate::{
     Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec, WgmmaSchedule,
     GROUP_ROWS,
@@ -186,9 +186,9 @@ fn further_loads(spec: &WeightSpec) -> f64 {
 }
 
 /// Packed bytes of weights with their parameters.
-fn weight_bytes(spec: &WeightSpec, term: &str, weights: f64, group: u32) -> f64 {
-    let params = f64::from(packed_param_bytes(term, spec));
-    weights * (spec.bits as f64 / 8.0 + params / group as f64)
+fn weight_bytes(spec: &WeightSpec, s: &GemvSchedule, weights: f64, k: u32) -> f64 {
+    let params = s.param_bytes(spec, k) / f64::from(spec.group.size(k));
+    weights * (spec.bits as f64 / 8.0 + params)
 }
 
 fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: f64) -> Work {
@@ -215,7 +215,7 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
     let lane_instructions_per_weight = dequant + math + convert + loads + overhead;
     let batch_weights = piece * rows * s.unroll as f64;
 
-    let packed = weight_bytes(spec, &s.dequant, weights, spec.group.size(p.k));
+    let packed = weight_bytes(spec, s, weights, p.k);
     let x_bytes = tokens * block_k * p.act.bytes() as f64;
     let rereads = if s.stage_x { 0.0 } else { L1_MISS * (s.warps_n - 1) as f64 };
     let x_wavefronts = PIECE_X_LOADS * tokens * s.lanes.div_ceil(8) as f64;

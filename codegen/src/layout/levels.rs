@@ -1,0 +1,174 @@
+//! Scales of two levels as `gemv` reads them: for a warp's step first the integers of all groups, then the
+//! floats that groups share, each by load, row of a lane and group. A load brings what lanes need for
+//! several of their rows, and what a warp loads at once lies together: loads are wide and sectors full.
+
+use super::{Kind, Layout, LANES};
+use half::f16;
+use qtune_ir::dequant::{Field, Levels};
+use qtune_ir::GemvSchedule;
+use std::borrow::Cow;
+
+/// How a lane loads the parameters of a step where their levels are packed apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// Bytes of one load.
+    pub bytes: u32,
+    /// Loads of a group's integers for the rows of a lane.
+    pub codes: u32,
+    /// Loads of the floats of the groups that share them.
+    pub shared: u32,
+    /// Quant groups of a step.
+    pub groups: u32,
+    /// Quant groups of the weights that a lane loads at once: the first ones of all lanes lie together, then
+    /// the second ones.
+    pub lane_groups: u32,
+    /// Quant groups that share their floats.
+    pub sharing: u32,
+    rows: u32,
+}
+
+/// Appends a value as it is packed.
+type Push = fn(&mut Vec<u8>, f32);
+
+impl Loads {
+    /// Times that groups share floats in a step.
+    pub fn spans(&self) -> u32 {
+        self.groups / self.sharing
+    }
+
+    /// Bytes of a row's parameters in a step.
+    pub(super) fn row_bytes(&self) -> u32 {
+        (self.groups * self.codes + self.spans() * self.shared) * self.bytes / self.rows
+    }
+}
+
+impl Layout {
+    /// The levels of group parameters, where they are packed apart.
+    pub fn levels(&self) -> Option<&Levels> {
+        self.levels.as_ref()
+    }
+
+    /// How a lane loads parameters whose levels are packed apart.
+    pub fn loads(&self) -> Option<Loads> {
+        let (levels, Kind::Gemv(s)) = (self.levels.as_ref()?, &self.kind) else { return None };
+        let [codes, shared] = [levels.code_bytes(), levels.shared_bytes()].map(|b| b * s.rows);
+        // There are as many floats as integers: what divides the integers of all rows divides the floats.
+        let bytes = (1 << codes.trailing_zeros()).min(16);
+        Some(Loads {
+            bytes,
+            codes: codes / bytes,
+            shared: shared / bytes,
+            groups: self.groups_per_step(),
+            lane_groups: (self.groups_per_step() / s.lanes).max(1),
+            sharing: levels.groups,
+            rows: s.rows,
+        })
+    }
+
+    /// Packs one row tile of parameters level by level: see [`Layout::pack_param_tile`].
+    pub(super) fn pack_levels(
+        &self,
+        s: &GemvSchedule,
+        (levels, loads): (&Levels, Loads),
+        params: &[Vec<f32>],
+    ) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+        let lane_rows = LANES / s.lanes;
+        let columns = |fields: &[Field]| -> Vec<_> {
+            fields.iter().map(|field| field.column(params)).collect()
+        };
+        let (codes, shared) = (columns(&levels.codes), columns(&levels.shared));
+        // Steps may reach past K: nothing multiplies what is there.
+        let last = self.groups - 1;
+        let warps = (0..self.tile_rows()).step_by(s.warp_rows() as usize);
+        for (warp, set) in warps.flat_map(|warp| (0..self.param_sets()).map(move |s| (warp, s))) {
+            let of_set = |group: u32| (set * loads.groups + group).min(last);
+            let of_lanes = |nth: u32| (nth..loads.groups).step_by(loads.lane_groups as usize);
+            let all = (0..loads.lane_groups).flat_map(of_lanes).map(of_set).collect();
+            let spans = (0..loads.groups).step_by(levels.groups as usize).map(of_set).collect();
+            let mut each = |columns: &[Cow<[f32]>],
+                            (count, groups): (u32, Vec<u32>),
+                            push: Push| {
+                let rows = s.rows / count;
+                for (load, lane_row) in (0..count).flat_map(|l| (0..lane_rows).map(move |r| (l, r)))
+                {
+                    for (group, part) in groups.iter().flat_map(|g| (0..rows).map(move |p| (g, p)))
+                    {
+                        let row = warp + (load * rows + part) * lane_rows + lane_row;
+                        let at = (row * self.groups + group) as usize;
+                        let value = |column: &Cow<[f32]>| column.get(at).map_or(0.0, |v| *v);
+                        columns.iter().for_each(|column| push(&mut bytes, value(column)));
+                    }
+                }
+            };
+            each(&codes, (loads.codes, all), |bytes, code| bytes.push(code as u8));
+            each(&shared, (loads.shared, spans), |bytes, value| {
+                bytes.extend_from_slice(&f16::from_f32(value).to_le_bytes());
+            });
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qtune_ir::{Group, Param, ParamType, Problem, WeightSpec};
+
+    fn layout(lanes: u32, rows: u32) -> Layout {
+        let param = |name: &str, dtype| Param { name: name.into(), dtype };
+        let (shared, code) = (ParamType::Shared(8), ParamType::Code(6));
+        let params = [("d", shared), ("i", code), ("e", shared), ("j", code)];
+        let spec = WeightSpec {
+            name: "test".into(),
+            bits: 4,
+            group: Group::Size(32),
+            params: params.map(|(name, dtype)| param(name, dtype)).into(),
+            expr: "(- (* q (* d i)) (* e j))".into(),
+            codebook: Default::default(),
+            act_order: false,
+            activations: Default::default(),
+        };
+        let problem: Problem = "w4a16.test.f16-f16.n40.k1536.m1".parse().unwrap();
+        let text = format!(
+            "gemv tokens=1 rows={rows} lanes={lanes} warps=1x1 unroll=1 split=1 x=shared acc=half2 \
+             cache=stream dequant=(- (* (* d i) (sum (* (- (magic q) 1024) x))) (* (* e j) (sum x)))"
+        );
+        Layout::new(&problem, &spec, &text.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn integers_take_a_byte_and_floats_are_there_once_for_all_groups_that_share_them() {
+        let layout = layout(16, 4);
+        let loads = layout.loads().unwrap();
+        assert_eq!((loads.bytes, loads.codes, loads.shared, loads.spans()), (8, 1, 2, 2));
+        assert_eq!(layout.param_bytes(), 40 * (48 * 2 + 6 * 4));
+        assert!(layout.id().ends_with(".levels"), "{}", layout.id());
+        assert_eq!(self::layout(4, 4).loads(), None, "a step has half of the groups that share");
+        assert_eq!(self::layout(16, 1).loads(), None, "two bytes are no word");
+    }
+
+    #[test]
+    fn the_rows_of_a_lane_lie_side_by_side() {
+        let layout = layout(16, 4);
+        // Row n, group g: d = n + g / 8, i = g, e = 100 + n, j = 63 - g.
+        let value = |n: u32, g: u32, index: usize| match index {
+            0 => (n + g / 8) as f32,
+            1 => g as f32,
+            2 => (100 + n) as f32,
+            _ => (63 - g) as f32,
+        };
+        let rows = |index| (8..16).flat_map(move |n| (0..48).map(move |g| value(n, g, index)));
+        let params: Vec<Vec<f32>> = (0..4).map(|index| rows(index).collect()).collect();
+        let bytes = layout.pack_param_tile(&params);
+        assert_eq!(bytes.len(), layout.tile_param_bytes());
+        // The second step of rows 8 to 15: 2 lane rows of 16 groups of 4 rows, 2 bytes each; then 2 loads for
+        // 2 lane rows of 2 spans of 2 rows, 4 bytes each.
+        let step = &bytes[2 * 16 * 8 + 2 * 2 * 2 * 8..];
+        assert_eq!(step[(16 + 3) * 8..][..8], [19, 44, 19, 44, 19, 44, 19, 44]);
+        let second_load_lane_row_1_span_1 = &step[2 * 16 * 8 + (4 + 2 + 1) * 8..][..8];
+        let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+        let floats: Vec<f32> = second_load_lane_row_1_span_1.chunks(2).map(half).collect();
+        assert_eq!(floats, [16.0, 113.0, 18.0, 115.0]);
+    }
+}
