@@ -63,6 +63,11 @@ const IN_FLIGHT: f64 = 40.0 * 1024.0;
 /// Tokens from which tensor cores must be what binds.
 const TENSOR_TOKENS: u32 = 256;
 
+/// What a case may be blessed up to: short K, of which no instructions are asked, up to what longer K keeps.
+pub fn of_blessing(case: &Case, family: Family) -> Vec<Limit> {
+    of(&Case { k: case.k.max(LEAST_K), ..case.clone() }, family)
+}
+
 /// The limits of a case whose default schedule is of `family`.
 pub fn of(case: &Case, family: Family) -> Vec<Limit> {
     let most = |count, value| Limit { count, value, most: true };

@@ -59,7 +59,7 @@ pub fn run(words: &[&str]) -> Result<()> {
 
 /// Why a row may not stand in the table: lines to print.
 fn judge(row: &Row, before: Option<&Row>, bless: bool) -> Vec<String> {
-    let past: Vec<_> = limits::of(&row.case, row.family);
+    let past: Vec<_> = limits::of_blessing(&row.case, row.family);
     let Some(before) = before else { return Vec::new() };
     let mut refused = Vec::new();
     for worse in row.worse_than(before) {

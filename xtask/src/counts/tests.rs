@@ -38,6 +38,16 @@ fn what_got_worse_is_refused_and_only_within_its_limit_blessed() {
 }
 
 #[test]
+fn short_k_is_blessed_as_far_as_the_limits_of_longer_k() {
+    let with = |instructions: &str| {
+        row(&format!("h200 q4_k 3584x3584 m1,gemv,{instructions},1,1,1.028,65536,0,0,0"))
+    };
+    assert_eq!(judge(&with("2.4"), Some(&with("2.2")), true), [""; 0]);
+    assert_eq!(judge(&with("2.4"), Some(&with("2.2")), false).len(), 1);
+    assert_eq!(judge(&with("2.7"), Some(&with("2.2")), true).len(), 1);
+}
+
+#[test]
 fn the_table_has_cases_in_order_and_each_once() {
     let rows: Vec<Case> = read().unwrap().into_iter().map(|row| row.case).collect();
     let known: Vec<Case> = cases::all().into_iter().filter(|case| rows.contains(case)).collect();
