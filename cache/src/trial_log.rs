@@ -50,6 +50,21 @@ pub enum TrialEvent {
         /// Schedule on one line.
         schedule: String,
     },
+    /// A GPU timed a kernel.
+    Timed {
+        /// Problem key.
+        problem: String,
+        /// Schedule on one line.
+        schedule: String,
+        /// The samples in microseconds, in the order they were taken.
+        samples_us: Vec<f64>,
+        /// Samples thrown away because the clock changed or another process used the GPU.
+        discarded: u32,
+        /// The usual SM clock around the samples, in MHz, if it can be read.
+        clock_mhz: Option<u32>,
+        /// The usual power around the samples, in milliwatts, if it can be read.
+        power_mw: Option<u32>,
+    },
     /// What came of a schedule. Also written for launches that the user interrupted, as
     /// [`Outcome::Failed`], since they are no fault of the kernel.
     Result {
@@ -133,6 +148,7 @@ impl TrialEvent {
             Self::Proposed { predicted_us, .. } | Self::Compiled { predicted_us, .. } => {
                 vec![*predicted_us]
             }
+            Self::Timed { samples_us, .. } => samples_us.clone(),
             Self::Result { time_us, .. } => time_us.iter().copied().collect(),
             Self::Winner { time_us, error_over_bound, .. } => vec![*time_us, *error_over_bound],
             Self::Start(_) | Self::Launch { .. } | Self::End { .. } => Vec::new(),
@@ -290,6 +306,7 @@ pub fn poison(events: &[TrialEvent]) -> BTreeSet<(String, String)> {
             TrialEvent::Start(_)
             | TrialEvent::Proposed { .. }
             | TrialEvent::Compiled { .. }
+            | TrialEvent::Timed { .. }
             | TrialEvent::Winner { .. }
             | TrialEvent::End { .. } => {}
         }

@@ -221,6 +221,8 @@ impl From<Samples> for Timing {
             median_us: samples.median_us(),
             spread_us: samples.spread_us(),
             discarded: samples.discarded,
+            clock_mhz: samples.clock_mhz,
+            power_mw: samples.power_mw,
             samples_us: samples.us,
         }
     }

@@ -289,7 +289,7 @@ impl LaunchOutcome {
 }
 
 /// Time of one launch, as a GPU measured it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Timing {
     /// Median over the samples, in microseconds.
     pub median_us: f64,
@@ -299,4 +299,8 @@ pub struct Timing {
     pub spread_us: f64,
     /// Samples thrown away because the clock changed or another process used the GPU.
     pub discarded: u32,
+    /// The usual SM clock around the samples, in MHz, if it can be read.
+    pub clock_mhz: Option<u32>,
+    /// The usual power around the samples, in milliwatts, if it can be read.
+    pub power_mw: Option<u32>,
 }

@@ -5,6 +5,7 @@ use crate::ladder::Climb;
 use crate::request::{Task, TuneRequest};
 use qtune_cache::trial_log::{self, Outcome, RunHeader, TrialEvent, TrialLog};
 use qtune_cache::{CacheError, Evidence, Poisoned, Store};
+use qtune_device::Timing;
 use std::collections::{HashMap, HashSet};
 
 /// Schedules that must not be launched again, by problem key.
@@ -76,6 +77,23 @@ impl<'a> Log<'a> {
         self.trials.append(&TrialEvent::Launch {
             problem: task.problem.to_string(),
             schedule: schedule.into(),
+        })
+    }
+
+    /// A GPU timed a kernel.
+    pub fn timed(
+        &mut self,
+        task: &Task,
+        schedule: &str,
+        timing: &Timing,
+    ) -> Result<(), CacheError> {
+        self.trials.append(&TrialEvent::Timed {
+            problem: task.problem.to_string(),
+            schedule: schedule.into(),
+            samples_us: timing.samples_us.clone(),
+            discarded: timing.discarded,
+            clock_mhz: timing.clock_mhz,
+            power_mw: timing.power_mw,
         })
     }
 

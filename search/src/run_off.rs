@@ -136,7 +136,7 @@ mod tests {
         fn time(&self, _: &TimingPlan) -> Result<Timing, Fault> {
             let round = self.round.replace(self.round.get() + 1);
             let median_us = (self.time)(round).ok_or_else(|| Fault::Lost("crashed".into()))?;
-            Ok(Timing { median_us, samples_us: vec![median_us], spread_us: 0.0, discarded: 0 })
+            Ok(Timing { median_us, samples_us: vec![median_us], ..Timing::default() })
         }
     }
 

@@ -141,6 +141,7 @@ impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
             Err(fault) => judge.condemn(judgement, log, &finalist.candidate, fault)?,
             Ok(timing) => {
                 let time_us = timing.median_us;
+                log.timed(judge.task, &text, &timing)?;
                 log.result(judge.task, &text, Outcome::Ok, Some(time_us))?;
                 judgement.tally.timed += 1;
                 if judge.default == Some(text.as_str()) {

@@ -44,12 +44,16 @@ impl TimingPlan {
 }
 
 /// Times of one kernel.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
     /// Microseconds of one launch, one value per sample, in the order they were taken.
     pub us: Vec<f64>,
     /// Samples thrown away because the clock changed or another process used the GPU.
     pub discarded: u32,
+    /// The usual SM clock in MHz; `None` if it cannot be read.
+    pub clock_mhz: Option<u32>,
+    /// The usual power in milliwatts; `None` if it cannot be read.
+    pub power_mw: Option<u32>,
 }
 
 impl Samples {
@@ -57,16 +61,15 @@ impl Samples {
     /// kept: a GPU that is always shared or always changing has no better time to offer, and the
     /// spread shows it.
     fn of(taken: &[Taken]) -> Samples {
-        let mut clocks: Vec<u32> = taken.iter().filter_map(|t| t.clock_mhz).collect();
-        clocks.sort_unstable();
-        let usual = clocks.get(clocks.len() / 2).copied();
+        let usual = middle(taken.iter().filter_map(|sample| sample.clock_mhz));
+        let power_mw = middle(taken.iter().filter_map(|sample| sample.power_mw));
         let steady = |sample: &&Taken| !sample.shared && same_clock(sample.clock_mhz, usual);
         let mut us: Vec<f64> = taken.iter().filter(steady).map(|sample| sample.us).collect();
         let discarded = u32::try_from(taken.len() - us.len()).unwrap_or(u32::MAX);
         if us.is_empty() {
             us.extend(taken.iter().map(|sample| sample.us));
         }
-        Samples { us, discarded }
+        Samples { us, discarded, clock_mhz: usual, power_mw }
     }
 
     /// The median in microseconds.
@@ -91,12 +94,21 @@ impl Samples {
     }
 }
 
+/// The upper of the middle values.
+fn middle(values: impl Iterator<Item = u32>) -> Option<u32> {
+    let mut sorted: Vec<u32> = values.collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
 /// One sample with what was seen around it.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     us: f64,
     /// The slower of the clocks before and after; `None` if unknown.
     clock_mhz: Option<u32>,
+    /// The greater of the powers before and after, in milliwatts; `None` if unknown.
+    power_mw: Option<u32>,
     /// Whether another process had the GPU.
     shared: bool,
 }
@@ -104,9 +116,11 @@ struct Taken {
 impl Taken {
     fn new(us: f64, before: Option<Conditions>, after: Option<Conditions>) -> Taken {
         let clock = |c: Option<Conditions>| c.and_then(|c| c.clock_mhz);
+        let power = |c: Option<Conditions>| c.and_then(|c| c.power_mw);
         Taken {
             us,
             clock_mhz: clock(before).zip(clock(after)).map(|(a, b)| a.min(b)),
+            power_mw: power(before).max(power(after)),
             shared: [before, after].iter().flatten().any(|c| c.shared),
         }
     }
@@ -316,7 +330,7 @@ mod tests {
 
     #[test]
     fn median_and_spread_are_those_of_the_order_statistics() {
-        let samples = |us: &[f64]| Samples { us: us.to_vec(), discarded: 0 };
+        let samples = |us: &[f64]| Samples { us: us.to_vec(), ..Samples::default() };
         let odd = samples(&[5.0, 1.0, 3.0, 2.0, 4.0]);
         assert_eq!((odd.median_us(), odd.spread_us()), (3.0, 2.0));
         assert_eq!(samples(&[2.0, 1.0]).median_us(), 1.5);
@@ -327,7 +341,8 @@ mod tests {
     }
 
     fn taken(us: f64, mhz: u32, shared: bool) -> Taken {
-        let conditions = Some(Conditions { clock_mhz: Some(mhz), shared });
+        let conditions =
+            Some(Conditions { clock_mhz: Some(mhz), power_mw: Some(10 * mhz), shared });
         Taken::new(us, conditions, conditions)
     }
 
@@ -340,21 +355,27 @@ mod tests {
             taken(30.0, 1980, true),
             taken(10.2, 1980, false),
         ];
-        assert_eq!(Samples::of(&all), Samples { us: vec![10.0, 10.1, 10.2], discarded: 2 });
+        let (clock_mhz, power_mw) = (Some(1980), Some(19_800));
+        let kept = vec![10.0, 10.1, 10.2];
+        assert_eq!(Samples::of(&all), Samples { us: kept, discarded: 2, clock_mhz, power_mw });
     }
 
     #[test]
     fn where_nothing_is_known_or_everything_is_disturbed_all_samples_are_kept() {
         let unknown = [Taken::new(1.0, None, None), Taken::new(2.0, None, None)];
-        assert_eq!(Samples::of(&unknown), Samples { us: vec![1.0, 2.0], discarded: 0 });
+        let us = vec![1.0, 2.0];
+        assert_eq!(Samples::of(&unknown), Samples { us: us.clone(), ..Samples::default() });
         let shared = [taken(1.0, 1980, true), taken(2.0, 1980, true)];
-        assert_eq!(Samples::of(&shared), Samples { us: vec![1.0, 2.0], discarded: 2 });
+        let shared = Samples::of(&shared);
+        assert_eq!((shared.us, shared.discarded), (us, 2));
     }
 
     #[test]
-    fn a_clock_that_drops_during_a_sample_counts_as_dropped() {
-        let at = |mhz| Some(Conditions { clock_mhz: Some(mhz), shared: false });
-        assert_eq!(Taken::new(1.0, at(1980), at(1200)).clock_mhz, Some(1200));
+    fn a_clock_that_drops_during_a_sample_counts_as_dropped_and_power_that_rises_as_risen() {
+        let at =
+            |mhz, mw| Some(Conditions { clock_mhz: Some(mhz), power_mw: Some(mw), shared: false });
+        let taken = Taken::new(1.0, at(1980, 300_000), at(1200, 700_000));
+        assert_eq!((taken.clock_mhz, taken.power_mw), (Some(1200), Some(700_000)));
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Watch for ReplayedStep<'_> {
         };
         let samples_us: Vec<f64> = (0..plan.samples).map(|_| step()).collect();
         let (median_us, spread_us) = crate::statistics::middle(&samples_us);
-        Ok(Timing { median_us, samples_us, spread_us, discarded: 0 })
+        Ok(Timing { median_us, samples_us, spread_us, ..Timing::default() })
     }
 }
 
@@ -249,6 +249,6 @@ impl Watch for Replayed<'_> {
             .map(|_| draws.sample(&self.problem, self.schedule, self.entry))
             .collect();
         let (median_us, spread_us) = crate::statistics::middle(&samples_us);
-        Ok(Timing { median_us, samples_us, spread_us, discarded: 0 })
+        Ok(Timing { median_us, samples_us, spread_us, ..Timing::default() })
     }
 }

@@ -63,6 +63,7 @@ impl Script {
                 TrialEvent::Start(_)
                 | TrialEvent::Proposed { .. }
                 | TrialEvent::Compiled { .. }
+                | TrialEvent::Timed { .. }
                 | TrialEvent::Winner { .. }
                 | TrialEvent::End { .. } => {}
             }

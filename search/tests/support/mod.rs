@@ -194,7 +194,7 @@ impl Device for Scripted {
 /// A time without spread.
 fn steady(median_us: f64, plan: &TimingPlan) -> Timing {
     let samples_us = vec![median_us; plan.samples as usize];
-    Timing { median_us, samples_us, spread_us: 0.0, discarded: 0 }
+    Timing { median_us, samples_us, ..Timing::default() }
 }
 
 pub fn arch() -> Arch {

@@ -66,6 +66,7 @@ fn problem_of(event: &TrialEvent) -> Option<&str> {
         TrialEvent::Proposed { problem, .. }
         | TrialEvent::Compiled { problem, .. }
         | TrialEvent::Launch { problem, .. }
+        | TrialEvent::Timed { problem, .. }
         | TrialEvent::Result { problem, .. }
         | TrialEvent::Winner { problem, .. } => Some(problem),
         TrialEvent::Start(_) | TrialEvent::End { .. } => None,
@@ -86,7 +87,10 @@ impl Tally {
                 self.winner = Some(schedule.clone());
                 self.winner_us = Some(*time_us);
             }
-            TrialEvent::Compiled { .. } | TrialEvent::Start(_) | TrialEvent::End { .. } => {}
+            TrialEvent::Compiled { .. }
+            | TrialEvent::Timed { .. }
+            | TrialEvent::Start(_)
+            | TrialEvent::End { .. } => {}
         }
     }
 }

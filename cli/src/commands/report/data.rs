@@ -163,6 +163,7 @@ impl Reader {
                 TrialEvent::Proposed { .. }
                 | TrialEvent::Compiled { .. }
                 | TrialEvent::Launch { .. }
+                | TrialEvent::Timed { .. }
                 | TrialEvent::End { .. } => {}
             }
         }
