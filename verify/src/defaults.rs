@@ -341,7 +341,9 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             let steps = problem.k.div_ceil(block_k);
             let split_k = (arch.sm_count / blocks.max(1)).min(steps / 4).clamp(1, 8);
             // A lap of the ring is unrolled: one that no block has steps for costs, and loads no more.
-            let stages = stages.min((steps / split_k).max(2));
+            if stages > (steps / split_k).max(2) {
+                continue;
+            }
             ladder.push(Schedule::Wgmma(WgmmaSchedule {
                 block_m,
                 block_n,
