@@ -1,10 +1,11 @@
 //! Maintenance tasks: `cargo run --release -p xtask -- docs [--check]` writes (or checks) the generated
 //! parts of the documentation; `counts` measures the table of [`counts`] first, `matrix` verifies the
-//! cases of [`matrix`].
+//! cases of [`matrix`]; `spills` looks for default schedules that spill registers.
 
 mod benchmarks;
 mod counts;
 mod matrix;
+mod spills;
 
 use anyhow::{bail, Context, Result};
 use qtune_ir::{Arch, Family};
@@ -45,9 +46,10 @@ fn main() -> Result<()> {
             matrix::run(words)?;
             PARTS.iter().try_for_each(|part| docs(part, false))
         }
+        ["spills", ref words @ ..] => spills::run(words),
         _ => bail!(
             "usage: cargo run -p xtask -- docs [--check] | counts [--bless] [WORD...] | \
-             matrix [--again] [WORD...]"
+             matrix [--again] [WORD...] | spills [WORD...]"
         ),
     }
 }

@@ -29,6 +29,7 @@ use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{CodeOrder, Context, DequantError, PairTable};
+use qtune_ir::tile::resident_blocks;
 use qtune_ir::{
     Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Producer, Rejected, Schedule,
     Sorting, Split, WeightSpec,
@@ -82,6 +83,7 @@ pub fn generate(
         None => (rotated.as_ref().unwrap_or(problem), spec, schedule),
     };
     let cx = Lowering {
+        arch,
         problem: problem_of_loop,
         spec: spec_of_loop,
         layout: &layout,
@@ -137,13 +139,15 @@ pub(crate) fn product(problem: &Problem) -> Problem {
 
 /// Whether a block has an SM's registers to itself, see [`Program::alone`]. A deep ring leaves room
 /// for few blocks; beside one, the sums of gate and up make the compiler's guess too low.
-fn is_alone(problem: &Problem, schedule: &Schedule) -> bool {
+fn is_alone(problem: &Problem, schedule: &Schedule, shared_bytes: u32, arch: &Arch) -> bool {
     let gated = problem.epilogue == Epilogue::SiluMul;
     match schedule {
         Schedule::Wgmma(s) if s.producer == Producer::Group => true,
         Schedule::Mma(_) if gated => true,
         // Of addresses of vectors it keeps too few, and spills.
         Schedule::Gemv(s) if CodeOrder::of_term(&s.dequant) == CodeOrder::Vectors => true,
+        // By shared memory alone: as if a thread took one register.
+        Schedule::Mma(s) if resident_blocks(arch, s.threads(), 1, shared_bytes) == 1 => true,
         _ => PairTable::of_term(schedule.dequant()).is_some(),
     }
 }
@@ -195,6 +199,7 @@ fn entry_name(problem: &Problem, schedule: &Schedule) -> String {
 
 /// What every lowering needs to know.
 struct Lowering<'a> {
+    arch: &'a Arch,
     problem: &'a Problem,
     spec: &'a WeightSpec,
     layout: &'a Layout,
@@ -282,14 +287,15 @@ impl Lowering<'_> {
             false => schedule.clone(),
         };
         let arguments = self.arguments(&schedule);
+        let shared_bytes = schedule.shared_bytes(self.problem, self.spec);
         Ok(Part {
             role: Role::Multiply,
             parameters: arguments.iter().map(|a| self.parameter(*a)).collect(),
             arguments,
             threads: schedule.threads(),
-            alone: is_alone(self.problem, &schedule),
+            alone: is_alone(self.problem, &schedule, shared_bytes, self.arch),
             cluster: schedule.cluster(),
-            shared_bytes: schedule.shared_bytes(self.problem, self.spec),
+            shared_bytes,
             shared_align: match &schedule {
                 // 128-byte swizzle repeats every 1024 bytes.
                 Schedule::Wgmma(_) => 1024,
