@@ -4,6 +4,7 @@
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
 use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite, STORE_PRODUCT};
+use qtune_ir::tile::registers;
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
     Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache, WeightSpec,
@@ -31,6 +32,8 @@ const SLAB_OF_L2: u64 = 4;
 const SLAB_ROWS_MAX: u32 = 16384;
 /// The rule whose terms need scales of at most [`dequant::Context::scale_max`].
 const RAISE: &str = "raise-code-into-fma";
+/// Most registers of an `mma` thread, by estimate, with which no default was seen to spill.
+const ROOMY_REGISTERS: u32 = 240;
 /// A lower rung is taken rather than a term that costs more than this many times the cheapest, for
 /// which the shape may lack shared memory.
 const TERM_COST: f64 = 1.5;
@@ -157,17 +160,28 @@ fn first_legal(
     let ladder: Vec<Schedule> = ladder.collect();
     for most in [TERM_COST, f64::INFINITY] {
         let terms = Terms { most, any_scale: false };
+        let mut crowded = None;
         for rung in &ladder {
             let legal = rung.check(problem, spec, arch);
             let complete = legal.and_then(|()| with_term(rung, problem, spec, arch, terms));
             // The term decides whether accumulators fit registers.
             match complete.and_then(|s| s.check(problem, spec, arch).map(|()| s)) {
+                Ok(s) if is_crowded(&s, problem, spec) => crowded = crowded.or(Some(s)),
                 Ok(schedule) => return Ok(schedule),
                 Err(reason) => first = first.or(Some(reason)),
             }
         }
+        if let Some(schedule) = crowded {
+            return Ok(schedule);
+        }
     }
     Err(first.unwrap_or(Rejected { reason: "the ladder of default schedules is empty".into() }))
+}
+
+/// Whether the sums of `mma` leave the compiler so few registers that it may spill.
+fn is_crowded(schedule: &Schedule, problem: &Problem, spec: &WeightSpec) -> bool {
+    let is_mma = schedule.family() == Family::Mma;
+    is_mma && registers(problem, spec, schedule) > ROOMY_REGISTERS
 }
 
 /// Wide rows first, and several that share the loads of activations: fewer lanes per row serve short K

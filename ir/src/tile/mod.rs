@@ -38,7 +38,7 @@ pub use cost::{compulsory_bytes, estimate, Estimate, Term};
 pub use interpret::run;
 pub use lower::{extents, nest, schedule};
 pub use nest::{Axis, Binding, Extents, Layer, Leaf, Loop, Nest, NestError};
-pub use occupancy::{bytes_in_flight_per_sm, resident_blocks};
+pub use occupancy::{bytes_in_flight_per_sm, registers, resident_blocks};
 pub use rules::rule_names;
 pub use search::{
     explain, sketches, Dequant, DequantChoice, Derivation, Options, Search, Sketch, Step, TileError,
