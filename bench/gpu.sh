@@ -28,9 +28,10 @@ set -uo pipefail
 QTUNE=${QTUNE:-qtune}
 DEVICE=${DEVICE:-cuda:0}
 PRESET=${PRESET:-qwen2.5-32b}
-FORMATS=${FORMATS:-awq-g128 awq-g32 gptq-g128 gptq-g128-asym gptq-w2-g128 gptq-w3-g128 gptq-w8-g128 \
+FORMATS=${FORMATS:-awq-g128 awq-g32 gptq-g128 gptq-g128-asym gptq-g128-actorder gptq-w2-g128 gptq-w3-g128 gptq-w8-g128 \
   int4-g128 int8-ch int3-g128 fp8-e4m3-g128 fp8-e4m3-ch mxfp8-b32 nvfp4-b16 bnb8-ch hqq-g64 torchao-int4-g128 \
-  nf4-b64 fp4-b64 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs mxfp4-b32}
+  nf4-b64 fp4-b64 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs mxfp4-b32 \
+  int8-ch-a8 fp8-e4m3-ch-a8 aqlm-2x8 aqlm-1x16 quip-e8p}
 JOBS=${JOBS:-8}
 TOKENS=${TOKENS:-1,2,4,8,16,32,64}
 VERIFY_TOKENS=${VERIFY_TOKENS:-1,2,3,8,13,16,17,33,64,118,257,768}
@@ -70,8 +71,10 @@ section_doctor() {
 
 # One line of JSON for each size of format $2, on device $1; fails if a kernel is wrong.
 verify_format() {
-  local size failed=0
-  for size in "4096 4096" "1000 1024"; do
+  local size failed=0 odd="1000 1024"
+  # Rotations are of powers of two.
+  case $2 in quip-*) odd="512 1024" ;; esac
+  for size in "4096 4096" "$odd"; do
     read -r n k <<<"$size"
     "$QTUNE" verify --gpu auto --device "$1" --format "$2" --n "$n" --k "$k" \
       --m "$VERIFY_TOKENS" --json || failed=1

@@ -88,6 +88,8 @@ fn run(
     let header = tasks.first().map(|t| qtune_codegen::fingerprint(&t.spec, &fingerprint));
     let evidence = bed.evidence();
     let header = header.unwrap_or_default();
+    let own: Vec<WinnerKey> =
+        tasks.iter().map(|task| key(task, &request.arch, &fingerprint)).collect();
     let (log, poison) = Log::begin(trials, store, request, &tasks, &header, evidence)?;
     progress.begin(tasks.len());
     let mut search = Search {
@@ -100,7 +102,7 @@ fn run(
         fingerprint,
         evidence,
         poison,
-        known: Known::of(store)?,
+        known: Known::of(store)?.without(&own),
         winners: vec![None; tasks.len()],
         without: Vec::new(),
         standings: Vec::new(),
@@ -186,8 +188,6 @@ struct Preparer<'a> {
     terms: &'a Terms,
     poison: &'a Poison,
     known: &'a Known,
-    /// The bed's.
-    fingerprint: &'a str,
     tasks: &'a [Task],
     /// Indices of the problems to prepare, in this order.
     pending: &'a [usize],
@@ -246,7 +246,6 @@ impl Search<'_> {
         let terms = std::mem::replace(&mut self.terms, Terms::new(&self.request.arch, false));
         let poison = std::mem::take(&mut self.poison);
         let known = std::mem::take(&mut self.known);
-        let fingerprint = self.fingerprint.clone();
         let pending = match self.request.budget {
             // Where the time may not suffice, it goes to what promises the most.
             Some(_) => by_gain(&pending, self.tasks, &self.request.arch),
@@ -260,7 +259,6 @@ impl Search<'_> {
             terms: &terms,
             poison: &poison,
             known: &known,
-            fingerprint: &fingerprint,
             tasks: self.tasks,
             pending: &pending,
             next: AtomicUsize::new(0),
@@ -419,8 +417,7 @@ impl Preparer<'_> {
         let ladder = Ladder { task, arch, terms: self.terms, limits, poisoned };
         let mut climb = ladder.climb()?;
         let default = self.default_candidate(task).filter(|d| !poisoned.contains(&d.text));
-        let own = key(task, arch, self.fingerprint);
-        let neighbours = self.known.candidates(task, arch, &own).into_iter();
+        let neighbours = self.known.candidates(task, arch).into_iter();
         let neighbours = neighbours.filter(|c| self.allowed(task, &c.schedule));
         let mut candidates = std::mem::take(&mut climb.finalists);
         let dense = self.bed.measures().then(|| self.dequantize_first(task)).flatten();

@@ -1,10 +1,10 @@
 //! Warm starts: what won for a neighbour is worth a try here.
 //!
 //! A neighbour is the same kind of problem in another shape or for another token bucket, the same
-//! problem on another GPU, or the same problem as an earlier generator or compiler solved it. Only
-//! winners that were stored before the search began count: with those that it finds itself, the
-//! outcome would depend on which problem happens to be done first, and on how problems are shared
-//! out over machines.
+//! problem on another GPU, or the same problem as an earlier generator or compiler solved it. Winners
+//! of the problems that a search has to solve do not count, whether it finds them itself or a search
+//! before it that was interrupted: with them, the outcome would depend on which problem happens to be
+//! done first, on how problems are shared out over machines, and on when a search was interrupted.
 
 use crate::candidate::Candidate;
 use crate::request::Task;
@@ -20,7 +20,7 @@ const FAR: f64 = 6.0;
 /// What another GPU counts as.
 const OTHER_GPU: f64 = 1.0;
 
-/// Winners that were stored before the search.
+/// Winners of problems other than those of the search.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     winners: Vec<(WinnerKey, Problem, Schedule)>,
@@ -37,15 +37,20 @@ impl Known {
         Ok(Known { winners: known.collect() })
     }
 
-    /// The nearest winners' schedules that are legal for `task`, modelled. `own` is the key under
-    /// which the search stores its winner: what lies there is no neighbour.
-    pub fn candidates(&self, task: &Task, arch: &Arch, own: &WinnerKey) -> Vec<Candidate> {
+    /// All but those that lie where the search stores its winners: what lies there is no neighbour.
+    pub fn without(mut self, own: &[WinnerKey]) -> Known {
+        self.winners.retain(|(key, ..)| !own.contains(key));
+        self
+    }
+
+    /// The nearest winners' schedules that are legal for `task`, modelled.
+    pub fn candidates(&self, task: &Task, arch: &Arch) -> Vec<Candidate> {
+        let here = arch.fingerprint();
         let mut near: Vec<(f64, &Schedule)> = self
             .winners
             .iter()
-            .filter(|(key, ..)| key != own)
             .filter_map(|(key, problem, schedule)| {
-                let there = if key.arch == own.arch { 0.0 } else { OTHER_GPU };
+                let there = if key.arch == here { 0.0 } else { OTHER_GPU };
                 Some((distance(&task.problem, problem)? + there, schedule))
             })
             .filter(|(distance, _)| *distance <= FAR)
@@ -125,7 +130,7 @@ mod tests {
             (key(text, gpu), problem(text), Schedule::Mma(schedule))
         };
         let known = Known { winners: winners.iter().map(winner).collect() };
-        let candidates = known.candidates(&task, &arch, &key(OWN, "h200"));
+        let candidates = known.without(&[key(OWN, "h200")]).candidates(&task, &arch);
         let stages = |candidate: Candidate| match candidate.schedule {
             Schedule::Mma(schedule) => schedule.stages,
             other => panic!("{other}"),
