@@ -144,6 +144,7 @@ pub(crate) fn pack(codes: &[u8], bits: u8, row: &mut [u8]) {
 
 /// Stores codes of 4 bits as [`Codes`] keeps a row, from runs of bytes whose low nibbles come before
 /// their high ones; `run` is a multiple of 8.
+#[inline]
 pub(crate) fn pack_runs(packed: &[u8], run: usize, row: &mut [u8]) {
     const LOW: u64 = 0x0f0f_0f0f_0f0f_0f0f;
     for (packed, row) in packed.chunks_exact(run).zip(row.chunks_exact_mut(run)) {
@@ -158,6 +159,7 @@ pub(crate) fn pack_runs(packed: &[u8], run: usize, row: &mut [u8]) {
 }
 
 /// The low nibbles of eight bytes, side by side.
+#[inline]
 fn join_nibbles(bytes: u64) -> u32 {
     let pairs = (bytes | bytes >> 4) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;

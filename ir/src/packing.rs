@@ -167,6 +167,7 @@ impl CodePacking {
 
     /// [`CodePacking::pack`] for codes of up to 4 bits, those of an octet in the nibbles of a word, in
     /// their order from the lowest up.
+    #[inline]
     pub fn pack_nibbles(self, octets: [u32; PIECE_OCTETS], order: CodeOrder) -> [u32; 8] {
         let fields = octets.map(|word| order_nibbles(word, order));
         let mut words = [0; 8];

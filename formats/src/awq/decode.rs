@@ -140,9 +140,7 @@ impl GemmTile<'_> {
                 }
             }
             for (row, line) in rows.chunks_mut(stride).zip(&lines) {
-                for (bytes, word) in row[start..end].chunks_mut(4).zip(line) {
-                    bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
-                }
+                store(&mut row[start..end], line);
             }
         }
     }
@@ -156,6 +154,19 @@ impl GemmTile<'_> {
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
+    }
+}
+
+/// Fills `bytes` with words. Whole words by themselves: their copies are single instructions.
+fn store(bytes: &mut [u8], words: &[u32; LINE]) {
+    let whole = bytes.len() / 4;
+    let mut chunks = bytes.chunks_exact_mut(4);
+    for (bytes, word) in (&mut chunks).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let rest = chunks.into_remainder();
+    if let Some(word) = words.get(whole) {
+        rest.copy_from_slice(&word.to_le_bytes()[..rest.len()]);
     }
 }
 
