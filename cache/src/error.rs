@@ -12,7 +12,7 @@ use crate::codec::CodecError;
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The folder, or a file in it, cannot be used as it is: the user's machine is at fault.
-    #[error("cache folder {}: cannot {action}: {cause}; {}", dir.display(), remedy(cause))]
+    #[error("cannot {action} cache folder {}: {cause}; {}", dir.display(), remedy(cause))]
     Folder {
         /// The cache folder.
         dir: PathBuf,
@@ -86,7 +86,7 @@ pub enum CacheError {
         limit: usize,
     },
     /// A trial log cannot be opened, read or written.
-    #[error("trial log {}: cannot {action}: {cause}; {}", path.display(), remedy(cause))]
+    #[error("cannot {action} trial log {}: {cause}; {}", path.display(), remedy(cause))]
     TrialLogIo {
         /// The log.
         path: PathBuf,
