@@ -98,15 +98,16 @@ impl Preference {
         let key = |c: &Candidate| {
             let sound = c.estimate.bytes_in_flight_per_sm >= self.in_flight && swizzled(c);
             match sound && self.near(c) {
-                true => steps(exposed_us(c) / self.fastest_us, TIME_STEP),
-                false => f64::INFINITY,
+                true => (0, steps(exposed_us(c) / self.fastest_us, TIME_STEP)),
+                // Where nothing is near, as large tiles are not that read weights again, time decides.
+                false => (1, steps(c.estimate.time_us / self.fastest_us, TIME_STEP)),
             }
         };
+        let by_key = |a: (u8, f64), b: (u8, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
         let instructions =
             |c: &Candidate| steps(c.estimate.lane_instructions_per_weight, INSTRUCTIONS_STEP);
         let time = |c: &Candidate| steps(c.estimate.time_us / self.fastest_us, TIME_STEP);
-        key(a)
-            .total_cmp(&key(b))
+        by_key(key(a), key(b))
             .then(instructions(a).total_cmp(&instructions(b)))
             .then(time(a).total_cmp(&time(b)))
             .then(a.rung.cmp(&b.rung))
@@ -166,11 +167,22 @@ mod tests {
                         cache=normal";
 
     fn preferred(candidates: [Candidate; 2]) -> String {
-        let problem: Problem = "w4a16.awq-g128.f16-f16.n5120.k5120.m16".parse().unwrap();
+        preferred_for(16, candidates)
+    }
+
+    fn preferred_for(m: u32, candidates: [Candidate; 2]) -> String {
+        let problem = format!("w4a16.awq-g128.f16-f16.n5120.k5120.m{m}");
+        let problem: Problem = problem.parse().unwrap();
         let spec = qtune_formats::resolve(&problem.format).unwrap();
         let preference = Preference::among(&problem, &spec, candidates.iter());
         let first = candidates.into_iter().min_by(|a, b| preference.order(a, b));
         first.unwrap().text.replace(" dequant=(sum x)", "")
+    }
+
+    #[test]
+    fn where_every_tile_reads_weights_again_the_fastest_wins() {
+        let candidates = [candidate(WIDE, 10.0, 4.0), candidate(DEEP, 20.0, 1.0)];
+        assert_eq!(preferred_for(512, candidates), WIDE);
     }
 
     #[test]
