@@ -9,9 +9,9 @@ use qtune_codegen::{generate, CodegenError};
 use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
-    Accumulate, Arch, Codebook, DenseGemm, DequantSchedule, GemvSchedule, Group, MmaSchedule,
-    Overlap, Param, ParamType, Problem, Producer, Raster, Schedule, Split, WeightCache, WeightSpec,
-    WgmmaSchedule,
+    Accumulate, Arch, Codebook, DType, DenseGemm, DequantSchedule, GemvSchedule, Group,
+    MmaSchedule, Overlap, Param, ParamType, Problem, Producer, Raster, Schedule, Split,
+    WeightCache, WeightSpec, WgmmaSchedule,
 };
 use qtune_tests::{archs, nvrtc};
 use qtune_verify::{default_schedule, verify, Verdict, VerifyRequest};
@@ -408,9 +408,8 @@ fn default_schedules_verify_on_awkward_shapes() {
     ] {
         let spec = qtune_formats::resolve(format).expect("a known format");
         for m in [1, 3, 13, 17, 33, 118] {
-            let (bits, act_bits) = (spec.bits, spec.activations.bits());
-            let key = format!("w{bits}a{act_bits}.{format}.f16-f16.n{n}.k{k}.m{m}+bias");
-            let problem: Problem = key.parse().expect("a problem key");
+            let product = Problem::of(&spec, [DType::F16; 2], [n, k, m]);
+            let problem = Problem { bias: true, ..product };
             let schedule = default_schedule(&problem, &spec, &arch);
             let schedule = schedule.unwrap_or_else(|refused| panic!("{problem}: {refused}"));
             check(nvrtc, &problem, &spec, &schedule, &arch);

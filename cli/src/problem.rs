@@ -121,18 +121,9 @@ pub fn problem(
         }
     }
     // The sizes are below 2^20, so nothing is cut off.
-    let problem = Problem {
-        bits: spec.bits,
-        format: spec.name.clone(),
-        act: types.act(),
-        act_bits: spec.activations.bits(),
-        out: types.out(),
-        n: n as u32,
-        k: k as u32,
-        m: m as u32,
-        bias: end.bias,
-        epilogue: Epilogue::Store,
-    };
+    let sizes = [n as u32, k as u32, m as u32];
+    let product = Problem::of(spec, [types.act(), types.out()], sizes);
+    let problem = Problem { bias: end.bias, ..product };
     let problem = problem.with_epilogue(end.epilogue())?;
     Ok(problem.with_m(bucket(problem.m)))
 }

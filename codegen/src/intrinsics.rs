@@ -8,13 +8,16 @@ mod eight_bit;
 mod epilogue;
 mod float8;
 mod hopper;
+mod mma;
 mod overlap;
 
 pub use cluster::{CLUSTER_BARRIER, MULTICAST, REMOTE_ARRIVE, REMOTE_LOAD};
 pub use hopper::{is_multiply, multiply_name, COMMIT, FENCE, WAIT};
+pub use mma::warp_multiply_name;
 pub use overlap::WAIT_AHEAD;
 
 use crate::kir::Type;
+use mma::multiply;
 use qtune_ir::DType;
 
 /// What an intrinsic's argument is.
@@ -75,22 +78,9 @@ impl std::fmt::Debug for Intrinsic {
     }
 }
 
-use Arg::{Constant, Global, In, InOut, Out, Shared};
+use Arg::{Constant, Global, In, Out, Shared};
 use Meaning::{Effect, Pure, Read};
 use Type::{U32x2, U32x4, F32, U16, U32};
-
-const MMA: &[Arg] = &[
-    InOut(F32),
-    InOut(F32),
-    InOut(F32),
-    InOut(F32),
-    In(U32),
-    In(U32),
-    In(U32),
-    In(U32),
-    In(U32),
-    In(U32),
-];
 
 /// The rows that several families use.
 pub const TABLE: &[Intrinsic] = &[
@@ -480,36 +470,8 @@ pub const TABLE: &[Intrinsic] = &[
                : \"r\"((unsigned)__cvta_generic_to_shared(row)) : \"memory\");
 }",
     },
-    Intrinsic {
-        name: "mma_f16",
-        args: MMA,
-        result: None,
-        capability: (8, 0),
-        source: "PTX ISA, mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
-        meaning: Effect("c[16x8] += a[16x16] * b[16x8]"),
-        text: "void mma_f16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
-             unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 \"
-               \"{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\"
-               : \"+f\"(c0), \"+f\"(c1), \"+f\"(c2), \"+f\"(c3)
-               : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"r\"(b0), \"r\"(b1));
-}",
-    },
-    Intrinsic {
-        name: "mma_bf16",
-        args: MMA,
-        result: None,
-        capability: (8, 0),
-        source: "PTX ISA, mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
-        meaning: Effect("c[16x8] += a[16x16] * b[16x8]"),
-        text: "void mma_bf16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
-              unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 \"
-               \"{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\"
-               : \"+f\"(c0), \"+f\"(c1), \"+f\"(c2), \"+f\"(c3)
-               : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"r\"(b0), \"r\"(b1));
-}",
-    },
+    multiply!("mma_f16" "             ", "m16n8k16.row.col.f32.f16.f16.f32", F32 "float" "f", (8, 0), "c[16x8] += a[16x16] * b[16x8]"),
+    multiply!("mma_bf16" "              ", "m16n8k16.row.col.f32.bf16.bf16.f32", F32 "float" "f", (8, 0), "c[16x8] += a[16x16] * b[16x8]"),
     Intrinsic {
         name: "fence_device",
         args: &[],

@@ -1,6 +1,6 @@
 //! The problem key: one struct says what a kernel is for, and prints the same everywhere.
 
-use crate::{Arch, DType, Epilogue};
+use crate::{Arch, DType, Epilogue, WeightSpec};
 use std::fmt;
 use std::str::FromStr;
 
@@ -71,6 +71,23 @@ const DIM_MAX: u64 = 1 << 20;
 const TOKENS_MAX: u64 = 1 << 16;
 
 impl Problem {
+    /// The product of weights as `spec` has them with activations of `act`, stored as `out`, nothing
+    /// else done to it. `sizes` are N, K and M, checked by [`Problem::check_sizes`].
+    pub fn of(spec: &WeightSpec, [act, out]: [DType; 2], [n, k, m]: [u32; 3]) -> Problem {
+        Problem {
+            bits: spec.bits,
+            format: spec.name.clone(),
+            act,
+            act_bits: spec.activations.bits(),
+            out,
+            n,
+            k,
+            m,
+            bias: false,
+            epilogue: Epilogue::Store,
+        }
+    }
+
     /// Checks the sizes; called by every entry point before anything is allocated.
     pub fn check_sizes(n: u64, k: u64, m: u64) -> Result<(), ProblemError> {
         let checks = [("N", n, DIM_MAX), ("K", k, DIM_MAX), ("M", m, TOKENS_MAX)];

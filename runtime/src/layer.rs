@@ -383,18 +383,9 @@ fn problem_of(
 ) -> Result<Problem, RuntimeError> {
     Problem::check_sizes(weights.n as u64, weights.k as u64, 1)
         .map_err(|source| RuntimeError::Size { layer: path.into(), source })?;
-    let problem = Problem {
-        bits: weights.spec.bits,
-        format: weights.spec.name.clone(),
-        act: options.act,
-        act_bits: weights.spec.activations.bits(),
-        out: options.out,
-        n: weights.n as u32,
-        k: weights.k as u32,
-        m: 1,
-        bias: weights.bias.is_some(),
-        epilogue: Epilogue::Store,
-    };
+    let sizes = [weights.n as u32, weights.k as u32, 1];
+    let product = Problem::of(&weights.spec, [options.act, options.out], sizes);
+    let problem = Problem { bias: weights.bias.is_some(), ..product };
     let unpaired = |source| RuntimeError::Size { layer: path.into(), source };
     problem.with_epilogue(options.epilogue).map_err(unpaired)
 }

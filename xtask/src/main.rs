@@ -6,9 +6,10 @@ mod benchmarks;
 mod counts;
 mod matrix;
 mod spills;
+mod sweep;
 
 use anyhow::{bail, Context, Result};
-use qtune_ir::{Arch, Family};
+use qtune_ir::{Arch, DType, Family, Problem};
 use qtune_verify::default_of_family;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -92,10 +93,8 @@ fn families(row: &qtune_formats::FormatRow, refusals: &mut Refusals) -> Result<S
         let mut refused = Vec::new();
         for format in row.examples {
             let spec = qtune_formats::resolve(format)?;
-            let (bits, act_bits) = (spec.bits, spec.activations.bits());
-            let problem =
-                format!("w{bits}a{act_bits}.{format}.f16-f16.n16384.k4096.m{TABLE_TOKENS}");
-            if let Err(why) = default_of_family(family, &problem.parse()?, &spec, &arch) {
+            let problem = Problem::of(&spec, [DType::F16; 2], TABLE_SIZES);
+            if let Err(why) = default_of_family(family, &problem, &spec, &arch) {
                 refused.push(format!("`{format}`"));
                 let formats = refusals.entry(why.reason).or_default();
                 formats.entry(format).or_default().push(family);
@@ -115,8 +114,8 @@ fn families(row: &qtune_formats::FormatRow, refusals: &mut Refusals) -> Result<S
     Ok(if told.is_empty() { "none: decoded only".into() } else { told.join(", ") })
 }
 
-/// Tokens at which the table asks families for a schedule: all of them take any number.
-const TABLE_TOKENS: u32 = 16;
+/// N, K and M for which the table asks families for a schedule: all of them take any number of tokens.
+const TABLE_SIZES: [u32; 3] = [16384, 4096, 16];
 
 /// Formats by GPU: which kernel families exist.
 fn formats_table() -> Result<String> {

@@ -4,12 +4,13 @@
 //! The table of counts watches four formats on the presets' shapes; this is the sweep for all the rest.
 //! Nothing is executed, and kernels that are the same text for the same target are compiled once.
 
+use crate::sweep;
 use anyhow::{bail, Result};
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_codegen::Kernel;
 use qtune_device::KernelImage;
 use qtune_formats::FORMATS;
-use qtune_ir::{Arch, Family, Problem};
+use qtune_ir::{Arch, DType, Family, Problem};
 use qtune_verify::default_of_family;
 use rayon::prelude::*;
 use std::collections::HashSet;
@@ -67,13 +68,10 @@ fn candidates(words: &[&str]) -> Result<Vec<Candidate>> {
             let spec = qtune_formats::resolve(format)?;
             for (family, (n, k), m) in cases() {
                 let name = format!("{gpu} {format} {} {n}x{k} m{m}", family.name());
-                let wanted = |word: &&str| name.split(' ').any(|part| part == *word);
-                if !words.iter().all(wanted) {
+                if !sweep::selects(words, &name) {
                     continue;
                 }
-                let (bits, act_bits) = (spec.bits, spec.activations.bits());
-                let problem: Problem =
-                    format!("w{bits}a{act_bits}.{format}.f16-f16.n{n}.k{k}.m{m}").parse()?;
+                let problem = Problem::of(&spec, [DType::F16; 2], [n, k, m]);
                 // A family that refuses the problem has nothing to spill.
                 let Ok(schedule) = default_of_family(family, &problem, &spec, &arch) else {
                     continue;

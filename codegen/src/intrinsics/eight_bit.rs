@@ -1,15 +1,11 @@
 //! Rows that quantize activations to codes of 8 bits, and multiply such codes.
 
-use super::Arg::{self, In, InOut};
+use super::mma::multiply;
+use super::Arg::In;
 use super::Intrinsic;
-use super::Meaning::{Effect, Pure};
+use super::Meaning::Pure;
 use crate::kir::Type::{F32, U32};
 use qtune_ir::dequant::e4m3_nearest;
-
-/// Arguments of a multiply of codes whose sums are of this type.
-const fn operands(sum: Arg) -> [Arg; 10] {
-    [sum, sum, sum, sum, In(U32), In(U32), In(U32), In(U32), In(U32), In(U32)]
-}
 
 /// The rows, in the order in which they are emitted.
 pub const ROWS: &[Intrinsic] = &[
@@ -73,34 +69,6 @@ pub const ROWS: &[Intrinsic] = &[
   return d;
 }",
     },
-    Intrinsic {
-        name: "mma_s8",
-        args: &operands(InOut(U32)),
-        result: None,
-        capability: (8, 0),
-        source: "PTX ISA, mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
-        meaning: Effect("c[16x8] += a[16x32] * b[32x8] in integers"),
-        text: "void mma_s8(unsigned& c0, unsigned& c1, unsigned& c2, unsigned& c3, unsigned a0, unsigned a1,
-            unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  asm volatile(\"mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 \"
-               \"{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\"
-               : \"+r\"(c0), \"+r\"(c1), \"+r\"(c2), \"+r\"(c3)
-               : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"r\"(b0), \"r\"(b1));
-}",
-    },
-    Intrinsic {
-        name: "mma_e4m3",
-        args: &operands(InOut(F32)),
-        result: None,
-        capability: (8, 9),
-        source: "PTX ISA, mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
-        meaning: Effect("c[16x8] += a[16x32] * b[32x8]"),
-        text: "void mma_e4m3(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
-              unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  asm volatile(\"mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 \"
-               \"{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\"
-               : \"+f\"(c0), \"+f\"(c1), \"+f\"(c2), \"+f\"(c3)
-               : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"r\"(b0), \"r\"(b1));
-}",
-    },
+    multiply!("mma_s8" "            ", "m16n8k32.row.col.s32.s8.s8.s32", U32 "unsigned" "r", (8, 0), "c[16x8] += a[16x32] * b[32x8] in integers"),
+    multiply!("mma_e4m3" "              ", "m16n8k32.row.col.f32.e4m3.e4m3.f32", F32 "float" "f", (8, 9), "c[16x8] += a[16x32] * b[32x8]"),
 ];

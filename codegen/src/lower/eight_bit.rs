@@ -1,15 +1,31 @@
 //! What is special about products of codes of 8 bits, in main loops over pairs of them (see
-//! [`qtune_ir::Schedule::in_pairs`]) and behind these: the type of sums, and the scales that wait for the
-//! end.
+//! [`qtune_ir::Schedule::in_pairs`]) and behind these: the type of operands and sums, when sums are added
+//! up, and the scales that wait for the end.
 
+use super::term::Plan;
 use super::Lowering;
 use crate::kir::{call, float, load, Body, Expr, Type};
-use qtune_ir::Activations;
+use qtune_ir::{Activations, DType};
 
 impl Lowering<'_> {
     /// Whether weights and activations are codes of 8 bits that are multiplied as they are.
     pub(super) fn has_codes(&self) -> bool {
         self.spec.activations.are_quantized()
+    }
+
+    /// What tensor cores multiply, as the names of their multiplies have it.
+    pub(super) fn operands(&self) -> &'static str {
+        match (self.spec.activations, self.problem.act) {
+            (Activations::Integers, _) => "s8",
+            (Activations::E4m3, _) => "e4m3",
+            (Activations::Floats, DType::Bf16) => "bf16",
+            (Activations::Floats, _) => "f16",
+        }
+    }
+
+    /// Whether tensor cores add up the totals of a term themselves.
+    pub(super) fn adds_directly(&self, plan: &Plan) -> bool {
+        plan.is_direct() && !self.spec.activations.sums_by_stage()
     }
 
     /// The type of the accumulators of a multiply: sums of integers are exact.

@@ -15,9 +15,10 @@ use super::stream::{self, Incoming};
 use super::table::SharedTable;
 use super::term::Plan;
 use super::{beyond, CodegenError, Lowered, Lowering};
+use crate::intrinsics::warp_multiply_name;
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
-use qtune_ir::{Activations, DType, MmaSchedule, Raster, Split};
+use qtune_ir::{MmaSchedule, Raster, Split};
 
 /// Bytes of one asynchronous copy.
 const COPY: u32 = 16;
@@ -537,15 +538,6 @@ impl Mma<'_> {
         });
     }
 
-    fn mma_name(&self) -> &'static str {
-        match (self.cx.spec.activations, self.cx.problem.act) {
-            (Activations::Integers, _) => "mma_s8",
-            (Activations::E4m3, _) => "mma_e4m3",
-            (Activations::Floats, DType::Bf16) => "mma_bf16",
-            (Activations::Floats, _) => "mma_f16",
-        }
-    }
-
     fn multiply_row_tile(&self, body: &mut Body, octet: &Octet, row_part: &Expr, k16: &Expr) {
         // A segment of several groups has one for each k16.
         let prepared = self.rows().prepared(&self.rows().place(row_part, k16.clone()));
@@ -565,7 +557,7 @@ impl Mma<'_> {
                 let mut args: Vec<Expr> = (0..4).map(c).collect();
                 args.extend(a.iter().cloned());
                 args.extend([b(0), b(1)]);
-                body.call(self.mma_name(), args);
+                body.call(warp_multiply_name(self.cx.operands()), args);
             });
         }
     }
@@ -585,14 +577,14 @@ impl Mma<'_> {
                 let mut args: Vec<Expr> = (0..4).map(c).collect();
                 args.extend(std::iter::repeat_n(ones.clone(), 4));
                 args.extend([b(0), b(1)]);
-                body.call(self.mma_name(), args);
+                body.call(warp_multiply_name(self.cx.operands()), args);
             });
         }
     }
 
     /// Whether tensor cores add up the totals themselves.
     fn is_direct(&self) -> bool {
-        self.plan.is_direct() && !self.cx.spec.activations.sums_by_stage()
+        self.cx.adds_directly(&self.plan)
     }
 
     fn sum_name(&self, index: usize) -> String {

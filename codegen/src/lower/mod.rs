@@ -92,24 +92,12 @@ pub fn generate(
         overlap,
         sorting,
     };
-    let mut parts = match loop_schedule {
+    let parts = match loop_schedule {
         Schedule::Dequant(s) => dequant::lower(&cx, s)?,
         _ => vec![cx.part(loop_schedule)?],
     };
-    let align = parts[0].shared_align;
-    if cx.has_codes() {
-        parts.insert(0, quantize::part(&cx, problem, align));
-    }
-    match sorting {
-        Sorting::Step => parts.insert(0, sort::part(&cx, align)),
-        Sorting::Rotation => {
-            parts.insert(0, rotate::inputs(problem, align));
-            parts.push(rotate::outputs(problem, align));
-        }
-        Sorting::None | Sorting::Prologue => {}
-    }
     let (mut programs, mut entries) = (Vec::new(), Vec::new());
-    for part in parts {
+    for part in with_other_steps(&cx, problem, parts) {
         let name = entry_name(problem, schedule) + part.suffix();
         entries.push(part.entry(&name));
         let waits = overlap.pdl && part.role == Role::Multiply;
@@ -130,6 +118,23 @@ pub fn generate(
         problem: problem.clone(),
         schedule: schedule.clone(),
     })
+}
+
+/// The steps of a launch in order: what prepares activations for `parts`, these, and what undoes a rotation.
+fn with_other_steps(cx: &Lowering, problem: &Problem, mut parts: Vec<Part>) -> Vec<Part> {
+    let align = parts[0].shared_align;
+    if cx.has_codes() {
+        parts.insert(0, quantize::part(cx, problem, align));
+    }
+    match cx.sorting {
+        Sorting::Step => parts.insert(0, sort::part(cx, align)),
+        Sorting::Rotation => {
+            parts.insert(0, rotate::inputs(problem, align));
+            parts.push(rotate::outputs(problem, align));
+        }
+        Sorting::None | Sorting::Prologue => {}
+    }
+    parts
 }
 
 /// What is multiplied of a problem whose products are rotated: f32, to which nothing is done.

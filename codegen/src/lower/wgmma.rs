@@ -120,7 +120,7 @@ impl Wgmma<'_> {
 
     /// Whether tensor cores add up the totals themselves.
     fn is_direct(&self) -> bool {
-        self.plan.is_direct() && !self.cx.spec.activations.sums_by_stage()
+        self.cx.adds_directly(&self.plan)
     }
 
     /// Whether sums run from the first multiply of a block to its last, across quant groups.

@@ -63,14 +63,6 @@ fn shapes(wanted: impl Fn(&str) -> bool) -> Vec<(u32, u32)> {
     shapes
 }
 
-impl Case {
-    /// The key of the problem.
-    pub fn key(&self) -> String {
-        let Case { format, n, k, m, .. } = self;
-        format!("w4a16.{format}.f16-f16.n{n}.k{k}.m{m}")
-    }
-}
-
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Case { gpu, format, n, k, m } = self;

@@ -5,7 +5,7 @@ use super::row::Row;
 use anyhow::Result;
 use qtune_codegen::nvrtc::Nvrtc;
 use qtune_device::KernelImage;
-use qtune_ir::{Arch, Problem};
+use qtune_ir::{Arch, DType, Problem};
 use qtune_verify::{counted, default_schedule, iteration, VerifyRequest};
 
 /// Decides the sampled thread blocks.
@@ -16,8 +16,8 @@ const SEED: u64 = 1;
 /// # Errors
 /// It has no default schedule, does not compile, or the simulator found a fault.
 pub fn measure(nvrtc: &Nvrtc, case: &Case) -> Result<Row> {
-    let problem: Problem = case.key().parse()?;
-    let spec = qtune_formats::resolve(&problem.format)?;
+    let spec = qtune_formats::resolve(&case.format)?;
+    let problem = Problem::of(&spec, [DType::F16; 2], [case.n, case.k, case.m]);
     let arch = Arch::named(&case.gpu)?;
     let schedule = default_schedule(&problem, &spec, &arch)?;
     let kernel = qtune_codegen::generate(&problem, &spec, &schedule, &arch)?;

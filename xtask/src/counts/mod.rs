@@ -13,16 +13,19 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use crate::sweep;
 use anyhow::{bail, Context, Result};
 use cases::Case;
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use rayon::prelude::*;
 use row::Row;
-use std::path::PathBuf;
+
+/// Where the counts are kept, from the root of the repository.
+const TABLE: &str = "docs/counts.csv";
 
 /// The summary for the page, from the table as it is.
 pub fn summary() -> Result<String> {
-    Ok(page::summary(&read()?))
+    Ok(page::summary(&sweep::read(TABLE)?))
 }
 
 /// Measures the cases whose keys hold all `words` and writes the table.
@@ -33,13 +36,10 @@ pub fn run(words: &[&str]) -> Result<()> {
     let bless = words.contains(&"--bless");
     let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--bless").collect();
     let nvrtc = Nvrtc::open(&OpenOptions::default())?;
-    let old = read()?;
-    let wanted = |case: &Case| {
-        words.iter().all(|word| case.to_string().split(' ').any(|part| part == *word))
-    };
+    let old: Vec<Row> = sweep::read(TABLE)?;
     let measured = |case: Case| -> Result<(Option<Row>, Vec<String>)> {
         let before = old.iter().find(|row| row.case == case);
-        if !wanted(&case) {
+        if !sweep::selects(&words, &case) {
             return Ok((before.cloned(), Vec::new()));
         }
         let row = measure::measure(&nvrtc, &case).with_context(|| case.to_string())?;
@@ -54,7 +54,7 @@ pub fn run(words: &[&str]) -> Result<()> {
     if !refused.is_empty() {
         bail!("{}\nnothing is written", refused.join("\n"));
     }
-    write(&new)
+    sweep::write(TABLE, Row::HEADER, new.iter().map(Row::line))
 }
 
 /// Why a row may not stand in the table: lines to print.
@@ -76,26 +76,4 @@ fn judge(row: &Row, before: Option<&Row>, bless: bool) -> Vec<String> {
         refused.push(format!("{}: {worse}: {remedy}", row.case));
     }
     refused
-}
-
-fn path() -> PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/counts.csv")
-}
-
-/// The rows of the table; none where it does not exist.
-fn read() -> Result<Vec<Row>> {
-    let text = match std::fs::read_to_string(path()) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).context("docs/counts.csv"),
-    };
-    let rows = text.lines().skip(1).enumerate();
-    rows.map(|(i, line)| line.parse().with_context(|| format!("docs/counts.csv:{}", i + 2)))
-        .collect()
-}
-
-fn write(rows: &[Row]) -> Result<()> {
-    let mut text = format!("{}\n", Row::HEADER);
-    rows.iter().for_each(|row| text += &format!("{}\n", row.line()));
-    std::fs::write(path(), text).context("docs/counts.csv")
 }

@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 /// of neighbouring groups. The whole table takes too long for every day.
 const STRIDE: usize = 5;
 
+fn table() -> Vec<Row> {
+    sweep::read(TABLE).unwrap()
+}
+
 fn row(line: &str) -> Row {
     line.parse().unwrap()
 }
@@ -49,7 +53,7 @@ fn short_k_is_blessed_as_far_as_the_limits_of_longer_k() {
 
 #[test]
 fn the_table_has_cases_in_order_and_each_once() {
-    let rows: Vec<Case> = read().unwrap().into_iter().map(|row| row.case).collect();
+    let rows: Vec<Case> = table().into_iter().map(|row| row.case).collect();
     let known: Vec<Case> = cases::all().into_iter().filter(|case| rows.contains(case)).collect();
     assert_eq!(rows, known);
     assert!(!rows.is_empty());
@@ -63,7 +67,7 @@ fn a_sample_of_the_table_is_not_worse_today() {
         return;
     };
     let mut groups: BTreeMap<(String, String, u32), Vec<Row>> = BTreeMap::new();
-    for row in read().unwrap() {
+    for row in table() {
         let key = (row.case.gpu.clone(), row.case.format.clone(), row.case.m);
         groups.entry(key).or_default().push(row);
     }

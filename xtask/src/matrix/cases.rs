@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use qtune_formats::{FormatRow, FORMATS};
-use qtune_ir::{Arch, DType, Family, Group, WeightSpec};
+use qtune_ir::{Arch, DType, Family, Group, Problem, WeightSpec};
 use std::fmt;
 use std::str::FromStr;
 
@@ -111,11 +111,9 @@ impl Size {
 }
 
 impl Case {
-    /// The key of the problem with a bucket's tokens.
-    pub fn key(&self, spec: &WeightSpec, m: u32) -> String {
-        let Case { format, act, n, k, .. } = self;
-        let (bits, act_bits) = (spec.bits, spec.activations.bits());
-        format!("w{bits}a{act_bits}.{format}.{act}-{act}.n{n}.k{k}.m{m}")
+    /// The problem with a bucket's tokens; `spec` is that of the case's format.
+    pub fn problem(&self, spec: &WeightSpec, m: u32) -> Problem {
+        Problem::of(spec, [self.act; 2], [self.n, self.k, m])
     }
 }
 

@@ -22,7 +22,7 @@ pub fn measure(nvrtc: &Nvrtc, case: &Case) -> Result<Outcome> {
     let arch = Arch::named(&case.gpu)?;
     let mut worst = 0.0f64;
     for (bucket, tokens) in buckets() {
-        let problem: Problem = case.key(&spec, bucket).parse()?;
+        let problem = case.problem(&spec, bucket);
         let schedule = match default_of_family(case.family, &problem, &spec, &arch) {
             Ok(schedule) => schedule,
             Err(refused) => return Ok(Outcome::Refused(refused.reason)),

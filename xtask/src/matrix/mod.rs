@@ -11,6 +11,7 @@ mod measure;
 mod page;
 mod row;
 
+use crate::sweep;
 use anyhow::{bail, Context, Result};
 use cases::Case;
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
@@ -19,8 +20,10 @@ use rayon::prelude::*;
 use row::{Outcome, Row};
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+
+/// Where the outcomes are kept, from the root of the repository.
+const TABLE: &str = "docs/matrix.csv";
 
 /// The summary for the page, from the table as it is.
 pub fn summary() -> Result<String> {
@@ -35,9 +38,7 @@ pub fn summary() -> Result<String> {
 pub fn run(words: &[&str]) -> Result<()> {
     let again = words.contains(&"--again");
     let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--again").collect();
-    let wanted = |case: &Case| {
-        words.iter().all(|word| case.to_string().split(' ').any(|part| part == *word))
-    };
+    let wanted = |case: &Case| sweep::selects(&words, case);
     let old = read()?;
     let known = |case: &Case| {
         let done = |row: &&Row| row.case == *case && row.generator == GENERATOR_VERSION;
@@ -54,49 +55,35 @@ pub fn run(words: &[&str]) -> Result<()> {
         eprintln!("{case}: {outcome}");
         let row = Row { case: case.clone(), generator: GENERATOR_VERSION, outcome };
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(table, "{}", row.line()).context("docs/matrix.csv")
+        writeln!(table, "{}", row.line()).context(TABLE)
     })?;
     tidy()?;
     let failed = |row: &&Row| matches!(row.outcome, Outcome::Failed(_)) && wanted(&row.case);
     match read()?.iter().filter(failed).count() {
         0 => Ok(()),
-        count => bail!("{count} cases failed; docs/matrix.csv says why"),
+        count => bail!("{count} cases failed; {TABLE} says why"),
     }
-}
-
-fn path() -> PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/matrix.csv")
 }
 
 /// The table, open at its end.
 fn append() -> Result<File> {
-    let exists = path().exists();
-    let mut file =
-        File::options().append(true).create(true).open(path()).context("docs/matrix.csv")?;
+    let path = sweep::path(TABLE);
+    let exists = path.exists();
+    let mut file = File::options().append(true).create(true).open(path).context(TABLE)?;
     if !exists {
-        writeln!(file, "{}", Row::HEADER).context("docs/matrix.csv")?;
+        writeln!(file, "{}", Row::HEADER).context(TABLE)?;
     }
     Ok(file)
 }
 
 /// The rows of the table, of each case the last one, in the order of the cases.
 fn read() -> Result<Vec<Row>> {
-    let text = match std::fs::read_to_string(path()) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).context("docs/matrix.csv"),
-    };
-    let parsed = text.lines().skip(1).enumerate();
-    let parsed: Vec<Row> = parsed
-        .map(|(i, line)| line.parse().with_context(|| format!("docs/matrix.csv:{}", i + 2)))
-        .collect::<Result<_>>()?;
-    let last = |case: Case| parsed.iter().rfind(|row| row.case == case).cloned();
+    let rows: Vec<Row> = sweep::read(TABLE)?;
+    let last = |case: Case| rows.iter().rfind(|row| row.case == case).cloned();
     Ok(cases::all()?.into_iter().filter_map(last).collect())
 }
 
 /// Puts the rows in order and drops those that others replace.
 fn tidy() -> Result<()> {
-    let mut text = format!("{}\n", Row::HEADER);
-    read()?.iter().for_each(|row| text += &format!("{}\n", row.line()));
-    std::fs::write(path(), text).context("docs/matrix.csv")
+    sweep::write(TABLE, Row::HEADER, read()?.iter().map(Row::line))
 }

@@ -5,7 +5,6 @@ use super::super::octet::Octet;
 use super::{Stage, Wgmma};
 use crate::intrinsics::{self, multiply_name};
 use crate::kir::{call, int, load, var, Body, Expr, Type};
-use qtune_ir::{Activations, DType};
 
 /// Multiplies of a row tile by a panel: 64 of k.
 const PANEL_K16: u32 = 4;
@@ -163,13 +162,7 @@ impl Wgmma<'_> {
         pieces: Expr,
         keep: Expr,
     ) {
-        let operands = match (self.cx.spec.activations, self.cx.problem.act) {
-            (Activations::Integers, _) => "s8",
-            (Activations::E4m3, _) => "e4m3",
-            (Activations::Floats, DType::Bf16) => "bf16",
-            (Activations::Floats, _) => "f16",
-        };
-        let name = multiply_name(operands, self.s.block_m);
+        let name = multiply_name(self.cx.operands(), self.s.block_m);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let sums = self.sum_name(index);
             let args = |row: Expr, a: Vec<Expr>| {
