@@ -38,8 +38,8 @@ pub use problem::{Problem, ProblemError};
 pub use schedule::{
     integer_columns, pairs_of_k, Accumulate, DenseGemm, DequantSchedule, Family, GemvSchedule,
     MmaSchedule, Mover, Overlap, Paired, Producer, Raster, Rejected, Schedule, ScheduleError,
-    Shares, Sharing, Sorting, Split, Structure, WeightCache, WgmmaSchedule, GROUP_ROWS, PAIR_CODES,
-    PRODUCER_REGISTERS,
+    Shares, Sharing, Sorting, Split, Structure, WeightCache, WgmmaSchedule, FOLDED_SUMS,
+    GROUP_ROWS, PAIR_CODES, PRODUCER_REGISTERS,
 };
 pub use vectors::{vector_code, vector_shares, VectorCodes, VECTOR_SHARE_BITS, VECTOR_WEIGHTS};
 pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};

@@ -18,7 +18,7 @@ mod wgmma;
 
 pub use dequant::{DenseGemm, DequantSchedule};
 pub use eight_bit::{integer_columns, pairs_of_k, Paired, PAIR_CODES};
-pub use gemv::{Accumulate, GemvSchedule, WeightCache};
+pub use gemv::{Accumulate, GemvSchedule, WeightCache, FOLDED_SUMS};
 pub use mma::MmaSchedule;
 pub use overlap::Overlap;
 pub use sorting::{Mover, Sorting};

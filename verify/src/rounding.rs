@@ -26,6 +26,10 @@ const MMA_K: u32 = 16;
 /// Products of one `gemv` lane and step.
 const LANE_K: u32 = 32;
 
+/// Additions of f32 that stand for one of two halves by a tensor core: a cut for either, and three as for any
+/// of its instructions, of two units each.
+const FOLD_ADDITIONS: u32 = 2 * (2 + 3);
+
 /// How products are added up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sums {
@@ -95,9 +99,10 @@ impl Rounding {
             Schedule::Gemv(s) => {
                 let steps = s.padded_k(k) / s.step_k();
                 let chain = if engine == Engine::Half2 { HALF2_CHAIN } else { LANE_K };
+                let halves = if s.folds(spec, k) { FOLD_ADDITIONS } else { 2 };
                 // Two halves of a chain, the lane's steps, then lanes, warps and splits.
                 let lanes = s.lanes.ilog2() + s.warps_k + s.split.per_tile();
-                (chain, 2 + steps * sums + lanes)
+                (chain, halves + steps * sums + lanes)
             }
         };
         Rounding { sums: Sums::Of(engine), chain, additions }

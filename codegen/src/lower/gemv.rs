@@ -3,6 +3,7 @@
 //! A lane loads a piece, 32 weights of one row (16 bytes if they have 4 bits), and owns the matching 32 activations of every
 //! token. Lanes that share a row add up by shuffles, warps that share it through shared memory.
 
+mod fold;
 mod levels;
 mod staging;
 
@@ -116,6 +117,7 @@ impl Gemv<'_> {
         let warp_tile = var("row_tile") * s.warps_n + var("warp_n");
         body.bind("warp_tile", Type::I32, warp_tile);
         output::split_range(body, s.split.per_tile());
+        self.selector(body);
         body.zeros("total", Type::F32, &[s.tokens, s.rows]);
     }
 
@@ -415,38 +417,6 @@ impl Gemv<'_> {
                 None => sum.clone() + act,
             };
             body.assign(sum.clone(), value);
-        }
-    }
-
-    /// Adds a lane's sums to its totals, with its rows' coefficients, in f32.
-    fn accumulate(&self, body: &mut Body, ahead: &Expr) {
-        let s = self.s;
-        body.unrolled("row_part", self.entries(), |body, row_part| {
-            let params = match self.needs_params() {
-                true => self.row_params(ahead, &row_part),
-                false => Vec::new(),
-            };
-            let row = Row { params: &params, position: 0 };
-            for (nth, (sum, coefficient)) in self.plan.coefficients(&row).into_iter().enumerate() {
-                let coefficient = body.bind(format!("coefficient{nth}"), Type::F32, coefficient);
-                let name = self.sum_name(sum);
-                body.unrolled("token", s.tokens, |body, token| {
-                    let value = self.widened(Expr::at(name, [token.clone(), row_part.clone()]));
-                    let row = match self.lane_groups() {
-                        1 => row_part.clone(),
-                        groups => row_part.clone() / groups,
-                    };
-                    let total = Expr::at("total", [token, row]);
-                    body.assign(total.clone(), call("fma_f32", [coefficient, value, total]));
-                });
-            }
-        });
-    }
-
-    fn widened(&self, sum: Expr) -> Expr {
-        match self.packed() {
-            true => call("h2_low", [sum.clone()]) + call("h2_high", [sum]),
-            false => sum,
         }
     }
 

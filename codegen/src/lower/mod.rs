@@ -56,7 +56,7 @@ pub enum CodegenError {
 
 /// Version of the generator: part of every cache fingerprint. A change of generated text or of
 /// packed layouts raises it, so that older winners miss.
-pub const GENERATOR_VERSION: u32 = 5;
+pub const GENERATOR_VERSION: u32 = 6;
 
 /// Generates the kernel of `schedule` for `problem`.
 ///

@@ -7,6 +7,9 @@ use crate::{Arch, DType, Problem, WeightSpec, PIECE_CODES};
 /// k extent of one lane's piece.
 pub(super) const LANE_K: u32 = PIECE_CODES;
 
+/// Packed sums whose halves one `mma.m16n8k16` adds: a lane's registers of its A fragment.
+pub const FOLDED_SUMS: u32 = 4;
+
 /// Where partial dot products of a `gemv` lane are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Accumulate {
@@ -63,6 +66,12 @@ impl GemvSchedule {
     /// k covered by one warp step.
     pub fn step_k(&self) -> u32 {
         LANE_K * self.lanes
+    }
+
+    /// Whether tensor cores add the halves of packed sums, of [`FOLDED_SUMS`] of a token at a time.
+    pub fn folds(&self, spec: &WeightSpec, k: u32) -> bool {
+        let sums = self.rows * self.groups_per_lane(spec, k);
+        self.accumulate == Accumulate::Half2 && sums % FOLDED_SUMS == 0
     }
 
     /// Quant groups that one step touches, as far as they are stored apart.

@@ -12,7 +12,7 @@ use crate::arch::WGMMA_MACS_PER_CLOCK;
 use crate::dequant::PairTable;
 use crate::{
     Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec, WgmmaSchedule,
-    GROUP_ROWS,
+    FOLDED_SUMS, GROUP_ROWS,
 };
 
 /// Bytes of one wavefront: what the L1 and shared memory move per clock (CUDA C++ Programming
@@ -40,6 +40,8 @@ const PIECE_LOAD: f64 = 2.0;
 const PIECE_PARAMS: f64 = 6.0;
 /// Per piece and token with half2 sums: two halves widened and added in f32.
 const PIECE_FLUSH: f64 = 3.0;
+/// The same where tensor cores add four sums at once.
+const PIECE_FOLD: f64 = 1.0 / FOLDED_SUMS as f64;
 /// Per batch of a `gemv` main loop: counter, compare, branch, pointer steps.
 const BATCH_LOOP: f64 = 8.0;
 /// Per step of a batch of several: whether there is such a step, for its loads and for its use.
@@ -198,7 +200,10 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
     let block_k = steps * s.step_k() as f64;
     let weights = s.block_n() as f64 * block_k;
     let (math, rate, convert) = match s.accumulate {
-        Accumulate::Half2 => (tokens / 2.0, arch.rates.half2, PIECE_FLUSH * tokens / piece),
+        Accumulate::Half2 => {
+            let flush = if s.folds(spec, p.k) { PIECE_FOLD } else { PIECE_FLUSH };
+            (tokens / 2.0, arch.rates.half2, flush * tokens / piece)
+        }
         // Each weight and, once for all rows of the lane, each activation is widened.
         Accumulate::F32 => (tokens, arch.rates.fp32, 1.0 + tokens / rows),
     };
