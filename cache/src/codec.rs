@@ -21,7 +21,7 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 pub const MAGIC: [u8; 4] = *b"QTUN";
 
 /// Version of the record layouts; raise it whenever a stored struct changes in any way.
-pub const SCHEMA_VERSION: u16 = 3;
+pub const SCHEMA_VERSION: u16 = 4;
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 44;

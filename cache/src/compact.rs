@@ -44,7 +44,7 @@ impl SledStore {
     /// Drops winners that nobody can want and rewrites the rest, as small as it gets.
     ///
     /// Of one problem and arch only the fingerprint with the newest winner stays, and of that only
-    /// what `wanted` accepts. With `dry_run` nothing is changed.
+    /// what `wanted` accepts. What replayed trial logs found supersedes nothing but its like. With `dry_run` nothing is changed.
     ///
     /// # Errors
     /// [`CacheError::Folder`] if the disk is full or refuses; the database is then as it was.
@@ -83,14 +83,15 @@ impl SledStore {
 
 /// Of the keys that differ only in their fingerprint, the one with the newest winner.
 fn newest_fingerprints(rows: Vec<WinnerRow>) -> Vec<WinnerKey> {
-    let mut newest: BTreeMap<(String, String), (u64, String)> = BTreeMap::new();
+    let mut newest: BTreeMap<(String, String, bool), (u64, String)> = BTreeMap::new();
     for WinnerRow { key, contributions } in rows {
         let ages = contributions.iter().map(|c| c.winner.provenance.created_unix_seconds);
+        let is_replay = key.is_replay();
         let age = (ages.max().unwrap_or_default(), key.fingerprint);
-        let slot = newest.entry((key.problem, key.arch)).or_default();
+        let slot = newest.entry((key.problem, key.arch, is_replay)).or_default();
         *slot = age.max(std::mem::take(slot));
     }
-    let key = |((problem, arch), (_, fingerprint))| WinnerKey { problem, arch, fingerprint };
+    let key = |((problem, arch, _), (_, fingerprint))| WinnerKey { problem, arch, fingerprint };
     newest.into_iter().map(key).collect()
 }
 

@@ -20,6 +20,7 @@ fn found(host: &str, created: u64, schedule: &str, samples_us: &[f64]) -> Contri
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
+        cut_short: false,
         verification: Default::default(),
         counts: Default::default(),
         cost_terms: Vec::new(),

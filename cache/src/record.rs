@@ -25,11 +25,26 @@ pub struct WinnerKey {
     pub fingerprint: String,
 }
 
+/// What the fingerprints of replayed trial logs begin with.
+const REPLAY: &str = "replay-";
+
 impl WinnerKey {
     /// The key of `problem` on `arch`. The whole arch counts: GPUs of the same feature level and SM
     /// count still differ in bandwidth and clocks.
     pub fn of(problem: &Problem, arch: &Arch, fingerprint: String) -> WinnerKey {
         WinnerKey { problem: problem.to_string(), arch: arch.fingerprint(), fingerprint }
+    }
+
+    /// The same for what was found by replaying a trial log. No generator or compiler has such a
+    /// fingerprint, so that it is never served as a kernel, and never takes one's place.
+    #[must_use]
+    pub fn of_replay(self) -> WinnerKey {
+        WinnerKey { fingerprint: format!("{REPLAY}{}", self.fingerprint), ..self }
+    }
+
+    /// Whether it is the key of something that was found by replaying a trial log.
+    pub fn is_replay(&self) -> bool {
+        self.fingerprint.starts_with(REPLAY)
     }
 
     /// The key in the store: problem, arch and fingerprint, each ended by a zero byte except the
@@ -157,6 +172,9 @@ pub struct Winner {
     pub verified: bool,
     /// Largest measured error over its bound; a winner is stored only if it is at most 1.
     pub error_over_bound: f64,
+    /// Whether the search was stopped before it had tried all that it wanted to. Such a winner is as
+    /// right as any other, but may be slower than what the whole search finds.
+    pub cut_short: bool,
     /// How it was verified.
     pub verification: Verification,
     /// What the cost model and the targets look at.

@@ -19,6 +19,7 @@ fn winner() -> Winner {
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
+        cut_short: false,
         verification: Verification::default(),
         counts: Default::default(),
         cost_terms: Vec::new(),

@@ -55,6 +55,21 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn what_a_replay_found_supersedes_only_what_replays_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let replay = |log: &str| WinnerKey { fingerprint: log.into(), ..key(1) }.of_replay();
+    store.put(&key(1), &made_at(10, 1.0), &kernel(1)).unwrap();
+    for (seconds, log) in [(20, "first"), (30, "second")] {
+        store.put(&replay(log), &made_at(seconds, 2.0), &kernel(1)).unwrap();
+    }
+    store.compact(&|_| true, false).unwrap();
+    let kept: Vec<WinnerKey> =
+        open(dir.path()).winners().unwrap().into_iter().map(|record| record.key).collect();
+    assert_eq!(kept, [key(1), replay("second")]);
+}
+
+#[test]
 fn a_compacted_store_holds_the_same_in_less_space() {
     let dir = tempfile::tempdir().unwrap();
     used(dir.path());

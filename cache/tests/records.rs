@@ -45,7 +45,7 @@ fn any_winner() -> impl Strategy<Value = Winner> {
                 compiler_version: c,
             }
         });
-    let head = (text(), text(), any::<bool>(), number(), number(), 0.0..=1.0f64);
+    let head = (text(), text(), any::<bool>(), number(), number(), 0.0..=1.0f64, any::<bool>());
     let lists =
         (vec((text(), number()), 0..6), vec(beaten, 0..6), vec(text(), 0..6), vec(number(), 0..6));
     (head, verification, counts, lists, provenance).prop_map(
@@ -59,6 +59,7 @@ fn any_winner() -> impl Strategy<Value = Winner> {
             roof_share: head.4,
             verified: true,
             error_over_bound: head.5,
+            cut_short: head.6,
             verification,
             counts,
             cost_terms: lists.0,

@@ -91,7 +91,7 @@ pub fn winner_table(winners: &[WinnerRecord]) -> Table {
             key.arch.clone(),
             format!("{:.2}", winner.time_us),
             format!("{:.0} %", winner.roof_share * 100.0),
-            evidence(winner.evidence).into(),
+            if key.is_replay() { "replayed" } else { evidence(winner.evidence) }.into(),
             format!("{:.3}", winner.error_over_bound),
             winner.schedule.clone(),
         ]);

@@ -249,6 +249,7 @@ fn store_with(problem: &Problem, nvrtc: &Nvrtc, edit: fn(String) -> String) -> B
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
+        cut_short: false,
         verification: Default::default(),
         counts: Default::default(),
         cost_terms: vec![],

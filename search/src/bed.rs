@@ -24,6 +24,12 @@ pub(crate) trait TestBed: Sync {
     /// Whether times decide; where not, the cost model does.
     fn measures(&self) -> bool;
 
+    /// Whether what happens here happened before: launches are no danger, and what they tell of a kernel
+    /// is no news of the GPU.
+    fn replays(&self) -> bool {
+        false
+    }
+
     /// Differs whenever kernels or winners might: part of every winner's key.
     fn fingerprint(&self) -> String;
 

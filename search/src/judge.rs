@@ -66,6 +66,8 @@ pub(crate) struct Judgement {
     pub default_us: Option<f64>,
     /// Measured time of the winner's load-only twin.
     pub load_only_us: Option<f64>,
+    /// Whether it was time to stop before all was tried.
+    pub cut_short: bool,
 }
 
 /// The name of a cause under which kernels are counted that hang or crash.
@@ -190,8 +192,11 @@ impl Judge<'_> {
         self.lose(judgement, log, candidate, format!("{cause}: {reason}"), outcome)
     }
 
-    /// Remembers for good that a schedule must not be tried again.
+    /// Remembers for good that a schedule must not be tried again; what a log says is remembered there.
     fn poison(&self, candidate: &Candidate, reason: &str) -> Result<(), SearchError> {
+        if self.bed.replays() {
+            return Ok(());
+        }
         Ok(self.store.put_poison(&Poisoned {
             problem: self.task.problem.to_string(),
             arch: self.arch.fingerprint(),

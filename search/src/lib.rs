@@ -17,12 +17,13 @@
 //! measured time alone decides, and corrects the model on the way (`docs/search.md`). Whatever the ranking says, a kernel that does not pass
 //! [`qtune_verify`] never wins.
 //!
-//! Files, in the order in which a problem passes through them: `terms` (dequantization variants),
+//! Files, in the order in which a problem passes through them: `answers` (what the cache has), `terms` (dequantization variants),
 //! `neighbours` and `ladder` (the rungs), `warm` (winners of neighbours), `bed` (where candidates
 //! are tried: a device, or `replay`), `finalist` (compiling and refining), `judge` (verifying),
 //! `timed` with `surrogate` and `run_off` (timing), `in_step` (timing among the kernels of other
 //! matrices), `record` (what is stored), `tune` (the whole).
 
+mod answers;
 mod bed;
 mod candidate;
 mod compiler;

@@ -1,5 +1,6 @@
 //! The trial log of one search: what is written when, and what an earlier search left behind.
 
+use crate::bed::TestBed;
 use crate::candidate::Candidate;
 use crate::ladder::Climb;
 use crate::request::{Task, TuneRequest};
@@ -15,33 +16,40 @@ pub(crate) type Poison = HashMap<String, HashSet<String>>;
 pub(crate) struct Log<'a> {
     trials: &'a mut TrialLog,
     evidence: Evidence,
+    /// Whether a launch could take the machine down.
+    dangerous: bool,
 }
 
 impl<'a> Log<'a> {
     /// Reads what launches an earlier search never came back from, stores them as poisoned, and
-    /// begins a new run. Returns all poisoned schedules of the request's arch.
+    /// begins a new run. Returns all poisoned schedules of the request's arch; none for a replay,
+    /// whose outcome its own log decides.
     pub fn begin(
         trials: &'a mut TrialLog,
         store: &dyn Store,
         request: &TuneRequest,
         tasks: &[Task],
-        fingerprint: &str,
-        evidence: Evidence,
+        bed: &dyn TestBed,
     ) -> Result<(Log<'a>, Poison), CacheError> {
         let arch = request.arch.fingerprint();
-        for (problem, schedule) in trial_log::poison(&trial_log::read(trials.path())?) {
-            let reason = "launched, and the search never came back from it".to_owned();
-            store.put_poison(&Poisoned { problem, arch: arch.clone(), schedule, reason })?;
-        }
         let mut poison = Poison::new();
-        for entry in store.poison()?.into_iter().filter(|entry| entry.arch == arch) {
-            poison.entry(entry.problem).or_default().insert(entry.schedule);
+        if !bed.replays() {
+            for (problem, schedule) in trial_log::poison(&trial_log::read(trials.path())?) {
+                let reason = "launched, and the search never came back from it".to_owned();
+                store.put_poison(&Poisoned { problem, arch: arch.clone(), schedule, reason })?;
+            }
+            for entry in store.poison()?.into_iter().filter(|entry| entry.arch == arch) {
+                poison.entry(entry.problem).or_default().insert(entry.schedule);
+            }
         }
-        let log = Log { trials, evidence };
+        let evidence = bed.evidence();
+        let first = tasks.first().map(|t| qtune_codegen::fingerprint(&t.spec, &bed.fingerprint()));
+        let dangerous = evidence == Evidence::Timed && !bed.replays();
+        let log = Log { trials, evidence, dangerous };
         log.trials.append(&TrialEvent::Start(RunHeader {
             problems: tasks.iter().map(|task| task.problem.to_string()).collect(),
             arch,
-            fingerprint: fingerprint.into(),
+            fingerprint: first.unwrap_or_default(),
             seed: request.seed,
             limits: request.effort.limits().named(),
             qtune_version: env!("CARGO_PKG_VERSION").into(),
@@ -69,9 +77,10 @@ impl<'a> Log<'a> {
         })
     }
 
-    /// A launch that could take the machine down is about to happen. The simulator's cannot.
+    /// A launch that could take the machine down is about to happen. The simulator's cannot, nor can
+    /// one that a log tells of.
     pub fn launch(&mut self, task: &Task, schedule: &str) -> Result<(), CacheError> {
-        if self.evidence == Evidence::Modelled {
+        if !self.dangerous {
             return Ok(());
         }
         self.trials.append(&TrialEvent::Launch {

@@ -34,6 +34,7 @@ pub(crate) fn record(
         load_only_us: judgement.load_only_us,
         verified: won.verdict.passed,
         error_over_bound: won.verdict.error_over_bound,
+        cut_short: judgement.cut_short,
         verification: verification(&won.verdict, seed),
         counts: counts(&won.verdict.counts),
         cost_terms: estimate.terms.iter().map(|t| (t.name.to_owned(), t.us)).collect(),

@@ -48,6 +48,8 @@ pub struct WinnerReport {
     pub kept_default: bool,
     /// Whether the cache had it.
     pub from_cache: bool,
+    /// Whether the search for it was stopped before all was tried; the next search goes on.
+    pub cut_short: bool,
 }
 
 /// The name under which the default schedule is listed among the beaten.
@@ -77,6 +79,7 @@ impl WinnerReport {
             default_us,
             kept_default,
             from_cache,
+            cut_short: winner.cut_short,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The whole: cached problems answered, the others proposed and compiled on some threads while
 //! the calling thread verifies, stores and logs.
 
+use crate::answers::Answers;
 use crate::bed::{DeviceBed, TestBed};
 use crate::candidate::Candidate;
 use crate::compiler::Compiler;
@@ -15,13 +16,13 @@ use crate::record::record;
 use crate::replay::Replay;
 use crate::report::{Failures, Stopped, TuneReport, WinnerReport};
 use crate::request::{Task, TuneRequest};
-use crate::terms::{dequant_cost, is_exact, Terms};
+use crate::terms::Terms;
 use crate::warm::{self, Known};
 use crate::SearchError;
 use qtune_cache::trial_log::TrialLog;
-use qtune_cache::{Evidence, Store, Winner, WinnerKey};
+use qtune_cache::{Store, WinnerKey};
 use qtune_device::Device;
-use qtune_ir::{Arch, Family, Schedule};
+use qtune_ir::{Family, Schedule};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
@@ -84,13 +85,9 @@ fn run(
 ) -> Result<TuneReport, SearchError> {
     let tasks = request.tasks()?;
     let trial_log = trials.path().to_path_buf();
-    let fingerprint = bed.fingerprint();
-    let header = tasks.first().map(|t| qtune_codegen::fingerprint(&t.spec, &fingerprint));
-    let evidence = bed.evidence();
-    let header = header.unwrap_or_default();
-    let own: Vec<WinnerKey> =
-        tasks.iter().map(|task| key(task, &request.arch, &fingerprint)).collect();
-    let (log, poison) = Log::begin(trials, store, request, &tasks, &header, evidence)?;
+    let answers = Answers { request, bed, store };
+    let own: Vec<WinnerKey> = tasks.iter().map(|task| answers.key(task)).collect();
+    let (log, poison) = Log::begin(trials, store, request, &tasks, bed)?;
     progress.begin(tasks.len());
     let mut search = Search {
         request,
@@ -99,8 +96,7 @@ fn run(
         progress,
         clock: Clock::start(request, cancel),
         terms: Terms::new(&request.arch, request.exact),
-        fingerprint,
-        evidence,
+        answers,
         poison,
         known: Known::of(store)?.without(&own),
         winners: vec![None; tasks.len()],
@@ -112,6 +108,7 @@ fn run(
     };
     search.answer_from_cache()?;
     let stopped = search.run()?;
+    search.answer_unfinished()?;
     let winners: Vec<WinnerReport> = search.winners.into_iter().flatten().collect();
     search.log.end(winners.len(), stopped != Stopped::Complete)?;
     Ok(TuneReport {
@@ -155,9 +152,7 @@ struct Search<'a> {
     progress: &'a dyn Progress,
     clock: Clock<'a>,
     terms: Terms,
-    /// The compiler's.
-    fingerprint: String,
-    evidence: Evidence,
+    answers: Answers<'a>,
     poison: Poison,
     known: Known,
     /// In the order of `tasks`.
@@ -197,39 +192,29 @@ struct Preparer<'a> {
 }
 
 impl Search<'_> {
-    fn key(&self, task: &Task) -> WinnerKey {
-        key(task, &self.request.arch, &self.fingerprint)
-    }
-
     fn answer_from_cache(&mut self) -> Result<(), SearchError> {
         if self.request.fresh || self.request.in_step {
             return Ok(());
         }
         for (index, task) in self.tasks.iter().enumerate() {
-            let arch = &self.request.arch;
-            let key = self.key(task);
-            let Some(record) = self.store.get(&key)? else { continue };
-            if !self.serves(task, &record.winner) || self.store.kernel(&record)?.is_none() {
-                continue;
-            }
-            let kept = default_text(task, arch).is_some_and(|d| d == record.winner.schedule);
-            let report = WinnerReport::of(&task.name, &task.problem, &record.winner, kept, true);
+            let Some(winner) = self.answers.final_one(task)? else { continue };
+            let report = self.answers.report(task, &winner);
             self.progress.problem_done(index, &report);
             self.winners[index] = Some(report);
         }
         Ok(())
     }
 
-    /// Whether a stored winner answers this request. A time that was measured is never replaced by a
-    /// model's, the other way round it is; a request for exact weights takes no others.
-    fn serves(&self, task: &Task, winner: &Winner) -> bool {
-        let outdated = self.evidence == Evidence::Timed && winner.evidence == Evidence::Modelled;
-        let exact = || {
-            let schedule = winner.schedule.parse().ok()?;
-            let arch = &self.request.arch;
-            dequant_cost(&task.problem, &task.spec, arch, &schedule).ok()
-        };
-        !outdated && (!self.request.exact || exact().is_some_and(|term| is_exact(&term)))
+    /// Problems that the search did not come to: what one before it found, that was cut short as well.
+    fn answer_unfinished(&mut self) -> Result<(), SearchError> {
+        for (index, task) in self.tasks.iter().enumerate() {
+            let key = task.problem.to_string();
+            let open = self.winners[index].is_none() && self.without.iter().all(|w| w.0 != key);
+            if let Some(winner) = open.then(|| self.answers.stored(task)).transpose()?.flatten() {
+                self.winners[index] = Some(self.answers.report(task, &winner));
+            }
+        }
+        Ok(())
     }
 
     /// Prepares and judges all problems that have no winner yet.
@@ -287,14 +272,15 @@ impl Search<'_> {
         &mut self,
         receiver: &Receiver<Result<Prepared, (usize, SearchError)>>,
     ) -> Result<Stopped, SearchError> {
+        let mut cut_short = false;
         for prepared in receiver {
             match prepared {
-                Ok(prepared) => self.settle(prepared)?,
+                Ok(prepared) => cut_short |= self.settle(prepared)?,
                 Err((index, error)) => self.give_up(index, error.to_string()),
             }
             if let Some(stopped) = self.clock.stopped() {
                 let done = self.winners.iter().flatten().count() + self.without.len();
-                let all = done == self.tasks.len();
+                let all = done == self.tasks.len() && !cut_short;
                 return Ok(if all { Stopped::Complete } else { stopped });
             }
         }
@@ -307,8 +293,8 @@ impl Search<'_> {
         self.without.push((task.problem.to_string(), reason));
     }
 
-    /// Judges one problem and stores its winner.
-    fn settle(&mut self, prepared: Prepared) -> Result<(), SearchError> {
+    /// Judges one problem and stores its winner. Whether it was time to stop before all was tried.
+    fn settle(&mut self, prepared: Prepared) -> Result<bool, SearchError> {
         let Prepared { index, climb, compiled, default, tally } = prepared;
         let task = &self.tasks[index];
         self.log.proposed(task, &climb)?;
@@ -328,15 +314,17 @@ impl Search<'_> {
             go_on: &|| clock.stopped().is_none(),
             default: default.as_deref(),
         };
-        let judgement = judge.judge(compiled, &climb.ranked, tally, &mut self.log)?;
+        let mut judgement = judge.judge(compiled, &climb.ranked, tally, &mut self.log)?;
+        judgement.cut_short = clock.stopped().is_some();
         for (cause, count) in &judgement.failures {
             *self.failures.entry(cause.clone()).or_default() += count;
         }
         self.store_winner(index, &judgement, default.as_deref())?;
+        let cut_short = judgement.cut_short;
         if self.request.in_step {
             self.standings.push(Standing { index, judgement, default });
         }
-        Ok(())
+        Ok(cut_short)
     }
 
     /// Times the finalists of all problems among each other's kernels, and stores those that win there.
@@ -371,14 +359,15 @@ impl Search<'_> {
             }
             return Ok(());
         };
-        let device = self.bed.describe();
-        let made_by = (self.fingerprint.as_str(), device.as_str());
+        let (compiler, device) = (self.bed.fingerprint(), self.bed.describe());
+        let made_by = (compiler.as_str(), device.as_str());
         let (winner, kernel) = record(task, won, judgement, self.request.seed, made_by);
-        let key = self.key(task);
-        self.store.put(&key, &winner, &kernel)?;
-        self.log.winner(task, &winner)?;
+        let (winner, new) = self.answers.keep(task, winner, &kernel)?;
+        if new {
+            self.log.winner(task, &winner)?;
+        }
         let kept = default == Some(winner.schedule.as_str());
-        let report = WinnerReport::of(&task.name, &task.problem, &winner, kept, false);
+        let report = WinnerReport::of(&task.name, &task.problem, &winner, kept, !new);
         // Whose winner another one replaces in step is done already.
         if self.winners[index].is_none() {
             self.progress.problem_done(index, &report);
@@ -464,14 +453,4 @@ impl Preparer<'_> {
         let terms = || self.terms.all(&task.problem, &task.spec, schedule);
         !self.request.exact || terms().iter().any(|c| c.term == schedule.dequant())
     }
-}
-
-/// The key of a task's winner.
-fn key(task: &Task, arch: &Arch, compiler: &str) -> WinnerKey {
-    WinnerKey::of(&task.problem, arch, qtune_codegen::fingerprint(&task.spec, compiler))
-}
-
-fn default_text(task: &Task, arch: &Arch) -> Option<String> {
-    let schedule = qtune_verify::default_schedule(&task.problem, &task.spec, arch).ok()?;
-    Some(schedule.to_string())
 }

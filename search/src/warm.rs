@@ -37,9 +37,12 @@ impl Known {
         Ok(Known { winners: known.collect() })
     }
 
-    /// All but those that lie where the search stores its winners: what lies there is no neighbour.
+    /// All but those that lie where the search stores its winners: what lies there is no neighbour. Nor
+    /// is what replays of other logs found, or of the same log with other noise.
     pub fn without(mut self, own: &[WinnerKey]) -> Known {
-        self.winners.retain(|(key, ..)| !own.contains(key));
+        let same_replay = |key: &WinnerKey| own.iter().any(|o| o.fingerprint == key.fingerprint);
+        self.winners
+            .retain(|(key, ..)| !own.contains(key) && (!key.is_replay() || same_replay(key)));
         self
     }
 
@@ -147,6 +150,27 @@ mod tests {
         let near = ("awq-g128.f16-f16.n5120.k4096.m16", "h200", 4);
         assert_eq!(tried(&[shape, bucket, gpu, near]), [4, 2, 3], "three at most");
         assert_eq!(tried(&[bucket, ("awq-g128.f16-f16.n8192.k4096.m16", "h200", 2)]), [2], "once");
+    }
+
+    #[test]
+    fn replays_of_other_logs_are_no_neighbours() {
+        let key = |text: &str, log: &str| {
+            let arch = Arch::named("h200").unwrap();
+            WinnerKey::of(&problem(text), &arch, log.into()).of_replay()
+        };
+        let bucket = "awq-g128.f16-f16.n4096.k4096.m8";
+        let winners = ["own", "other"].map(|log| key(bucket, log));
+        let (arch, spec) =
+            (Arch::named("h200").unwrap(), qtune_formats::resolve("awq-g128").unwrap());
+        let schedule = qtune_verify::default_schedule(&problem(OWN), &spec, &arch).unwrap();
+        let winners = winners.map(|key| (key, problem(bucket), schedule.clone())).to_vec();
+        let left = |own: WinnerKey| {
+            let known = Known { winners: winners.clone() }.without(&[own]);
+            known.winners.into_iter().map(|(key, ..)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(left(key(OWN, "own")), [key(bucket, "own")]);
+        let real = WinnerKey { fingerprint: "own".into(), ..key(OWN, "") };
+        assert_eq!(left(real), []);
     }
 
     #[test]

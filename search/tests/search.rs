@@ -7,7 +7,7 @@ mod support;
 use qtune_cache::trial_log::{self, TrialEvent, TrialLog};
 use qtune_cache::{Evidence, Store};
 use qtune_search::{
-    plan, rule_usage, Effort, NoProgress, Progress, Shape, Stopped, Tally, TuneRequest,
+    plan, rule_usage, Effort, NoProgress, Progress, Shape, Stopped, Tally, TuneReport, TuneRequest,
     WinnerReport,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,6 +228,30 @@ fn cancelling_while_timing_keeps_the_best_that_was_timed() {
     assert_eq!(report.stopped, Stopped::Interrupted);
     assert_eq!(report.winners.len(), 1);
     assert!(report.winners[0].verified && report.winners[0].time_us == 3.0);
+}
+
+#[test]
+fn what_was_found_before_cancelling_is_served_until_a_whole_search_replaces_it() {
+    let Some(lab) = Lab::new() else { return };
+    let (wanted, device) = (request(&[16]), Scripted::timed(|_| 3.0));
+    let cancelled = |wanted: &TuneRequest| {
+        let progress = CancelWhen { cancel: &lab.cancel, done: false, timed: 1 };
+        let report = lab.run_with(wanted, &device, &progress);
+        lab.cancel.store(false, Ordering::Relaxed);
+        report
+    };
+    let found = |report: &TuneReport| {
+        let winner = &report.winners[0];
+        (report.stopped, winner.from_cache, winner.cut_short)
+    };
+    assert_eq!(found(&cancelled(&wanted)), (Stopped::Interrupted, false, true));
+    let production = TuneRequest { cache_only: true, ..wanted.clone() };
+    assert_eq!(found(&lab.run(&production, &device)), (Stopped::Complete, true, true));
+    assert_eq!(found(&lab.run(&wanted, &device)), (Stopped::Complete, false, false));
+    assert_eq!(found(&lab.run(&wanted, &device)), (Stopped::Complete, true, false));
+    let again = TuneRequest { fresh: true, ..wanted };
+    let kept = (Stopped::Interrupted, true, false);
+    assert_eq!(found(&cancelled(&again)), kept, "a search that is cut short takes nothing away");
 }
 
 #[test]

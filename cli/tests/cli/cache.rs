@@ -38,6 +38,7 @@ fn put(store: &SledStore, key: &WinnerKey, host: &str, seconds: u64, samples_us:
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
+        cut_short: false,
         verification: Verification::default(),
         counts: Default::default(),
         cost_terms: Vec::new(),

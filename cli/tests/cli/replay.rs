@@ -88,6 +88,26 @@ fn a_log_is_replayed_and_shards_of_it_merge_to_the_winners_of_one_run() {
 }
 
 #[test]
+fn a_replay_neither_poisons_nor_replaces_what_the_cache_has() {
+    let qtune = Qtune::new();
+    let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
+    log(Path::new(&at("log.jsonl")));
+    let device = format!("replay:{}", at("log.jsonl"));
+    let cache = at("cache");
+    let before = winners(&qtune.ok(&tune(&device, &at("before"), &[])));
+    let mut trials = TrialLog::append_to(Path::new(&at("log.jsonl"))).unwrap();
+    for (problem, schedule, _) in before.clone() {
+        trials.append(&TrialEvent::Launch { problem, schedule }).unwrap();
+    }
+    drop(trials);
+    let without = winners(&qtune.ok(&tune(&device, &cache, &[])));
+    assert!(without.iter().zip(&before).all(|(now, then)| now.1 != then.1), "they crash now");
+    assert_eq!(without, winners(&qtune.ok(&tune(&device, &cache, &["--fresh"]))));
+    let seen = qtune.ok(&["inspect", &cache]);
+    assert!(seen.contains(" 0 poisoned schedule(s)") && seen.contains(" replayed "), "{seen}");
+}
+
+#[test]
 fn logs_of_another_gpu_and_senseless_noise_are_refused() {
     let qtune = Qtune::new();
     let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();

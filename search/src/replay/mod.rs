@@ -119,6 +119,10 @@ impl TestBed for Replay {
         true
     }
 
+    fn replays(&self) -> bool {
+        true
+    }
+
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }

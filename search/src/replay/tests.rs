@@ -45,9 +45,7 @@ impl Setting {
         let folder = tempfile::tempdir().unwrap();
         let mut trials = TrialLog::append_to(&folder.path().join("trials.jsonl")).unwrap();
         let (request, tasks) = (&self.request, std::slice::from_ref(&self.task));
-        // Launches of modelled searches are not synced, which these tests need not wait for.
-        let (mut log, _) =
-            Log::begin(&mut trials, store, request, tasks, "none", Evidence::Modelled).unwrap();
+        let (mut log, _) = Log::begin(&mut trials, store, request, tasks, bed).unwrap();
         let judge = Judge {
             index: 0,
             task: &self.task,
@@ -166,8 +164,7 @@ fn outcome(setting: &Setting, script: &Script, noise: Noise, seed: u64) -> (f64,
     let won = judgement.won.expect("a right schedule is there");
     let winner = entry(&won.finalist.candidate.text);
     assert_eq!(winner.fate, Fate::Fine, "seed {seed}: a trap won");
-    let poisoned = store.poison().unwrap();
-    assert!(poisoned.iter().all(|p| matches!(entry(&p.schedule).fate, Fate::Lost(_))));
+    assert!(store.poison().unwrap().is_empty(), "a replay tells no news of the GPU");
     let unfit = judgement.failures.get(UNFIT).copied().unwrap_or_default();
     let launched = judgement.tally.timed + judgement.tally.rejected - unfit;
     (level(winner) / best - 1.0, launched as f64 / setting.climb.ranked.len() as f64)
@@ -246,8 +243,7 @@ fn who_is_fastest_alone_loses_in_step_where_the_script_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let mut trials = TrialLog::append_to(&folder.path().join("trials.jsonl")).unwrap();
     let (request, store) = (&settings[0].request, MemoryStore::default());
-    let (mut log, _) =
-        Log::begin(&mut trials, &store, request, &tasks, "none", Evidence::Modelled).unwrap();
+    let (mut log, _) = Log::begin(&mut trials, &store, request, &tasks, &bed).unwrap();
     let mut run = |bed: &Replay, standings: &mut [Standing]| {
         in_step((bed, &tasks), standings, &mut log, &NoProgress, &|| true).unwrap()
     };

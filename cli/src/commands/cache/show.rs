@@ -81,6 +81,10 @@ fn described(WinnerRecord { key, winner, blobs }: &WinnerRecord) -> String {
             }
         ),
         format!(
+            "  search       {}",
+            if winner.cut_short { "cut short; the next `qtune tune` goes on" } else { "whole" }
+        ),
+        format!(
             "  verified     {}, error over bound {:.3}; {}",
             if winner.verified { "yes" } else { "no" },
             winner.error_over_bound,

@@ -1,0 +1,86 @@
+//! What the cache answers: the winners that it has under the keys of this search.
+
+use crate::bed::TestBed;
+use crate::report::WinnerReport;
+use crate::request::{Task, TuneRequest};
+use crate::terms::{dequant_cost, is_exact};
+use qtune_cache::{CacheError, Evidence, Kernel, Store, Winner, WinnerKey};
+use qtune_ir::Arch;
+
+/// The cache as one search uses it.
+#[derive(Clone, Copy)]
+pub(crate) struct Answers<'a> {
+    pub request: &'a TuneRequest,
+    pub bed: &'a dyn TestBed,
+    pub store: &'a dyn Store,
+}
+
+impl Answers<'_> {
+    /// The key of a task's winner.
+    pub fn key(&self, task: &Task) -> WinnerKey {
+        let fingerprint = qtune_codegen::fingerprint(&task.spec, &self.bed.fingerprint());
+        let key = WinnerKey::of(&task.problem, &self.request.arch, fingerprint);
+        if self.bed.replays() {
+            key.of_replay()
+        } else {
+            key
+        }
+    }
+
+    /// The stored winner that may be served for a task, if its code is there.
+    pub fn stored(&self, task: &Task) -> Result<Option<Winner>, CacheError> {
+        let Some(record) = self.store.get(&self.key(task))? else { return Ok(None) };
+        let good = self.serves(task, &record.winner) && self.store.kernel(&record)?.is_some();
+        Ok(good.then_some(record.winner))
+    }
+
+    /// The stored winner that makes a search unnecessary. One that was found in a search that was cut
+    /// short does so only where nothing may be tuned.
+    pub fn final_one(&self, task: &Task) -> Result<Option<Winner>, CacheError> {
+        let whole = |winner: &Winner| self.request.cache_only || !winner.cut_short;
+        Ok(self.stored(task)?.filter(whole))
+    }
+
+    /// Stores a winner and says which one is served now. What a whole search found never makes room for
+    /// what one found that was cut short, nor does anything faster.
+    pub fn keep(
+        &self,
+        task: &Task,
+        winner: Winner,
+        kernel: &Kernel,
+    ) -> Result<(Winner, bool), CacheError> {
+        if winner.cut_short {
+            let better = |old: &Winner| !old.cut_short || old.time_us <= winner.time_us;
+            if let Some(old) = self.stored(task)?.filter(better) {
+                return Ok((old, false));
+            }
+        }
+        self.store.put(&self.key(task), &winner, kernel)?;
+        Ok((winner, true))
+    }
+
+    /// A stored winner as part of a report.
+    pub fn report(&self, task: &Task, winner: &Winner) -> WinnerReport {
+        let default = default_text(task, &self.request.arch);
+        let kept = default.is_some_and(|default| default == winner.schedule);
+        WinnerReport::of(&task.name, &task.problem, winner, kept, true)
+    }
+
+    /// Whether a stored winner answers this request. A time that was measured is never replaced by a
+    /// model's, the other way round it is; a request for exact weights takes no others.
+    fn serves(&self, task: &Task, winner: &Winner) -> bool {
+        let timed = self.bed.evidence() == Evidence::Timed;
+        let outdated = timed && winner.evidence == Evidence::Modelled;
+        let exact = || {
+            let schedule = winner.schedule.parse().ok()?;
+            let arch = &self.request.arch;
+            dequant_cost(&task.problem, &task.spec, arch, &schedule).ok()
+        };
+        !outdated && (!self.request.exact || exact().is_some_and(|term| is_exact(&term)))
+    }
+}
+
+fn default_text(task: &Task, arch: &Arch) -> Option<String> {
+    let schedule = qtune_verify::default_schedule(&task.problem, &task.spec, arch).ok()?;
+    Some(schedule.to_string())
+}
