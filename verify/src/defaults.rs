@@ -200,6 +200,8 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
         32769..=65536 => 4,
         _ => 8,
     };
+    // Vectors of two codebooks for two steps are more than fit registers.
+    let unroll = 2 / spec.codebook.vectors().map_or(1, |codes| codes.books());
     let mut ladder = Vec::new();
     let staging =
         accumulate.iter().flat_map(|accumulate| [(*accumulate, true), (*accumulate, false)]);
@@ -211,7 +213,7 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
                 lanes,
                 warps_n,
                 warps_k,
-                unroll: 2,
+                unroll,
                 split: Split::NONE,
                 stage_x,
                 accumulate,

@@ -13,6 +13,8 @@ const REGISTER_UNIT: u32 = 256;
 const GEMV_REGISTERS: u32 = 22;
 /// Of bounds and addresses where activations come from global memory, of widened ones for f32.
 const GEMV_OPERAND_REGISTERS: u32 = 8;
+/// The four vectors of eight f16 that a lane's 32 weights of a row are, from each codebook.
+const VECTOR_REGISTERS: u32 = 16;
 /// The same for `mma`, with a 16x16 fragment of weights before and after conversion.
 const MMA_REGISTERS: u32 = 36;
 /// Registers of one 16-byte load.
@@ -67,7 +69,9 @@ pub fn allocated_registers(schedule: &Schedule, needed: u32) -> u32 {
 
 fn gemv_registers(s: &GemvSchedule, spec: &WeightSpec) -> u32 {
     let params = packed_param_bytes(&s.dequant, spec).div_ceil(4);
-    let loads = s.unroll * s.rows * (LOAD_REGISTERS + params);
+    // The compiler asks for all vectors of a turn before it uses the first.
+    let vectors = spec.codebook.vectors().map_or(0, |codes| codes.books() * VECTOR_REGISTERS);
+    let loads = s.unroll * s.rows * (LOAD_REGISTERS + params + vectors);
     // Eight activations of each token at a time; a group's sums and the totals.
     let activations = s.tokens * 4;
     let sums = s.rows * s.tokens * 2;

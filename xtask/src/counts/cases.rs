@@ -39,7 +39,8 @@ pub fn all() -> Vec<Case> {
             cases.extend(tokens.iter().map(case));
         }
     };
-    let all: Vec<&'static str> = qtune_formats::FORMATS.iter().flat_map(|r| r.examples.iter().copied()).collect();
+    let all: Vec<&'static str> =
+        qtune_formats::FORMATS.iter().flat_map(|r| r.examples.iter().copied()).collect();
     add(GPU, &all, &[1, 16, 64, 256], &[(8192, 8192)]);
     cases
 }

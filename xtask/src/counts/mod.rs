@@ -42,7 +42,13 @@ pub fn run(words: &[&str]) -> Result<()> {
         if !sweep::selects(&words, &case) {
             return Ok((before.cloned(), Vec::new()));
         }
-        let row = match measure::measure(&nvrtc, &case) { Ok(r) => r, Err(e) => { eprintln!("{case}: ERROR {e:#}"); return Ok((None, Vec::new())) } };
+        let row = match measure::measure(&nvrtc, &case) {
+            Ok(r) => r,
+            Err(e) => {
+                eprintln!("{case}: ERROR {e:#}");
+                return Ok((None, Vec::new()));
+            }
+        };
         eprintln!("{case}: {row}");
         let refused = judge(&row, before, bless);
         Ok((Some(row), refused))
