@@ -82,6 +82,19 @@ pub const CASES: &[(&str, &str, &str)] = &[
          dequant=(* s (sum (* (e4m3 q) x)))",
     ),
     (
+        "mma_levels",
+        "w4a16.q4_k.f16-f16.n5120.k5120.m8",
+        "mma tile=8x128x512 warps=1x4 stages=3 split=1 swizzle=xor raster=rows \
+         dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 (* d i)) \
+         (* (neg (* e j)) (* p 0.00390625))) x)))",
+    ),
+    (
+        "wgmma_levels",
+        "w6a16.q6_k.bf16-bf16.n5120.k5120.m64",
+        "wgmma tile=64x128x128 groups=2 stages=4 split=1 producer=warp raster=rows \
+         dequant=(sum (* (* (- (magic q) 160) (* d (- i 128))) x))",
+    ),
+    (
         "wgmma_f16",
         "w4a16.awq-g128.f16-f16.n5120.k5120.m128",
         "wgmma tile=128x128x128 groups=2 stages=4 split=1 producer=warp raster=rows \

@@ -113,10 +113,7 @@ impl Layout {
             reason: format!("no layout holds codes of {} bits", spec.bits),
         })?;
         let bytes = Bytes::of(spec, schedule);
-        let levels = match schedule {
-            Schedule::Gemv(s) => s.levels(spec, problem.k),
-            _ => None,
-        };
+        let levels = schedule.levels(spec, problem.k);
         Ok(Layout {
             n: problem.n,
             k: problem.k,
@@ -261,9 +258,10 @@ impl Layout {
     /// Bytes of packed parameters in one row tile.
     pub fn tile_param_bytes(&self) -> usize {
         let rows = (self.param_sets() * self.tile_rows()) as usize;
-        let row = match self.loads() {
-            Some(loads) => loads.row_bytes() as usize,
-            None => self.groups_per_step() as usize * self.entry_bytes(),
+        let row = match (self.loads(), &self.levels) {
+            (Some(loads), _) => loads.row_bytes() as usize,
+            (None, Some(levels)) => levels.bytes(self.groups_per_step()) as usize,
+            (None, None) => self.groups_per_step() as usize * self.entry_bytes(),
         };
         rows * row
     }

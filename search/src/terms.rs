@@ -87,7 +87,7 @@ impl Terms {
     ) -> Vec<DequantChoice> {
         let mut found = self.variants(context, params, disabled);
         // Integers are fewer bytes than products with them: a term that costs more may save traffic.
-        if context.spec.has_two_levels() && context.engine != Engine::Mma {
+        if context.spec.has_two_levels() {
             let known: Vec<String> = found.iter().map(|v| v.term.to_string()).collect();
             let others = self.variants(context, params, &[disabled, &[STORE_PRODUCT]].concat());
             found.extend(others.into_iter().filter(|v| !known.contains(&v.term.to_string())));

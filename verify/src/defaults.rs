@@ -77,7 +77,7 @@ pub fn default_of_family(
     let mut rungs = ladder(family, problem, spec, arch);
     if family == Family::Wgmma {
         // Asked for, it also serves grids that do not fill the GPU.
-        rungs.extend(wgmma_rungs(problem, arch));
+        rungs.extend(wgmma_rungs(problem, spec, arch));
     }
     first_legal(rungs.into_iter(), problem, spec, arch)
 }
@@ -85,8 +85,8 @@ pub fn default_of_family(
 fn ladder(family: Family, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
     match family {
         Family::Gemv => gemv_ladder(problem, spec),
-        Family::Mma => mma_ladder(problem, arch),
-        Family::Wgmma => wgmma_ladder(problem, arch),
+        Family::Mma => mma_ladder(problem, spec, arch),
+        Family::Wgmma => wgmma_ladder(problem, spec, arch),
         Family::Dequant => dequant_ladder(problem, arch),
     }
 }
@@ -248,8 +248,12 @@ fn unpadded(k: u32, spec: &WeightSpec) -> Option<(u32, (u32, u32))> {
 /// first: a lane has many weights to a stage, and many rows to a load of activations.
 type Tile = (u32, u32, (u32, u32), u32);
 
-fn wide_tiles(block_m: u32) -> &'static [Tile] {
+fn wide_tiles(block_m: u32, spec: &WeightSpec) -> &'static [Tile] {
     match block_m {
+        // Stages of whole super-blocks bring what all of its groups share once.
+        9..=16 if spec.has_two_levels() => &[(256, 256, (2, 2), 3), (128, 256, (1, 2), 3)],
+        17..=32 if spec.has_two_levels() => &[(256, 256, (4, 1), 3), (128, 256, (2, 1), 3)],
+        33.. if spec.has_two_levels() => &[(256, 256, (8, 1), 2), (128, 256, (4, 1), 3)],
         0..=8 => &[
             (128, 512, (1, 4), 3),
             (128, 256, (1, 2), 3),
@@ -265,7 +269,7 @@ fn wide_tiles(block_m: u32) -> &'static [Tile] {
 /// Wide tiles where they keep the GPU busy. Then deep rings of small tiles: less of everything serves
 /// short K, small quant groups, narrow matrices and GPUs with less shared memory. Many tokens take
 /// warps along N, so that their accumulators fit registers.
-fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
     let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(64) };
     let rung = |(block_n, block_k, (warps_n, warps_k), stages): Tile, split_k| {
         Schedule::Mma(MmaSchedule {
@@ -287,7 +291,7 @@ fn mma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let split = |n, k| split_k(problem, arch, n, k, block_m);
     // A ragged last stage takes a choice with every copy of activations: first what has none.
     let (whole, ragged): (Vec<&Tile>, Vec<_>) =
-        wide_tiles(block_m).iter().partition(|(_, k, ..)| problem.k % k == 0);
+        wide_tiles(block_m, spec).iter().partition(|(_, k, ..)| problem.k % k == 0);
     let ragged = ragged.into_iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
     let wide = whole.into_iter().chain(ragged).map(|tile| rung(*tile, split(tile.0, tile.1)));
     let mut ladder: Vec<Schedule> = wide.filter(|s| is_busy(s, problem, arch)).collect();
@@ -327,14 +331,14 @@ fn blocks(schedule: &Schedule, problem: &Problem) -> u32 {
 
 /// The shapes of [`wgmma_rungs`] that give every other SM a block: one block fills an SM, and a warp's
 /// multiply, which could fill them all, takes twice the instructions per weight.
-fn wgmma_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+fn wgmma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
     let busy = |s: &Schedule| blocks(s, problem) * 2 >= arch.sm_count;
-    wgmma_rungs(problem, arch).into_iter().filter(busy).collect()
+    wgmma_rungs(problem, spec, arch).into_iter().filter(busy).collect()
 }
 
 /// One `wgmma` as wide as the tokens, more rows where the accumulators leave registers for them;
 /// deep rings first.
-fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
+fn wgmma_rungs(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
     let mut ladder = Vec::new();
     // Sums of 8-bit floats that are kept apart from totals take twice the accumulators.
     let tiles: &[(u32, u32)] = match has_codes(problem) {
@@ -346,6 +350,11 @@ fn wgmma_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
         let (columns, least_k, rings) = match has_codes(problem) {
             true => (16, 256, [(4, 256), (3, 256), (2, 256)].as_slice()),
             false => (8, 128, [(3, 256), (6, 128), (4, 128), (3, 128), (2, 128)].as_slice()),
+        };
+        // Stages of whole super-blocks bring what all of its groups share once.
+        let rings = match spec.has_two_levels() {
+            true => &[[(3, 256), (2, 256)].as_slice(), &rings[1..]].concat(),
+            false => rings,
         };
         let block_m = problem.m.div_ceil(problem.m.div_ceil(most)).next_multiple_of(columns);
         for &(stages, block_k) in rings {
@@ -424,35 +433,37 @@ fn with_term(
     arch: &Arch,
     terms: Terms,
 ) -> Result<Schedule, Rejected> {
-    let cheapest = |disabled: &[&str]| cheapest(schedule, problem, spec, arch, (terms, disabled));
+    let cheapest = |disabled: &[&str], wanted: &dyn Fn(&Schedule) -> bool| {
+        let options = Options { disabled_rules: disabled, ..Options::default() };
+        cheapest(schedule, problem, spec, arch, (terms, &options, wanted))
+    };
     // Without it, what it makes needless is found: the best of what is left.
     let raise = terms.any_scale.then_some(RAISE);
     let disabled: Vec<&str> = schedule.useless_rules().iter().copied().chain(raise).collect();
-    let levels = |found: &Schedule| match found {
-        Schedule::Gemv(gemv) => gemv.levels(spec, problem.k).is_some(),
-        _ => false,
-    };
-    let reads_levels = schedule.family() == Family::Gemv && spec.has_two_levels();
-    let smallest =
-        reads_levels.then(|| cheapest(&[&disabled[..], &[STORE_PRODUCT]].concat()).ok()).flatten();
-    smallest.filter(levels).map_or_else(|| cheapest(&disabled), Ok)
+    if schedule.levels(spec, problem.k).is_some() {
+        let levels = |found: &Schedule| found.levels(spec, problem.k).is_some();
+        let factors = [&disabled[..], &[STORE_PRODUCT]].concat();
+        if let Ok(smallest) = cheapest(&factors, &levels) {
+            return Ok(smallest);
+        }
+    }
+    cheapest(&disabled, &|_| true)
 }
 
-/// The same without terms of some rules.
+/// The same of what a search with these options finds, as far as schedules are wanted.
 fn cheapest(
     schedule: &Schedule,
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
-    (terms, disabled_rules): (Terms, &[&str]),
+    (terms, options, wanted): (Terms, &Options, &dyn Fn(&Schedule) -> bool),
 ) -> Result<Schedule, Rejected> {
     let engine = schedule.engine();
     let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
     let reject = |reason: String| Rejected { reason };
-    let options = Options { disabled_rules, ..Options::default() };
     let search =
-        dequant::variants(&ctx, &params, arch, &options).map_err(|e| reject(e.to_string()))?;
+        dequant::variants(&ctx, &params, arch, options).map_err(|e| reject(e.to_string()))?;
     // Tensor-core kernels stage activations as they are.
     let usable = search.variants.into_iter().filter(|variant| {
         let lowered = dequant::Lowered::new(&variant.term, &ctx);
@@ -465,7 +476,7 @@ fn cheapest(
     // A term may need shared memory that the shape leaves no room for.
     let mut complete = affordable.map(|variant| schedule.with_dequant(&variant.term.to_string()));
     complete
-        .find(|schedule| schedule.check(problem, spec, arch).is_ok())
+        .find(|schedule| wanted(schedule) && schedule.check(problem, spec, arch).is_ok())
         .ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))
 }
 

@@ -88,13 +88,6 @@ pub(super) const ROWS: &[Intrinsic] = &[
                   \"r\"(row), \"r\"((unsigned)__cvta_generic_to_shared(barrier)) : \"memory\");
 }",
     ),
-    effect(
-        "warp_sync",
-        &[],
-        "CUDA C++ Programming Guide, __syncwarp()",
-        "orders the shared-memory accesses of a warp's lanes",
-        "void warp_sync() { __syncwarp(); }",
-    ),
     Intrinsic {
         name: "elect",
         args: &[],

@@ -1,6 +1,10 @@
-//! Scales of two levels as `gemv` reads them: for a warp's step first the integers of all groups, then the
-//! floats that groups share, each by load, row of a lane and group. A load brings what lanes need for
+//! Scales of two levels: first the integers of all groups of a step or stage, then the floats that groups
+//! share.
+//!
+//! In both parts `gemv` finds its values by load, row of a lane and group. A load brings what lanes need for
 //! several of their rows, and what a warp loads at once lies together: loads are wide and sectors full.
+//! Where fragments are multiplied they lie by 16-row tile, group and pair of rows g and g+8, each pair's
+//! values together: four groups of a tile are 32 pairs, one for each lane that makes operands of them.
 
 use super::{Kind, Layout, LANES};
 use half::f16;
@@ -29,6 +33,9 @@ pub struct Loads {
 
 /// Appends a value as it is packed.
 type Push = fn(&mut Vec<u8>, f32);
+
+/// Rows of a fragment.
+const FRAGMENT_ROWS: u32 = 16;
 
 impl Loads {
     /// Times that groups share floats in a step.
@@ -66,18 +73,57 @@ impl Layout {
     }
 
     /// Packs one row tile of parameters level by level: see [`Layout::pack_param_tile`].
-    pub(super) fn pack_levels(
-        &self,
-        s: &GemvSchedule,
-        (levels, loads): (&Levels, Loads),
-        params: &[Vec<f32>],
-    ) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
-        let lane_rows = LANES / s.lanes;
+    pub(super) fn pack_levels(&self, levels: &Levels, params: &[Vec<f32>]) -> Vec<u8> {
         let columns = |fields: &[Field]| -> Vec<_> {
             fields.iter().map(|field| field.column(params)).collect()
         };
         let (codes, shared) = (columns(&levels.codes), columns(&levels.shared));
+        match (&self.kind, self.loads()) {
+            (Kind::Gemv(s), Some(loads)) => self.pack_lane_levels(s, loads, [&codes, &shared]),
+            _ => self.pack_fragment_levels(levels, [&codes, &shared]),
+        }
+    }
+
+    /// `[stage]`, in it the integers `[16-row tile][group][pair of rows]`, then the floats `[16-row
+    /// tile][groups that share them][pair of rows]`.
+    fn pack_fragment_levels(
+        &self,
+        levels: &Levels,
+        [codes, shared]: [&[Cow<[f32]>]; 2],
+    ) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+        let groups = self.groups_per_step();
+        // Stages may reach past K: nothing multiplies what is there.
+        let last = self.groups - 1;
+        for set in 0..self.param_sets() {
+            let mut each = |columns: &[Cow<[f32]>], distance: u32, push: Push| {
+                for tile in (0..self.tile_rows()).step_by(FRAGMENT_ROWS as usize) {
+                    for group in (0..groups).step_by(distance as usize) {
+                        let group = (set * groups + group).min(last);
+                        for row in (0..FRAGMENT_ROWS).map(|row| tile + row / 2 + 8 * (row & 1)) {
+                            let at = (row * self.groups + group) as usize;
+                            let value = |column: &Cow<[f32]>| column.get(at).map_or(0.0, |v| *v);
+                            columns.iter().for_each(|column| push(&mut bytes, value(column)));
+                        }
+                    }
+                }
+            };
+            each(codes, 1, push_integer);
+            each(shared, levels.sharing(groups), push_float);
+        }
+        bytes
+    }
+
+    /// `[warp tile][step]`, in it the integers `[load][lane's row][group][row of the load]`, then the floats
+    /// `[load][lane's row][groups that share them][row of the load]`.
+    fn pack_lane_levels(
+        &self,
+        s: &GemvSchedule,
+        loads: Loads,
+        [codes, shared]: [&[Cow<[f32]>]; 2],
+    ) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+        let lane_rows = LANES / s.lanes;
         // Steps may reach past K: nothing multiplies what is there.
         let last = self.groups - 1;
         let warps = (0..self.tile_rows()).step_by(s.warp_rows() as usize);
@@ -85,7 +131,7 @@ impl Layout {
             let of_set = |group: u32| (set * loads.groups + group).min(last);
             let of_lanes = |nth: u32| (nth..loads.groups).step_by(loads.lane_groups as usize);
             let all = (0..loads.lane_groups).flat_map(of_lanes).map(of_set).collect();
-            let spans = (0..loads.groups).step_by(levels.groups as usize).map(of_set).collect();
+            let spans = (0..loads.groups).step_by(loads.sharing as usize).map(of_set).collect();
             let mut each = |columns: &[Cow<[f32]>],
                             (count, groups): (u32, Vec<u32>),
                             push: Push| {
@@ -101,13 +147,19 @@ impl Layout {
                     }
                 }
             };
-            each(&codes, (loads.codes, all), |bytes, code| bytes.push(code as u8));
-            each(&shared, (loads.shared, spans), |bytes, value| {
-                bytes.extend_from_slice(&f16::from_f32(value).to_le_bytes());
-            });
+            each(codes, (loads.codes, all), push_integer);
+            each(shared, (loads.shared, spans), push_float);
         }
         bytes
     }
+}
+
+fn push_integer(bytes: &mut Vec<u8>, value: f32) {
+    bytes.push(value as u8);
+}
+
+fn push_float(bytes: &mut Vec<u8>, value: f32) {
+    bytes.extend_from_slice(&f16::from_f32(value).to_le_bytes());
 }
 
 #[cfg(test)]
@@ -115,7 +167,8 @@ mod tests {
     use super::*;
     use qtune_ir::{Group, Param, ParamType, Problem, WeightSpec};
 
-    fn layout(lanes: u32, rows: u32) -> Layout {
+    /// The layout of weights whose groups share floats by eight.
+    fn layout(schedule: &str) -> Layout {
         let param = |name: &str, dtype| Param { name: name.into(), dtype };
         let (shared, code) = (ParamType::Shared(8), ParamType::Code(6));
         let params = [("d", shared), ("i", code), ("e", shared), ("j", code)];
@@ -130,34 +183,51 @@ mod tests {
             activations: Default::default(),
         };
         let problem: Problem = "w4a16.test.f16-f16.n40.k1536.m1".parse().unwrap();
-        let text = format!(
+        Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap()
+    }
+
+    fn gemv(lanes: u32, rows: u32) -> Layout {
+        layout(&format!(
             "gemv tokens=1 rows={rows} lanes={lanes} warps=1x1 unroll=1 split=1 x=shared acc=half2 \
              cache=stream dequant=(- (* (* d i) (sum (* (- (magic q) 1024) x))) (* (* e j) (sum x)))"
-        );
-        Layout::new(&problem, &spec, &text.parse().unwrap()).unwrap()
+        ))
     }
 
-    #[test]
-    fn integers_take_a_byte_and_floats_are_there_once_for_all_groups_that_share_them() {
-        let layout = layout(16, 4);
-        let loads = layout.loads().unwrap();
-        assert_eq!((loads.bytes, loads.codes, loads.shared, loads.spans()), (8, 1, 2, 2));
-        assert_eq!(layout.param_bytes(), 40 * (48 * 2 + 6 * 4));
-        assert!(layout.id().ends_with(".levels"), "{}", layout.id());
-        assert_eq!(self::layout(4, 4).loads(), None, "a step has half of the groups that share");
-        assert_eq!(self::layout(16, 1).loads(), None, "two bytes are no word");
+    fn mma(block_k: u32, weight: &str) -> Layout {
+        layout(&format!(
+            "mma tile=8x32x{block_k} warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+             dequant=(sum (* {weight} x))"
+        ))
     }
 
-    #[test]
-    fn the_rows_of_a_lane_lie_side_by_side() {
-        let layout = layout(16, 4);
-        // Row n, group g: d = n + g / 8, i = g, e = 100 + n, j = 63 - g.
-        let value = |n: u32, g: u32, index: usize| match index {
+    /// Row n, group g: d = n + g / 8, i = g, e = 100 + n, j = 63 - g.
+    fn value(n: u32, g: u32, index: usize) -> f32 {
+        match index {
             0 => (n + g / 8) as f32,
             1 => g as f32,
             2 => (100 + n) as f32,
             _ => (63 - g) as f32,
-        };
+        }
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks(2).map(|half| f16::from_le_bytes([half[0], half[1]]).to_f32()).collect()
+    }
+
+    #[test]
+    fn integers_take_a_byte_and_floats_are_there_once_for_all_groups_that_share_them() {
+        let layout = gemv(16, 4);
+        let loads = layout.loads().unwrap();
+        assert_eq!((loads.bytes, loads.codes, loads.shared, loads.spans()), (8, 1, 2, 2));
+        assert_eq!(layout.param_bytes(), 40 * (48 * 2 + 6 * 4));
+        assert!(layout.id().ends_with(".levels"), "{}", layout.id());
+        assert_eq!(gemv(4, 4).loads(), None, "a step has half of the groups that share");
+        assert_eq!(gemv(16, 1).loads(), None, "two bytes are no word");
+    }
+
+    #[test]
+    fn the_rows_of_a_lane_lie_side_by_side() {
+        let layout = gemv(16, 4);
         let rows = |index| (8..16).flat_map(move |n| (0..48).map(move |g| value(n, g, index)));
         let params: Vec<Vec<f32>> = (0..4).map(|index| rows(index).collect()).collect();
         let bytes = layout.pack_param_tile(&params);
@@ -167,8 +237,47 @@ mod tests {
         let step = &bytes[2 * 16 * 8 + 2 * 2 * 2 * 8..];
         assert_eq!(step[(16 + 3) * 8..][..8], [19, 44, 19, 44, 19, 44, 19, 44]);
         let second_load_lane_row_1_span_1 = &step[2 * 16 * 8 + (4 + 2 + 1) * 8..][..8];
-        let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
-        let floats: Vec<f32> = second_load_lane_row_1_span_1.chunks(2).map(half).collect();
-        assert_eq!(floats, [16.0, 113.0, 18.0, 115.0]);
+        assert_eq!(floats(second_load_lane_row_1_span_1), [16.0, 113.0, 18.0, 115.0]);
+    }
+
+    const BOTH: &str = "(fma (- (magic q) 1024) (* d i) (neg (* e j)))";
+
+    #[test]
+    fn every_level_of_a_fragment_is_found_again() {
+        // A stage of half a super-block has the floats to itself, one of two has them twice.
+        for (block_k, groups, spans) in [(128, 4, 1), (256, 8, 1), (512, 16, 2)] {
+            let layout = mma(block_k, BOTH);
+            assert!(layout.id().ends_with(".levels") && layout.loads().is_none());
+            let params: Vec<Vec<f32>> = (0..4)
+                .map(|index| {
+                    (0..32).flat_map(|n| (0..48).map(move |g| value(n, g, index))).collect()
+                })
+                .collect();
+            let bytes = layout.pack_param_tile(&params);
+            let stage_bytes = (32 * (groups * 2 + spans * 4)) as usize;
+            assert_eq!(bytes.len(), layout.tile_param_bytes());
+            assert_eq!(bytes.len(), (48 / groups) as usize * stage_bytes);
+            for (n, g) in (0..32).flat_map(|n| (0..48).map(move |g| (n, g))) {
+                let stage = &bytes[(g / groups) as usize * stage_bytes..][..stage_bytes];
+                let (integers, shared) = stage.split_at((32 * groups * 2) as usize);
+                let (tile, pair, half, group) = (n / 16, n % 8, n % 16 / 8, g % groups);
+                let at = 2 * (((tile * groups + group) * 8 + pair) * 2 + half) as usize;
+                let wanted = [value(n, g, 1), value(n, g, 3)].map(|value| value as u8);
+                assert_eq!(integers[at..][..2], wanted, "row {n}, group {g} of {block_k}");
+                let span = group / (groups / spans);
+                let at = 4 * (((tile * spans + span) * 8 + pair) * 2 + half) as usize;
+                let wanted = [value(n, g, 0), value(n, g, 2)];
+                assert_eq!(floats(&shared[at..][..4]), wanted, "row {n}, group {g} of {block_k}");
+            }
+        }
+    }
+
+    #[test]
+    fn stages_that_do_not_divide_what_groups_share_and_stored_products_have_entries() {
+        let stored = "(fma (- (magic q) 1024) (stored d i) (neg (stored e j)))";
+        for (block_k, weight) in [(192, BOTH), (256, stored)] {
+            let layout = mma(block_k, weight);
+            assert!(layout.levels().is_none(), "{}", layout.id());
+        }
     }
 }

@@ -159,9 +159,8 @@ impl Layout {
     /// Packs one row tile of group parameters, from the values of each, `[rows, groups]` for those rows
     /// of the tile that exist. Rows past N get zeros, so that padding contributes nothing.
     pub fn pack_param_tile(&self, params: &[Vec<f32>]) -> Vec<u8> {
-        if let (Some(levels), Some(loads), Kind::Gemv(s)) = (&self.levels, self.loads(), &self.kind)
-        {
-            return self.pack_levels(s, (levels, loads), params);
+        if let Some(levels) = &self.levels {
+            return self.pack_levels(levels, params);
         }
         let mut order = Vec::with_capacity(self.tile_param_bytes() / self.entry_bytes().max(1));
         self.for_entries(|row, group| order.push((row * self.groups + group) as usize));

@@ -7,6 +7,7 @@
 //! Where a lane's piece is not 16 bytes, all threads copy the stage as it lies in memory, and that
 //! barrier is for the weights, too.
 
+use super::levels::RowLevels;
 use super::octet::Octet;
 use super::output::{self, Tile};
 use super::overlap;
@@ -32,6 +33,7 @@ pub(super) fn lower(cx: &Lowering, s: &MmaSchedule) -> Result<Lowered, CodegenEr
     }
     let table = cx.shared_table(&plan);
     let mma = Mma { cx, s, plan, table };
+    mma.row_levels().map_or(Ok(()), |levels| levels.check())?;
     let mut body = Body::new();
     mma.prologue(&mut body);
     let mut constants = vec![("STEPS".into(), mma.steps().into())];
@@ -59,6 +61,23 @@ impl Mma<'_> {
         Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups }
     }
 
+    /// The levels of the warp's rows, where group parameters are packed by them.
+    fn row_levels(&self) -> Option<RowLevels<'_>> {
+        let (s, cx) = (self.s, self.cx);
+        let groups = s.warp_k() / cx.spec.group.size(cx.problem.k);
+        let group = if s.warps_k == 1 { int(0) } else { var("warp_k") * groups };
+        Some(RowLevels {
+            rows: self.rows(),
+            levels: cx.layout.levels()?,
+            tile: var("warp_n") * s.row_tiles(),
+            tile_stride: 1,
+            group,
+            groups,
+            params: self.param_offset(),
+            operands: s.operand_offset(cx.problem, cx.spec),
+        })
+    }
+
     fn steps(&self) -> u32 {
         self.cx.layout.steps()
     }
@@ -81,11 +100,19 @@ impl Mma<'_> {
         self.s.warp_k() / 64
     }
 
+    /// Where activations start in the ring, behind all stages of weights.
+    fn act_offset(&self) -> u32 {
+        self.s.stages * self.s.stage_weight_bytes(self.cx.spec)
+    }
+
+    /// Where group parameters do, behind activations.
+    fn param_offset(&self) -> u32 {
+        self.act_offset() + self.s.stages * self.s.stage_act_bytes()
+    }
+
     /// Views of dynamic shared memory: the ring's three parts, and the reduction buffer.
     fn shared(&self) -> Vec<Buffer> {
-        let stages = self.s.stages;
-        let acts = stages * self.s.stage_weight_bytes(self.cx.spec);
-        let params = acts + stages * self.s.stage_act_bytes();
+        let (acts, params) = (self.act_offset(), self.param_offset());
         let red = self.s.reduction_offset(self.cx.problem, self.cx.spec);
         let view = |name: &str, offset: u32, element: Type| Buffer {
             name: name.into(),
@@ -99,7 +126,10 @@ impl Mma<'_> {
         ];
         if !self.cx.spec.params.is_empty() {
             views.push(view("ring_params", params, Type::U32x4));
-            views.push(view("row_pairs", params, rows::pair_type(self.cx)));
+            match self.row_levels() {
+                Some(levels) => views.extend(levels.views()),
+                None => views.push(view("row_pairs", params, rows::pair_type(self.cx))),
+            }
         }
         views.extend(self.cx.lane_words(0));
         if self.s.split.in_global() {
@@ -127,6 +157,9 @@ impl Mma<'_> {
         body.bind("lane_piece", Type::I32, piece * self.cx.slab_loads() + lane);
         self.plan_activations(body);
         self.plan_tokens(body);
+        if let Some(levels) = self.row_levels() {
+            levels.plan(body);
+        }
     }
 
     /// Binds the block's output tile and its steps `first..last` of it.
@@ -449,6 +482,9 @@ impl Mma<'_> {
         body.bind("weights_at", Type::I32, weights);
         let tokens = slot.clone() * self.act_pieces() + var("lane_tokens");
         body.bind("tokens_at", Type::I32, tokens);
+        if let Some(levels) = self.row_levels() {
+            levels.compute(body, slot);
+        }
         body.unrolled("segment", s.warp_k() / segment, |body, index| {
             self.begin_segment(body, slot, &index, segment);
             body.unrolled("chunk", chunks, |body, chunk| {
@@ -605,9 +641,13 @@ impl Mma<'_> {
                 }
             }
         }
-        if self.rows().needed() {
-            self.load_row_params(body, slot, segment, segment_k);
-            self.rows().prepare(body);
+        match self.row_levels() {
+            Some(levels) => levels.load(body, segment),
+            None if self.rows().needed() => {
+                self.load_row_params(body, slot, segment, segment_k);
+                self.rows().prepare(body);
+            }
+            None => {}
         }
     }
 

@@ -1,12 +1,13 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
-//! codebooks ([`table`], [`vectors`]), the parameters of fragment rows ([`rows`]), the shares of stream-K
-//! ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
+//! codebooks ([`table`], [`vectors`]), the parameters of fragment rows ([`rows`]) and their levels ([`levels`]), the
+//! shares of stream-K ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
 //! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]).
 
 mod dequant;
 mod eight_bit;
 mod gemv;
+mod levels;
 mod load_only;
 mod mma;
 mod octet;

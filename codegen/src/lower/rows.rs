@@ -23,7 +23,8 @@ pub(super) fn pair_type(cx: &Lowering) -> Type {
 }
 
 impl Rows<'_> {
-    fn count(&self) -> u32 {
+    /// Places: row tiles by quant groups of a segment.
+    pub fn count(&self) -> u32 {
         self.tiles * self.groups
     }
 

@@ -5,10 +5,13 @@
 //! fewer instructions, as parameters need no widening and the result no packing.
 
 use super::term::{Plan, Row};
-use crate::kir::{call, Expr};
+use crate::kir::{call, hex, Expr};
 use egg::Id;
 use qtune_ir::dequant::Op;
 use qtune_ir::DType;
+
+/// Selectors that put the lower half of a second word above that of a first.
+const LOWER_HALVES: u32 = 0x5410;
 
 /// A constant times parameters.
 struct Product {
@@ -26,6 +29,20 @@ impl Product {
         self.constant *= other.constant;
         self.params.extend(other.params);
         self
+    }
+
+    /// Two parameters, an integer first, and a constant for each, if multiplying by that is exact: an
+    /// integer gets smaller, or what an integer multiplies greater, and so has room for it.
+    fn factors(mut self) -> Option<[(Expr, f64); 2]> {
+        self.params.sort_by_key(|(_, integers)| !integers);
+        let [(first, integers), (second, _)] = <[_; 2]>::try_from(self.params).ok()?;
+        match self.constant {
+            constant if !is_power_of_two(constant) => None,
+            1.0 => Some([(first, 1.0), (second, 1.0)]),
+            _ if !integers => None,
+            constant if constant.abs() > 1.0 => Some([(first, 1.0), (second, constant)]),
+            constant => Some([(first, constant), (second, 1.0)]),
+        }
     }
 }
 
@@ -79,27 +96,66 @@ impl Plan<'_> {
         }
     }
 
-    /// A product of one parameter, or of two where scaling the first is exact.
-    fn packed_product(&self, mut product: Product) -> Option<Expr> {
+    /// A constant, or a product of one parameter, or of two where scaling one is exact.
+    fn packed_product(&self, product: Product) -> Option<Expr> {
         let constant = product.constant;
-        if !is_power_of_two(constant) {
-            return product.params.is_empty().then(|| self.both(constant));
-        }
-        product.params.sort_by_key(|(_, integers)| !integers);
-        let mut params = product.params.into_iter();
-        let Some((first, integers)) = params.next() else { return Some(self.both(constant)) };
-        let scaled = match constant == 1.0 {
-            true => first,
-            false => call("h2_mul", [first, self.both(constant)]),
+        let scaled = |value: Expr, constant: f64| match constant == 1.0 {
+            true => value,
+            false => call("h2_mul", [value, self.both(constant)]),
         };
-        match (params.next(), params.next()) {
-            (None, _) => Some(scaled),
-            (Some((second, _)), None) if integers || constant == 1.0 => {
-                Some(call("h2_mul", [scaled, second]))
+        match &product.params[..] {
+            [] => Some(self.both(constant)),
+            [(only, _)] if is_power_of_two(constant) => Some(scaled(only.clone(), constant)),
+            _ => {
+                let [first, second] = product.factors()?.map(|(value, c)| scaled(value, c));
+                Some(call("h2_mul", [first, second]))
             }
-            _ => None,
         }
     }
+
+    /// The values of two invariants in their rows, each rounded to the compute type, in the two halves of
+    /// a register.
+    pub fn joined(&self, [(low, low_row), (high, high_row)]: [(Id, &Row); 2]) -> Expr {
+        if let Some(joined) = self.joined_products([(low, low_row), (high, high_row)]) {
+            return joined;
+        }
+        match (self.packed(low, low_row), self.packed(high, high_row)) {
+            (Some(low), Some(high)) => call("permute", [low, high, hex(LOWER_HALVES)]),
+            _ => {
+                let values = [self.invariant(low, low_row), self.invariant(high, high_row)];
+                call(self.op("pack"), values)
+            }
+        }
+    }
+
+    /// The same by arithmetic on both halves at once: products whose factors lie in the halves of the same
+    /// words.
+    fn joined_products(&self, invariants: [(Id, &Row); 2]) -> Option<Expr> {
+        if self.compute() != DType::F16 {
+            return None;
+        }
+        let [low, high] = invariants.map(|(id, row)| self.product(id, row)?.factors());
+        let factors = low?.into_iter().zip(high?).map(|pair| match pair {
+            ((Expr::Call("h2_both_low", a), low), (Expr::Call("h2_both_high", b), high))
+                if a == b =>
+            {
+                let word = a.into_iter().next()?;
+                Some(match (low, high) == (1.0, 1.0) {
+                    true => word,
+                    false => call("h2_mul", [word, hex(halves_of([low, high]))]),
+                })
+            }
+            _ => None,
+        });
+        let factors: Vec<Expr> = factors.collect::<Option<_>>()?;
+        Some(call("h2_mul", factors))
+    }
+}
+
+/// Two constants as f16 in the halves of a word.
+fn halves_of(constants: [f64; 2]) -> u32 {
+    let [low, high] = constants.map(|value| u32::from(half::f16::from_f64(value).to_bits()));
+    high << 16 | low
 }
 
 /// Whether a value is a power of two, or minus one, that f16 has among its normal numbers.
@@ -172,6 +228,50 @@ mod tests {
             assert_eq!(offset.matches("h2_mul").count(), 2, "{offset}");
             assert!(!offset.contains("h2_pack"), "{offset}");
         }
+    }
+
+    #[test]
+    fn two_products_of_the_same_words_are_one_multiplication() {
+        let param = |name: &str, dtype| Param { name: name.into(), dtype };
+        let (shared, code) = (ParamType::Shared(8), ParamType::Code(6));
+        let params = [("d", shared), ("i", code), ("e", shared), ("j", code)];
+        let spec = WeightSpec {
+            name: "test".into(),
+            bits: 4,
+            group: Group::Size(32),
+            params: params.map(|(name, dtype)| param(name, dtype)).into(),
+            expr: "(- (* q (* d i)) (* e j))".into(),
+            act_order: false,
+            activations: Default::default(),
+            codebook: Default::default(),
+        };
+        let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };
+        let term: Term = "(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 (* d i)) \
+                          (* (neg (* e j)) (* p 0.00390625))) x)))"
+            .parse()
+            .unwrap();
+        let plan = Plan::new(&term, &ctx).unwrap();
+        let part = |name: &str, half, word: &str| (name.to_string(), call(half, [var(word)]));
+        let joined = |j: &str| {
+            let (low, high) = ("h2_low", "h2_high");
+            let params = [
+                part("d", low, "f"),
+                part("e", high, "f"),
+                part("i", low, "c"),
+                part("j", high, j),
+            ];
+            let row = Row { params: &params, position: 0 };
+            let invariants = plan.invariants();
+            format!("{:?}", plan.joined([(invariants[0], &row), (invariants[1], &row)]))
+        };
+        let product = joined("c");
+        assert_eq!(product.matches("h2_mul").count(), 3, "{product}");
+        // 1 and -1/256 for integers, which have no room for 8192; that and 1 for floats.
+        for (word, constants) in [("c", 0x9c00_3c00u32), ("f", 0x3c00_7000)] {
+            let scaled = format!("{:?}", [var(word), hex(constants)]);
+            assert!(product.contains(&scaled), "{scaled} in {product}");
+        }
+        assert!(!joined("c").contains("permute") && joined("other").contains("permute"));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 mod produce;
 mod stage;
 
+use super::levels::RowLevels;
 use super::output::{self, Tile};
 use super::overlap;
 use super::rows::{self, Rows};
@@ -42,6 +43,7 @@ pub(super) fn lower(cx: &Lowering, s: &WgmmaSchedule) -> Result<Lowered, Codegen
     let table = cx.shared_table(&plan);
     let unit_k16 = s.unit_k16(cx.problem, cx.spec);
     let wgmma = Wgmma { cx, s, plan, table, unit_k16 };
+    wgmma.row_levels().map_or(Ok(()), |levels| levels.check())?;
     let mut body = Body::new();
     wgmma.prologue(&mut body);
     body.roles(
@@ -86,6 +88,21 @@ impl Wgmma<'_> {
         Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups }
     }
 
+    /// The levels of the warp's rows, where group parameters are packed by them.
+    fn row_levels(&self) -> Option<RowLevels<'_>> {
+        let (s, cx) = (self.s, self.cx);
+        Some(RowLevels {
+            rows: self.rows(),
+            levels: cx.layout.levels()?,
+            tile: var("warp_tile"),
+            tile_stride: 4,
+            group: int(0),
+            groups: cx.layout.groups_per_step(),
+            params: self.param_offset(),
+            operands: s.operand_offset(cx.problem, cx.spec),
+        })
+    }
+
     fn weight_bytes(&self) -> u32 {
         self.s.stage_weight_bytes(self.cx.spec)
     }
@@ -128,13 +145,18 @@ impl Wgmma<'_> {
         self.is_direct() || self.scales_once()
     }
 
+    /// Where group parameters start in the ring, behind activations and weights.
+    fn param_offset(&self) -> u32 {
+        self.s.stages * (self.s.stage_act_bytes() + self.weight_bytes())
+    }
+
     /// Activations first, where the swizzle wants addresses of 1024 bytes; then weights,
     /// parameters, barriers. The output tile takes the ring's place once it is drained, but under
     /// stream-K, where the ring never is.
     fn shared(&self) -> Vec<Buffer> {
         let stages = self.s.stages;
         let weights = stages * self.s.stage_act_bytes();
-        let params = weights + stages * self.weight_bytes();
+        let params = self.param_offset();
         let red = self.s.reduction_offset(self.cx.problem, self.cx.spec);
         let barriers = self.s.barrier_offset(self.cx.problem, self.cx.spec);
         let view = |name: &str, offset: u32, element: Type| Buffer {
@@ -151,7 +173,10 @@ impl Wgmma<'_> {
         ];
         if self.rows().needed() {
             views.push(view("ring_params", params, Type::U32x4));
-            views.push(view("row_pairs", params, rows::pair_type(self.cx)));
+            match self.row_levels() {
+                Some(levels) => views.extend(levels.views()),
+                None => views.push(view("row_pairs", params, rows::pair_type(self.cx))),
+            }
         }
         views.extend(self.cx.lane_words(weights));
         if self.s.split.in_global() {
@@ -226,6 +251,9 @@ impl Wgmma<'_> {
         let tile = body.bind("warp_tile", Type::I32, self.warp_tile());
         let slab = self.cx.slab_loads();
         body.bind("lane_piece", Type::I32, tile * (self.panels() * slab) + var("lane"));
+        if let Some(levels) = self.row_levels() {
+            levels.plan(body);
+        }
         let tokens = call("tile_128b", [Expr::address("ring_x", int(0))]);
         body.bind("ring_tile", Type::Descriptor, tokens);
         if s.split.stream().is_none() {
@@ -257,7 +285,7 @@ impl Wgmma<'_> {
         if self.plan.sums().iter().any(|sum| sum.weight.is_none()) {
             body.bind("ones", Type::U32, call("settled", [self.plan.both(1.0)]));
         }
-        if self.rows().needed() {
+        if self.rows().needed() && self.row_levels().is_none() {
             self.rows().declare(body);
         }
     }

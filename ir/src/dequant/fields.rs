@@ -128,6 +128,16 @@ impl Levels {
     pub fn shared_bytes(&self) -> u32 {
         2 * self.shared.len() as u32
     }
+
+    /// Of `groups` that lie together, those that share floats there.
+    pub fn sharing(&self, groups: u32) -> u32 {
+        self.groups.min(groups)
+    }
+
+    /// Bytes of a row's parameters in `groups` that lie together.
+    pub fn bytes(&self, groups: u32) -> u32 {
+        groups * self.code_bytes() + groups / self.sharing(groups) * self.shared_bytes()
+    }
 }
 
 /// Names of the parameters that a term reads outside of stored products.

@@ -1,10 +1,10 @@
 //! Schedules of the `mma` family: tiles, warps and the `cp.async` ring.
 
 use super::{
-    check_block, check_single, check_width, groups_in, require, scales_inside, with_table, Overlap,
-    Raster, Rejected, Split, CHUNK_K,
+    check_block, check_single, check_width, groups_in, levels, require, scales_inside, with_table,
+    Overlap, Raster, Rejected, Split, CHUNK_K,
 };
-use crate::dequant::packed_param_bytes;
+use crate::dequant::{packed_param_bytes, Levels};
 use crate::{Arch, Problem, WeightSpec};
 
 /// Most tokens of an `mma` block that converts its weights: registers for accumulators end there.
@@ -95,17 +95,42 @@ impl MmaSchedule {
         self.block_m * self.block_k * 2
     }
 
-    /// Bytes of group parameters per stage.
-    pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
-        self.block_n * packed_param_bytes(&self.dequant, spec) * self.groups_per_stage(spec, k)
+    /// The levels that group parameters are packed by; `None` where each group has an entry with all of
+    /// its parameters.
+    pub fn levels(&self, spec: &WeightSpec, k: u32) -> Option<Levels> {
+        levels::of_fragments(&self.dequant, spec, k, (self.block_k, self.warp_k()))
     }
 
-    /// Bytes of the ring.
+    /// Bytes of a row's group parameters per stage.
+    pub(super) fn row_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        let groups = self.groups_per_stage(spec, k);
+        match self.levels(spec, k) {
+            Some(levels) => levels.bytes(groups),
+            None => packed_param_bytes(&self.dequant, spec) * groups,
+        }
+    }
+
+    /// Bytes of group parameters per stage.
+    pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        self.block_n * self.row_param_bytes(spec, k)
+    }
+
+    /// Bytes that one stage brings.
+    pub fn stage_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        self.stage_weight_bytes(spec) + self.stage_act_bytes() + self.stage_param_bytes(spec, k)
+    }
+
+    /// Where the operands that warps compute from levels lie in dynamic shared memory: behind all stages.
+    pub fn operand_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
+        self.stages * self.stage_bytes(spec, problem.k)
+    }
+
+    /// Bytes of the ring, with the operands of one stage behind it.
     fn ring_bytes(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        let stage = self.stage_weight_bytes(spec)
-            + self.stage_act_bytes()
-            + self.stage_param_bytes(spec, problem.k);
-        self.stages * stage
+        let groups = self.groups_per_stage(spec, problem.k);
+        let operands =
+            self.levels(spec, problem.k).map_or(0, |_| levels::operand_bytes(self.block_n, groups));
+        self.operand_offset(problem, spec) + operands
     }
 
     /// Where the reduction buffer lies in dynamic shared memory: in the place of the ring, which is

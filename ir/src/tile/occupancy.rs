@@ -122,10 +122,7 @@ pub fn block_bytes_in_flight(problem: &Problem, spec: &WeightSpec, schedule: &Sc
     match schedule {
         Schedule::Gemv(s) => s.threads() as u64 * (s.unroll * s.rows) as u64 * LOAD_BYTES,
         Schedule::Mma(s) => {
-            let stage = s.stage_weight_bytes(spec)
-                + s.stage_act_bytes()
-                + s.stage_param_bytes(spec, problem.k);
-            stages_ahead(problem, schedule, s.stages) * u64::from(stage)
+            stages_ahead(problem, schedule, s.stages) * u64::from(s.stage_bytes(spec, problem.k))
         }
         Schedule::Wgmma(s) => {
             stages_ahead(problem, schedule, s.stages) * u64::from(s.stage_bytes(spec, problem.k))

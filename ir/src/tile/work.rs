@@ -303,7 +303,7 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
 
     let weight_bytes = s.stage_weight_bytes(spec) as f64;
     let act_bytes = s.stage_act_bytes() as f64;
-    let stage_bytes = weight_bytes + act_bytes + s.stage_param_bytes(spec, p.k) as f64;
+    let stage_bytes = s.stage_bytes(spec, p.k) as f64;
     let conflicts = if s.swizzle { 1.0 } else { CONFLICT };
     let read_bytes = weight_bytes + act_bytes * s.warps_n as f64 * conflicts;
     let results = (s.block_n * s.block_m) as f64 * 4.0;

@@ -36,6 +36,8 @@ static __device__ __forceinline__ unsigned bf2_pack(float low, float high) {
 
 static __device__ __forceinline__ float fma_f32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
+static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
+
 static __device__ __forceinline__ float load_l2_f32(const float* p) { return __ldcg(p); }
 
 static __device__ __forceinline__ void fence_device() { __threadfence(); }
@@ -81,8 +83,6 @@ static __device__ __forceinline__ void tensor_copy(void* shared, const TensorMap
                :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(&map), "r"(column),
                   "r"(row), "r"((unsigned)__cvta_generic_to_shared(barrier)) : "memory");
 }
-
-static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
 static __device__ __forceinline__ bool elect() {
   unsigned elected;

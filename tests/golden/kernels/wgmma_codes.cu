@@ -21,6 +21,8 @@ static __device__ __forceinline__ float fma_f32(float a, float b, float c) { ret
 
 static __device__ __forceinline__ float shfl_xor(float a, int mask) { return __shfl_xor_sync(0xffffffffu, a, mask); }
 
+static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
+
 static __device__ __forceinline__ uint4 pack_u32x4(unsigned a, unsigned b, unsigned c, unsigned d) { return make_uint4(a, b, c, d); }
 
 static __device__ __forceinline__ float largest_f32(float most, float a) { return fmaxf(most, fabsf(a)); }
@@ -72,8 +74,6 @@ static __device__ __forceinline__ void tensor_copy(void* shared, const TensorMap
                :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(&map), "r"(column),
                   "r"(row), "r"((unsigned)__cvta_generic_to_shared(barrier)) : "memory");
 }
-
-static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
 static __device__ __forceinline__ bool elect() {
   unsigned elected;

@@ -46,6 +46,8 @@ static __device__ __forceinline__ unsigned short to_f16(float a) {
   return d;
 }
 
+static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
+
 static __device__ __forceinline__ void barrier_init(void* barrier, unsigned arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
                :: "r"((unsigned)__cvta_generic_to_shared(barrier)), "r"(arrivals) : "memory");
@@ -85,8 +87,6 @@ static __device__ __forceinline__ void tensor_copy(void* shared, const TensorMap
                :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(&map), "r"(column),
                   "r"(row), "r"((unsigned)__cvta_generic_to_shared(barrier)) : "memory");
 }
-
-static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
 static __device__ __forceinline__ bool elect() {
   unsigned elected;

@@ -2,18 +2,10 @@
 //! they multiply for all of its rows at once, and makes of them the entries that each row would have had.
 
 use super::super::beyond;
+use super::super::levels::{halves, ONE_CODE, TWO_CODES};
 use super::Gemv;
-use crate::kir::{call, hex, int, load, var, Body, Expr, Type};
+use crate::kir::{call, int, load, var, Body, Expr, Type};
 
-/// The upper bytes of two f16 that have integers in their lower ones: 1024 and the integer.
-const MAGIC_BYTES: u32 = 0x6464_6464;
-/// 1024 in both halves.
-const MAGIC_BASE: u32 = 0x6400_6400;
-/// Selectors of the bytes 0 and 1 of a word, and of byte 0 twice, under the upper bytes.
-const TWO_CODES: u32 = 0x4140;
-const ONE_CODE: u32 = 0x4040;
-/// From either to the codes that lie a byte further on.
-const NEXT_BYTE: u32 = 0x0101;
 /// Selectors that put the lower half of a second word above that of a first, and how to take the first
 /// one's upper half instead.
 const LOWER_HALVES: u32 = 0x5410;
@@ -92,11 +84,4 @@ impl Gemv<'_> {
             });
         });
     }
-}
-
-/// Two codes of a word as f16, those that `selectors` take `byte` bytes further on.
-fn halves(word: Expr, selectors: u32, byte: Expr) -> Expr {
-    let selectors = (byte * NEXT_BYTE + selectors).cast(Type::U32);
-    let placed = call("permute", [word, hex(MAGIC_BYTES), selectors]);
-    call("h2_sub", [placed, hex(MAGIC_BASE)])
 }

@@ -26,12 +26,21 @@ impl Wgmma<'_> {
         body.bind("weights_at", Type::I32, weights);
         let tokens = [var("ring_tile"), slot.clone() * self.act_pieces()];
         body.bind("tokens_at", Type::Descriptor, call("tile_behind", tokens));
+        if let Some(levels) = self.row_levels() {
+            // Lanes may still take operands of the stage before this one.
+            body.call("warp_sync", []);
+            levels.compute(body, slot);
+        }
         let segments = self.segments();
         let panels = self.panels() / segments;
         body.unrolled("segment", segments, |body, segment| {
-            if self.rows().needed() {
-                self.load_params(body, slot, &segment);
-                self.rows().prepare(body);
+            match self.row_levels() {
+                Some(levels) => levels.load(body, &segment),
+                None if self.rows().needed() => {
+                    self.load_params(body, slot, &segment);
+                    self.rows().prepare(body);
+                }
+                None => {}
             }
             body.unrolled("panel", panels, |body, panel| {
                 let whole = segment.clone() * panels + panel.clone();

@@ -1,0 +1,389 @@
+// qtune 0.1.0 (generator 6)
+// problem:  w6a16.q6_k.bf16-bf16.n5120.k5120.m64@sm90a.132
+// schedule: wgmma tile=64x128x128 groups=2 stages=4 split=1 producer=warp raster=rows dequant=(sum (* (* (- (magic q) 160) (* d (- i 128))) x))
+
+struct alignas(64) TensorMap { unsigned long long opaque[16]; };
+
+static __device__ __forceinline__ unsigned permute(unsigned a, unsigned b, unsigned selectors) {
+  unsigned d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selectors));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_sub(unsigned a, unsigned b) {
+  unsigned d;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned bf2_fma(unsigned a, unsigned b, unsigned c) {
+  unsigned d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+static __device__ __forceinline__ float h2_low(unsigned a) {
+  float d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l; }" : "=f"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ float h2_high(unsigned a) {
+  float d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_low(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned bf2_pack(float low, float high) {
+  unsigned d;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned short to_bf16(float a) {
+  unsigned short d;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(d) : "f"(a));
+  return d;
+}
+
+static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
+
+static __device__ __forceinline__ void barrier_init(void* barrier, unsigned arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
+               :: "r"((unsigned)__cvta_generic_to_shared(barrier)), "r"(arrivals) : "memory");
+}
+
+static __device__ __forceinline__ void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+static __device__ __forceinline__ void barrier_expect(void* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+               :: "r"((unsigned)__cvta_generic_to_shared(barrier)), "r"(bytes) : "memory");
+}
+
+static __device__ __forceinline__ void barrier_arrive(void* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
+               :: "r"((unsigned)__cvta_generic_to_shared(barrier)) : "memory");
+}
+
+static __device__ __forceinline__ void barrier_wait(void* barrier, unsigned parity) {
+  asm volatile("{ .reg .pred done; AGAIN_%=: "
+               "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @!done bra AGAIN_%=; }"
+               :: "r"((unsigned)__cvta_generic_to_shared(barrier)), "r"(parity) : "memory");
+}
+
+static __device__ __forceinline__ void bulk_copy(void* shared, const void* global, unsigned bytes, void* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+               "[%0], [%1], %2, [%3];"
+               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global), "r"(bytes),
+                  "r"((unsigned)__cvta_generic_to_shared(barrier)) : "memory");
+}
+
+static __device__ __forceinline__ void tensor_copy(void* shared, const TensorMap& map, int column, int row, void* barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+               "[%0], [%1, {%2, %3}], [%4];"
+               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(&map), "r"(column),
+                  "r"(row), "r"((unsigned)__cvta_generic_to_shared(barrier)) : "memory");
+}
+
+static __device__ __forceinline__ bool elect() {
+  unsigned elected;
+  asm volatile("{ .reg .pred one; elect.sync _|one, 0xffffffff; selp.u32 %0, 1, 0, one; }"
+               : "=r"(elected));
+  return elected != 0;
+}
+
+static __device__ __forceinline__ unsigned settled(unsigned a) { asm volatile("" : "+r"(a)); return a; }
+
+static __device__ __forceinline__ unsigned long long tile_128b(const void* shared) {
+  const unsigned low = (unsigned)__cvta_generic_to_shared(shared) >> 4 | 1u << 16;
+  // High word: 128-byte swizzle, 1024 bytes from 8 rows to the next.
+  return 0x40000040ull << 32 | __shfl_sync(0xffffffffu, low, 0);
+}
+
+static __device__ __forceinline__ unsigned long long tile_behind(unsigned long long tile, int pieces) {
+  return tile + pieces;
+}
+
+static __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+static __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+template <int pending> static __device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(pending) : "memory");
+}
+
+static __device__ __forceinline__ void wgmma_m64n64k16_bf16(float (&d)[32], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+    unsigned long long tile, int pieces, bool keep) {
+  // Added here, a sum is not moved out of the loop to where there are too few uniform registers.
+  asm volatile("{ .reg .pred keep; .reg .b64 b; add.s64 b, %36, %37;"
+    " setp.ne.b32 keep, %38, 0;"
+    " wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+    "%0, %1, %2, %3, %4, %5, %6, %7, "
+    "%8, %9, %10, %11, %12, %13, %14, %15, "
+    "%16, %17, %18, %19, %20, %21, %22, %23, "
+    "%24, %25, %26, %27, %28, %29, %30, %31}, "
+    "{%32, %33, %34, %35}, b, keep, 1, 1, 0; }"
+    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+      "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+      "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+      "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(tile), "l"((long long)pieces),
+      "r"((int)keep));
+}
+
+constexpr int N = 5120;
+constexpr int K = 5120;
+constexpr int STEPS = 40;
+
+extern "C" __global__ void __launch_bounds__(288)
+qtune_wgmma_w6a16_q6_k_bf16_bf16_n5120_k5120_m64(const uint4* __restrict__ weights,
+    const uint4* __restrict__ params,
+    const __grid_constant__ TensorMap x,
+    unsigned short* __restrict__ out,
+    const int tokens) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  uint4* const ring_x = reinterpret_cast<uint4*>(shared + 0);
+  uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 65536);
+  float* const red = reinterpret_cast<float*>(shared + 0);
+  unsigned long long* const full = reinterpret_cast<unsigned long long*>(shared + 123904);
+  unsigned long long* const empty = reinterpret_cast<unsigned long long*>(shared + 123936);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 114688);
+  unsigned short* const level_codes = reinterpret_cast<unsigned short*>(shared + 114688);
+  unsigned* const level_floats = reinterpret_cast<unsigned*>(shared + 114688);
+  unsigned* const operands = reinterpret_cast<unsigned*>(shared + 119808);
+  uint2* const ring_words = reinterpret_cast<uint2*>(shared + 65536);
+  // prologue: this block's tile, the barriers of the ring
+  const int thread = threadIdx.x;
+  const int lane = thread % 32;
+  const int warp = thread / 32;
+  const int row_tile = blockIdx.x;
+  const int token_tile = blockIdx.y;
+  const int first = 0;
+  const int last = STEPS;
+  if (thread == 0) {
+    for (int stage = 0; stage < 4; ++stage) {
+      barrier_init(&full[stage], 1);
+      barrier_init(&empty[stage], 8);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  if (warp < 8) {
+    // consumers: convert a unit while the one before it is multiplied
+    const int warp_tile = warp / 4 * 4 + warp % 4;
+    const int lane_piece = warp_tile * 192 + lane;
+    const int lane_operands = warp_tile * 8 * 8 + lane / 4;
+    const int lane_codes = (warp_tile * 8 + lane / 8 % 4) * 8 + lane % 8;
+    const int lane_floats = warp_tile * 8 + lane % 8;
+    const unsigned long long ring_tile = tile_128b(&ring_x[0]);
+    float total[1][32];
+    unsigned frag0[2][1][4][4];
+
+    // mainloop: a lap of the ring at a time
+    unsigned phase = 0x00000000u;
+    for (int lap = first; lap < last - 3; lap += 4) {
+      #pragma unroll
+      for (int slot = 0; slot < 4; ++slot) {
+        barrier_wait(&full[slot], phase);
+        const int weights_at = slot * 1536 + lane_piece;
+        const unsigned long long tokens_at = tile_behind(ring_tile, slot * 1024);
+        warp_sync();
+        const int codes_at = slot * 640 + lane_codes;
+        const int floats_at = slot * 320 + lane_floats;
+        unsigned floats[1];
+        floats[0] = level_floats[floats_at + 256];
+        #pragma unroll
+        for (int turn = 0; turn < 2; ++turn) {
+          const unsigned codes = static_cast<unsigned>(level_codes[codes_at + turn * 4 * 8]);
+          const unsigned integers0 = h2_sub(permute(codes, 0x64646464u, static_cast<unsigned>(16448)), 0x64006400u);
+          const unsigned integers1 = h2_sub(permute(codes, 0x64646464u, static_cast<unsigned>(16705)), 0x64006400u);
+          operands[lane_codes + turn * 4 * 8] = bf2_pack(h2_low(floats[0]) * (h2_low(integers0) + -128.0f), h2_high(floats[0]) * (h2_low(integers1) + -128.0f));
+        }
+        warp_sync();
+        #pragma unroll
+        for (int segment = 0; segment < 2; ++segment) {
+          unsigned invariant0[4][2];
+          #pragma unroll
+          for (int row_part = 0; row_part < 4; ++row_part) {
+            unsigned joined[1];
+            joined[0] = operands[lane_operands + (row_part / 4 * 32 + segment * 4 + row_part % 4) * 8];
+            invariant0[row_part][0] = h2_both_low(joined[0]);
+            invariant0[row_part][1] = h2_both_high(joined[0]);
+          }
+          unsigned words[1][6];
+          {
+            const uint2 packed = ring_words[weights_at + segment * 96];
+            words[0][0] = packed.x;
+            words[0][1] = packed.y;
+          }
+          {
+            const uint2 packed = ring_words[weights_at + segment * 96 + 32];
+            words[0][2] = packed.x;
+            words[0][3] = packed.y;
+          }
+          {
+            const uint2 packed = ring_words[weights_at + segment * 96 + 64];
+            words[0][4] = packed.x;
+            words[0][5] = packed.y;
+          }
+          #pragma unroll
+          for (int k16 = 0; k16 < 4; ++k16) {
+            const unsigned low_bits = words[0][k16];
+            const unsigned high_bits = words[0][k16 / 2 + 4] >> k16 % 2 * 2;
+            const unsigned word0 = (low_bits & 0x0f0f0f0fu) | ((high_bits << 4) & 0x30303030u);
+            const unsigned word1 = ((low_bits >> 4) & 0x0f0f0f0fu) | (high_bits & 0x30303030u);
+            frag0[segment % 2][0][k16][0] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004240u)), invariant0[k16][0], 0x80008000u));
+            frag0[segment % 2][0][k16][1] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004240u)), invariant0[k16][1], 0x80008000u));
+            frag0[segment % 2][0][k16][2] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004341u)), invariant0[k16][0], 0x80008000u));
+            frag0[segment % 2][0][k16][3] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004341u)), invariant0[k16][1], 0x80008000u));
+          }
+          wgmma_fence();
+          #pragma unroll
+          for (int k16 = 0; k16 < 4; ++k16) {
+            wgmma_m64n64k16_bf16(total[0], frag0[segment % 2][0][k16][0], frag0[segment % 2][0][k16][1], frag0[segment % 2][0][k16][2], frag0[segment % 2][0][k16][3], tokens_at, segment * 512 + k16 * 2, (0 < slot) || (first < lap) || (0 < segment + k16));
+          }
+          wgmma_commit();
+          wgmma_wait<1>();
+          if (segment == 0) {
+            warp_sync();
+            if (((0 < slot) || (first < lap)) && (lane == 0)) {
+              barrier_arrive(&empty[(slot + 3) % 4]);
+            }
+          }
+        }
+      }
+      phase = phase ^ 0x00000001u;
+    }
+
+    // the stages of an incomplete lap
+    const int rest = last - (last - first) % 4;
+    for (int step = rest; step < last; ++step) {
+      const int slot = step - rest;
+      barrier_wait(&full[slot], phase);
+      const int weights_at = slot * 1536 + lane_piece;
+      const unsigned long long tokens_at = tile_behind(ring_tile, slot * 1024);
+      warp_sync();
+      const int codes_at = slot * 640 + lane_codes;
+      const int floats_at = slot * 320 + lane_floats;
+      unsigned floats[1];
+      floats[0] = level_floats[floats_at + 256];
+      #pragma unroll
+      for (int turn = 0; turn < 2; ++turn) {
+        const unsigned codes = static_cast<unsigned>(level_codes[codes_at + turn * 4 * 8]);
+        const unsigned integers0 = h2_sub(permute(codes, 0x64646464u, static_cast<unsigned>(16448)), 0x64006400u);
+        const unsigned integers1 = h2_sub(permute(codes, 0x64646464u, static_cast<unsigned>(16705)), 0x64006400u);
+        operands[lane_codes + turn * 4 * 8] = bf2_pack(h2_low(floats[0]) * (h2_low(integers0) + -128.0f), h2_high(floats[0]) * (h2_low(integers1) + -128.0f));
+      }
+      warp_sync();
+      #pragma unroll
+      for (int segment = 0; segment < 2; ++segment) {
+        unsigned invariant0[4][2];
+        #pragma unroll
+        for (int row_part = 0; row_part < 4; ++row_part) {
+          unsigned joined[1];
+          joined[0] = operands[lane_operands + (row_part / 4 * 32 + segment * 4 + row_part % 4) * 8];
+          invariant0[row_part][0] = h2_both_low(joined[0]);
+          invariant0[row_part][1] = h2_both_high(joined[0]);
+        }
+        unsigned words[1][6];
+        {
+          const uint2 packed = ring_words[weights_at + segment * 96];
+          words[0][0] = packed.x;
+          words[0][1] = packed.y;
+        }
+        {
+          const uint2 packed = ring_words[weights_at + segment * 96 + 32];
+          words[0][2] = packed.x;
+          words[0][3] = packed.y;
+        }
+        {
+          const uint2 packed = ring_words[weights_at + segment * 96 + 64];
+          words[0][4] = packed.x;
+          words[0][5] = packed.y;
+        }
+        #pragma unroll
+        for (int k16 = 0; k16 < 4; ++k16) {
+          const unsigned low_bits = words[0][k16];
+          const unsigned high_bits = words[0][k16 / 2 + 4] >> k16 % 2 * 2;
+          const unsigned word0 = (low_bits & 0x0f0f0f0fu) | ((high_bits << 4) & 0x30303030u);
+          const unsigned word1 = ((low_bits >> 4) & 0x0f0f0f0fu) | (high_bits & 0x30303030u);
+          frag0[segment % 2][0][k16][0] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004240u)), invariant0[k16][0], 0x80008000u));
+          frag0[segment % 2][0][k16][1] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004240u)), invariant0[k16][1], 0x80008000u));
+          frag0[segment % 2][0][k16][2] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004341u)), invariant0[k16][0], 0x80008000u));
+          frag0[segment % 2][0][k16][3] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004341u)), invariant0[k16][1], 0x80008000u));
+        }
+        wgmma_fence();
+        #pragma unroll
+        for (int k16 = 0; k16 < 4; ++k16) {
+          wgmma_m64n64k16_bf16(total[0], frag0[segment % 2][0][k16][0], frag0[segment % 2][0][k16][1], frag0[segment % 2][0][k16][2], frag0[segment % 2][0][k16][3], tokens_at, segment * 512 + k16 * 2, (first < step) || (0 < segment + k16));
+        }
+        wgmma_commit();
+        wgmma_wait<1>();
+        if (segment == 0) {
+          warp_sync();
+          if ((first < step) && (lane == 0)) {
+            barrier_arrive(&empty[(slot == 0) ? 3 : slot - 1]);
+          }
+        }
+      }
+    }
+    wgmma_wait<0>();
+
+    // the output tile meets in shared memory
+    asm volatile("bar.sync 1, 256;" ::: "memory");
+    #pragma unroll
+    for (int token_part = 0; token_part < 8; ++token_part) {
+      red[(token_part * 8 + lane % 4 * 2) * 132 + (warp_tile * 16 + lane / 4)] = total[0][token_part * 4];
+      red[(token_part * 8 + lane % 4 * 2 + 1) * 132 + (warp_tile * 16 + lane / 4)] = total[0][token_part * 4 + 1];
+      red[(token_part * 8 + lane % 4 * 2) * 132 + (warp_tile * 16 + lane / 4 + 8)] = total[0][token_part * 4 + 2];
+      red[(token_part * 8 + lane % 4 * 2 + 1) * 132 + (warp_tile * 16 + lane / 4 + 8)] = total[0][token_part * 4 + 3];
+    }
+
+    // epilogue: add the warps' partial sums
+    asm volatile("bar.sync 1, 256;" ::: "memory");
+    for (int i = thread; i < 8192; i += 256) {
+      const int row = i % 128;
+      const int token = i / 128;
+      const int n = row_tile * 128 + row;
+      const int m = token_tile * 64 + token;
+      if ((n < N) && (m < tokens)) {
+        out[m * N + n] = to_bf16(red[token * 132 + row]);
+      }
+    }
+  } else {
+    // producer: refill each stage once all consumer warps are done with it
+    const bool elected = elect();
+    if (elected) {
+      int slot = 0;
+      unsigned phase = 0x00000001u;
+      for (int step = first; step < last; ++step) {
+        barrier_wait(&empty[slot], phase);
+        barrier_expect(&full[slot], 29952);
+        const int stage = row_tile * STEPS + step;
+        bulk_copy(&ring_weights[slot * 768], &weights[stage * 768], 12288, &full[slot]);
+        bulk_copy(&ring_params[slot * 80], &params[stage * 80], 1280, &full[slot]);
+        #pragma unroll
+        for (int panel = 0; panel < 2; ++panel) {
+          tensor_copy(&ring_x[slot * 1024 + panel * 512], x, step * 128 + panel * 64, token_tile * 64, &full[slot]);
+        }
+        slot = (slot + 1 == 4) ? 0 : slot + 1;
+        phase = (slot == 0) ? (phase ^ 0x00000001u) : phase;
+      }
+    }
+  }
+}
