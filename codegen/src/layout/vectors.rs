@@ -1,9 +1,9 @@
 //! Where the codes of vectors lie, and how they get there.
 //!
 //! In a fragment, four lanes hold eight k of a row: two each of the same vectors. A k16 of rows `g` and
-//! `g+8` has four vectors, an octet of two words, and those of a chunk's four k16 belong to the four lanes in
-//! turn: a load of the k16's two words, the same for all four, brings each the vectors that it needs weights
-//! of. In `gemv`, an octet is a vector anyway.
+//! `g+8` has four vectors, an octet of two words. Those of a chunk's first k16 belong to the first eight
+//! lanes, and so on: a load of the k16's two words, the same for four lanes and side by side for the rows,
+//! brings each the vectors that it needs weights of. In `gemv`, an octet is a vector anyway.
 
 use super::pack::CodeRow;
 use super::{fragment_origin, Fragments, Kind, Layout, Spot};
@@ -21,7 +21,7 @@ pub(super) fn fragment_spot(s: &Fragments, row: u32, step: u32, k: u32) -> Spot 
     let (chunk, k) = (k / CHUNK_K, k % CHUNK_K);
     Spot {
         slab: (step * (s.block_n / TILE_ROWS) + row_tile) * (s.block_k / CHUNK_K) + chunk,
-        lane: row % HALF * 4 + k / K16,
+        lane: k / K16 * HALF + row % HALF,
         octet: k % K16 / HALF * 2 + row / HALF,
         pair: k % HALF / 2,
         half: k % 2,
@@ -37,9 +37,9 @@ impl Layout {
                 (row, k + octet * HALF)
             }
             Kind::Fragments(s) => {
-                // The first lane of four has the first k of the chunk.
-                let (row, step, k) = fragment_origin(s, slab, lane / 4 * 4);
-                let k = step * self.step_k() + k + lane % 4 * K16;
+                // Of the four lanes that multiply a row the first has the first k of the chunk.
+                let (row, step, k) = fragment_origin(s, slab, lane % HALF * 4);
+                let k = step * self.step_k() + k + lane / HALF * K16;
                 (row + octet % 2 * HALF, k + octet / 2 * HALF)
             }
         }

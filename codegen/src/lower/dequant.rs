@@ -167,10 +167,10 @@ impl Slab<'_> {
         });
     }
 
-    /// The numbers of this lane's weights of a k16. Four lanes share its vectors, whose codes one of them has.
+    /// The numbers of this lane's weights of a k16. Four lanes share vectors, and their codes lie side by side.
     fn vectors(&self, body: &mut Body, vectors: VectorCodes, codes: &Expr, k16: &Expr) -> Octet {
         let word = |word: Expr| Expr::at("words", [word]);
-        let of_lane = codes.clone() - var("lane") % 4u32 + k16.clone();
+        let of_lane = codes.clone() - var("lane") + k16.clone() * 8u32 + var("lane") / 4u32;
         self.cx.load_piece(body, |w| word(int(w)), |_| load("weights", of_lane.clone()));
         vectors::fragment(self.cx, body, vectors, word)
     }
