@@ -14,7 +14,7 @@
 #   report=60     OUT_DIR/report.html of what was tuned
 #
 # Without sections all run. A section that does not end in time is stopped, and the next one
-# begins. OUT_DIR/summary.json says how each ended, with driver, clocks and power before and after where
+# begins; what it has found by then stays, and formats that it did not come to are named in its log. OUT_DIR/summary.json says how each ended, with driver, clocks and power before and after where
 # nvidia-smi is; the other files are the sections' own. OUT_DIR as bench/results/<gpu> is what
 # `cargo run -p xtask -- docs` puts into docs/benchmarks.md.
 #
@@ -22,6 +22,9 @@
 # (formats verified at a time), TOKENS (token counts that are tuned), VERIFY_TOKENS.
 #
 # Exit codes: 0 all sections passed, 1 some did not, 2 usage, 3 no GPU.
+
+# Sections and what they consist of are called by name.
+# shellcheck disable=SC2329
 
 set -uo pipefail
 
@@ -36,10 +39,10 @@ JOBS=${JOBS:-8}
 TOKENS=${TOKENS:-1,2,4,8,16,32,64}
 VERIFY_TOKENS=${VERIFY_TOKENS:-1,2,3,8,13,16,17,33,64,118,257,768}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ALL="doctor=60 verify=240 compare=180 peers=180 tune=300 report=60"
+ALL=(doctor=60 verify=240 compare=180 peers=180 tune=300 report=60)
 
 usage() {
-  echo "error: $1; usage: bench/gpu.sh OUT_DIR [SECTION[=SECONDS]...], sections: ${ALL}" >&2
+  echo "error: $1; usage: bench/gpu.sh OUT_DIR [SECTION[=SECONDS]...], sections: ${ALL[*]}" >&2
   exit 2
 }
 
@@ -79,30 +82,56 @@ verify_format() {
     "$QTUNE" verify --gpu auto --device "$1" --format "$2" --n "$n" --k "$k" \
       --m "$VERIFY_TOKENS" --json || failed=1
   done
-  return $failed
+  return "$failed"
 }
 
 # All formats, several at a time, since most of the time goes into compiles; each writes a file of
 # its own, so that lines do not mix and the order is the same on every device.
 verify_all() {
-  local device=$1 parts=$2 format failed=0
+  local device=$1 parts=$2 format
   rm -rf "$parts" && mkdir -p "$parts"
-  printf '%s\n' $FORMATS | xargs -P "$JOBS" -I{} \
-    bash -c "verify_format '$device' '{}' >'$parts/{}.jsonl'" || failed=1
-  for format in $FORMATS; do cat "$parts/$format.jsonl"; done
-  return $failed
+  for format in $FORMATS; do echo "$format"; done | xargs -P "$JOBS" -I{} \
+    bash -c "verify_format '$device' '{}' >'$parts/{}.jsonl'"
+}
+
+# The lines of all formats that were verified in folder $1, in one file beside it.
+collect() {
+  local format
+  for format in $FORMATS; do
+    if [ -s "$1/$format.jsonl" ]; then cat "$1/$format.jsonl"; else echo "not verified: $format" >&2; fi
+  done >"$1.jsonl"
 }
 
 section_verify() {
-  verify_all "$DEVICE" "$OUT/verify" >"$OUT/verify.jsonl"
+  verify_all "$DEVICE" "$OUT/verify"
+}
+
+collect_verify() {
+  collect "$OUT/verify"
 }
 
 section_compare() {
-  verify_all sim "$OUT/verify-sim" >"$OUT/verify-sim.jsonl"
-  # A verdict is decided by arithmetic and addresses, which both devices share.
   [ -s "$OUT/verify.jsonl" ] || { echo "the section verify left nothing to compare with" >&2; return 1; }
-  diff <(grep -o '"passed":[a-z]*' "$OUT/verify.jsonl") \
-    <(grep -o '"passed":[a-z]*' "$OUT/verify-sim.jsonl") >"$OUT/compare.diff"
+  # Wrong kernels are found by the comparison, and the device has told them.
+  verify_all sim "$OUT/verify-sim" || true
+}
+
+# A verdict is decided by arithmetic and addresses, which both devices share. Compared is what both
+# came to: so many lines of each format as both have.
+collect_compare() {
+  local format device sim lines=0 failed=0
+  [ -d "$OUT/verify-sim" ] || return 1
+  collect "$OUT/verify-sim"
+  for format in $FORMATS; do
+    device=$OUT/verify/$format.jsonl sim=$OUT/verify-sim/$format.jsonl
+    [ -s "$device" ] && [ -s "$sim" ] || continue
+    lines=$(wc -l <"$device")
+    [ "$(wc -l <"$sim")" -ge "$lines" ] || lines=$(wc -l <"$sim")
+    diff --label "$format on $DEVICE" --label "$format in the simulator" -u \
+      <(head -n "$lines" "$device" | grep -o '"passed":[a-z]*') \
+      <(head -n "$lines" "$sim" | grep -o '"passed":[a-z]*') || failed=1
+  done >"$OUT/compare.diff"
+  [ "$failed" -eq 0 ] && [ "$lines" -gt 0 ]
 }
 
 section_peers() {
@@ -110,7 +139,7 @@ section_peers() {
     echo '{"skipped": "PyTorch with CUDA is not installed"}' >"$OUT/peers.json"
     return 0
   fi
-  python3 "$HERE/peers.py" >"$OUT/peers.json"
+  python3 "$HERE/peers.py" "$OUT/peers.json"
 }
 
 section_tune() {
@@ -119,14 +148,15 @@ section_tune() {
     --m "$TOKENS" --budget "$((LIMIT > 60 ? LIMIT - 30 : LIMIT / 2))s" \
     --cache "$OUT/cache" --json >"$OUT/tune.json"
   local code=$?
-  [ $code -eq 0 ] || [ $code -eq 6 ]
+  [ "$code" -eq 0 ] || [ "$code" -eq 6 ]
 }
 
 section_report() {
   "$QTUNE" report "$OUT/cache" --out "$OUT/report.html" --json >"$OUT/report.json"
 }
 
-# Runs section $1 for at most $2 seconds; its errors go to a log of its own.
+# Runs section $1 for at most $2 seconds, then collects what it left, in time or not; its errors go to
+# a log of its own.
 run_section() {
   local name=$1 started=$SECONDS code
   LIMIT=$2
@@ -134,6 +164,9 @@ run_section() {
   export -f verify_format verify_all "section_$name"
   timeout --kill-after=10 "$LIMIT" bash -uo pipefail -c "section_$name" 2>"$OUT/$name.log"
   code=$?
+  if declare -F "collect_$name" >/dev/null; then
+    "collect_$name" 2>>"$OUT/$name.log" || [ $code -ne 0 ] || code=1
+  fi
   printf '{"section": "%s", "exit": %d, "seconds": %d, "limit": %d, "timed_out": %s}' \
     "$name" "$code" "$((SECONDS - started))" "$LIMIT" \
     "$([ $code -eq 124 ] || [ $code -eq 137 ] && echo true || echo false)"
@@ -141,13 +174,14 @@ run_section() {
 }
 
 [ $# -ge 1 ] || usage "no OUT_DIR"
+case $1 in -*) usage "\`$1\` is no folder" ;; esac
 OUT=$1
 shift
 for word in "$@"; do
-  default=$(limit_in "${word%%=*}" $ALL)
+  default=$(limit_in "${word%%=*}" "${ALL[@]}")
   [ -n "$default" ] || usage "there is no section \`${word%%=*}\`"
   case ${word#*=} in
-    "$word" | *[!0-9]* | "") [ "$word" = "${word%%=*}" ] || usage "\`$word\` has no limit in seconds" ;;
+    "$word" | *[!0-9]* | "" | 0*) [ "$word" = "${word%%=*}" ] || usage "\`$word\` has no limit in seconds" ;;
   esac
 done
 mkdir -p "$OUT" || exit 1
@@ -166,7 +200,7 @@ fi
 failed=0
 results=()
 before=$(conditions)
-for entry in $ALL; do
+for entry in "${ALL[@]}"; do
   name=${entry%%=*}
   limit=${entry#*=}
   if [ $# -gt 0 ]; then

@@ -1,11 +1,13 @@
 """Times of PyTorch's own matrix multiplies, and of one in Triton where it is installed, for the shapes
-of Qwen2.5-32B, as one JSON object.
+of Qwen2.5-32B, as one JSON object in the file that the argument names. It is written anew with each
+result, so that what is stopped leaves what it has.
 
 The protocol is qtune's: weights are rotated so that the L2 cache is cold, launches are replayed from
 a CUDA graph between two events, and the median of several samples counts.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +28,7 @@ LAUNCHES = 20
 
 def copies(weight_bytes):
     """Copies of the weights that together are twice the L2 cache, two at least."""
-    l2 = torch.cuda.get_device_properties(0).L2_cache_size
+    l2 = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
     return max(2, min(32, 2 * l2 // weight_bytes + 1))
 
 
@@ -106,10 +108,18 @@ def conditions():
     return dict(zip(fields.split(","), told.splitlines()[0].split(", ")))
 
 
+def write(path, report):
+    """Replaces the file as a whole."""
+    with open(path + ".part", "w") as file:
+        json.dump(report, file)
+    os.replace(path + ".part", path)
+
+
 def main():
     peers = {"torch-fp16": fp16, "torch-int4-g128": int4, "triton-int4-g128": triton_int4}
-    before = conditions()
-    results = []
+    torch.cuda.set_device(int(os.environ.get("DEVICE", "cuda:0").removeprefix("cuda:")))
+    device = torch.cuda.get_device_properties(torch.cuda.current_device())
+    report = {"torch": torch.__version__, "gpu": device.name, "before": conditions(), "results": []}
     for shape, (n, k) in SHAPES.items():
         for m in TOKENS:
             for peer, run in peers.items():
@@ -118,16 +128,9 @@ def main():
                     row["time_us"], row["samples_us"] = run(n, k, m)
                 except Exception as error:  # a compiler's errors have types of their own
                     row["error"] = next(iter(str(error).splitlines()), repr(error))
-                results.append(row)
-    device = torch.cuda.get_device_properties(0)
-    report = {
-        "torch": torch.__version__,
-        "gpu": device.name,
-        "before": before,
-        "after": conditions(),
-        "results": results,
-    }
-    json.dump(report, sys.stdout)
+                report["results"].append(row)
+                write(sys.argv[1], report)
+    write(sys.argv[1], {**report, "after": conditions()})
 
 
 if __name__ == "__main__":

@@ -94,11 +94,36 @@ fn a_section_that_does_not_end_is_stopped_and_the_next_one_runs() {
 #[test]
 fn unknown_sections_and_limits_are_usage_errors() {
     let script = Script::new(STAND_IN);
-    for sections in [&["benchmark"][..], &["tune=soon"], &["tune="]] {
+    for sections in [&["benchmark"][..], &["tune=soon"], &["tune="], &["tune=0"], &["tune=08"]] {
         let ended = script.run(sections);
         assert_eq!(ended.status.code(), Some(2), "{sections:?}");
         assert!(String::from_utf8_lossy(&ended.stderr).starts_with("error: "), "{sections:?}");
     }
+}
+
+#[test]
+fn what_was_verified_in_time_is_kept_and_compared() {
+    // Of the formats in turn one is wrong on the device, and one never ends.
+    let slow = STAND_IN.replace(
+        "  verify) ",
+        r#"  verify)
+    case "$*" in
+      *"--format int8-ch"*) sleep 600 ;;
+      *"cuda:0"*"--format gptq-g128 "*) echo '{"passed":false,"cases":[]}'; exit 4 ;;
+    esac
+    "#,
+    );
+    let script = Script::new(&slow);
+    let ended = script.run(&["verify=3", "compare=3", "report"]);
+    assert_eq!(ended.status.code(), Some(1));
+    let summary = script.summary();
+    assert_eq!(summary["sections"][0]["timed_out"], true);
+    assert_eq!(summary["sections"][2]["exit"], 0);
+    let read = |name: &str| fs::read_to_string(script.out().join(name)).unwrap();
+    assert!(read("verify.jsonl").lines().count() > 2, "what was verified in time stays");
+    assert!(read("verify.log").contains("not verified: int8-ch"));
+    let differs = read("compare.diff");
+    assert!(differs.contains("gptq-g128 on cuda:0") && !differs.contains("awq"), "{differs}");
 }
 
 #[test]
