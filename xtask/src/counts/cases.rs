@@ -39,9 +39,10 @@ pub fn all() -> Vec<Case> {
             cases.extend(tokens.iter().map(case));
         }
     };
-    let all: Vec<&'static str> =
-        qtune_formats::FORMATS.iter().flat_map(|r| r.examples.iter().copied()).collect();
-    add(GPU, &all, &[1, 16, 64, 256], &[(8192, 8192)]);
+    add(GPU, &FORMATS, &TOKENS, &shapes(|_| true));
+    for gpu in OTHER_GPUS {
+        add(gpu, &FORMATS[..1], &OTHER_TOKENS, &shapes(|preset| preset == OTHER_PRESET));
+    }
     cases
 }
 

@@ -42,13 +42,7 @@ pub fn run(words: &[&str]) -> Result<()> {
         if !sweep::selects(&words, &case) {
             return Ok((before.cloned(), Vec::new()));
         }
-        let row = match measure::measure(&nvrtc, &case) {
-            Ok(r) => r,
-            Err(e) => {
-                eprintln!("{case}: ERROR {e:#}");
-                return Ok((None, Vec::new()));
-            }
-        };
+        let row = measure::measure(&nvrtc, &case).with_context(|| case.to_string())?;
         eprintln!("{case}: {row}");
         let refused = judge(&row, before, bless);
         Ok((Some(row), refused))
