@@ -8,6 +8,8 @@
 #
 #   doctor=60     what the machine has
 #   verify=240    every format and family on the GPU against the stored codes in f64
+#   library=120   the dequant family with cuBLASLt as what multiplies, against the stored codes; skipped where
+#                 the machine has no libcublasLt
 #   compare=180   the same kernels in the simulator; verdicts must agree
 #   peers=180     PyTorch's fp16 and int4 matrix multiplies and one in Triton, where installed
 #   tune=300      the preset's shapes, timed; cache and trial log stay in OUT_DIR/cache
@@ -39,7 +41,7 @@ JOBS=${JOBS:-8}
 TOKENS=${TOKENS:-1,2,4,8,16,32,64}
 VERIFY_TOKENS=${VERIFY_TOKENS:-1,2,3,8,13,16,17,33,64,118,257,768}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ALL=(doctor=60 verify=240 compare=180 peers=180 tune=300 report=60)
+ALL=(doctor=60 verify=240 library=120 compare=180 peers=180 tune=300 report=60)
 
 usage() {
   echo "error: $1; usage: bench/gpu.sh OUT_DIR [SECTION[=SECONDS]...], sections: ${ALL[*]}" >&2
@@ -86,12 +88,12 @@ verify_format() {
 }
 
 # All formats, several at a time, since most of the time goes into compiles; each writes a file of
-# its own, so that lines do not mix and the order is the same on every device.
+# its own, so that lines do not mix and the order is the same on every device. $3 verifies one.
 verify_all() {
-  local device=$1 parts=$2 format
+  local device=$1 parts=$2 verify=${3:-verify_format} format
   rm -rf "$parts" && mkdir -p "$parts"
   for format in $FORMATS; do echo "$format"; done | xargs -P "$JOBS" -I{} \
-    bash -c "verify_format '$device' '{}' >'$parts/{}.jsonl'"
+    bash -c "$verify '$device' '{}' >'$parts/{}.jsonl'"
 }
 
 # The lines of all formats that were verified in folder $1, in one file beside it.
@@ -108,6 +110,26 @@ section_verify() {
 
 collect_verify() {
   collect "$OUT/verify"
+}
+
+# The same of format $2 with cuBLASLt as what multiplies; codes that are multiplied as they are have no slabs.
+library_format() {
+  case $2 in *-a8) return 0 ;; esac
+  "$QTUNE" verify --gpu auto --device "$1" --format "$2" --n 1024 --k 1024 --m 1,17,257,768 \
+    --library --json
+}
+
+section_library() {
+  rm -rf "$OUT/library"
+  if ! grep -q '"id":"library.found","severity":"ok"' <("$QTUNE" doctor --json); then
+    echo '{"skipped": "the machine has no cuBLASLt"}' >"$OUT/library.jsonl"
+    return 0
+  fi
+  verify_all "$DEVICE" "$OUT/library" library_format
+}
+
+collect_library() {
+  [ ! -d "$OUT/library" ] || collect "$OUT/library"
 }
 
 section_compare() {
@@ -161,7 +183,7 @@ run_section() {
   local name=$1 started=$SECONDS code
   LIMIT=$2
   export QTUNE DEVICE PRESET FORMATS JOBS TOKENS VERIFY_TOKENS HERE OUT LIMIT
-  export -f verify_format verify_all "section_$name"
+  export -f verify_format library_format verify_all "section_$name"
   timeout --kill-after=10 "$LIMIT" bash -uo pipefail -c "section_$name" 2>"$OUT/$name.log"
   code=$?
   if declare -F "collect_$name" >/dev/null; then

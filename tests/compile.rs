@@ -23,7 +23,7 @@ fn every_golden_kernel_compiles_for_every_target_without_spills() {
                 .unwrap_or_else(|error| panic!("{name} for {arch}: {error}"));
             let cubin = qtune_sim::cubin::Cubin::parse(&compiled.cubin)
                 .unwrap_or_else(|error| panic!("{name} for {arch}: {error}"));
-            let found = cubin.kernels.iter().find(|k| k.name == kernel.main().name);
+            let found = cubin.kernels.iter().find(|k| k.name == kernel.coded().name);
             let found = &found.expect("the entry is in the cubin").resources;
             assert_eq!(found.stack_bytes, 0, "{name} for {arch} spills");
             assert!(compiled.ptx.contains(&format!(".target {}", arch.target())));

@@ -10,8 +10,8 @@ use qtune_device::{KernelImage, SimDevice};
 use qtune_ir::dequant::{self, Options};
 use qtune_ir::{
     Accumulate, Arch, Codebook, DType, DenseGemm, DequantSchedule, GemvSchedule, Group,
-    MmaSchedule, Overlap, Param, ParamType, Problem, Producer, Raster, Schedule, Split,
-    WeightCache, WeightSpec, WgmmaSchedule,
+    LibraryGemm, MmaSchedule, Overlap, Param, ParamType, Problem, Producer, Raster, Schedule,
+    Split, WeightCache, WeightSpec, WgmmaSchedule,
 };
 use qtune_tests::{archs, nvrtc};
 use qtune_verify::{default_schedule, verify, Verdict, VerifyRequest};
@@ -145,9 +145,11 @@ fn dequant() -> impl Strategy<Value = Schedule> {
         }
         other => other,
     };
-    (prop_oneof![mma(), wgmma()], 1u32..=3).prop_map(move |(gemm, tiles)| {
+    let own = prop_oneof![mma(), wgmma()]
+        .prop_map(move |gemm| DenseGemm::of(whole(gemm)).expect("a family of tensor cores"));
+    let library = Just(DenseGemm::Library(LibraryGemm { dequant: String::new() }));
+    (prop_oneof![2 => own, 1 => library], 1u32..=3).prop_map(|(gemm, tiles)| {
         let slab = tiles * gemm.tile().0;
-        let gemm = DenseGemm::of(whole(gemm)).expect("a family of tensor cores");
         Schedule::Dequant(DequantSchedule { slab, gemm })
     })
 }
@@ -200,7 +202,8 @@ fn random_schedules_of(
     seed: u8,
 ) {
     let Some(nvrtc) = nvrtc() else { return };
-    let archs = archs();
+    let with_library = |arch| Arch { library: true, ..arch };
+    let archs: Vec<Arch> = archs().into_iter().map(with_library).collect();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let overlap = any::<[bool; 2]>().prop_map(|[pdl, prefetch]| Overlap { pdl, prefetch });

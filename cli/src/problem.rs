@@ -5,7 +5,7 @@ use anyhow::Context;
 use qtune_codegen::CodegenError;
 use qtune_ir::{Arch, DType, Epilogue, Family, Group, Problem, Schedule, WeightSpec};
 use qtune_runtime::BUCKETS;
-use qtune_verify::{default_of_family, default_schedule};
+use qtune_verify::{default_of_family, default_schedule, default_with_library};
 
 /// Element type of the activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
@@ -165,6 +165,14 @@ pub fn untuned(
             usage(format!("no schedule of family {name} is legal for {at}: {refused}"))
         }),
     }
+}
+
+/// The untuned schedule that multiplies slabs by cuBLASLt.
+pub fn with_library(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> anyhow::Result<Schedule> {
+    default_with_library(problem, spec, arch).map_err(|refused| {
+        let at = problem.at(arch);
+        usage(format!("slabs of {at} cannot be multiplied by a library: {refused}"))
+    })
 }
 
 /// Parses `--family`.

@@ -10,6 +10,7 @@ mod float8;
 mod hopper;
 mod mma;
 mod overlap;
+mod slab;
 
 pub use cluster::{CLUSTER_BARRIER, MULTICAST, REMOTE_ARRIVE, REMOTE_LOAD};
 pub use hopper::{is_multiply, multiply_name, COMMIT, FENCE, WAIT};
@@ -518,7 +519,8 @@ pub fn all() -> impl Iterator<Item = &'static Intrinsic> {
         .chain(float8::ROWS)
         .chain(eight_bit::ROWS)
         .chain(epilogue::ROWS)
-        .chain(overlap::ROWS);
+        .chain(overlap::ROWS)
+        .chain(slab::ROWS);
     let common = common.chain(cluster::ROWS);
     common.chain(hopper::ROWS).chain(hopper::MULTIPLIES.iter())
 }

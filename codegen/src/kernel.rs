@@ -3,10 +3,12 @@
 //! A schedule compiles to one text with one or more entries. What callers launch is the whole: a
 //! list of [`Step`]s, each a grid of one entry, which run one after the other. Most kernels have one
 //! entry and one step; a `dequant` kernel has two entries that take turns, a step each for every
-//! slab. Where activations have to be sorted or quantized, a step that does so comes first.
+//! slab. Where activations have to be sorted or quantized, a step that does so comes first. An entry need
+//! not be a function of the text: a slab may be multiplied by a library ([`SlabProduct`]).
 
 use crate::layout::Layout;
 use crate::lower;
+use crate::SlabProduct;
 use qtune_ir::{pairs_of_k, DType, DenseGemm, DequantSchedule, Problem, Raster, Schedule, Shares};
 use std::ops::Range;
 
@@ -63,8 +65,8 @@ pub enum Argument {
     NextLines,
     /// The token count M of this launch, u32.
     Tokens,
-    /// Dequantized weights of one slab, 16-bit floats as fragments lie in registers; written by one
-    /// step, read by the next. Any contents before a launch.
+    /// Dequantized weights of one slab, 16-bit floats as fragments lie in registers, or row-major where a
+    /// library multiplies them; written by one step, read by the next. Any contents before a launch.
     Slab,
     /// The first row tile of a step, u32: see [`Step::first_tile`].
     FirstTile,
@@ -107,12 +109,12 @@ pub enum Role {
     Finish,
 }
 
-/// One `__global__` function of a kernel.
+/// One `__global__` function of a kernel, or what a library does for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// What it does.
     pub role: Role,
-    /// Its `extern "C"` name.
+    /// Its `extern "C"` name; a name for people where a library does it.
     pub name: String,
     /// The parameters in order.
     pub arguments: Vec<Argument>,
@@ -120,6 +122,9 @@ pub struct Entry {
     pub threads: u32,
     /// Dynamic shared memory in bytes.
     pub shared_bytes: u32,
+    /// What a library multiplies here, in place of a function of the text. Threads and shared memory are
+    /// then none of ours, and a step's grid is that of the output tiles of which a part may be computed.
+    pub library: Option<SlabProduct>,
 }
 
 /// One grid of a launch. The steps of a launch run one after the other.
@@ -174,6 +179,21 @@ impl Kernel {
     /// The entry that multiplies; its name stands for the kernel.
     pub fn main(&self) -> &Entry {
         &self.entries[self.main_index()]
+    }
+
+    /// The functions of the text: every entry but a library's.
+    pub fn functions(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.library.is_none())
+    }
+
+    /// The function whose machine code stands for the kernel's: [`Kernel::main`], or what dequantizes for
+    /// a library.
+    pub fn coded(&self) -> &Entry {
+        let ahead = self.entry_of(Role::Dequantize).map(|entry| &self.entries[entry]);
+        match (self.main(), ahead) {
+            (Entry { library: Some(_), .. }, Some(ahead)) => ahead,
+            (main, _) => main,
+        }
     }
 
     fn main_index(&self) -> usize {
@@ -249,7 +269,8 @@ impl Kernel {
     /// Adds the steps that multiply, and dequantize for it.
     fn multiplying(&self, steps: &mut Vec<Step>, tokens: u32) {
         let main = self.main_index();
-        let Schedule::Dequant(s) = &self.schedule else {
+        let (Schedule::Dequant(s), Some(ahead)) = (&self.schedule, self.entry_of(Role::Dequantize))
+        else {
             let grid = self.grid(self.row_tiles(), tokens);
             return steps.push(Step { entry: main, grid, first_tile: 0 });
         };
@@ -257,7 +278,7 @@ impl Kernel {
         let parts = lower::slab_parts(s, &self.layout);
         for first_tile in (0..self.row_tiles()).step_by(slab as usize) {
             let tiles = slab.min(self.row_tiles() - first_tile);
-            steps.push(Step { entry: main - 1, grid: [tiles, parts, 1], first_tile });
+            steps.push(Step { entry: ahead, grid: [tiles, parts, 1], first_tile });
             steps.push(Step { entry: main, grid: self.grid(tiles, tokens), first_tile });
         }
     }

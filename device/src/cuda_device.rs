@@ -1,11 +1,15 @@
 //! A GPU as a [`Device`]: the types of [`crate::cuda`] behind the common interface.
 
-use crate::cuda::{Argument, CudaError, Gpu, Kernel, Launch, Memory, Samples, TimingPlan};
+use crate::cuda::{
+    Argument, CudaError, Gpu, Kernel, Launch, Library, Memory, Multiplication, Samples, TimingPlan,
+    Work,
+};
+use crate::product::{Operands, Place};
 use crate::{
     Access, ArgValue, Buffer, Device, DeviceError, Evidence, Grid, KernelImage, LaunchArgs,
     LaunchOutcome, LoadedKernel, Timing,
 };
-use qtune_codegen::Entry;
+use qtune_codegen::{Entry, SlabProduct};
 use qtune_ir::Arch;
 
 /// A GPU of this machine.
@@ -14,6 +18,8 @@ pub struct CudaDevice {
     gpu: Gpu,
     ordinal: usize,
     arch: Arch,
+    /// cuBLASLt, or why there is none.
+    library: Result<Library, CudaError>,
 }
 
 impl CudaDevice {
@@ -34,6 +40,7 @@ impl CudaDevice {
     pub fn open(ordinal: usize) -> Result<CudaDevice, DeviceError> {
         let gpu = Gpu::open(ordinal)?;
         let a = gpu.attributes();
+        let library = Library::open(&gpu);
         let arch = Arch::from_driver(
             &a.name,
             a.capability,
@@ -42,12 +49,22 @@ impl CudaDevice {
             a.dram_gb_per_s,
             a.l2_bytes,
         );
-        Ok(CudaDevice { gpu, ordinal, arch })
+        let arch = Arch { library: library.is_ok(), ..arch };
+        Ok(CudaDevice { gpu, ordinal, arch, library })
     }
 
     /// CUDA version of the driver, as (major, minor): cubins of a later major do not load.
     pub fn driver_version(&self) -> (u32, u32) {
         self.gpu.attributes().driver
+    }
+
+    /// The version of cuBLASLt, as (major, minor).
+    ///
+    /// # Errors
+    /// [`CudaError::NoLibrary`] with the reason where slabs cannot be multiplied by it.
+    pub fn library_version(&self) -> Result<(usize, usize), CudaError> {
+        let version = self.library.as_ref().map_err(CudaError::clone)?.version();
+        Ok((version / 10_000, version / 100 % 100))
     }
 
     fn memory<'b>(&self, buffer: &'b Buffer) -> Result<&'b Memory, DeviceError> {
@@ -82,27 +99,72 @@ impl CudaDevice {
         })
     }
 
-    /// The functions of a kernel, one for each entry.
-    fn functions<'k>(&self, loaded: &'k LoadedKernel) -> Result<&'k [Kernel], DeviceError> {
-        let own = |functions: &&Vec<Kernel>| functions.iter().all(|f| f.gpu().same_as(&self.gpu));
-        let functions = loaded.inner::<Vec<Kernel>>().filter(own);
-        functions.map(Vec::as_slice).ok_or_else(|| DeviceError::Launch {
+    /// A library's step of a launch.
+    fn product<'b>(
+        &'b self,
+        entry: &Entry,
+        product: &SlabProduct,
+        grid: &Grid<'b>,
+    ) -> Result<Work<'b>, DeviceError> {
+        let library = self.library.as_ref().map_err(|reason| DeviceError::Launch {
+            entry: entry.name.clone(),
+            reason: reason.to_string(),
+        })?;
+        let operands = Operands::of(entry, product, grid)?;
+        let place = |(buffer, offset): Place<'b>| -> Result<(&'b Memory, usize), DeviceError> {
+            Ok((self.memory(buffer)?, offset))
+        };
+        let added = |found: Option<Place<'b>>| found.map(place).transpose();
+        Ok(Work::Product(Multiplication {
+            library,
+            product: *product,
+            rows: operands.rows.end - operands.rows.start,
+            first: operands.rows.start,
+            tokens: operands.tokens,
+            slab: place(operands.slab)?,
+            activations: place(operands.activations)?,
+            bias: added(operands.bias)?,
+            residual: added(operands.residual)?,
+            output: place(operands.output)?,
+        }))
+    }
+
+    /// The functions of a kernel, one for each entry that is no library's.
+    fn functions<'k>(&self, loaded: &'k LoadedKernel) -> Result<&'k Functions, DeviceError> {
+        let of_gpu = |f: &Kernel| f.gpu().same_as(&self.gpu);
+        let own = |functions: &&Functions| functions.iter().flatten().all(of_gpu);
+        let functions = loaded.inner::<Functions>().filter(own);
+        functions.ok_or_else(|| DeviceError::Launch {
             entry: loaded.image().kernel.main().name.clone(),
             reason: "the kernel was loaded on another device".into(),
         })
     }
 
-    /// The grids of a launch, each with its function.
-    fn grids<'k, 'b>(
-        &self,
-        loaded: &'k LoadedKernel,
+    /// The steps of a launch.
+    fn steps<'b>(
+        &'b self,
+        loaded: &'b LoadedKernel,
         launch: &LaunchArgs<'b>,
-    ) -> Result<Vec<(&'k Kernel, Launch<'b>)>, DeviceError> {
+    ) -> Result<Vec<Work<'b>>, DeviceError> {
         let functions = self.functions(loaded)?;
-        let grid = |grid: &Grid<'b>| Ok((&functions[grid.entry], self.prepare(loaded, grid)?));
-        launch.grids.iter().map(grid).collect()
+        let entries = &loaded.image().kernel.entries;
+        let step = |grid: &Grid<'b>| {
+            let entry = &entries[grid.entry];
+            match (&functions[grid.entry], &entry.library) {
+                (Some(function), _) => Ok(Work::Grid(function, self.prepare(loaded, grid)?)),
+                (None, Some(product)) => self.product(entry, product, grid),
+                (None, None) => Err(DeviceError::Launch {
+                    entry: entry.name.clone(),
+                    reason: "it was loaded without its function".into(),
+                }),
+            }
+        };
+        launch.grids.iter().map(step).collect()
     }
 }
+
+/// A function for each entry of a kernel; none for one that the library does.
+type Functions = Vec<Option<Kernel>>;
 
 fn foreign(buffer: &Buffer) -> DeviceError {
     DeviceError::Buffer {
@@ -145,8 +207,11 @@ impl Device for CudaDevice {
 
     fn load(&self, image: &KernelImage) -> Result<LoadedKernel, DeviceError> {
         let load = |entry: &Entry| {
+            if entry.library.is_some() {
+                return Ok(None);
+            }
             let function = Kernel::load(&self.gpu, &image.cubin, &entry.name, entry.shared_bytes);
-            function.map_err(|error| match error {
+            function.map(Some).map_err(|error| match error {
                 CudaError::BadLaunch { reason } => {
                     DeviceError::Image { entry: entry.name.clone(), reason }
                 }
@@ -154,7 +219,7 @@ impl Device for CudaDevice {
             })
         };
         let functions = image.kernel.entries.iter().map(load);
-        let functions = functions.collect::<Result<Vec<Kernel>, DeviceError>>()?;
+        let functions = functions.collect::<Result<Functions, DeviceError>>()?;
         Ok(LoadedKernel::new(image.clone(), functions))
     }
 
@@ -183,8 +248,8 @@ impl Device for CudaDevice {
             entry: kernel.image().kernel.main().name.clone(),
             reason: error.to_string(),
         };
-        for (function, grid) in self.grids(kernel, launch)? {
-            function.launch(&grid).map_err(fail)?;
+        for step in self.steps(kernel, launch)? {
+            step.launch().map_err(fail)?;
         }
         self.gpu.synchronize().map_err(fail)?;
         let blocks = launch.block_count();
@@ -197,8 +262,8 @@ impl Device for CudaDevice {
         launches: &[LaunchArgs<'_>],
         plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError> {
-        let prepared: Vec<Vec<(&Kernel, Launch<'_>)>> =
-            launches.iter().map(|l| self.grids(kernel, l)).collect::<Result<_, _>>()?;
+        let prepared: Vec<Vec<Work<'_>>> =
+            launches.iter().map(|l| self.steps(kernel, l)).collect::<Result<_, _>>()?;
         Ok(Some(self.gpu.time(&prepared, plan)?.into()))
     }
 
@@ -207,11 +272,11 @@ impl Device for CudaDevice {
         chain: &[(&LoadedKernel, LaunchArgs<'_>)],
         plan: &TimingPlan,
     ) -> Result<Option<Timing>, DeviceError> {
-        let mut grids = Vec::new();
+        let mut steps = Vec::new();
         for (kernel, launch) in chain {
-            grids.extend(self.grids(kernel, launch)?);
+            steps.extend(self.steps(kernel, launch)?);
         }
-        Ok(Some(self.gpu.time(&[grids], plan)?.into()))
+        Ok(Some(self.gpu.time(&[steps], plan)?.into()))
     }
 }
 

@@ -98,10 +98,10 @@ impl KernelImage {
     }
 }
 
-/// Registers and shared memory come from the cubin and are those of the entry that multiplies;
-/// spilled bytes are told by the log alone and are those of all entries.
+/// Registers and shared memory come from the cubin and are those of the entry that multiplies, or that
+/// dequantizes for a library; spilled bytes are told by the log alone and are those of all entries.
 fn read_resources(kernel: &Kernel, cubin: &[u8], log: &str) -> Result<Resources, DeviceError> {
-    let main = kernel.main();
+    let main = kernel.coded();
     let fail = |reason: String| DeviceError::Image { entry: main.name.clone(), reason };
     let cubin = Cubin::parse(cubin).map_err(|e| fail(e.to_string()))?;
     let of = |name: &str| {
@@ -110,7 +110,7 @@ fn read_resources(kernel: &Kernel, cubin: &[u8], log: &str) -> Result<Resources,
     };
     let usage = parse_ptxas_log(log);
     let mut spill_bytes = 0;
-    for entry in &kernel.entries {
+    for entry in kernel.functions() {
         of(&entry.name)?;
         let spilled = usage.iter().find(|u| u.kernel == entry.name);
         spill_bytes += spilled.map_or(0, |u| u.spill_store_bytes + u.spill_load_bytes);

@@ -23,6 +23,7 @@ mod error;
 mod image;
 mod launch;
 mod open;
+mod product;
 mod sim;
 
 pub use cuda::TimingPlan;

@@ -1,9 +1,13 @@
 //! The simulated GPU: executes the PTX of a kernel on the CPU, checks it and counts.
 
+mod product;
+
+use crate::product::Operands;
 use crate::{
     Access, ArgValue, AsyncSchedule, Blocks, Buffer, Device, DeviceError, Evidence, Grid,
     KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel, Timing, TimingPlan, WarpOrder,
 };
+use product::Matrices;
 use qtune_codegen::TensorMapSpec;
 use qtune_ir::{Arch, DType};
 use qtune_sim::{Arg, BufferId, Launch, Limits, Memory, Module, RunOptions, SimError, TensorType};
@@ -166,6 +170,12 @@ impl SimDevice {
     ) -> Result<LaunchOutcome, DeviceError> {
         let entry = &kernel.image().kernel.entries[grid.entry];
         let fail = |reason: String| DeviceError::Launch { entry: entry.name.clone(), reason };
+        if let Some(library) = &entry.library {
+            let operands = Operands::of(entry, library, grid)?;
+            let product = Matrices::new(library, operands, |(buffer, _)| self.id(buffer))?;
+            let mut pool = lock(&self.memory);
+            return product.run(grid, &mut pool.memory).map_err(|error| fail(error.to_string()));
+        }
         let module = kernel
             .inner::<Module>()
             .ok_or_else(|| fail("the kernel was loaded on another device".into()))?;

@@ -31,6 +31,11 @@ pub struct Arch {
     pub sm: SmLimits,
     /// Warp instructions per clock and SM, by pipe.
     pub rates: Rates,
+    /// Whether cuBLASLt can be called where kernels run: a device that opened it says so, nothing else
+    /// does. No part of [`Arch::fingerprint`]: what needs it is refused by [`crate::Schedule::check`]
+    /// where it is missing, and everything else is the same with and without it.
+    #[serde(default)]
+    pub library: bool,
 }
 
 /// Per-SM limits.
@@ -134,6 +139,7 @@ impl Arch {
             mma_macs_per_clock: macs,
             sm: SmLimits::of(capability),
             rates: Rates::of(capability),
+            library: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Element types of activations, outputs and group parameters.
 
+use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
 
@@ -61,9 +62,31 @@ impl DType {
     /// `value` rounded to this type (nearest even), widened again.
     pub fn round(self, value: f64) -> f64 {
         match self {
-            DType::F16 => half::f16::from_f32(to_odd(value)).to_f64(),
-            DType::Bf16 => half::bf16::from_f32(to_odd(value)).to_f64(),
+            DType::F16 => f16::from_f32(to_odd(value)).to_f64(),
+            DType::Bf16 => bf16::from_f32(to_odd(value)).to_f64(),
             DType::F32 => value as f32 as f64,
+        }
+    }
+
+    /// `values` rounded to this type, as its little-endian elements.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            DType::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+            DType::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+            DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+
+    /// The values of little-endian elements of this type.
+    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        let pairs = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        match self {
+            DType::F16 => pairs.map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            DType::Bf16 => pairs.map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+            DType::F32 => {
+                let words = bytes.chunks_exact(4);
+                words.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
         }
     }
 }
@@ -105,6 +128,15 @@ impl FromStr for DType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_a_type_holds_come_back() {
+        let values = [0.0, -1.5, 65504.0, 0.25];
+        for dtype in [DType::F16, DType::F32] {
+            assert_eq!(dtype.decode(&dtype.encode(&values)), values);
+        }
+        assert_eq!(DType::Bf16.decode(&DType::Bf16.encode(&[1.0, -2.5])), [1.0, -2.5]);
+    }
 
     #[test]
     fn values_beside_a_tie_round_once() {

@@ -8,6 +8,7 @@ mod dimensions;
 mod eight_bit;
 mod gemv;
 mod levels;
+mod library;
 mod mma;
 mod overlap;
 mod rotation;
@@ -21,6 +22,7 @@ pub use dequant::{DenseGemm, DequantSchedule};
 pub use eight_bit::{integer_columns, pairs_of_k, Paired, PAIR_CODES};
 pub use gemv::{Accumulate, GemvSchedule, WeightCache, FOLDED_SUMS};
 pub use levels::{MOST_OPERANDS, ROW_LANES};
+pub use library::LibraryGemm;
 pub use mma::MmaSchedule;
 pub use overlap::Overlap;
 pub use sorting::{Mover, Sorting};
@@ -295,7 +297,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.overlap,
             Schedule::Mma(s) => s.overlap,
             Schedule::Wgmma(s) => s.overlap,
-            Schedule::Dequant(s) => s.gemm.schedule().overlap(),
+            Schedule::Dequant(s) => s.gemm.own().map_or(Overlap::NONE, |own| own.overlap()),
         }
     }
 
@@ -318,7 +320,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.threads(),
             Schedule::Mma(s) => s.threads(),
             Schedule::Wgmma(s) => s.threads(),
-            Schedule::Dequant(s) => s.gemm.schedule().threads(),
+            Schedule::Dequant(s) => s.gemm.threads(),
         }
     }
 
@@ -328,7 +330,7 @@ impl Schedule {
             Schedule::Gemv(s) => (s.block_n(), s.tokens),
             Schedule::Mma(s) => (s.block_n, s.block_m),
             Schedule::Wgmma(s) => (s.block_n, s.block_m),
-            Schedule::Dequant(s) => s.gemm.schedule().tile(),
+            Schedule::Dequant(s) => s.gemm.tile(),
         }
     }
 
@@ -338,7 +340,8 @@ impl Schedule {
             Schedule::Gemv(s) => s.split,
             Schedule::Mma(s) => s.split,
             Schedule::Wgmma(s) => s.split,
-            Schedule::Dequant(s) => s.gemm.schedule().split(),
+            // A slab has blocks enough without.
+            Schedule::Dequant(s) => s.gemm.own().map_or(Split::NONE, |own| own.split()),
         }
     }
 
@@ -390,7 +393,7 @@ impl Schedule {
             Schedule::Gemv(s) => s.padded_k(k),
             Schedule::Mma(s) => s.padded_k(k),
             Schedule::Wgmma(s) => s.padded_k(k),
-            Schedule::Dequant(s) => s.gemm.schedule().padded_k(k),
+            Schedule::Dequant(s) => s.padded_k(k),
         }
     }
 
@@ -400,7 +403,7 @@ impl Schedule {
             Schedule::Gemv(_) => Raster::Rows,
             Schedule::Mma(s) => s.raster,
             Schedule::Wgmma(s) => s.raster,
-            Schedule::Dequant(s) => s.gemm.schedule().raster(),
+            Schedule::Dequant(s) => s.gemm.raster(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! One linear layer, ready to multiply.
 
-use crate::convert::{decode, encode};
 use crate::lookup::bucket;
 use crate::packing::{self, Packed};
 use crate::workspace::Workspace;
@@ -237,8 +236,8 @@ impl<'r> LinearLayer<'r> {
     /// [`RuntimeError::Activations`] if `x` is not `tokens * K` long, the layer was not loaded for
     /// this count or it adds a residual, which [`LinearLayer::launch`] takes; [`RuntimeError::Device`]; [`RuntimeError::Defect`] in the simulator.
     pub fn run(&self, x: &[f32], tokens: u32) -> Result<Vec<f32>, RuntimeError> {
-        let output = self.run_bytes(&encode(x, self.problem.act), tokens)?;
-        Ok(decode(&output, self.problem.out))
+        let output = self.run_bytes(&self.problem.act.encode(x), tokens)?;
+        Ok(self.problem.out.decode(&output))
     }
 
     /// As [`LinearLayer::run`], on little-endian elements of the activation type, giving those of

@@ -9,7 +9,6 @@
 //! - [`ServedLayer`] shows a layer to the verifier as a device, so that what is verified is what is
 //!   served: its packing, its buffers, its launch.
 
-mod convert;
 mod error;
 mod layer;
 mod lookup;

@@ -1,6 +1,5 @@
 //! Packing a layer's weights into a kernel's layout, on the device.
 
-use crate::convert::encode;
 use crate::RuntimeError;
 use half::f16;
 use qtune_codegen::{CodeRow, Layout};
@@ -72,7 +71,7 @@ pub(crate) fn bias(
     problem: &Problem,
 ) -> Result<Buffer, RuntimeError> {
     let values: Vec<f32> = layer.bias.iter().flatten().copied().collect();
-    let bytes = encode(&values, problem.out);
+    let bytes = problem.out.encode(&values);
     let buffer = device.alloc("bias", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
     device.upload(&buffer, 0, &bytes)?;
     Ok(buffer)

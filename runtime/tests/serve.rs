@@ -4,9 +4,9 @@ use qtune_cache::{Evidence, Kernel, MemoryStore, Store, Winner};
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_device::{Access, AsyncSchedule, KernelImage, SimDevice, WarpOrder};
 use qtune_formats::{Checkpoint, ParamValues, QuantizedLinear};
-use qtune_ir::{Arch, DType, Epilogue, Problem};
+use qtune_ir::{Arch, DType, Epilogue, Problem, Schedule};
 use qtune_runtime::{
-    winner_key, Batch, LinearLayer, LoadOptions, Lookups, Origin, Runtime, ServedLayer,
+    winner_key, Batch, Choice, LinearLayer, LoadOptions, Lookups, Origin, Runtime, ServedLayer,
 };
 use qtune_verify::{default_schedule, verify, VerifyRequest, WeightSource};
 use std::path::Path;
@@ -230,6 +230,32 @@ fn scales_past_the_limit_of_a_term_take_another_one() {
     scales.values = ParamValues::F16(vec![half::f16::from_f32(16.0); scales.values.len()]);
     let (term, finite) = terms(&weights);
     assert!(!term.contains("(raise q)") && finite, "{term}");
+}
+
+#[test]
+fn a_library_serves_where_the_device_has_it_and_is_refused_by_name_elsewhere() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let weights = golden(BIASED.0).load_layer(BIASED.1).unwrap();
+    let term = "(sum (* (* (- (real q) z) s) x))";
+    let schedule: Schedule =
+        format!("dequant slab=64 gemm=library dequant={term}").parse().unwrap();
+    let served = |library| {
+        let device = SimDevice::new(&Arch { library, ..arch() });
+        let runtime = Runtime::open(Box::new(device), nvrtc.clone(), None);
+        let choice = Choice::Schedule(&schedule);
+        let options = LoadOptions { tokens: &[21], choice, ..LoadOptions::new(DType::F16) };
+        let layer = LinearLayer::of(&runtime, &weights, BIASED.1, &options)?;
+        layer.run(&activations(21 * weights.k), 21)
+    };
+    let got = served(true).unwrap();
+    let expected = product(&weights, &activations(21 * weights.k));
+    assert_eq!(got.len(), expected.len());
+    for (got, (y, scale)) in got.iter().zip(expected) {
+        assert!((f64::from(*got) - y).abs() <= scale * CLOSE, "{got} for {y}");
+    }
+    let refused = served(false).unwrap_err();
+    let refused = format!("{refused} {:?}", std::error::Error::source(&refused));
+    assert!(refused.contains("libcublasLt"), "{refused}");
 }
 
 /// A store that holds the default kernel of `problem` as its winner, its CUDA text edited.

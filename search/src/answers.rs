@@ -5,7 +5,7 @@ use crate::report::WinnerReport;
 use crate::request::{Task, TuneRequest};
 use crate::terms::{dequant_cost, is_exact};
 use qtune_cache::{CacheError, Evidence, Kernel, Store, Winner, WinnerKey};
-use qtune_ir::Arch;
+use qtune_ir::{Arch, Schedule};
 
 /// The cache as one search uses it.
 #[derive(Clone, Copy)]
@@ -67,16 +67,17 @@ impl Answers<'_> {
     }
 
     /// Whether a stored winner answers this request. A time that was measured is never replaced by a
-    /// model's, the other way round it is; a request for exact weights takes no others.
+    /// model's, the other way round it is; a request for exact weights takes no others,
+    /// and one for a device without a library none that needs it.
     fn serves(&self, task: &Task, winner: &Winner) -> bool {
         let timed = self.bed.evidence() == Evidence::Timed;
         let outdated = timed && winner.evidence == Evidence::Modelled;
-        let exact = || {
-            let schedule = winner.schedule.parse().ok()?;
-            let arch = &self.request.arch;
-            dequant_cost(&task.problem, &task.spec, arch, &schedule).ok()
-        };
-        !outdated && (!self.request.exact || exact().is_some_and(|term| is_exact(&term)))
+        let Ok(schedule) = winner.schedule.parse::<Schedule>() else { return false };
+        let (Task { problem, spec, .. }, arch) = (task, &self.request.arch);
+        let exact = || dequant_cost(problem, spec, arch, &schedule);
+        !outdated
+            && schedule.check(problem, spec, arch).is_ok()
+            && (!self.request.exact || exact().is_ok_and(|term| is_exact(&term)))
     }
 }
 

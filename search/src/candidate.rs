@@ -136,7 +136,7 @@ fn swizzled(candidate: &Candidate) -> bool {
         Schedule::Mma(s) => s.swizzle,
         Schedule::Dequant(s) => match &s.gemm {
             DenseGemm::Mma(s) => s.swizzle,
-            DenseGemm::Wgmma(_) => true,
+            DenseGemm::Wgmma(_) | DenseGemm::Library(_) => true,
         },
     }
 }

@@ -97,7 +97,7 @@ fn resident(image: &KernelImage, arch: &Arch) -> u32 {
     let resources = &image.resources;
     tile::resident_blocks(
         arch,
-        image.kernel.main().threads,
+        image.kernel.coded().threads,
         resources.registers,
         resources.shared_bytes(),
     )

@@ -276,7 +276,7 @@ fn warps(schedule: &Schedule) -> (u32, u32) {
         Schedule::Gemv(s) => (s.warps_n, s.warps_k),
         Schedule::Mma(s) => (s.warps_n, s.warps_k),
         Schedule::Wgmma(s) => (s.groups, 1),
-        Schedule::Dequant(s) => warps(&s.gemm.schedule()),
+        Schedule::Dequant(s) => s.gemm.own().map_or((1, 1), |own| warps(&own)),
     }
 }
 
@@ -297,6 +297,7 @@ pub(crate) fn without_numbers(reason: &str) -> String {
 mod tests {
     use super::*;
     use crate::Effort;
+    use qtune_ir::tile::Estimate;
 
     fn climb_on(gpu: &str, m: u32) -> Climb {
         let arch = Arch::named(gpu).unwrap();
@@ -311,6 +312,27 @@ mod tests {
             format!("w4a16.awq-g128.f16-f16.n5120.k5120.m{m}").parse().unwrap();
         let spec = qtune_formats::resolve(&problem.format).unwrap();
         Task { name: "o".into(), problem, spec, calls: 1 }
+    }
+
+    #[test]
+    fn a_library_multiplies_where_the_device_has_it_and_is_left_out_by_name_elsewhere() {
+        for library in [false, true] {
+            let arch = Arch { library, ..Arch::named("h200").unwrap() };
+            let (terms, limits) = (Terms::new(&arch, false), Effort::Quick.limits());
+            let (task, poisoned) = (task(1024), HashSet::new());
+            let poisoned = &poisoned;
+            let ladder = Ladder { task: &task, arch: &arch, terms: &terms, limits, poisoned };
+            let climb = ladder.survey().unwrap();
+            let named = |c: &&Candidate| c.text.contains("gemm=library");
+            assert_eq!(climb.ranked.iter().any(|c| named(&c)), library);
+            let space = &climb.space.unwrap().families[&Family::Dequant];
+            let told = |reason: &String| reason.contains("libcublasLt");
+            assert_eq!(space.pruned.keys().any(told), !library, "{:?}", space.pruned);
+            for candidate in climb.ranked.iter().filter(named) {
+                let Estimate { time_us, roof_us, bound, .. } = &candidate.estimate;
+                assert!(time_us > roof_us && *bound == "tensor", "{}", candidate.text);
+            }
+        }
     }
 
     fn climb(m: u32, poisoned: &HashSet<String>) -> Climb {

@@ -4,8 +4,8 @@
 //! times their unit, so that every neighbour is a nest that the tiling rules derive.
 
 use qtune_ir::{
-    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Overlap, Producer, Raster,
-    Schedule, Split, WeightCache, WgmmaSchedule,
+    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, LibraryGemm, MmaSchedule, Overlap,
+    Producer, Raster, Schedule, Split, WeightCache, WgmmaSchedule,
 };
 
 /// Rungs of the ladder above the sketches.
@@ -81,11 +81,14 @@ fn fields(schedule: &Schedule, rung: u8, extent: Extent) -> Vec<Schedule> {
     }
 }
 
-/// The neighbours of the multiplication, and at the depth rung those of the slab: twice and half the
-/// rows, and all rows at once.
+/// The neighbours of the multiplication, at the shape rung the library's in its place, and at the depth rung
+/// those of the slab: twice and half the rows, and all rows at once.
 fn dequantized(s: &DequantSchedule, rung: u8, extent: Extent) -> Vec<Schedule> {
-    let gemms = fields(&s.gemm.schedule(), rung, extent).into_iter();
-    let gemms = gemms.filter_map(DenseGemm::of).map(|gemm| DequantSchedule { gemm, ..s.clone() });
+    let own = s.gemm.own();
+    let gemms = own.iter().flat_map(|own| fields(own, rung, extent)).filter_map(DenseGemm::of);
+    let library = LibraryGemm { dequant: s.gemm.dequant().into() };
+    let library = own.as_ref().filter(|_| rung == 2).map(|_| DenseGemm::Library(library));
+    let gemms = gemms.chain(library).map(|gemm| DequantSchedule { gemm, ..s.clone() });
     let slabs = scaled(s.slab).map(|slab| DequantSchedule { slab, ..s.clone() });
     let slabs = slabs.filter(|_| rung == 5);
     gemms.chain(slabs).map(Schedule::Dequant).collect()

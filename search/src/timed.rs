@@ -378,7 +378,7 @@ fn depth(schedule: &Schedule) -> u32 {
         Schedule::Gemv(s) => s.unroll,
         Schedule::Mma(s) => s.stages,
         Schedule::Wgmma(s) => s.stages,
-        Schedule::Dequant(s) => depth(&s.multiplication()),
+        Schedule::Dequant(s) => s.multiplication().map_or(1, |own| depth(&own)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::epilogue::Finish;
 use crate::guard::Guarded;
-use crate::inputs::{encode, Activations};
+use crate::inputs::Activations;
 use crate::reference::Reference;
 use crate::sample::Sample;
 use crate::weights::Weights;
@@ -108,7 +108,7 @@ impl<'a> Bench<'a> {
         let bias = read_only("bias", (problem.n * problem.out.bytes()) as usize)?;
         if problem.bias {
             let values: Vec<f32> = (0..problem.n).map(|n| weights.bias(n)).collect();
-            device.upload(&bias, 0, &encode(&values, problem.out))?;
+            device.upload(&bias, 0, &problem.out.encode(&values))?;
         }
         let features = weights.features();
         let places = match &features {
@@ -183,7 +183,7 @@ impl<'a> Bench<'a> {
                     columns.clone().map(|column| finish.residual(token, column)).collect();
                 let at = token as usize * problem.columns() as usize + columns.start as usize;
                 let at = at * problem.out.bytes() as usize;
-                self.device.upload(&buffer, at, &encode(&values, problem.out))?;
+                self.device.upload(&buffer, at, &problem.out.encode(&values))?;
             }
         }
         Ok(buffer)

@@ -67,8 +67,13 @@ pub(crate) fn count(
     let all_readers = f64::from(kernel.layout.tiles()) * f64::from(readers);
     let whole_grid = (sectors * SECTOR_BYTES) as f64 * all_readers / sampled_readers.max(1.0);
     let compulsory = spec.compulsory_bytes(kernel.problem.n, kernel.problem.k) as f64;
+    // Of what a library multiplies, the function that dequantizes is counted, once for all tokens.
+    let tiles_used = match kernel.main().library {
+        Some(_) => completed.row_tiles as f64,
+        None => completed.work,
+    };
     let weights_used =
-        completed.work * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
+        tiles_used * f64::from(kernel.layout.tile_rows()) * f64::from(kernel.problem.k);
     let (lane_instructions_per_weight, instruction_source) =
         match instructions_per_weight(image, spec) {
             Some(counted) => (counted, InstructionSource::Sass),

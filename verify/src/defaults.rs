@@ -6,9 +6,9 @@
 use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite, STORE_PRODUCT};
 use qtune_ir::tile::registers;
 use qtune_ir::{
-    Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, MmaSchedule,
-    Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache, WeightSpec,
-    WgmmaSchedule, PAIR_CODES, PIECE_CODES,
+    Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, LibraryGemm,
+    MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache,
+    WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -82,6 +82,21 @@ pub fn default_of_family(
     first_legal(rungs.into_iter(), problem, spec, arch)
 }
 
+/// The default schedule of [`Family::Dequant`] with cuBLASLt as what multiplies.
+///
+/// # Errors
+/// [`Rejected`] where `arch` is not one of a device that has the library, or the problem is none for it.
+pub fn default_with_library(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Result<Schedule, Rejected> {
+    let gemm = DenseGemm::Library(LibraryGemm { dequant: String::new() });
+    let slab = slab_rows(&gemm, problem, arch);
+    let rung = Schedule::Dequant(DequantSchedule { slab, gemm });
+    first_legal([rung].into_iter(), problem, spec, arch)
+}
+
 fn ladder(family: Family, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
     match family {
         Family::Gemv => gemv_ladder(problem, spec),
@@ -95,16 +110,20 @@ fn ladder(family: Family, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> 
 /// those of codes: a float takes four times the room.
 fn dequant_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
     let mut ladder = Vec::new();
-    for gemm in dense_rungs(problem, arch) {
-        let (block_n, _) = gemm.tile();
-        let row = u64::from(gemm.padded_k(problem.k)) * 2;
-        let fitting = (arch.l2_bytes / SLAB_OF_L2 / row) as u32;
-        let most = problem.n.next_multiple_of(block_n).min(SLAB_ROWS_MAX / block_n * block_n);
-        let slab = (fitting / block_n * block_n).clamp(block_n, most);
-        let gemm = DenseGemm::of(gemm);
-        ladder.extend(gemm.map(|gemm| Schedule::Dequant(DequantSchedule { slab, gemm })));
+    for gemm in dense_rungs(problem, arch).into_iter().filter_map(DenseGemm::of) {
+        let slab = slab_rows(&gemm, problem, arch);
+        ladder.push(Schedule::Dequant(DequantSchedule { slab, gemm }));
     }
     ladder
+}
+
+/// As many whole row tiles as fill a part of L2.
+fn slab_rows(gemm: &DenseGemm, problem: &Problem, arch: &Arch) -> u32 {
+    let (block_n, _) = gemm.tile();
+    let row = u64::from(gemm.padded_k(problem.k)) * 2;
+    let fitting = (arch.l2_bytes / SLAB_OF_L2 / row) as u32;
+    let most = problem.n.next_multiple_of(block_n).min(SLAB_ROWS_MAX / block_n * block_n);
+    (fitting / block_n * block_n).clamp(block_n, most)
 }
 
 /// Multiplications of floats: deep rings first.

@@ -108,7 +108,7 @@ impl Activations {
 
     /// The bytes a kernel reads.
     pub fn encode(&self, dtype: DType) -> Vec<u8> {
-        encode(&self.values, dtype)
+        dtype.encode(&self.values)
     }
 }
 
@@ -117,15 +117,6 @@ fn round(dtype: DType, value: f32) -> f32 {
         DType::F16 => f16::from_f32(value).to_f32(),
         DType::Bf16 => bf16::from_f32(value).to_f32(),
         DType::F32 => value,
-    }
-}
-
-/// `values` as little-endian elements of `dtype`.
-pub(crate) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
-    match dtype {
-        DType::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        DType::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     }
 }
 

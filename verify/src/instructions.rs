@@ -63,7 +63,7 @@ struct Walk {
 /// for very short K.
 pub fn instructions_per_weight(image: &KernelImage, spec: &WeightSpec) -> Option<f64> {
     let cubin = Cubin::parse(&image.cubin).ok()?;
-    let code = cubin.kernel(&image.kernel.main().name)?;
+    let code = cubin.kernel(&image.kernel.coded().name)?;
     let program = Program::decode(&code.text, cubin.sm).ok()?;
     let walk = Walk::of(image, spec)?;
     let trips = walk.trips(&program)?;
@@ -96,7 +96,7 @@ impl MainLoop {
     /// The main loop of a kernel, if its machine code has one.
     pub(crate) fn of(image: &KernelImage, spec: &WeightSpec) -> Option<MainLoop> {
         let cubin = Cubin::parse(&image.cubin).ok()?;
-        let code = cubin.kernel(&image.kernel.main().name)?;
+        let code = cubin.kernel(&image.kernel.coded().name)?;
         let program = Program::decode(&code.text, cubin.sm).ok()?;
         let walk = Walk::of(image, spec)?;
         let trips = walk.trips(&program)?;
@@ -189,8 +189,8 @@ impl Walk {
                 let (weighted, plain) = sums(image, spec)?;
                 Some(Walk::wgmma(s, image, weighted, plain))
             }
-            // The loop that multiplies; dequantizing is a loop without a multiply.
-            Schedule::Dequant(s) => Walk::of_schedule(&s.multiplication(), image, spec),
+            // The loop that multiplies; dequantizing is a loop without a multiply, of which nothing is told.
+            Schedule::Dequant(s) => Walk::of_schedule(&s.multiplication()?, image, spec),
         }
     }
 

@@ -95,7 +95,7 @@ pub fn iteration(
         blocks,
         resident_blocks: resident_blocks(
             arch,
-            kernel.main().threads,
+            kernel.coded().threads,
             resources.registers,
             resources.shared_bytes(),
         ),
@@ -132,7 +132,10 @@ fn pipe_terms(body: &MainLoop, arch: &Arch, act: DType, warps: f64) -> Vec<Itera
 fn loop_warps(schedule: &Schedule) -> u32 {
     match schedule {
         Schedule::Wgmma(s) => s.consumer_threads() / 32,
-        Schedule::Dequant(s) => loop_warps(&s.multiplication()),
+        Schedule::Dequant(s) => match s.multiplication() {
+            Some(own) => loop_warps(&own),
+            None => s.gemm.threads() / 32,
+        },
         other => other.threads().div_ceil(32),
     }
 }
@@ -143,7 +146,11 @@ fn tensor_term(body: &MainLoop, arch: &Arch, schedule: &Schedule) -> IterationTe
         Schedule::Gemv(_) => (0, arch.mma_macs_per_clock),
         Schedule::Mma(s) => (s.block_k, arch.mma_macs_per_clock),
         Schedule::Wgmma(s) => (s.block_k, WGMMA_MACS_PER_CLOCK),
-        Schedule::Dequant(s) => return tensor_term(body, arch, &s.multiplication()),
+        Schedule::Dequant(s) => match s.multiplication() {
+            Some(own) => return tensor_term(body, arch, &own),
+            // Nothing is multiplied while a slab is dequantized for a library.
+            None => (0, arch.mma_macs_per_clock),
+        },
     };
     let (rows, tokens) = schedule.tile();
     let macs = f64::from(rows) * f64::from(tokens) * f64::from(block_k) * body.steps;

@@ -35,7 +35,7 @@ mod verify;
 mod weights;
 
 pub use counts::Counts;
-pub use defaults::{default_of_family, default_schedule, for_any_scale};
+pub use defaults::{default_of_family, default_schedule, default_with_library, for_any_scale};
 pub use error::VerifyError;
 pub use instructions::{instructions_per_weight, InstructionSource};
 pub use iteration::{iteration, Iteration, IterationTerm};

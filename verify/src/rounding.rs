@@ -23,6 +23,9 @@ const F16_UNIT: f64 = 1.0 / (1 << 11) as f64;
 const F16_TINY: f64 = 1.0 / (1u64 << 25) as f64;
 /// k of one `mma.m16n8k16`.
 const MMA_K: u32 = 16;
+/// Partial sums of an output element that a library adds in f32, at most: warps that share its k. Sums of
+/// thread blocks are none of them, see `device/src/cuda/library.rs`.
+const LIBRARY_SLICES: u32 = 16;
 /// Products of one `gemv` lane and step.
 const LANE_K: u32 = 32;
 
@@ -93,8 +96,12 @@ impl Rounding {
                 // Weights are rounded as the term says, which its own classes hold; the
                 // multiplication's are floats already, in one group.
                 let dense = WeightSpec::dense();
-                let gemm = s.multiplication();
-                return Rounding::new(&gemm, &dense, problem, sums, direct);
+                if let Some(gemm) = s.multiplication() {
+                    return Rounding::new(&gemm, &dense, problem, sums, direct);
+                }
+                // What order a library adds in is not known: warps of a block may share K, nothing
+                // else does.
+                (s.padded_k(k), LIBRARY_SLICES)
             }
             Schedule::Gemv(s) => {
                 let steps = s.padded_k(k) / s.step_k();

@@ -100,7 +100,7 @@ fn statistics(image: &KernelImage) -> anyhow::Result<String> {
         resources.dynamic_shared_bytes,
     );
     let cubin = Cubin::parse(&image.cubin)?;
-    let kernel = cubin.kernel(&image.kernel.main().name).context("the cubin lacks its kernel")?;
+    let kernel = cubin.kernel(&image.kernel.coded().name).context("the cubin lacks its kernel")?;
     let program = Program::decode(&kernel.text, cubin.sm)?;
     text += &classes("kernel", &program.counts());
     for (index, body) in program.loops.iter().enumerate() {

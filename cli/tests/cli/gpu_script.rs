@@ -82,6 +82,20 @@ fn chosen_sections_run_in_order_and_leave_their_files() {
 }
 
 #[test]
+fn the_library_is_verified_where_the_doctor_finds_it() {
+    let found = r#"  doctor) echo '{"findings":[{"id":"library.found","severity":"ok"}]}' ;;"#;
+    let has = STAND_IN.replacen("  *)", &format!("{found}\n  *)"), 1);
+    for (stand_in, verified) in [(STAND_IN, false), (&has, true)] {
+        let script = Script::new(stand_in);
+        assert_eq!(script.run(&["library"]).status.code(), Some(0));
+        assert_eq!(script.calls().contains("--library"), verified);
+        let text = fs::read_to_string(script.out().join("library.jsonl")).unwrap();
+        assert_eq!(text.contains("skipped"), !verified, "{text}");
+        assert!(!script.calls().contains("-a8 "), "codes have no slabs");
+    }
+}
+
+#[test]
 fn a_section_that_does_not_end_is_stopped_and_the_next_one_runs() {
     let script = Script::new(STAND_IN);
     let ended = script.run(&["tune=1", "report"]);

@@ -4,7 +4,10 @@
 //!
 //! A thread takes one piece of codes at a time, four A fragments of its lane, and writes a piece of
 //! floats, in the order in which the multiplication's lanes load them: both sides are
-//! coalesced, and neither goes through shared memory.
+//! coalesced, and neither goes through shared memory. For a library that multiplies, the floats go into rows
+//! ([`row_major`]).
+
+mod row_major;
 
 use super::octet::Octet;
 use super::rows::{self, Rows};
@@ -16,7 +19,7 @@ use crate::kernel::{Argument, Role};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{PairTable, Term};
-use qtune_ir::{CodePacking, DequantSchedule, Schedule, VectorCodes, WeightSpec};
+use qtune_ir::{CodePacking, DenseGemm, DequantSchedule, VectorCodes, WeightSpec};
 
 /// Threads of a block that dequantizes.
 const THREADS: u32 = 256;
@@ -37,7 +40,7 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
     }
     let dense = WeightSpec::dense();
     let multiply = Lowering { spec: &dense, context: cx.context.clone(), ..*cx };
-    let multiply = multiply.part(&Schedule::Dequant(s.clone()))?;
+    let multiply = multiplication(&multiply, s)?;
     let table = cx.shared_table(&plan);
     let slab = Slab { cx, s, plan, table };
     let mut arguments = vec![Argument::Weights, Argument::Params, Argument::Slab];
@@ -47,6 +50,10 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
     let parameter = |argument: &Argument| match argument {
         Argument::Params => reads("row_pairs", rows::pair_type(cx)),
         Argument::Weights => reads("weights", load_type(cx.packing())),
+        Argument::Slab if slab.is_row_major() => {
+            let (space, element) = (Space::GlobalWrite, Type::U32x2);
+            Parameter::Buffer(Buffer { name: "slab".into(), space, element })
+        }
         other => cx.parameter(*other),
     };
     let dequantize = Part {
@@ -60,8 +67,17 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
         // Both functions declare the same memory.
         shared_align: multiply.shared_align,
         lowered: slab.lower(),
+        library: None,
     };
     Ok(vec![dequantize, multiply])
+}
+
+/// What multiplies a slab: one of our own main loops, or a library.
+pub(super) fn multiplication(cx: &Lowering, s: &DequantSchedule) -> Result<Part, CodegenError> {
+    match s.gemm.own() {
+        Some(own) => cx.part(&own),
+        None => Ok(row_major::multiplication(cx, s)),
+    }
 }
 
 /// An operand that goes straight from global memory to registers.
@@ -95,6 +111,11 @@ struct Slab<'a> {
 impl Slab<'_> {
     fn rows(&self) -> Rows<'_> {
         Rows { cx: self.cx, plan: &self.plan, tiles: 1, groups: 1 }
+    }
+
+    /// Whether the slab is a row-major matrix.
+    fn is_row_major(&self) -> bool {
+        matches!(self.s.gemm, DenseGemm::Library(_))
     }
 
     /// 64-wide chunks of k in a stage.
@@ -145,8 +166,12 @@ impl Slab<'_> {
                 |distance| load("weights", beyond(codes.clone(), distance)),
             );
         }
-        let to = var("slab_tile") * var("STEPS") * (pieces / LANES) + warp;
-        body.bind("to", Type::I32, to * (LANES * CodePacking::FLOATS.loads()) + var("lane"));
+        if self.is_row_major() {
+            row_major::bind_place(body, &warp, self.cx.problem.k);
+        } else {
+            let to = var("slab_tile") * var("STEPS") * (pieces / LANES) + warp;
+            body.bind("to", Type::I32, to * (LANES * CodePacking::FLOATS.loads()) + var("lane"));
+        }
         if self.rows().needed() {
             body.bind("stage", Type::I32, piece.clone() / pieces);
             body.bind("chunk", Type::I32, piece.clone() % pieces / LANES);
@@ -213,6 +238,10 @@ impl Slab<'_> {
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, octet, &prepared);
+            if self.is_row_major() {
+                row_major::store(body, pairs, k16, self.cx.problem.k);
+                continue;
+            }
             let to = var("to") + k16.clone() * LANES;
             body.store("slab", to, call("pack_u32x4", pairs));
         }

@@ -30,9 +30,9 @@ pub fn load_only(
     schedule.check(problem, spec, arch)?;
     super::check_index_range(problem, schedule)?;
     let problem = Problem { m: 1, ..problem.clone() };
-    // Of a kernel that dequantizes ahead, what multiplies stands for both: it reads the same bytes.
+    // Of a kernel that dequantizes ahead, what multiplies stands for both, if it is ours: it reads the same bytes.
     let schedule = match schedule {
-        Schedule::Dequant(s) => s.gemm.schedule(),
+        Schedule::Dequant(s) => s.gemm.own().unwrap_or_else(|| schedule.clone()),
         other => other.clone(),
     };
     load_only_again(&problem, spec, &schedule, arch)
@@ -72,7 +72,8 @@ pub fn load_only_again(
     };
     kir::verify(&program, arch.capability)?;
     let role = Role::Multiply;
-    let entry = Entry { role, name, arguments, threads: program.threads, shared_bytes: 0 };
+    let threads = program.threads;
+    let entry = Entry { role, name, arguments, threads, shared_bytes: 0, library: None };
     Ok(Kernel {
         source: kir::write(&[program]),
         entries: vec![entry],

@@ -29,6 +29,7 @@ pub use load_only::{load_only, load_only_again};
 use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::Layout;
+use crate::SlabProduct;
 use qtune_ir::dequant::{CodeOrder, Context, DequantError, PairTable};
 use qtune_ir::tile::resident_blocks;
 use qtune_ir::{
@@ -101,6 +102,9 @@ pub fn generate(
     for part in with_other_steps(&cx, problem, parts) {
         let name = entry_name(problem, schedule) + part.suffix();
         entries.push(part.entry(&name));
+        if part.library.is_some() {
+            continue;
+        }
         let waits = overlap.pdl && part.role == Role::Multiply;
         let mut header = header(problem, schedule, arch);
         // Every family's text counts k in its own elements.
@@ -234,6 +238,8 @@ struct Part {
     shared_bytes: u32,
     shared_align: u32,
     lowered: Lowered,
+    /// See [`Entry::library`]: there is no text of such a part.
+    library: Option<SlabProduct>,
 }
 
 impl Part {
@@ -245,6 +251,7 @@ impl Part {
             Role::Turn => "_turn",
             Role::Finish => "_finish",
             Role::Dequantize => "_slab",
+            Role::Multiply if self.library.is_some() => "_library",
             Role::Multiply => "",
         }
     }
@@ -256,6 +263,7 @@ impl Part {
             arguments: self.arguments.clone(),
             threads: self.threads,
             shared_bytes: self.shared_bytes,
+            library: self.library,
         }
     }
 
@@ -285,7 +293,7 @@ impl Lowering<'_> {
             Schedule::Gemv(s) => gemv::lower(self, s)?,
             Schedule::Mma(s) => mma::lower(self, s)?,
             Schedule::Wgmma(s) => wgmma::lower(self, s)?,
-            Schedule::Dequant(s) => return self.part(&s.gemm.schedule()),
+            Schedule::Dequant(s) => return dequant::multiplication(self, s),
         };
         // Floats need no table.
         let schedule = match self.spec.is_dense() {
@@ -308,6 +316,7 @@ impl Lowering<'_> {
                 _ => 16,
             },
             lowered,
+            library: None,
         })
     }
 

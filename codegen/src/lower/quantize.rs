@@ -53,6 +53,7 @@ pub(super) fn part(cx: &Lowering, problem: &Problem, shared_align: u32) -> Part 
         shared_bytes: 4 * WARPS,
         shared_align,
         lowered: (body.finish(), vec![warps], Vec::new()),
+        library: None,
     }
 }
 

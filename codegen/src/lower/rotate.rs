@@ -144,6 +144,7 @@ impl Transform {
             shared_bytes: 4 * self.size,
             shared_align,
             lowered: (body.finish(), vec![shared], Vec::new()),
+            library: None,
         }
     }
 }

@@ -62,6 +62,7 @@ pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
         shared_bytes: columns * cx.problem.act.bytes(),
         shared_align,
         lowered: (body.finish(), shared, Vec::new()),
+        library: None,
     }
 }
 

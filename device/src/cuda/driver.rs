@@ -23,6 +23,20 @@ pub enum CudaError {
         /// The driver's name and text for the error.
         message: String,
     },
+    /// cuBLASLt cannot be used on this machine.
+    #[error("no cuBLASLt: {reason}")]
+    NoLibrary {
+        /// One line: what is missing.
+        reason: String,
+    },
+    /// A call of cuBLASLt failed.
+    #[error("{call} failed: {message}")]
+    Library {
+        /// The library's function.
+        call: &'static str,
+        /// The library's name for the error, or what it did not give.
+        message: String,
+    },
     /// A launch that this GPU or kernel cannot take; the driver was not called.
     #[error("{reason}")]
     BadLaunch {

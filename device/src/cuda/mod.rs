@@ -10,6 +10,8 @@
 //! - [`Kernel`]: a function of a loaded cubin.
 //! - [`Launch`]: grid, block, cluster, shared memory and arguments, checked before the driver sees
 //!   them.
+//! - [`Library`]: cuBLASLt where it is installed, and its [`Multiplication`] of a slab; [`Work`] is one
+//!   step of a launch, a grid or such a multiplication.
 //! - [`Gpu::time`]: launches captured into a CUDA graph and replayed between events; samples that a
 //!   changed clock or another process disturbed are thrown away.
 
@@ -17,15 +19,19 @@ mod driver;
 mod gpu;
 mod kernel;
 mod launch;
+mod library;
 mod memory;
 mod nvml;
 mod tensor_map;
 mod timing;
+mod work;
 
 pub use driver::{is_available, CudaError};
 pub use gpu::{Attributes, Gpu};
 pub use kernel::Kernel;
 pub use launch::{Argument, Launch};
+pub use library::{Library, Multiplication, Place};
 pub use memory::Memory;
 pub use tensor_map::{TensorMap, TENSOR_MAP_BYTES};
 pub use timing::{Samples, TimingPlan};
+pub use work::Work;

@@ -7,9 +7,8 @@
 
 use super::driver::{check, event_elapsed_ms, CudaError};
 use super::gpu::{new_stream, Gpu};
-use super::kernel::Kernel;
-use super::launch::Launch;
 use super::nvml::{Conditions, Monitor};
+use super::work::Work;
 use cudarc::driver::sys;
 use std::ptr;
 
@@ -133,7 +132,7 @@ fn same_clock(clock: Option<u32>, usual: Option<u32>) -> bool {
 }
 
 impl Gpu {
-    /// Times `launches`, each of them grids that run one after the other. They differ in their
+    /// Times `launches`, each of them steps that run one after the other. They differ in their
     /// arguments: launch `i` of a sample is number `i` modulo their count.
     ///
     /// # Errors
@@ -141,7 +140,7 @@ impl Gpu {
     /// [`CudaError::Driver`] if capture or a launch fails.
     pub fn time(
         &self,
-        launches: &[Vec<(&Kernel, Launch<'_>)>],
+        launches: &[Vec<Work<'_>>],
         plan: &TimingPlan,
     ) -> Result<Samples, CudaError> {
         if launches.is_empty() || plan.samples == 0 {
@@ -152,13 +151,17 @@ impl Gpu {
         self.synchronize()?;
         let stream = Stream::new(self)?;
         let count = plan.launches(launches.len());
+        // A library loads its kernels when they are first launched, which a capture may forbid.
+        let products = |work: &&Work<'_>| matches!(work, Work::Product(_));
+        launches.iter().flatten().filter(products).try_for_each(Work::launch)?;
+        self.synchronize()?;
         let graph = Graph::capture(self, &stream, || {
             launches
                 .iter()
                 .cycle()
                 .take(count)
                 .flatten()
-                .try_for_each(|(kernel, grid)| kernel.launch_on(stream.handle, grid))
+                .try_for_each(|work| work.launch_on(stream.handle))
         })?;
         let (start, end) = (Event::new(self)?, Event::new(self)?);
         let sample = || -> Result<f64, CudaError> {

@@ -2,8 +2,8 @@
 //! multiplied.
 
 use super::{
-    check_width, groups_in, require, MmaSchedule, Overlap, Rejected, Schedule, Split,
-    WgmmaSchedule, CHUNK_K,
+    check_width, groups_in, require, LibraryGemm, MmaSchedule, Overlap, Raster, Rejected, Schedule,
+    Split, WgmmaSchedule, CHUNK_K,
 };
 use crate::{Arch, Problem, WeightSpec};
 
@@ -13,14 +13,16 @@ pub(super) const TERM_TOKENS: u32 = 8;
 /// k of a lane's pair of fragments, or two groups of half as many.
 const HALF_CHUNK_K: u32 = CHUNK_K / 2;
 
-/// How a slab of dequantized weights is multiplied: the schedule of a tensor-core family, whose
-/// weights are 16-bit floats.
+/// How a slab of dequantized weights is multiplied: by the schedule of a tensor-core family, whose
+/// weights are 16-bit floats, or by a library.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DenseGemm {
     /// `mma.sync`.
     Mma(MmaSchedule),
     /// `wgmma`.
     Wgmma(WgmmaSchedule),
+    /// cuBLASLt.
+    Library(LibraryGemm),
 }
 
 impl DenseGemm {
@@ -34,11 +36,13 @@ impl DenseGemm {
         }
     }
 
-    /// The same as a schedule. Its `dequant` is the term by which the slab was dequantized.
-    pub fn schedule(&self) -> Schedule {
+    /// The same as a schedule, whose `dequant` is the term by which the slab was dequantized; `None` for
+    /// a library's, which no function of ours computes.
+    pub fn own(&self) -> Option<Schedule> {
         match self {
-            DenseGemm::Mma(s) => Schedule::Mma(s.clone()),
-            DenseGemm::Wgmma(s) => Schedule::Wgmma(s.clone()),
+            DenseGemm::Mma(s) => Some(Schedule::Mma(s.clone())),
+            DenseGemm::Wgmma(s) => Some(Schedule::Wgmma(s.clone())),
+            DenseGemm::Library(_) => None,
         }
     }
 
@@ -47,6 +51,7 @@ impl DenseGemm {
         match self {
             DenseGemm::Mma(s) => &s.dequant,
             DenseGemm::Wgmma(s) => &s.dequant,
+            DenseGemm::Library(s) => &s.dequant,
         }
     }
 
@@ -56,27 +61,47 @@ impl DenseGemm {
         match &mut new {
             DenseGemm::Mma(s) => s.dequant = term.into(),
             DenseGemm::Wgmma(s) => s.dequant = term.into(),
+            DenseGemm::Library(s) => s.dequant = term.into(),
         }
         new
     }
 
-    fn block_n(&self) -> u32 {
+    /// Rows and tokens of an output tile: of a thread block, or of what is sampled of a library's output.
+    pub fn tile(&self) -> (u32, u32) {
         match self {
-            DenseGemm::Mma(s) => s.block_n,
-            DenseGemm::Wgmma(s) => s.block_n,
+            DenseGemm::Mma(s) => (s.block_n, s.block_m),
+            DenseGemm::Wgmma(s) => (s.block_n, s.block_m),
+            DenseGemm::Library(_) => (LibraryGemm::ROWS, LibraryGemm::TOKENS),
         }
+    }
+
+    /// Threads of a block that multiplies, or of one that dequantizes for a library.
+    pub fn threads(&self) -> u32 {
+        self.own().map_or(LibraryGemm::THREADS, |own| own.threads())
+    }
+
+    /// The order of output tiles.
+    pub fn raster(&self) -> Raster {
+        self.own().map_or(Raster::Tokens, |own| own.raster())
+    }
+
+    /// k rounded up to whole stages.
+    pub fn padded_k(&self, k: u32) -> u32 {
+        k.next_multiple_of(self.block_k())
     }
 
     fn block_k(&self) -> u32 {
         match self {
             DenseGemm::Mma(s) => s.block_k,
             DenseGemm::Wgmma(s) => s.block_k,
+            DenseGemm::Library(_) => LibraryGemm::STAGE_K,
         }
     }
 }
 
 /// A `dequant` schedule: two kernels take turns. The first dequantizes a slab of rows into a buffer
-/// that L2 holds, in the order in which the second reads it; the second multiplies.
+/// that L2 holds, in the order in which the second reads it; the second multiplies. Where a library does
+/// that, the slab is a row-major matrix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DequantSchedule {
     /// Output rows of a slab: a multiple of the multiplication's `block_n`.
@@ -93,7 +118,7 @@ impl DequantSchedule {
 
     /// Row tiles of a slab.
     pub fn slab_tiles(&self) -> u32 {
-        self.slab / self.gemm.block_n()
+        self.slab / self.gemm.tile().0
     }
 
     /// Bytes of one dequantized slab.
@@ -108,7 +133,7 @@ impl DequantSchedule {
 
     /// k rounded up to whole stages.
     pub fn padded_k(&self, k: u32) -> u32 {
-        k.next_multiple_of(self.gemm.block_k())
+        self.gemm.padded_k(k)
     }
 
     /// Quant groups that a stage touches, as far as they are stored apart.
@@ -117,14 +142,15 @@ impl DequantSchedule {
     }
 
     /// The multiplication of a slab by itself, over weights as [`WeightSpec::dense`] has them:
-    /// nothing is left to dequantize.
-    pub fn multiplication(&self) -> Schedule {
-        self.gemm.with_dequant("").schedule()
+    /// nothing is left to dequantize. `None` where a library multiplies.
+    pub fn multiplication(&self) -> Option<Schedule> {
+        self.gemm.with_dequant("").own()
     }
 
     /// Bytes of dynamic shared memory of the multiplication: it needs no table.
     pub fn shared_bytes(&self, problem: &Problem) -> u32 {
-        self.multiplication().shared_bytes(problem, &WeightSpec::dense())
+        let own = self.multiplication();
+        own.map_or(0, |own| own.shared_bytes(problem, &WeightSpec::dense()))
     }
 
     pub(super) fn check(
@@ -134,23 +160,12 @@ impl DequantSchedule {
         arch: &Arch,
     ) -> Result<(), Rejected> {
         check_width("dequant", spec)?;
-        let gemm = self.multiplication();
-        gemm.check(p, &WeightSpec::dense(), arch)?;
-        require(gemm.split() == Split::NONE, || {
-            format!("split {} of K: a slab has blocks enough without", gemm.split())
-        })?;
-        require(gemm.overlap() == Overlap::NONE, || {
-            "pdl and prefetch: each launch of a slab waits for the one before it".into()
-        })?;
-        let shared = matches!(&self.gemm, DenseGemm::Wgmma(s) if s.multicast > 1);
-        require(!shared, || "multicast: the last slab may have any number of row tiles".into())?;
-        // Of shorter stages ptxas says that it serializes the multiplies (C7513: fragments written
-        // while a multiply may read them); kernels with stages of 128 compile without that.
-        let short = matches!(gemm, Schedule::Wgmma(_)) && self.gemm.block_k() % 128 != 0;
-        require(!short, || {
-            format!("stages of {} k: wgmma takes floats in stages of 128", self.gemm.block_k())
-        })?;
-        let block_n = self.gemm.block_n();
+        match (&self.gemm, self.multiplication()) {
+            (DenseGemm::Library(library), _) => library.check(p, arch)?,
+            (_, Some(own)) => self.check_own(&own, p, arch)?,
+            (_, None) => {}
+        }
+        let block_n = self.gemm.tile().0;
         require(self.slab > 0 && self.slab % block_n == 0, || {
             format!("a slab of {} rows and row tiles of {block_n}", self.slab)
         })?;
@@ -164,6 +179,25 @@ impl DequantSchedule {
         let whole = self.gemm.dequant().is_empty() || self.gemm.dequant().starts_with("(sum");
         require(whole, || {
             "the term scales sums of products: there are none while a slab is dequantized".into()
+        })
+    }
+
+    /// What one of our own multiplications of a slab has to be.
+    fn check_own(&self, gemm: &Schedule, p: &Problem, arch: &Arch) -> Result<(), Rejected> {
+        gemm.check(p, &WeightSpec::dense(), arch)?;
+        require(gemm.split() == Split::NONE, || {
+            format!("split {} of K: a slab has blocks enough without", gemm.split())
+        })?;
+        require(gemm.overlap() == Overlap::NONE, || {
+            "pdl and prefetch: each launch of a slab waits for the one before it".into()
+        })?;
+        let shared = gemm.multicast() > 1;
+        require(!shared, || "multicast: the last slab may have any number of row tiles".into())?;
+        // Of shorter stages ptxas says that it serializes the multiplies (C7513: fragments written
+        // while a multiply may read them); kernels with stages of 128 compile without that.
+        let short = matches!(gemm, Schedule::Wgmma(_)) && self.gemm.block_k() % 128 != 0;
+        require(!short, || {
+            format!("stages of {} k: wgmma takes floats in stages of 128", self.gemm.block_k())
         })
     }
 }

@@ -1,8 +1,8 @@
 //! A schedule as one line of text, and back.
 
 use super::{
-    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, MmaSchedule, Overlap, Producer, Raster,
-    Schedule, ScheduleError, Split, WeightCache, WgmmaSchedule,
+    Accumulate, DenseGemm, DequantSchedule, GemvSchedule, LibraryGemm, MmaSchedule, Overlap,
+    Producer, Raster, Schedule, ScheduleError, Split, WeightCache, WgmmaSchedule,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -72,9 +72,13 @@ impl fmt::Display for Schedule {
                 s.overlap,
                 s.dequant
             ),
-            Schedule::Dequant(s) => {
-                write!(f, "dequant slab={} gemm={}", s.slab, s.gemm.schedule())
-            }
+            Schedule::Dequant(s) => match s.gemm.own() {
+                Some(own) => write!(f, "dequant slab={} gemm={own}", s.slab),
+                None => {
+                    let (name, term) = (LibraryGemm::NAME, s.gemm.dequant());
+                    write!(f, "dequant slab={} gemm={name} dequant={term}", s.slab)
+                }
+            },
         }
     }
 }
@@ -248,10 +252,17 @@ impl Fields<'_> {
             "dequant" => {
                 let slab = f.number("slab")?;
                 let gemm = match f.word("gemm")? {
-                    name @ ("mma" | "wgmma") => f.schedule(name)?,
-                    other => return f.fail(format!("`gemm={other}` is not one of mma, wgmma")),
+                    name @ ("mma" | "wgmma") => DenseGemm::of(f.schedule(name)?),
+                    LibraryGemm::NAME => {
+                        let dequant = f.word("dequant")?.into();
+                        Some(DenseGemm::Library(LibraryGemm { dequant }))
+                    }
+                    other => {
+                        let known = "is not one of mma, wgmma, library";
+                        return f.fail(format!("`gemm={other}` {known}"));
+                    }
                 };
-                match DenseGemm::of(gemm) {
+                match gemm {
                     Some(gemm) => Schedule::Dequant(DequantSchedule { slab, gemm }),
                     None => return f.fail("a multiplication that is none of a slab".into()),
                 }

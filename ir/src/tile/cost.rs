@@ -330,9 +330,11 @@ fn slab_times(
 ) -> Times {
     let slabs = f64::from(s.slabs(p.n));
     let slab = Problem { n: s.slab.min(p.n), ..p.clone() };
-    let mut t = kernel_times(&slab, &WeightSpec::dense(), arch, &s.multiplication(), 0.0);
+    // A library's multiplication is known as that of the whole schedule.
+    let multiplication = s.multiplication().unwrap_or_else(|| Schedule::Dequant(s.clone()));
+    let mut t = kernel_times(&slab, &WeightSpec::dense(), arch, &multiplication, 0.0);
     t.waves *= u64::from(s.slabs(p.n));
-    t.blocks = grid_blocks(p, &s.multiplication());
+    t.blocks = grid_blocks(p, &multiplication);
     t.overlapping.iter_mut().for_each(|us| *us *= slabs);
     let activations = f64::from(p.m) * f64::from(p.k) * f64::from(p.act.bytes());
     let kept = activations <= L2_KEEPS * arch.l2_bytes as f64;

@@ -194,7 +194,7 @@ impl Factors {
                 f.wgmma = true;
             }
             Schedule::Dequant(s) => {
-                let gemm = Factors::of(&s.gemm.schedule());
+                let gemm = s.gemm.own().map_or(f, |own| Factors::of(&own));
                 f = Factors { slabs: vec![s.slab], ..gemm };
             }
         }

@@ -334,7 +334,10 @@ fn numbers(s: &GemvSchedule) -> GemvSchedule {
 fn shape(schedule: &Schedule) -> ((u32, u32), u32) {
     let threads = match schedule {
         Schedule::Wgmma(s) => s.consumer_threads(),
-        Schedule::Dequant(s) => return shape(&s.gemm.schedule()),
+        Schedule::Dequant(s) => match s.gemm.own() {
+            Some(own) => return shape(&own),
+            None => s.gemm.threads(),
+        },
         Schedule::Gemv(_) | Schedule::Mma(_) => schedule.threads(),
     };
     (schedule.tile(), threads)
@@ -437,7 +440,9 @@ fn wgmma_nest(s: &WgmmaSchedule, p: &Problem) -> Nest {
 
 /// The nest of the multiplication with the slab around its rows.
 fn dequant_nest(s: &DequantSchedule, p: &Problem) -> Result<Nest, NestError> {
-    let mut nest = nest(&s.gemm.schedule(), p)?;
+    let own = s.gemm.own();
+    let own = own.ok_or_else(|| NestError::new("a library's multiplication", s.slab))?;
+    let mut nest = nest(&own, p)?;
     let rows =
         |l: &Layer| matches!(l, Layer::For(l) if (l.axis, l.binding) == (Axis::N, Binding::Block));
     let at = nest.layers.iter().position(rows).unwrap_or(0);

@@ -21,6 +21,8 @@ const MMA_REGISTERS: u32 = 36;
 const LOAD_REGISTERS: u32 = 4;
 /// What stream-K adds: the block's share, the tile, and where stages that are loaded ahead lie.
 const STREAM_REGISTERS: u32 = 10;
+/// Registers of the function that dequantizes a slab: codes of a piece, their fragment, addresses.
+const SLAB_REGISTERS: u32 = 40;
 /// Bytes of one load of weights by one lane.
 const LOAD_BYTES: u64 = 16;
 
@@ -45,7 +47,10 @@ pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u
             mma_registers(s, 1 + u32::from(apart), spec.is_dense())
         }
         Schedule::Wgmma(s) => s.registers(problem, spec),
-        Schedule::Dequant(s) => registers(problem, &WeightSpec::dense(), &s.multiplication()),
+        Schedule::Dequant(s) => match s.multiplication() {
+            Some(own) => registers(problem, &WeightSpec::dense(), &own),
+            None => SLAB_REGISTERS,
+        },
     }
 }
 
@@ -54,7 +59,9 @@ pub fn register_limit(schedule: &Schedule) -> u32 {
     match schedule {
         Schedule::Gemv(_) | Schedule::Mma(_) => REGISTERS_PER_THREAD,
         Schedule::Wgmma(s) => s.consumer_registers(),
-        Schedule::Dequant(s) => register_limit(&s.multiplication()),
+        Schedule::Dequant(s) => {
+            s.multiplication().map_or(REGISTERS_PER_THREAD, |own| register_limit(&own))
+        }
     }
 }
 
@@ -62,7 +69,9 @@ pub fn register_limit(schedule: &Schedule) -> u32 {
 pub fn allocated_registers(schedule: &Schedule, needed: u32) -> u32 {
     match schedule {
         Schedule::Wgmma(s) if s.producer == Producer::Group => s.launch_registers(),
-        Schedule::Dequant(s) => allocated_registers(&s.multiplication(), needed),
+        Schedule::Dequant(s) => {
+            s.multiplication().map_or(needed, |own| allocated_registers(&own, needed))
+        }
         _ => needed,
     }
 }
@@ -127,9 +136,11 @@ pub fn block_bytes_in_flight(problem: &Problem, spec: &WeightSpec, schedule: &Sc
         Schedule::Wgmma(s) => {
             stages_ahead(problem, schedule, s.stages) * u64::from(s.stage_bytes(spec, problem.k))
         }
-        Schedule::Dequant(s) => {
-            block_bytes_in_flight(problem, &WeightSpec::dense(), &s.multiplication())
-        }
+        Schedule::Dequant(s) => match s.multiplication() {
+            Some(own) => block_bytes_in_flight(problem, &WeightSpec::dense(), &own),
+            // What a library has in flight is not known; what dequantizes loads a piece at a time.
+            None => u64::from(schedule.threads()) * LOAD_BYTES,
+        },
     }
 }
 

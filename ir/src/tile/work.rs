@@ -11,8 +11,8 @@ use super::lower::{FRAGMENT_N, PIECE_K};
 use crate::arch::WGMMA_MACS_PER_CLOCK;
 use crate::dequant::PairTable;
 use crate::{
-    Accumulate, Arch, GemvSchedule, MmaSchedule, Problem, Schedule, WeightSpec, WgmmaSchedule,
-    FOLDED_SUMS, GROUP_ROWS,
+    Accumulate, Arch, GemvSchedule, LibraryGemm, MmaSchedule, Problem, Schedule, WeightSpec,
+    WgmmaSchedule, FOLDED_SUMS, GROUP_ROWS,
 };
 
 /// Bytes of one wavefront: what the L1 and shared memory move per clock (CUDA C++ Programming
@@ -149,9 +149,41 @@ pub(super) fn count(
         Schedule::Gemv(s) => gemv(p, spec, arch, s, dequant),
         Schedule::Mma(s) => mma(p, spec, arch, s, dequant),
         Schedule::Wgmma(s) => wgmma(p, spec, arch, s, dequant),
-        Schedule::Dequant(s) => {
-            count(p, &WeightSpec::dense(), arch, &s.multiplication(), NOTHING_TO_CONVERT)
-        }
+        Schedule::Dequant(s) => match s.multiplication() {
+            Some(own) => count(p, &WeightSpec::dense(), arch, &own, NOTHING_TO_CONVERT),
+            None => library(p, arch),
+        },
+    }
+}
+
+/// Least tokens of a library's output tiles: fewer take as long.
+const LIBRARY_TOKENS_MIN: u32 = 64;
+/// Share of the tensor pipes' rate that a library's dense multiplication reaches, everything but the ends
+/// of its kernels included: published figures for large matrices of 16-bit floats on Hopper lie between
+/// 0.65 and 0.8 of the nominal rate. Not measured here.
+const LIBRARY_SHARE: f64 = 0.75;
+
+/// A tile of a library's output: a roofline alone, as nothing is known of its kernels but their rate.
+fn library(p: &Problem, arch: &Arch) -> Work {
+    let tokens = p.m.next_multiple_of(LIBRARY_TOKENS_MIN).min(LibraryGemm::TOKENS);
+    let weights = f64::from(LibraryGemm::ROWS) * f64::from(p.k);
+    Work {
+        weights,
+        lane_instructions_per_weight: 0.0,
+        setup_instructions: 0.0,
+        tensor_macs: weights * f64::from(tokens),
+        tensor_macs_per_clock: arch.peak_macs_per_clock() * LIBRARY_SHARE,
+        fma: (0.0, arch.rates.fp32),
+        l2_bytes: 0.0,
+        wavefronts: 0.0,
+        batches: 0.0,
+        batch_instructions: 0.0,
+        batch_tensor_cycles: 0.0,
+        ahead: 0,
+        waits_for_x: 0,
+        staged_bytes: 0.0,
+        fill_cycles: 0.0,
+        reduction_cycles: 0.0,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A device whose "kernel" is Rust code with a defect to order.
 
-use crate::inputs::{decode, encode};
+use crate::inputs::decode;
 use crate::weights::{WeightSource, Weights};
 use qtune_codegen::{generate, Argument, Kernel};
 use qtune_device::{
@@ -136,7 +136,7 @@ impl Job<'_> {
 
     fn store(&self, m: u32, n: u32, value: f32) {
         let problem = &self.kernel.problem;
-        let bytes = encode(&[value], problem.out);
+        let bytes = problem.out.encode(&[value]);
         let at = self.offset + (m * problem.n + n) as usize * bytes.len();
         self.output.lock().unwrap()[at..at + bytes.len()].copy_from_slice(&bytes);
     }

@@ -3,6 +3,7 @@
 mod eight_bit;
 mod fake;
 mod generated;
+mod library;
 mod mutants;
 mod vectors;
 

@@ -27,7 +27,7 @@ fn gpus() -> Vec<Finding> {
             "check nvidia-smi and CUDA_VISIBLE_DEVICES, or work with --device sim",
         ));
     }
-    findings.extend((0..count).map(gpu));
+    findings.extend((0..count).flat_map(gpu));
     findings
 }
 
@@ -45,18 +45,33 @@ fn no_driver(error: &DeviceError) -> Finding {
     )
 }
 
-fn gpu(index: usize) -> Finding {
+fn gpu(index: usize) -> Vec<Finding> {
     match CudaDevice::open(index) {
         Ok(device) => {
             let text =
                 format!("cuda:{index} is {} ({})", device.describe(), device.arch().fingerprint());
-            Finding::ok("gpu.found", text)
+            vec![Finding::ok("gpu.found", text), library(index, &device)]
         }
-        Err(error) => Finding::new(
+        Err(error) => vec![Finding::new(
             Severity::Warning,
             "gpu.found",
             format!("cuda:{index} cannot be opened: {error}"),
             "check nvidia-smi: another process may hold all of its memory",
+        )],
+    }
+}
+
+/// Whether slabs may be multiplied by cuBLASLt.
+fn library(index: usize, device: &CudaDevice) -> Finding {
+    match device.library_version() {
+        Ok((major, minor)) => {
+            Finding::ok("library.found", format!("cuda:{index} has cuBLASLt {major}.{minor}"))
+        }
+        Err(reason) => Finding::new(
+            Severity::Info,
+            "library.found",
+            format!("cuda:{index}: {reason}"),
+            "install cuBLAS where the loader finds libcublasLt to let `tune` also try gemm=library",
         ),
     }
 }

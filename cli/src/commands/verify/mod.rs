@@ -54,6 +54,9 @@ pub struct Args {
     /// Kernel family of the untuned schedule: gemv, mma, wgmma or dequant
     #[arg(long, value_parser = problem::family, conflicts_with = "schedule")]
     family: Option<Family>,
+    /// Multiply slabs by cuBLASLt: the untuned schedule of dequant with gemm=library
+    #[arg(long, conflicts_with_all = ["schedule", "family", "checkpoint"])]
+    library: bool,
     /// Seed of weights and activations
     #[arg(long, default_value_t = 1)]
     seed: u64,

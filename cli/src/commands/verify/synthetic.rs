@@ -100,7 +100,10 @@ impl<'a> Chooser<'a> {
                 return Ok((record.winner.schedule.parse()?, "cache"));
             }
         }
-        let schedule = problem::untuned(problem, self.spec, arch, self.args.family)?;
+        let schedule = match self.args.library {
+            true => problem::with_library(problem, self.spec, arch)?,
+            false => problem::untuned(problem, self.spec, arch, self.args.family)?,
+        };
         Ok((schedule, "default"))
     }
 }
