@@ -143,7 +143,17 @@ fn threads() -> Option<&'static rayon::ThreadPool> {
     THREADS.get_or_init(|| rayon::ThreadPoolBuilder::new().build().ok()).as_ref()
 }
 
-/// Runs a launch on the simulator's own threads, or on the caller's where that is a rayon task.
+/// Does `work` on the simulator's own threads; where the caller is a rayon task on the caller's alone, of which
+/// `work` is told.
+fn on_threads<T: Send>(work: impl FnOnce(bool) -> T + Send) -> T {
+    let own = if rayon::current_thread_index().is_none() { threads() } else { None };
+    match own {
+        Some(pool) => pool.install(|| work(false)),
+        None => work(true),
+    }
+}
+
+/// Runs a launch of a function.
 fn run(
     module: &Module,
     entry: &str,
@@ -151,14 +161,11 @@ fn run(
     memory: &mut Memory,
     options: RunOptions,
 ) -> Result<qtune_sim::Report, SimError> {
-    let own = if rayon::current_thread_index().is_none() { threads() } else { None };
-    match own {
-        Some(pool) => pool.install(|| qtune_sim::run(module, entry, launch, memory, &options)),
-        None => {
-            let options = RunOptions { threads: 1, ..options };
-            qtune_sim::run(module, entry, launch, memory, &options)
-        }
-    }
+    on_threads(|alone| {
+        let threads = if alone { 1 } else { options.threads };
+        let options = RunOptions { threads, ..options };
+        qtune_sim::run(module, entry, launch, memory, &options)
+    })
 }
 
 impl SimDevice {
@@ -174,7 +181,9 @@ impl SimDevice {
             let operands = Operands::of(entry, library, grid)?;
             let product = Matrices::new(library, operands, |(buffer, _)| self.id(buffer))?;
             let mut pool = lock(&self.memory);
-            return product.run(grid, &mut pool.memory).map_err(|error| fail(error.to_string()));
+            let memory = &mut pool.memory;
+            let outcome = on_threads(|alone| product.run(grid, memory, alone));
+            return outcome.map_err(|error| fail(error.to_string()));
         }
         let module = kernel
             .inner::<Module>()

@@ -56,14 +56,20 @@ impl<'a> Matrices<'a> {
         })
     }
 
-    /// Computes the output tiles of `grid`: token tiles along x, row tiles along y.
-    pub fn run(&self, grid: &Grid<'_>, memory: &mut Memory) -> Result<LaunchOutcome, SimError> {
+    /// Computes the output tiles of `grid`: token tiles along x, row tiles along y. `alone` is for a caller
+    /// that must not wait for other rayon tasks.
+    pub fn run(
+        &self,
+        grid: &Grid<'_>,
+        memory: &mut Memory,
+        alone: bool,
+    ) -> Result<LaunchOutcome, SimError> {
         let all = grid.size.iter().product();
         let blocks: Vec<u32> = match &grid.blocks {
             Blocks::All => (0..all).collect(),
             Blocks::List(blocks) => blocks.clone(),
         };
-        let mut host = Host { memory, findings: Vec::new() };
+        let mut host = Host { memory, findings: Vec::new(), alone };
         for block in &blocks {
             self.tile(block / grid.size[0], block % grid.size[0], &mut host)?;
         }
@@ -100,7 +106,10 @@ impl<'a> Matrices<'a> {
             let sums = weights.iter().map(|row| dot(x, row)).zip(residual).zip(&bias);
             sums.map(|((sum, residual), bias)| sum + residual + bias).collect()
         };
-        let results: Vec<Vec<f32>> = x.par_iter().zip(&residual).map(of_token).collect();
+        let results: Vec<Vec<f32>> = match host.alone {
+            true => x.iter().zip(&residual).map(of_token).collect(),
+            false => x.par_iter().zip(&residual).map(of_token).collect(),
+        };
         for (token, row) in tokens.zip(&results) {
             host.write(&self.output, token as usize * n as usize + first as usize, row)?;
         }
@@ -125,6 +134,8 @@ fn dot(x: &[f32], row: &[f32]) -> f32 {
 struct Host<'a> {
     memory: &'a mut Memory,
     findings: Vec<String>,
+    /// Whether only this thread may work.
+    alone: bool,
 }
 
 impl Host<'_> {
