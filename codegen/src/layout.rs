@@ -21,11 +21,12 @@
 
 mod bytes;
 mod levels;
+mod loads;
 mod nibbles;
 mod pack;
 mod vectors;
 
-pub use levels::Loads;
+pub use loads::Loads;
 pub use pack::CodeRow;
 
 use bytes::Bytes;

@@ -205,7 +205,7 @@ impl Walk {
         // Parameters that are loaded as wide as weights count as marks, too.
         let (param_bytes, param_loads) = match layout.loads() {
             Some(loads) => (loads.bytes, loads.lane_groups * loads.codes + loads.shared),
-            None => (layout.entry_bytes().next_power_of_two() as u32, s.rows),
+            None => (0, 0),
         };
         let same_params = if param_bytes == load_bytes { param_loads } else { 0 };
         let products_at_once = match s.accumulate {

@@ -1,35 +1,15 @@
 //! Scales of two levels: first the integers of all groups of a step or stage, then the floats that groups
 //! share.
 //!
-//! In both parts `gemv` finds its values by load, row of a lane and group. A load brings what lanes need for
-//! several of their rows, and what a warp loads at once lies together: loads are wide and sectors full.
+//! In both parts `gemv` finds its values by load, row of a lane and group.
 //! Where fragments are multiplied they lie by 16-row tile, group and pair of rows g and g+8, each pair's
 //! values together: four groups of a tile are 32 pairs, one for each lane that makes operands of them.
 
-use super::{Kind, Layout, LANES};
+use super::{Kind, Layout, Loads, LANES};
 use half::f16;
 use qtune_ir::dequant::{Field, Levels};
 use qtune_ir::GemvSchedule;
 use std::borrow::Cow;
-
-/// How a lane loads the parameters of a step where their levels are packed apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loads {
-    /// Bytes of one load.
-    pub bytes: u32,
-    /// Loads of a group's integers for the rows of a lane.
-    pub codes: u32,
-    /// Loads of the floats of the groups that share them.
-    pub shared: u32,
-    /// Quant groups of a step.
-    pub groups: u32,
-    /// Quant groups of the weights that a lane loads at once: the first ones of all lanes lie together, then
-    /// the second ones.
-    pub lane_groups: u32,
-    /// Quant groups that share their floats.
-    pub sharing: u32,
-    rows: u32,
-}
 
 /// Appends a value as it is packed.
 type Push = fn(&mut Vec<u8>, f32);
@@ -37,39 +17,10 @@ type Push = fn(&mut Vec<u8>, f32);
 /// Rows of a fragment.
 const FRAGMENT_ROWS: u32 = 16;
 
-impl Loads {
-    /// Times that groups share floats in a step.
-    pub fn spans(&self) -> u32 {
-        self.groups / self.sharing
-    }
-
-    /// Bytes of a row's parameters in a step.
-    pub(super) fn row_bytes(&self) -> u32 {
-        (self.groups * self.codes + self.spans() * self.shared) * self.bytes / self.rows
-    }
-}
-
 impl Layout {
     /// The levels of group parameters, where they are packed apart.
     pub fn levels(&self) -> Option<&Levels> {
         self.levels.as_ref()
-    }
-
-    /// How a lane loads parameters whose levels are packed apart.
-    pub fn loads(&self) -> Option<Loads> {
-        let (levels, Kind::Gemv(s)) = (self.levels.as_ref()?, &self.kind) else { return None };
-        let [codes, shared] = [levels.code_bytes(), levels.shared_bytes()].map(|b| b * s.rows);
-        // There are as many floats as integers: what divides the integers of all rows divides the floats.
-        let bytes = (1 << codes.trailing_zeros()).min(16);
-        Some(Loads {
-            bytes,
-            codes: codes / bytes,
-            shared: shared / bytes,
-            groups: self.groups_per_step(),
-            lane_groups: (self.groups_per_step() / s.lanes).max(1),
-            sharing: levels.groups,
-            rows: s.rows,
-        })
     }
 
     /// Packs one row tile of parameters level by level: see [`Layout::pack_param_tile`].
@@ -221,8 +172,8 @@ mod tests {
         assert_eq!((loads.bytes, loads.codes, loads.shared, loads.spans()), (8, 1, 2, 2));
         assert_eq!(layout.param_bytes(), 40 * (48 * 2 + 6 * 4));
         assert!(layout.id().ends_with(".levels"), "{}", layout.id());
-        assert_eq!(gemv(4, 4).loads(), None, "a step has half of the groups that share");
-        assert_eq!(gemv(16, 1).loads(), None, "two bytes are no word");
+        assert!(gemv(4, 4).levels().is_none(), "a step has half of the groups that share");
+        assert!(gemv(16, 1).levels().is_none(), "two bytes are no word");
     }
 
     #[test]

@@ -183,7 +183,10 @@ impl Layout {
             }
             at += field.dtype.packed_bytes() as usize;
         }
-        packed
+        match (&self.kind, self.loads()) {
+            (Kind::Gemv(s), Some(loads)) => self.cut_runs(s, loads, packed),
+            _ => packed,
+        }
     }
 
     /// Tells row in the tile and quant group of every parameter entry of a row tile, in their order.
@@ -196,16 +199,8 @@ impl Layout {
             (first..first + self.groups_per_step()).map(move |group| group.min(last))
         };
         match &self.kind {
-            // Sets of one warp follow each other: [warp][set][row of the warp][group].
-            Kind::Gemv(s) => {
-                for first in (0..rows).step_by(s.warp_rows() as usize) {
-                    for set in 0..sets {
-                        for row in first..first + s.warp_rows() {
-                            groups(set).for_each(|group| each(row, group));
-                        }
-                    }
-                }
-            }
+            // Sets of one warp follow each other.
+            Kind::Gemv(s) => self.for_runs(s, groups, each),
             // Read by the row, at the end.
             Kind::Fragments(_) if self.bytes.is_some() => (0..rows).for_each(|row| each(row, 0)),
             // Rows g and g+8 of a 16-row tile lie side by side: one load serves a lane.

@@ -5,6 +5,7 @@
 
 mod fold;
 mod levels;
+mod params;
 mod staging;
 
 use super::octet::Octet;
@@ -14,7 +15,7 @@ use super::sort;
 use super::table::SharedTable;
 use super::term::{Plan, Prepared, Row};
 use super::vectors;
-use super::{beyond, entry_type, CodegenError, Lowered, Lowering};
+use super::{beyond, CodegenError, Lowered, Lowering};
 use crate::kernel::LINE_BYTES;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::dequant::Term;
@@ -179,11 +180,7 @@ impl Gemv<'_> {
     fn turn(&self, body: &mut Body, step: &Expr, count: u32) {
         let s = self.s;
         body.array("words", Type::U32, &[count, s.rows, self.cx.packing().words()]);
-        if self.needs_params() {
-            let entry_words = self.entry_type().words() as u32;
-            body.array("entry", Type::U32, &[count, self.entries(), entry_words]);
-            self.declare_levels(body, count);
-        }
+        self.declare_params(body, count);
         let at = |ahead: &Expr| step.clone() + ahead.clone() * s.warps_k;
         body.unrolled("ahead", count, |body, ahead| self.load(body, &ahead, &at(&ahead)));
         body.unrolled("ahead", count, |body, ahead| self.compute(body, &ahead, &at(&ahead)));
@@ -220,10 +217,6 @@ impl Gemv<'_> {
         !self.cx.spec.params.is_empty()
     }
 
-    fn entry_type(&self) -> Type {
-        entry_type(self.cx.layout.entry_bytes())
-    }
-
     fn load(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
         body.unrolled("row_part", s.rows, |body, row_part| {
@@ -238,58 +231,14 @@ impl Gemv<'_> {
                     }
                 }
             });
-            if !self.needs_params() || self.cx.layout.levels().is_some() {
-                return;
-            }
-            if self.lane_groups() == 1 {
-                self.load_entry(body, ahead, step, &row_part, None);
-            } else {
-                body.unrolled("lane_group", self.lane_groups(), |body, inner| {
-                    self.load_entry(body, ahead, step, &row_part, Some(&inner));
-                });
-            }
         });
-        self.load_levels(body, ahead, step);
-    }
-
-    /// The group parameters of a lane's row and k: `[warp tile][set][row of the warp][group]`.
-    /// `inner` counts a lane's groups, where it has several.
-    fn load_entry(
-        &self,
-        body: &mut Body,
-        ahead: &Expr,
-        step: &Expr,
-        row_part: &Expr,
-        inner: Option<&Expr>,
-    ) {
-        let (s, layout) = (self.s, self.cx.layout);
-        let set = step.clone() / layout.steps_per_param_set();
-        let row = row_part.clone() * (32 / s.lanes) + var("lane_row");
-        let row = (var("warp_tile") * layout.param_sets() + set) * s.warp_rows() + row;
-        let groups = layout.groups_per_step();
-        let group = match groups {
-            1 => int(0),
-            _ => {
-                let first = var("lane_k") * 32u32 / self.cx.spec.group.size(self.cx.problem.k);
-                inner.map_or_else(|| first.clone(), |inner| first.clone() + inner.clone())
-            }
-        };
-        let entry = match inner {
-            Some(inner) => row_part.clone() * self.lane_groups() + inner.clone(),
-            None => row_part.clone(),
-        };
-        let ty = self.entry_type();
-        let value = load("params", row * groups + group);
-        let value = if ty == Type::U16 { value.cast(Type::U32) } else { value };
-        let ty = if ty == Type::U16 { Type::U32 } else { ty };
-        let place = |w: usize| Expr::at("entry", [ahead.clone(), entry.clone(), int(w as u32)]);
-        body.unpack((0..ty.words()).map(place).collect(), ty, value);
+        self.load_params(body, ahead, step);
     }
 
     /// One step: eight weights at a time against the matching activations of every token.
     fn compute(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
-        self.join_levels(body, ahead);
+        self.join_params(body, ahead);
         self.prepare_invariants(body, ahead);
         for (index, _) in self.plan.sums().iter().enumerate() {
             body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, self.entries()]);
@@ -339,7 +288,7 @@ impl Gemv<'_> {
     }
 
     fn row_params(&self, ahead: &Expr, row_part: &Expr) -> Vec<(String, Expr)> {
-        let words: Vec<Expr> = (0..self.entry_type().words() as u32)
+        let words: Vec<Expr> = (0..self.entry_words())
             .map(|w| Expr::at("entry", [ahead.clone(), row_part.clone(), int(w)]))
             .collect();
         self.cx.param_values(&words, 0)

@@ -461,10 +461,10 @@ impl Lowering<'_> {
         Some(SharedTable { table, offset: self.table_offset, entries })
     }
 
-    /// `gemv` reads one entry at a time, and so does the end of a product of codes; rings copy 16 bytes
-    /// at a time.
+    /// `gemv` loads what a lane's rows have, the end of a product of codes an entry; rings copy 16 bytes at a
+    /// time.
     fn params_element(&self) -> Type {
-        match (self.layout.loads(), self.layout.is_gemv() || self.has_codes()) {
+        match (self.layout.loads(), self.has_codes()) {
             (Some(loads), _) => entry_type(loads.bytes as usize),
             (None, true) => entry_type(self.layout.entry_bytes()),
             (None, false) => Type::U32x4,

@@ -127,7 +127,8 @@ qtune_gemv_w4a16_awq_g64_bf16_bf16_n1024_k4096_m2_bias(const uint4* __restrict__
         words[ahead][0][2] = packed.z;
         words[ahead][0][3] = packed.w;
       }
-      entry[ahead][0][0] = params[((warp_tile * 16 + (step + ahead * 2)) * 4 + lane_row) * 4 + lane_k * 32 / 64];
+      const int params_from = (warp_tile * 16 + (step + ahead * 2)) * 16;
+      entry[ahead][0][0] = params[params_from + (lane_row * 4 + lane_k * 32 / 64)];
     }
     #pragma unroll
     for (int ahead = 0; ahead < 2; ++ahead) {
@@ -185,7 +186,8 @@ qtune_gemv_w4a16_awq_g64_bf16_bf16_n1024_k4096_m2_bias(const uint4* __restrict__
       words[0][0][2] = packed.z;
       words[0][0][3] = packed.w;
     }
-    entry[0][0][0] = params[((warp_tile * 16 + step) * 4 + lane_row) * 4 + lane_k * 32 / 64];
+    const int params_from = (warp_tile * 16 + step) * 16;
+    entry[0][0][0] = params[params_from + (lane_row * 4 + lane_k * 32 / 64)];
     unsigned invariant0[1][2];
     invariant0[0][0] = h2_add(0x64006400u, h2_both_high(entry[0][0][0]));
     invariant0[0][1] = h2_add(0x64006400u, h2_both_high(entry[0][0][0]));

@@ -75,7 +75,7 @@ constexpr int STEPS = 5;
 
 extern "C" __global__ void __launch_bounds__(128)
 qtune_gemv_w4a16_awq_g128_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weights,
-    const unsigned* __restrict__ params,
+    const uint2* __restrict__ params,
     const uint4* __restrict__ x,
     unsigned short* __restrict__ out,
     const int tokens) {
@@ -134,7 +134,12 @@ qtune_gemv_w4a16_awq_g128_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weigh
           words[ahead][row_part][2] = packed.z;
           words[ahead][row_part][3] = packed.w;
         }
-        entry[ahead][row_part][0] = params[((warp_tile * 5 + (step + ahead)) * 2 + (row_part + lane_row)) * 8 + lane_k * 32 / 128];
+      }
+      const int params_from = (warp_tile * 5 + (step + ahead)) * 8;
+      {
+        const uint2 packed = params[params_from + (lane_row * 8 + lane_k * 32 / 128)];
+        entry[ahead][0][0] = packed.x;
+        entry[ahead][1][0] = packed.y;
       }
     }
     #pragma unroll
@@ -192,7 +197,12 @@ qtune_gemv_w4a16_awq_g128_f16_f16_n5120_k5120_m1(const uint4* __restrict__ weigh
         words[0][row_part][2] = packed.z;
         words[0][row_part][3] = packed.w;
       }
-      entry[0][row_part][0] = params[((warp_tile * 5 + step) * 2 + (row_part + lane_row)) * 8 + lane_k * 32 / 128];
+    }
+    const int params_from = (warp_tile * 5 + step) * 8;
+    {
+      const uint2 packed = params[params_from + (lane_row * 8 + lane_k * 32 / 128)];
+      entry[0][0][0] = packed.x;
+      entry[0][1][0] = packed.y;
     }
     unsigned invariant0[2][2];
     #pragma unroll

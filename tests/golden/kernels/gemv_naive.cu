@@ -90,7 +90,8 @@ qtune_gemv_w4a16_awq_g32_f16_f16_n96_k64_m1(const uint4* __restrict__ weights,
       words[0][0][2] = packed.z;
       words[0][0][3] = packed.w;
     }
-    entry[0][0][0] = params[(warp_tile * 2 + step) * 32 + lane_row];
+    const int params_from = (warp_tile * 2 + step) * 32;
+    entry[0][0][0] = params[params_from + lane_row];
     unsigned invariant0[1][2];
     invariant0[0][0] = h2_both_high(entry[0][0][0]);
     invariant0[0][1] = h2_both_high(entry[0][0][0]);

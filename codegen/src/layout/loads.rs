@@ -1,0 +1,109 @@
+//! How a lane of `gemv` loads group parameters: those of all its rows at once. Its run of them is cut into
+//! loads; what a warp loads at once lies together. So loads are few and wide, and sectors full.
+
+use super::{Kind, Layout, LANES};
+use qtune_ir::GemvSchedule;
+
+/// Most bytes of one load.
+const WIDEST: u32 = 16;
+
+/// How a lane loads the parameters of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// Bytes of one load.
+    pub bytes: u32,
+    /// Loads of a group's parameters for the rows of a lane; where levels are packed apart, of its integers.
+    pub codes: u32,
+    /// Loads of the floats of the groups that share them; 0 where there is one level.
+    pub shared: u32,
+    /// Quant groups of a step.
+    pub groups: u32,
+    /// Quant groups of the weights that a lane loads at once: the first ones of all lanes lie together, then
+    /// the second ones.
+    pub lane_groups: u32,
+    /// Quant groups that share their floats.
+    pub sharing: u32,
+    rows: u32,
+}
+
+impl Loads {
+    /// Times that groups share floats in a step.
+    pub fn spans(&self) -> u32 {
+        self.groups / self.sharing
+    }
+
+    /// Bytes of a row's parameters in a step.
+    pub(super) fn row_bytes(&self) -> u32 {
+        (self.groups * self.codes + self.spans() * self.shared) * self.bytes / self.rows
+    }
+}
+
+impl Layout {
+    /// How a lane of `gemv` loads the parameters, if the weights have any.
+    pub fn loads(&self) -> Option<Loads> {
+        let Kind::Gemv(s) = &self.kind else { return None };
+        let [codes, shared, sharing] = match &self.levels {
+            Some(levels) => [levels.code_bytes(), levels.shared_bytes(), levels.groups],
+            None => [self.entry_bytes() as u32, 0, self.groups_per_step()],
+        };
+        let [codes, shared] = [codes, shared].map(|bytes| bytes * s.rows);
+        if codes == 0 {
+            return None;
+        }
+        // There are as many floats as integers: what divides the integers of all rows divides the floats.
+        let bytes = (1 << codes.trailing_zeros()).min(WIDEST);
+        Some(Loads {
+            bytes,
+            codes: codes / bytes,
+            shared: shared / bytes,
+            groups: self.groups_per_step(),
+            lane_groups: self.lane_groups(s),
+            sharing,
+            rows: s.rows,
+        })
+    }
+
+    /// Quant groups of the weights that a lane loads at once.
+    pub(super) fn lane_groups(&self, s: &GemvSchedule) -> u32 {
+        (self.groups_per_step() / s.lanes).max(1)
+    }
+
+    /// Tells row in the tile and quant group of every parameter entry of a `gemv` row tile, lane by lane: for
+    /// a warp and set `[row of the lanes][group][row of the lane]`. `groups` are those of a set.
+    pub(super) fn for_runs<Groups: Iterator<Item = u32> + Clone>(
+        &self,
+        s: &GemvSchedule,
+        groups: impl Fn(u32) -> Groups,
+        mut each: impl FnMut(u32, u32),
+    ) {
+        let (lane_rows, lane_groups) = (LANES / s.lanes, self.lane_groups(s) as usize);
+        for warp in (0..self.tile_rows()).step_by(s.warp_rows() as usize) {
+            for set in (0..self.param_sets()).map(&groups) {
+                for row in warp..warp + lane_rows {
+                    let of_lanes = |nth| set.clone().skip(nth).step_by(lane_groups);
+                    for group in (0..lane_groups).flat_map(of_lanes) {
+                        (0..s.rows).for_each(|part| each(row + part * lane_rows, group));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Cuts the runs that [`Self::for_runs`] has put side by side into loads: all first ones of a warp and
+    /// set, then all second ones.
+    pub(super) fn cut_runs(&self, s: &GemvSchedule, loads: Loads, packed: Vec<u8>) -> Vec<u8> {
+        if loads.codes == 1 {
+            return packed;
+        }
+        let width = loads.bytes as usize;
+        let run = width * loads.codes as usize;
+        let set = run * (loads.groups * LANES / s.lanes) as usize;
+        let mut cut = Vec::with_capacity(packed.len());
+        for set in packed.chunks_exact(set) {
+            for load in (0..run).step_by(width) {
+                set.chunks_exact(run).for_each(|run| cut.extend(&run[load..load + width]));
+            }
+        }
+        cut
+    }
+}

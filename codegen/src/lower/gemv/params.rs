@@ -1,0 +1,127 @@
+//! Group parameters on their way to registers: a lane loads those of all its rows at once
+//! ([`crate::layout::Loads`]), and has an entry for each row and group.
+
+use super::Gemv;
+use crate::kir::{call, hex, int, load, var, Body, Expr, Type};
+use crate::lower::beyond;
+
+/// Selector of the upper half of a first word and the lower half of a second one.
+const ACROSS_WORDS: u32 = 0x5432;
+
+impl Gemv<'_> {
+    /// Words of an entry; the last one may hold half a word.
+    pub(super) fn entry_words(&self) -> u32 {
+        self.cx.layout.entry_bytes().div_ceil(4) as u32
+    }
+
+    /// Whether loads bring entries word by word: no levels to be joined, no entry that ends in half a word.
+    fn loads_entries(&self) -> bool {
+        self.cx.layout.levels().is_none() && self.cx.layout.entry_bytes() % 4 == 0
+    }
+
+    /// Declares the entries of `count` steps and what loads fill before they are entries: what each group
+    /// has, and what groups share.
+    pub(super) fn declare_params(&self, body: &mut Body, count: u32) {
+        let Some(loads) = self.cx.layout.loads() else { return };
+        body.array("entry", Type::U32, &[count, self.entries(), self.entry_words()]);
+        if self.loads_entries() {
+            return;
+        }
+        let [codes, shared] = [loads.codes, loads.shared].map(|n| (n * loads.bytes).div_ceil(4));
+        body.array("codes", Type::U32, &[count, self.lane_groups(), codes]);
+        if shared > 0 {
+            body.array("shared", Type::U32, &[count, shared]);
+        }
+    }
+
+    /// Asks for the parameters of a step: `[warp tile][set]`, in it what groups have, `[load][lane's row][group]`,
+    /// then what they share, `[load][lane's row][groups that share it]`.
+    pub(super) fn load_params(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
+        let (layout, lanes) = (self.cx.layout, self.s.lanes);
+        let Some(loads) = layout.loads() else { return };
+        let group_k = self.cx.spec.group.size(self.cx.problem.k);
+        let [all_codes, all_shared] = [loads.groups, loads.spans()].map(|each| 32 / lanes * each);
+        let codes = all_codes * loads.codes;
+        let set = match layout.steps_per_param_set() {
+            1 => step.clone(),
+            steps => step.clone() / steps,
+        };
+        let from =
+            (var("warp_tile") * layout.param_sets() + set) * (codes + all_shared * loads.shared);
+        let from = body.bind("params_from", Type::I32, from);
+        // The part of a step that this lane's weights are in, of parts of `k` weights.
+        let part = |k: u32| match loads.groups {
+            1 => int(0),
+            _ => var("lane_k") * 32u32 / k,
+        };
+        body.unrolled("lane_group", self.lane_groups(), |body, inner| {
+            let nth = inner.clone() * (loads.groups / loads.lane_groups);
+            let group = var("lane_row") * loads.groups + nth + part(group_k * loads.lane_groups);
+            let place = |word| self.place(ahead, &inner, word);
+            self.load_run(body, from.clone() + group, (loads.codes, all_codes), place);
+        });
+        let span = var("lane_row") * loads.spans() + part(group_k * loads.sharing);
+        let place = |word| Expr::at("shared", [ahead.clone(), int(word)]);
+        self.load_run(body, from + codes + span, (loads.shared, all_shared), place);
+    }
+
+    /// Where word `word` of what a group has for all rows of a lane goes.
+    fn place(&self, ahead: &Expr, inner: &Expr, word: u32) -> Expr {
+        if !self.loads_entries() {
+            return Expr::at("codes", [ahead.clone(), inner.clone(), int(word)]);
+        }
+        let (row, word) = (word / self.entry_words(), word % self.entry_words());
+        let entry = inner.clone() + row * self.lane_groups();
+        Expr::at("entry", [ahead.clone(), entry, int(word)])
+    }
+
+    /// Loads this far apart, into the words that `place` gives.
+    fn load_run(
+        &self,
+        body: &mut Body,
+        from: Expr,
+        (count, distance): (u32, u32),
+        place: impl Fn(u32) -> Expr,
+    ) {
+        let ty = self.cx.params_element();
+        let words = ty.words() as u32;
+        for nth in 0..count {
+            let value = load("params", beyond(from.clone(), nth * distance));
+            if ty != Type::U16 {
+                let places = (0..words).map(|word| place(nth * words + word)).collect();
+                body.unpack(places, ty, value);
+                continue;
+            }
+            let (word, value) = (place(nth / 2), value.cast(Type::U32));
+            let value = if nth % 2 == 0 { value } else { word.clone() | (value << 16u32) };
+            body.assign(word, value);
+        }
+    }
+
+    /// Makes entries of what the loads of a step brought.
+    pub(super) fn join_params(&self, body: &mut Body, ahead: &Expr) {
+        if self.loads_entries() || !self.needs_params() {
+            return;
+        }
+        if let Some(levels) = self.cx.layout.levels() {
+            return self.join_levels(body, levels, ahead);
+        }
+        let halves = self.cx.layout.entry_bytes() as u32 / 2;
+        let groups = self.lane_groups();
+        body.unrolled("lane_group", groups, |body, inner| {
+            let code = |word| Expr::at("codes", [ahead.clone(), inner.clone(), int(word)]);
+            for (row, word) in
+                (0..self.s.rows).flat_map(|row| (0..self.entry_words()).map(move |w| (row, w)))
+            {
+                let (half, left) = (row * halves + 2 * word, halves - 2 * word);
+                let value = match (half % 2, left) {
+                    (0, _) => code(half / 2),
+                    (_, 1) => code(half / 2) >> 16u32,
+                    _ => call("permute", [code(half / 2), code(half / 2 + 1), hex(ACROSS_WORDS)]),
+                };
+                let entry = inner.clone() + row * groups;
+                body.assign(Expr::at("entry", [ahead.clone(), entry, int(word)]), value);
+            }
+        });
+    }
+}
