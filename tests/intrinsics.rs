@@ -40,7 +40,7 @@ fn kernel(row: &'static Intrinsic) -> Program {
         header: vec![],
         name: "apply".into(),
         threads: THREADS,
-        alone: false,
+        resident: None,
         cluster: [1; 3],
         parameters: vec![buffer("operands", Space::GlobalRead), Parameter::Buffer(out)],
         constants: vec![],

@@ -241,7 +241,7 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
                 dequant: String::new(),
             })
         };
-        ladder.extend(unpadded(problem, spec).map(|(lanes, warps)| rung(4, lanes, warps)));
+        ladder.extend(unpadded(problem.k, spec).map(|(lanes, warps)| rung(4, lanes, warps)));
         for (rows, lanes) in [(4, 32), (2, 32), (2, 16), (2, 8), (2, 4), (2, 2), (2, 1)] {
             let warps = [(warps_n, 2), (4, 1), (1, 1)];
             ladder.extend(warps.map(|warps| rung(rows, lanes, warps)));
@@ -253,16 +253,13 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
 /// Lanes of a row and warps along N and K where rows of K weights, padded to whole steps of a full
 /// warp, would be more than half a percent longer: the most lanes that pad less. Fewer weights to a
 /// warp's step take more warps along K for as many loads in flight; a lane that loads twice for codes of
-/// more than 4 bits takes half of them, and has registers for both loads. So has one of several tokens for their
-/// sums: the compiler gives a thread of 16 warps 64 registers.
-fn unpadded(problem: &Problem, spec: &WeightSpec) -> Option<(u32, (u32, u32))> {
-    let k = problem.k;
+/// more than 4 bits takes half of them, and has registers for both loads.
+fn unpadded(k: u32, spec: &WeightSpec) -> Option<(u32, (u32, u32))> {
     let fits = |lanes: u32| {
         let step = lanes * PIECE_CODES;
         200 * (k.next_multiple_of(step) - k) <= k
     };
-    let tokens = problem.m.min(GEMV_TILE);
-    let shapes = [(16, (4 / tokens, 4)), (8, (2 / tokens, if spec.bits > 4 { 4 } else { 8 }))];
+    let shapes = [(16, (4, 4)), (8, (2, if spec.bits > 4 { 4 } else { 8 }))];
     shapes.into_iter().find(|(lanes, _)| fits(*lanes)).filter(|_| !fits(32))
 }
 

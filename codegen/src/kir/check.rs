@@ -421,7 +421,7 @@ mod tests {
             header: vec![],
             name: "test".into(),
             threads: 32,
-            alone: false,
+            resident: None,
             cluster: [1; 3],
             parameters: vec![Parameter::Buffer(x)],
             constants: vec![],

@@ -121,7 +121,7 @@ mod tests {
             header: vec![],
             name: "meets".into(),
             threads: 32,
-            alone: false,
+            resident: None,
             cluster: [blocks, 1, 1],
             parameters: vec![],
             constants: vec![],

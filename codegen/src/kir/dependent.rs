@@ -104,7 +104,7 @@ mod tests {
             header: vec![],
             name: "kernel".into(),
             threads: 32,
-            alone: false,
+            resident: None,
             cluster: [1; 3],
             parameters: vec![
                 buffer("weights", Space::GlobalRead),

@@ -214,10 +214,10 @@ pub struct Program {
     pub name: String,
     /// Threads per block.
     pub threads: u32,
-    /// Whether a block has an SM's registers to itself: `setmaxnreg` needs a fixed count to start
+    /// Blocks that the registers of an SM must suffice for: `setmaxnreg` needs a fixed count to start
     /// from, and a block with much shared memory, which the compiler does not see, has few beside
     /// it. Otherwise the compiler guesses how many there are and may spill for their sake.
-    pub alone: bool,
+    pub resident: Option<u32>,
     /// Thread blocks of a cluster along x, y and z of the grid, all 1 for none. Two are.
     pub cluster: [u32; 3],
     /// Parameters.

@@ -114,9 +114,9 @@ impl Writer {
 
     fn program(&mut self, program: &Program) {
         self.line("");
-        let bounds = match program.alone {
-            true => format!("{}, 1", program.threads),
-            false => program.threads.to_string(),
+        let bounds = match program.resident {
+            Some(blocks) => format!("{}, {blocks}", program.threads),
+            None => program.threads.to_string(),
         };
         let cluster = match program.cluster {
             [1, 1, 1] => String::new(),

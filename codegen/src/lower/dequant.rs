@@ -61,7 +61,7 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
         parameters: arguments.iter().map(parameter).collect(),
         arguments,
         threads: THREADS,
-        alone: false,
+        resident: None,
         cluster: [1; 3],
         shared_bytes: PairTable::of_term(s.gemm.dequant()).map_or(0, PairTable::bytes),
         // Both functions declare the same memory.

@@ -61,7 +61,7 @@ pub fn load_only_again(
         header: super::header(problem, schedule, arch),
         name: name.clone(),
         threads: schedule.threads(),
-        alone: false,
+        resident: None,
         cluster: [1; 3],
         parameters: arguments.iter().map(|a| parameter(*a)).collect(),
         constants: Vec::new(),

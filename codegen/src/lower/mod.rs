@@ -147,18 +147,28 @@ pub(crate) fn product(problem: &Problem) -> Problem {
     Problem { out: DType::F32, bias: false, epilogue: Epilogue::Store, ..problem.clone() }
 }
 
-/// Whether a block has an SM's registers to itself, see [`Program::alone`]. A deep ring leaves room
-/// for few blocks; beside one, the sums of gate and up make the compiler's guess too low.
-fn is_alone(problem: &Problem, schedule: &Schedule, shared_bytes: u32, arch: &Arch) -> bool {
+/// Most threads of a `gemv` block for which the compiler guesses right how many registers it takes; of larger
+/// ones it wants 1024 to an SM.
+const GEMV_GUESSED: u32 = 128;
+/// Registers that a thread of a larger one may take.
+const GEMV_REGISTERS: u32 = 80;
+
+/// Blocks that the registers of an SM must suffice for, see [`Program::resident`]. A deep ring leaves room
+/// for few; beside one, the sums of gate and up make the compiler's guess too low.
+fn resident(problem: &Problem, schedule: &Schedule, shared_bytes: u32, arch: &Arch) -> Option<u32> {
     let gated = problem.epilogue == Epilogue::SiluMul;
     match schedule {
-        Schedule::Wgmma(s) if s.producer == Producer::Group => true,
-        Schedule::Mma(_) if gated => true,
+        Schedule::Wgmma(s) if s.producer == Producer::Group => Some(1),
+        Schedule::Mma(_) if gated => Some(1),
         // Of addresses of vectors it keeps too few, and spills.
-        Schedule::Gemv(s) if CodeOrder::of_term(&s.dequant) == CodeOrder::Vectors => true,
+        Schedule::Gemv(s) if CodeOrder::of_term(&s.dequant) == CodeOrder::Vectors => Some(1),
         // By shared memory alone: as if a thread took one register.
-        Schedule::Mma(s) if resident_blocks(arch, s.threads(), 1, shared_bytes) == 1 => true,
-        _ => PairTable::of_term(schedule.dequant()).is_some(),
+        Schedule::Mma(s) if resident_blocks(arch, s.threads(), 1, shared_bytes) == 1 => Some(1),
+        _ if PairTable::of_term(schedule.dequant()).is_some() => Some(1),
+        Schedule::Gemv(s) if s.threads() > GEMV_GUESSED => {
+            Some((arch.sm.registers / GEMV_REGISTERS / s.threads()).max(1))
+        }
+        _ => None,
     }
 }
 
@@ -231,8 +241,8 @@ struct Part {
     /// The arguments in kernel IR.
     parameters: Vec<Parameter>,
     threads: u32,
-    /// See [`Program::alone`].
-    alone: bool,
+    /// See [`Program::resident`].
+    resident: Option<u32>,
     /// See [`Program::cluster`].
     cluster: [u32; 3],
     shared_bytes: u32,
@@ -274,7 +284,7 @@ impl Part {
             header,
             name,
             threads: self.threads,
-            alone: self.alone,
+            resident: self.resident,
             cluster: self.cluster,
             parameters: self.parameters,
             constants: sizes.into_iter().chain(constants).collect(),
@@ -307,7 +317,7 @@ impl Lowering<'_> {
             parameters: arguments.iter().map(|a| self.parameter(*a)).collect(),
             arguments,
             threads: schedule.threads(),
-            alone: is_alone(self.problem, &schedule, shared_bytes, self.arch),
+            resident: resident(self.problem, &schedule, shared_bytes, self.arch),
             cluster: schedule.cluster(),
             shared_bytes,
             shared_align: match &schedule {

@@ -48,7 +48,7 @@ pub(super) fn part(cx: &Lowering, problem: &Problem, shared_align: u32) -> Part 
         ],
         arguments: vec![Argument::Activations, Argument::Prepared, Argument::TokenScales],
         threads: THREADS,
-        alone: false,
+        resident: None,
         cluster: [1; 3],
         shared_bytes: 4 * WARPS,
         shared_align,

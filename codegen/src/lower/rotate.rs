@@ -139,7 +139,7 @@ impl Transform {
             arguments,
             parameters,
             threads: self.threads(),
-            alone: false,
+            resident: None,
             cluster: [1; 3],
             shared_bytes: 4 * self.size,
             shared_align,

@@ -57,7 +57,7 @@ pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
         arguments,
         threads,
         // For two blocks of so many threads the compiler keeps to 32 registers, and spills.
-        alone: threads == SCATTER_THREADS_MAX,
+        resident: (threads == SCATTER_THREADS_MAX).then_some(1),
         cluster: [1; 3],
         shared_bytes: columns * cx.problem.act.bytes(),
         shared_align,
