@@ -23,7 +23,7 @@ pub(super) fn multiplication(cx: &Lowering, s: &DequantSchedule) -> Part {
         arguments: cx.arguments(&Schedule::Dequant(s.clone())),
         parameters: Vec::new(),
         threads: 0,
-        alone: false,
+        resident: None,
         cluster: [1; 3],
         shared_bytes: 0,
         shared_align: 16,
