@@ -44,7 +44,7 @@ impl WinnerKey {
 
     /// Whether it is the key of something that was found by replaying a trial log.
     pub fn is_replay(&self) -> bool {
-        self.fingerprint.starts_with(REPLAY)
+        is_replay(&self.fingerprint)
     }
 
     /// The key in the store: problem, arch and fingerprint, each ended by a zero byte except the
@@ -55,6 +55,11 @@ impl WinnerKey {
         bytes.extend_from_slice(self.fingerprint.as_bytes());
         Ok(bytes)
     }
+}
+
+/// Whether a fingerprint is of a replayed trial log.
+pub(crate) fn is_replay(fingerprint: &str) -> bool {
+    fingerprint.starts_with(REPLAY)
 }
 
 /// What all keys of one problem and arch begin with.

@@ -118,6 +118,13 @@ pub struct RunHeader {
     pub qtune_version: String,
 }
 
+impl RunHeader {
+    /// Whether the search replayed another trial log.
+    pub fn is_replay(&self) -> bool {
+        crate::record::is_replay(&self.fingerprint)
+    }
+}
+
 /// How a trial went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]

@@ -48,8 +48,8 @@ impl CacheArgs {
             return Ok(None);
         }
         match self.open_report() {
-            Err(CacheError::Folder { cause, .. }) if is_read_only(cause.kind()) => {
-                output::note(format_args!("{}: read-only, reading a copy", dir.display()));
+            Err(CacheError::Folder { cause, .. }) if cannot_be_written(cause.kind()) => {
+                output::note(format_args!("{}: {cause}; reading a copy", dir.display()));
                 SledStore::open_copy(&dir).map(|(store, _)| Some((store, false)))
             }
             opened => opened.map(Some),
@@ -68,10 +68,10 @@ impl CacheArgs {
     }
 }
 
-/// Whether an error says that the folder may only be read.
-fn is_read_only(kind: std::io::ErrorKind) -> bool {
+/// Whether an error says that the folder can only be read: it is somebody else's, or its disk is full.
+fn cannot_be_written(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind as K;
-    matches!(kind, K::PermissionDenied | K::ReadOnlyFilesystem)
+    matches!(kind, K::PermissionDenied | K::ReadOnlyFilesystem | K::StorageFull | K::QuotaExceeded)
 }
 
 /// Winners for people, in the store's order.

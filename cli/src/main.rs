@@ -27,6 +27,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     exit::guard(|| {
+        outlive_file_limits();
         let cli = match usage::parse(std::env::args_os()) {
             Ok(cli) => cli,
             Err(done) => return done.print(),
@@ -35,3 +36,18 @@ fn main() -> ExitCode {
         commands::run(cli.command)
     })
 }
+
+/// Has writes beyond `ulimit -f` fail like writes to a full disk, with an error that names the file,
+/// instead of ending the process (setrlimit(2)).
+#[cfg(unix)]
+fn outlive_file_limits() {
+    // SAFETY: the disposition is set before any other thread runs, and SIG_IGN is no handler that
+    // could be unsafe to run.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// Elsewhere there is no such limit.
+#[cfg(not(unix))]
+fn outlive_file_limits() {}

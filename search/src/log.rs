@@ -1,11 +1,11 @@
 //! The trial log of one search: what is written when, and what an earlier search left behind.
 
-use crate::bed::TestBed;
+use crate::answers::Answers;
 use crate::candidate::Candidate;
 use crate::ladder::Climb;
-use crate::request::{Task, TuneRequest};
+use crate::request::Task;
 use qtune_cache::trial_log::{self, Outcome, RunHeader, TrialEvent, TrialLog};
-use qtune_cache::{CacheError, Evidence, Poisoned, Store};
+use qtune_cache::{CacheError, Evidence, Poisoned};
 use qtune_device::Timing;
 use std::collections::{HashMap, HashSet};
 
@@ -26,11 +26,10 @@ impl<'a> Log<'a> {
     /// whose outcome its own log decides.
     pub fn begin(
         trials: &'a mut TrialLog,
-        store: &dyn Store,
-        request: &TuneRequest,
+        answers: &Answers<'_>,
         tasks: &[Task],
-        bed: &dyn TestBed,
     ) -> Result<(Log<'a>, Poison), CacheError> {
+        let Answers { request, bed, store } = *answers;
         let arch = request.arch.fingerprint();
         let mut poison = Poison::new();
         if !bed.replays() {
@@ -43,7 +42,7 @@ impl<'a> Log<'a> {
             }
         }
         let evidence = bed.evidence();
-        let first = tasks.first().map(|t| qtune_codegen::fingerprint(&t.spec, &bed.fingerprint()));
+        let first = tasks.first().map(|task| answers.key(task).fingerprint);
         let dangerous = evidence == Evidence::Timed && !bed.replays();
         let log = Log { trials, evidence, dangerous };
         log.trials.append(&TrialEvent::Start(RunHeader {

@@ -87,7 +87,7 @@ fn run(
     let trial_log = trials.path().to_path_buf();
     let answers = Answers { request, bed, store };
     let own: Vec<WinnerKey> = tasks.iter().map(|task| answers.key(task)).collect();
-    let (log, poison) = Log::begin(trials, store, request, &tasks, bed)?;
+    let (log, poison) = Log::begin(trials, &answers, &tasks)?;
     progress.begin(tasks.len());
     let mut search = Search {
         request,

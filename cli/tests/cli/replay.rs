@@ -105,6 +105,10 @@ fn a_replay_neither_poisons_nor_replaces_what_the_cache_has() {
     assert_eq!(without, winners(&qtune.ok(&tune(&device, &cache, &["--fresh"]))));
     let seen = qtune.ok(&["inspect", &cache]);
     assert!(seen.contains(" 0 poisoned schedule(s)") && seen.contains(" replayed "), "{seen}");
+    qtune.ok(&["report", &cache, "--out", &at("page.html")]);
+    let page = std::fs::read_to_string(at("page.html")).unwrap();
+    assert!(page.contains(">replayed<") && !page.contains(">timed<"));
+    assert!(page.contains(" --device replay:LOG --format awq-g128 --shape 5120x5120 --m 1,8,16 "));
 }
 
 #[test]

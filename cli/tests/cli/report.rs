@@ -30,6 +30,7 @@ pub fn log(path: &Path) {
         result("mma tile=16x128", Outcome::Ok, 9.0),
         result("gemv rows=1", Outcome::Ok, 12.5),
         result("wgmma <b>bold</b>", Outcome::Ok, 10.0),
+        result("dequant slab=8", Outcome::Ok, 27.0),
         result("mma tile=8x8", failed("output 17 is wrong"), 1.0),
         result("mma tile=8x16", failed("output 4711 is wrong"), 1.0),
         TrialEvent::Winner {
@@ -65,7 +66,7 @@ fn a_log_becomes_one_page_that_stands_alone() {
     let told = qtune.json(&["report", &at("trials.jsonl"), "--out", &at("page.html"), "--json"]);
     assert_eq!(
         (&told["problems"], &told["winners"], &told["trials"]),
-        (&1.into(), &1.into(), &3.into())
+        (&1.into(), &1.into(), &4.into())
     );
     let page = fs::read_to_string(at("page.html")).unwrap();
     stands_alone(&page);
@@ -74,6 +75,11 @@ fn a_log_becomes_one_page_that_stands_alone() {
     assert!(page.contains("output # is wrong") && page.contains(">2<"));
     assert!(page.contains("class=\"roof\"") && page.contains("seed 7"));
     assert!(page.contains("qtune verify --gpu h200 --format awq-g128 --n 5120 --k 5120 --m 16"));
+    assert!(page.contains(
+        "qtune tune --gpu h200 --format awq-g128 --shape 5120x5120 --m 16 --act f16 --out-type f16 --seed 7"
+    ));
+    let dense = "<td class=\"number\" data-name=\"dequantized first us\">27.00</td>";
+    assert!(page.contains(dense) && page.contains("3.00 times as fast"), "{page}");
 }
 
 #[test]

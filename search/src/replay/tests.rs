@@ -2,6 +2,7 @@
 //! traps.
 
 use super::*;
+use crate::answers::Answers;
 use crate::candidate::Candidate;
 use crate::finalist::compile_all;
 use crate::in_step::{in_step, Standing};
@@ -45,7 +46,8 @@ impl Setting {
         let folder = tempfile::tempdir().unwrap();
         let mut trials = TrialLog::append_to(&folder.path().join("trials.jsonl")).unwrap();
         let (request, tasks) = (&self.request, std::slice::from_ref(&self.task));
-        let (mut log, _) = Log::begin(&mut trials, store, request, tasks, bed).unwrap();
+        let (mut log, _) =
+            Log::begin(&mut trials, &Answers { request, bed, store }, tasks).unwrap();
         let judge = Judge {
             index: 0,
             task: &self.task,
@@ -243,7 +245,8 @@ fn who_is_fastest_alone_loses_in_step_where_the_script_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let mut trials = TrialLog::append_to(&folder.path().join("trials.jsonl")).unwrap();
     let (request, store) = (&settings[0].request, MemoryStore::default());
-    let (mut log, _) = Log::begin(&mut trials, &store, request, &tasks, &bed).unwrap();
+    let (mut log, _) =
+        Log::begin(&mut trials, &Answers { request, bed: &bed, store: &store }, &tasks).unwrap();
     let mut run = |bed: &Replay, standings: &mut [Standing]| {
         in_step((bed, &tasks), standings, &mut log, &NoProgress, &|| true).unwrap()
     };

@@ -1,10 +1,10 @@
 //! What a cache folder or a trial log says, by problem.
 
-use crate::cache_dir::CacheArgs;
+use crate::cache_dir::{evidence, CacheArgs};
 use crate::exit::usage;
 use qtune_cache::trial_log::{self, Outcome, RunHeader, TrialEvent};
 use qtune_cache::{trials_dir, Evidence, Store, WinnerRecord};
-use qtune_ir::{Arch, Problem, WeightSpec};
+use qtune_ir::{Arch, Family, Problem, WeightSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -32,6 +32,8 @@ pub struct Tried {
     pub key: String,
     /// Fingerprint of the GPU.
     pub arch: String,
+    /// Whether its times are those of a replayed trial log.
+    pub replayed: bool,
     /// The problem and its format, if this qtune knows them.
     pub parsed: Option<(Problem, WeightSpec)>,
     /// Everything that was measured or modelled and right, each schedule once.
@@ -70,8 +72,9 @@ pub struct Winner {
     pub machines: usize,
 }
 
-/// Problem key and fingerprint of the GPU.
-type Place = (String, String);
+/// Problem key, fingerprint of the GPU, and whether a trial log was replayed: what such a search finds
+/// says nothing about the cache's kernels.
+type Place = (String, String, bool);
 
 impl Report {
     /// Reads a cache folder with the logs in it, or a log.
@@ -86,7 +89,10 @@ impl Report {
             for log in logs(&trials_dir(source)) {
                 reader.log(&trial_log::read(&log)?);
             }
-            for record in store.winners()? {
+            // Of what several generators or compilers found the newest is shown.
+            let mut records = store.winners()?;
+            records.sort_by_key(|record| record.winner.provenance.created_unix_seconds);
+            for record in records {
                 let machines = store.contributions(&record.key)?.len();
                 reader.winner(record, machines);
             }
@@ -113,14 +119,17 @@ struct Reader {
     problems: BTreeMap<Place, Tried>,
     /// The GPU of the run that is being read.
     arch: String,
+    /// Whether that run replays another log.
+    replayed: bool,
 }
 
 impl Reader {
-    fn problem(&mut self, key: &str, arch: &str) -> &mut Tried {
-        let place = (key.to_owned(), arch.to_owned());
+    fn problem(&mut self, key: &str, arch: &str, replayed: bool) -> &mut Tried {
+        let place = (key.to_owned(), arch.to_owned(), replayed);
         self.problems.entry(place).or_insert_with(|| Tried {
             key: key.into(),
             arch: arch.into(),
+            replayed,
             parsed: key.parse().ok().and_then(|problem: Problem| {
                 let spec = qtune_formats::resolve(&problem.format).ok()?;
                 Some((problem, spec))
@@ -135,6 +144,7 @@ impl Reader {
             match event {
                 TrialEvent::Start(header) => {
                     self.arch = header.arch.clone();
+                    self.replayed = header.is_replay();
                     self.report.runs.push(header.clone());
                 }
                 TrialEvent::Result { problem, schedule, outcome, time_us, evidence } => {
@@ -147,8 +157,7 @@ impl Reader {
                     }
                 }
                 TrialEvent::Winner { problem, schedule, time_us, evidence, error_over_bound } => {
-                    let arch = self.arch.clone();
-                    self.problem(problem, &arch).winner = Some(Winner {
+                    self.current(problem).winner = Some(Winner {
                         schedule: schedule.clone(),
                         us: *time_us,
                         evidence: *evidence,
@@ -171,8 +180,13 @@ impl Reader {
 
     fn trial(&mut self, problem: &str, schedule: &str, us: Option<f64>, evidence: Evidence) {
         let Some(us) = us.filter(|us| *us > 0.0) else { return };
+        self.current(problem).trials.insert(schedule.into(), Trial { us, evidence });
+    }
+
+    /// A problem of the run that is being read.
+    fn current(&mut self, key: &str) -> &mut Tried {
         let arch = self.arch.clone();
-        self.problem(problem, &arch).trials.insert(schedule.into(), Trial { us, evidence });
+        self.problem(key, &arch, self.replayed)
     }
 
     /// A stored winner knows more than the log of it.
@@ -182,7 +196,7 @@ impl Reader {
         let maker = [&made.host, &made.device, &made.qtune_version, &made.compiler_version];
         self.report.makers.insert(maker.map(String::clone));
         let default = winner.beat.iter().find(|b| b.reason.starts_with(qtune_search::DEFAULT_LOST));
-        let problem = self.problem(&key.problem, &key.arch);
+        let problem = self.problem(&key.problem, &key.arch, key.is_replay());
         let trial = |us| Trial { us, evidence: winner.evidence };
         for beaten in winner.beat.iter().filter(|b| b.time_us > 0.0) {
             // Of what was found wrong only a modelled time is known, and it is no trial.
@@ -236,7 +250,25 @@ impl Tried {
     /// not know comes first.
     fn place(&self) -> impl Ord {
         let parsed = self.parsed.as_ref().map(|(p, _)| (p.format.to_string(), p.n, p.k, p.m));
-        (self.arch.clone(), parsed, self.key.clone())
+        (self.arch.clone(), self.replayed, parsed, self.key.clone())
+    }
+
+    /// Where the winner's time comes from, in a word.
+    pub fn evidence(&self, winner: &Winner) -> &'static str {
+        if self.replayed {
+            "replayed"
+        } else {
+            evidence(winner.evidence)
+        }
+    }
+
+    /// The least time of a kernel that dequantizes all weights first, by evidence like the winner's.
+    pub fn dequantized_first_us(&self, winner: &Winner) -> Option<f64> {
+        let alike = |(schedule, trial): &(&String, &Trial)| {
+            family(schedule) == Family::Dequant.name() && trial.evidence == winner.evidence
+        };
+        let times = self.trials.iter().filter(alike).map(|(_, trial)| trial.us);
+        times.min_by(f64::total_cmp)
     }
 
     /// Multiply-adds, in floating-point operations.

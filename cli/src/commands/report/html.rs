@@ -21,10 +21,16 @@ impl<T: Display> Display for Text<T> {
     }
 }
 
-/// A table that scrolls sideways where the screen is narrow.
+/// A table whose rows become lists of named values where the screen is narrow.
 pub struct Table {
     head: Vec<(&'static str, bool)>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Row>,
+}
+
+/// Cells, and what stands below all of them.
+struct Row {
+    cells: Vec<String>,
+    below: Option<String>,
 }
 
 impl Table {
@@ -35,7 +41,14 @@ impl Table {
 
     /// Adds a row of cells that are markup already.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(Row { cells: cells.into_iter().collect(), below: None });
+    }
+
+    /// Puts markup below the cells of the last row, as wide as the table.
+    pub fn below(&mut self, markup: String) {
+        if let Some(row) = self.rows.last_mut() {
+            row.below = Some(markup);
+        }
     }
 }
 
@@ -48,11 +61,14 @@ impl Display for Table {
         }
         f.write_str("</tr></thead>\n<tbody>\n")?;
         for row in &self.rows {
-            f.write_str("<tr>")?;
-            for (cell, (_, numeric)) in row.iter().zip(&self.head) {
-                write!(f, "<td{}>{cell}</td>", class(*numeric))?;
+            f.write_str(if row.below.is_some() { "<tr class=\"above\">" } else { "<tr>" })?;
+            for (cell, (name, numeric)) in row.cells.iter().zip(&self.head) {
+                write!(f, "<td{} data-name=\"{}\">{cell}</td>", class(*numeric), Text(name))?;
             }
             f.write_str("</tr>\n")?;
+            if let Some(below) = &row.below {
+                writeln!(f, "<tr><td colspan=\"{}\">{below}</td></tr>", self.head.len())?;
+            }
         }
         f.write_str("</tbody></table></div>\n")
     }

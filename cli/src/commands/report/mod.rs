@@ -1,7 +1,8 @@
 //! `qtune report`: one page that shows what a search tried and what came of it.
 //!
 //! - `data`: what a cache or a trial log says, by problem.
-//! - `page`: the sections of the page. `roofline`: its figure. `html`: escaping and tables.
+//! - `page`: the sections of the page. `roofline`: its figure. `reproduce`: commands that do it again.
+//!   `html`: escaping and tables.
 //!
 //! The page is one file without scripts and without anything from a network, so that it can be
 //! mailed, committed and opened years later.
@@ -9,6 +10,7 @@
 mod data;
 mod html;
 mod page;
+mod reproduce;
 mod roofline;
 
 use crate::exit::Exit;

@@ -1,9 +1,8 @@
 //! The page: what it says, in order.
 
-use super::data::{family, Report, Tried, Winner};
+use super::data::{Report, Tried, Winner};
 use super::html::{Table, Text};
-use super::roofline;
-use crate::cache_dir::evidence;
+use super::{reproduce, roofline};
 use std::collections::BTreeMap;
 
 /// Colours by role, for light and dark; a layout of one column that fits any width.
@@ -14,10 +13,10 @@ pub fn page(report: &Report) -> String {
     let sections = [
         ("Every trial", roofline::figure(report)),
         ("Winners", winners(report)),
-        ("Against the untuned kernel", baselines(report)),
+        ("Against the baselines", baselines(report)),
         ("Failures by cause", failures(report)),
         ("Made with", environment(report)),
-        ("To reproduce", reproduce(report)),
+        ("To reproduce", reproduce::section(report)),
     ];
     let mut body = head(report);
     for (title, section) in sections {
@@ -48,11 +47,12 @@ fn head(report: &Report) -> String {
 }
 
 /// Problems that have a winner, with it.
-fn won(report: &Report) -> impl Iterator<Item = (&Tried, &Winner)> {
+pub fn won(report: &Report) -> impl Iterator<Item = (&Tried, &Winner)> {
     report.problems.iter().filter_map(|tried| Some((tried, tried.winner.as_ref()?)))
 }
 
-fn code(text: impl std::fmt::Display) -> String {
+/// Text that is typed.
+pub fn code(text: impl std::fmt::Display) -> String {
     format!("<code>{}</code>", Text(text))
 }
 
@@ -79,7 +79,6 @@ fn winners(report: &Report) -> String {
         ("loads alone, us", true),
         ("error / bound", true),
         ("machines", true),
-        ("schedule", false),
     ]);
     for (tried, winner) in won(report) {
         let (matrix, m) = shape(tried);
@@ -89,33 +88,39 @@ fn winners(report: &Report) -> String {
             matrix,
             m,
             format!("{:.2}", winner.us),
-            evidence(winner.evidence).into(),
+            tried.evidence(winner).into(),
             speed.unwrap_or_default(),
             roof.unwrap_or_default(),
             winner.load_only_us.map(|us| format!("{us:.2}")).unwrap_or_default(),
             format!("{:.3}", winner.error_over_bound),
             winner.machines.to_string(),
-            code(&winner.schedule),
         ]);
+        table.below(code(&winner.schedule));
     }
     table.to_string()
 }
 
+/// The untuned kernel, and what one would do without kernels for the format.
 fn baselines(report: &Report) -> String {
-    let mut table =
-        Table::new(&[("matrix", false), ("M up to", true), ("untuned us", true), ("gain", false)]);
+    let mut table = Table::new(&[
+        ("matrix", false),
+        ("M up to", true),
+        ("untuned us", true),
+        ("gain", false),
+        ("dequantized first us", true),
+        ("gain", false),
+    ]);
     let mut known = false;
     for (tried, winner) in won(report) {
-        let Some(default_us) = winner.default_us else { continue };
+        let (untuned, dense) = (winner.default_us, tried.dequantized_first_us(winner));
+        if untuned.or(dense).is_none() {
+            continue;
+        }
         known = true;
         let (matrix, m) = shape(tried);
-        let gain = default_us / winner.us;
-        // A bar of the whole width is four times as fast.
-        let width = (25.0 * gain).clamp(0.0, 100.0);
-        let bar = format!(
-            "<div class=\"bar\"><i style=\"width:{width:.0}%\"></i></div> {gain:.2} times as fast"
-        );
-        table.row([matrix, m, format!("{default_us:.2}"), bar]);
+        let us = |time: Option<f64>| time.map(|us| format!("{us:.2}")).unwrap_or_default();
+        let gain = |time: Option<f64>| time.map(|us| bar(us / winner.us)).unwrap_or_default();
+        table.row([matrix, m, us(untuned), gain(untuned), us(dense), gain(dense)]);
     }
     match known {
         true => table.to_string(),
@@ -124,6 +129,14 @@ fn baselines(report: &Report) -> String {
                 .into()
         }
     }
+}
+
+/// How many times as fast: a bar of the whole width is four times.
+fn bar(gain: f64) -> String {
+    let width = (25.0 * gain).clamp(0.0, 100.0);
+    format!(
+        "<span><span class=\"bar\"><i style=\"width:{width:.0}%\"></i></span> {gain:.2} times as fast</span>"
+    )
 }
 
 fn failures(report: &Report) -> String {
@@ -158,41 +171,4 @@ fn environment(report: &Report) -> String {
         .collect();
     let makers = if report.makers.is_empty() { String::new() } else { table.to_string() };
     format!("{makers}<ul>\n{}\n</ul>\n", gpus.join("\n"))
-}
-
-fn reproduce(report: &Report) -> String {
-    let mut text = String::from("<p>The searches:</p>\n<ul>\n");
-    for run in &report.runs {
-        let limits: Vec<String> =
-            run.limits.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        text.push_str(&format!(
-            "<li>{} problem(s) on {}, seed {}, qtune {}, {}; fingerprint {}</li>\n",
-            run.problems.len(),
-            code(&run.arch),
-            run.seed,
-            Text(&run.qtune_version),
-            Text(limits.join(", ")),
-            code(&run.fingerprint)
-        ));
-    }
-    text.push_str("</ul>\n<p>To check a winner again:</p>\n<pre>");
-    for (tried, winner) in won(report) {
-        let Some((problem, _)) = &tried.parsed else { continue };
-        let gpu = report.archs.get(&tried.arch).map_or("auto", |arch| arch.name.as_str());
-        let end = problem.suffixes().replace('+', " --").replace('_', "-");
-        let command = format!(
-            "qtune verify --gpu {gpu} --format {} --n {} --k {} --m {} --act {} --out-type {}{end} --schedule '{}'\n",
-            problem.format, problem.n, problem.k, problem.m, problem.act, problem.out, winner.schedule
-        );
-        text.push_str(&Text(command).to_string());
-    }
-    text.push_str("</pre>\n");
-    let families: BTreeMap<&str, usize> =
-        won(report).fold(BTreeMap::new(), |mut counts, (_, winner)| {
-            *counts.entry(family(&winner.schedule)).or_default() += 1;
-            counts
-        });
-    let families: Vec<String> =
-        families.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
-    format!("{text}<p>Winners by family: {}.</p>\n", Text(families.join(", ")))
 }
