@@ -18,7 +18,7 @@
 //! [`qtune_verify`] never wins.
 //!
 //! Files, in the order in which a problem passes through them: `answers` (what the cache has), `terms` (dequantization variants),
-//! `neighbours` and `ladder` (the rungs), `warm` (winners of neighbours), `bed` (where candidates
+//! `neighbours` and `ladder` (the rungs), `warm` (winners of neighbours), `slabs` (dequantizing first, the baseline), `bed` (where candidates
 //! are tried: a device, or `replay`), `finalist` (compiling and refining), `judge` (verifying),
 //! `timed` with `surrogate` and `run_off` (timing), `in_step` (timing among the kernels of other
 //! matrices), `record` (what is stored), `tune` (the whole).
@@ -46,6 +46,7 @@ mod replay;
 mod report;
 mod request;
 mod run_off;
+mod slabs;
 mod statistics;
 mod surrogate;
 mod terms;

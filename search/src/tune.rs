@@ -16,13 +16,14 @@ use crate::record::record;
 use crate::replay::Replay;
 use crate::report::{Failures, Stopped, TuneReport, WinnerReport};
 use crate::request::{Task, TuneRequest};
+use crate::slabs;
 use crate::terms::Terms;
 use crate::warm::{self, Known};
 use crate::SearchError;
 use qtune_cache::trial_log::TrialLog;
 use qtune_cache::{Store, WinnerKey};
 use qtune_device::Device;
-use qtune_ir::{Family, Schedule};
+use qtune_ir::Schedule;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
@@ -442,10 +443,10 @@ impl Preparer<'_> {
     /// What users would do without kernels for their format: dequantize, then multiply floats. Timed
     /// with every problem, so that nobody is served a quantized kernel that is slower.
     fn dequantize_first(&self, task: &Task) -> Option<Candidate> {
-        let arch = &self.request.arch;
-        let (problem, spec) = (&task.problem, &task.spec);
-        let schedule = qtune_verify::default_of_family(Family::Dequant, problem, spec, arch);
-        warm::candidate(task, arch, &schedule.ok().filter(|s| self.allowed(task, s))?)
+        let schedules = slabs::of_defaults(task, &self.request.arch);
+        let allowed = schedules.into_iter().filter(|schedule| self.allowed(task, schedule));
+        let candidates = allowed.filter_map(|s| warm::candidate(task, &self.request.arch, &s));
+        candidates.min_by(|a, b| a.estimate.time_us.total_cmp(&b.estimate.time_us))
     }
 
     /// Whether a schedule that the ladder did not propose rounds as the request wants it.
