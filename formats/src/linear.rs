@@ -60,6 +60,7 @@ impl Codes {
     }
 
     /// Bytes per row.
+    #[inline]
     pub fn row_stride(&self) -> usize {
         if self.bits <= 4 {
             self.cols.div_ceil(2)
@@ -79,6 +80,7 @@ impl Codes {
     }
 
     /// The stored bytes of row `n`.
+    #[inline]
     pub fn row(&self, n: usize) -> &[u8] {
         let stride = self.row_stride();
         &self.bytes[n * stride..(n + 1) * stride]

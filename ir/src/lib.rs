@@ -23,6 +23,7 @@ mod packing;
 mod problem;
 mod schedule;
 pub mod tile;
+mod vectorised;
 mod vectors;
 mod weights;
 

@@ -188,7 +188,7 @@ impl CodePacking {
 }
 
 /// A word of eight codes of 4 bits, code `i` in nibble `i`, in another order.
-#[inline]
+#[inline(always)]
 pub fn order_nibbles(word: u32, order: CodeOrder) -> u32 {
     match order {
         CodeOrder::Split | CodeOrder::Raised => split_nibbles(word).rotate_left(order.rotation()),
@@ -197,26 +197,30 @@ pub fn order_nibbles(word: u32, order: CodeOrder) -> u32 {
 }
 
 /// Word `i` of the result has byte `i` of each word, in their order from the lowest up.
-#[inline]
+#[inline(always)]
 pub fn transpose_bytes([a, b, c, d]: [u32; 4]) -> [u32; 4] {
     const EVEN: u32 = 0x00ff_00ff;
-    let even = |low: u32, high: u32| low & EVEN | (high & EVEN) << 8;
-    let odd = |low: u32, high: u32| low >> 8 & EVEN | high & !EVEN;
-    let pairs = |low: u32, high: u32| [low & 0xffff | high << 16, low >> 16 | high & 0xffff_0000];
-    let [first, third] = pairs(even(a, b), even(c, d));
-    let [second, fourth] = pairs(odd(a, b), odd(c, d));
-    [first, second, third, fourth]
+    let bytes = |low: u32, high: u32| {
+        let change = (low >> 8 ^ high) & EVEN;
+        (low ^ change << 8, high ^ change)
+    };
+    let halves = |low: u32, high: u32| {
+        let change = (low >> 16 ^ high) & 0xffff;
+        (low ^ change << 16, high ^ change)
+    };
+    let ((a, b), (c, d)) = (bytes(a, b), bytes(c, d));
+    let ((a, c), (b, d)) = (halves(a, c), halves(b, d));
+    [a, b, c, d]
 }
 
-/// Even nibbles to the lower half word, odd ones to the upper: [`CodeOrder::Split`].
-#[inline]
+/// Even nibbles to the lower half word, odd ones to the upper: [`CodeOrder::Split`]. The inner nibbles of
+/// each half word change places, then the inner bytes of the word.
+#[inline(always)]
 fn split_nibbles(word: u32) -> u32 {
-    let even = |word: u32| {
-        let bytes = word & 0x0f0f_0f0f;
-        let pairs = (bytes | bytes >> 4) & 0x00ff_00ff;
-        (pairs | pairs >> 8) & 0xffff
-    };
-    even(word) | even(word >> 4) << 16
+    let change = (word ^ word >> 4) & 0x00f0_00f0;
+    let word = word ^ change ^ change << 4;
+    let change = (word ^ word >> 8) & 0x0000_ff00;
+    word ^ change ^ change << 8
 }
 
 #[cfg(test)]

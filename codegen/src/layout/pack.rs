@@ -42,7 +42,8 @@ impl Layout {
         }
         let (words, width) = (self.packing.words(), self.packing.load_words());
         let slab_bytes = (4 * LANES * words) as usize;
-        for (slab, bytes) in (0..).zip(packed.chunks_mut(slab_bytes)) {
+        for slab in self.slabs_by_row() {
+            let bytes = &mut packed[slab as usize * slab_bytes..][..slab_bytes];
             if self.pack_slab_of_nibbles(tile, slab, rows, bytes) {
                 continue;
             }
@@ -61,6 +62,18 @@ impl Layout {
         packed
     }
 
+    /// The slabs of a row tile, those of the same rows one after another: codes are read by the row.
+    fn slabs_by_row(&self) -> impl Iterator<Item = u32> {
+        let (steps, row_tiles, slabs) = match &self.kind {
+            Kind::Gemv(s) => (1, 1, self.tile_rows() / s.warp_rows() * self.steps() * s.rows),
+            Kind::Fragments(s) => (self.steps(), s.block_n / 16, s.block_k / 64),
+        };
+        let of_step = move |row_tile, step| {
+            (0..slabs).map(move |slab| (step * row_tiles + row_tile) * slabs + slab)
+        };
+        (0..row_tiles).flat_map(move |row| (0..steps).flat_map(move |step| of_step(row, step)))
+    }
+
     /// Packs a slab of 4-bit codes if all of its weights exist; tells whether it has.
     fn pack_slab_of_nibbles<'a>(
         &self,
@@ -69,10 +82,10 @@ impl Layout {
         rows: &impl Fn(u32) -> CodeRow<'a>,
         packed: &mut [u8],
     ) -> bool {
-        // Lanes that share rows, and how many rows or pairs of rows a slab so has.
-        let (lanes, run_k, slab_rows) = match &self.kind {
-            Kind::Gemv(s) => (s.lanes, s.step_k(), LANES / s.lanes),
-            Kind::Fragments(_) => (4, 64, 16),
+        // k and rows of a slab.
+        let (run_k, slab_rows) = match &self.kind {
+            Kind::Gemv(s) => (s.step_k(), LANES / s.lanes),
+            Kind::Fragments(_) => (2 * nibbles::ROW_BYTES as u32, nibbles::ROWS as u32),
         };
         let (row, k) = self.piece_origin(slab, 0);
         let n = tile * self.tile_rows() + row;
@@ -83,17 +96,24 @@ impl Layout {
             CodeRow::Nibbles(row) => Some(&row[k as usize / 2..][..run_k as usize / 2]),
             CodeRow::Bytes(_) => None,
         };
-        for (n, packed) in (n..).zip(packed.chunks_exact_mut(16 * lanes as usize)) {
-            match (&self.kind, codes(n)) {
-                (Kind::Gemv(_), Some(row)) => nibbles::row_run(row, self.order, packed),
-                (Kind::Fragments(_), Some(first)) => {
-                    let Some(second) = codes(n + 8) else { return false };
-                    nibbles::fragment_run(first, second, self.order, packed);
+        match &self.kind {
+            Kind::Gemv(_) => {
+                (n..).zip(packed.chunks_exact_mut(run_k as usize / 2)).all(|(n, run)| {
+                    codes(n).map(|row| nibbles::row_run(row, self.order, run)).is_some()
+                })
+            }
+            Kind::Fragments(_) => {
+                let mut all = [&[0; nibbles::ROW_BYTES]; nibbles::ROWS];
+                for (n, row) in (n..).zip(&mut all) {
+                    let Some(codes) = codes(n).and_then(|codes| codes.first_chunk()) else {
+                        return false;
+                    };
+                    *row = codes;
                 }
-                (_, None) => return false,
+                let packed = packed.first_chunk_mut();
+                packed.map(|packed| nibbles::fragment_slab(&all, self.order, packed)).is_some()
             }
         }
-        true
     }
 
     /// The words of a lane's piece; the first [`qtune_ir::CodePacking::words`] count.

@@ -51,7 +51,7 @@ pub(super) fn load(
 }
 
 /// Output features that one task unpacks: their words in one row fill a cache line.
-const TASK_ROWS: usize = 16;
+const TASK_ROWS: usize = 64;
 
 /// Codes `[N, K]` of qweight `[K*bits/32, N]`, columns in the given order.
 fn codes(qweight: &TensorRef<'_>, n: usize, k: usize, bits: u8, order: Option<&[u32]>) -> Codes {
@@ -89,7 +89,7 @@ fn codes(qweight: &TensorRef<'_>, n: usize, k: usize, bits: u8, order: Option<&[
 }
 
 /// Words of a row that are read before they are stored: a cache line.
-const LINE: usize = 16;
+const LINE: usize = 64;
 
 /// Rows from `first` on of codes whose stream is what [`Codes`] keeps: word by word, in squares of cache
 /// lines.
