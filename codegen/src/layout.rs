@@ -27,7 +27,7 @@ mod pack;
 mod vectors;
 
 pub use loads::Loads;
-pub use pack::CodeRow;
+pub use pack::{CodeRow, ParamOrder};
 
 use bytes::Bytes;
 use qtune_ir::dequant::{fields, CodeOrder, Field, Levels};

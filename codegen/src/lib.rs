@@ -17,6 +17,6 @@ mod slab_product;
 
 pub use fingerprint::fingerprint;
 pub use kernel::{Argument, BlockTile, Entry, Kernel, Role, Step, TensorMapSpec, LINE_BYTES};
-pub use layout::{CodeRow, Layout};
+pub use layout::{CodeRow, Layout, ParamOrder};
 pub use lower::{generate, load_only, load_only_again, CodegenError, GENERATOR_VERSION};
 pub use slab_product::SlabProduct;

@@ -7,8 +7,9 @@
 //! for every weight, see [`crate::numbers`].
 
 use crate::error::FormatError;
-use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Modifier};
+use crate::nibbles::pack;
 use crate::numbers;
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
 use crate::safetensors::ElementType;

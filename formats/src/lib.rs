@@ -35,6 +35,7 @@ mod interleave;
 mod linear;
 mod microscaling;
 mod name;
+mod nibbles;
 mod numbers;
 mod order;
 mod plain;

@@ -1,5 +1,6 @@
 //! A decoded linear layer: logical codes and group parameters, free of any file's packing.
 
+use crate::nibbles::pack;
 use crate::vectors::Vectors;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -124,48 +125,6 @@ impl Codes {
         let (stride, bits) = (self.row_stride(), self.bits);
         pack(codes, bits, &mut self.bytes[n * stride..(n + 1) * stride]);
     }
-}
-
-/// Stores codes of `bits` bits, one per byte, as [`Codes`] keeps a row.
-pub(crate) fn pack(codes: &[u8], bits: u8, row: &mut [u8]) {
-    if bits > 4 {
-        row.copy_from_slice(codes);
-        return;
-    }
-    let eights = codes.chunks_exact(8);
-    let (fours, rest) = row.split_at_mut(codes.len() / 8 * 4);
-    let last = eights.remainder();
-    for (bytes, codes) in fours.chunks_exact_mut(4).zip(eights) {
-        let codes = u64::from_le_bytes(std::array::from_fn(|index| codes[index]));
-        bytes.copy_from_slice(&join_nibbles(codes).to_le_bytes());
-    }
-    for (byte, pair) in rest.iter_mut().zip(last.chunks(2)) {
-        *byte = pair[0] | pair.get(1).map_or(0, |odd| odd << 4);
-    }
-}
-
-/// Stores codes of 4 bits as [`Codes`] keeps a row, from runs of bytes whose low nibbles come before
-/// their high ones; `run` is a multiple of 8.
-#[inline]
-pub(crate) fn pack_runs(packed: &[u8], run: usize, row: &mut [u8]) {
-    const LOW: u64 = 0x0f0f_0f0f_0f0f_0f0f;
-    for (packed, row) in packed.chunks_exact(run).zip(row.chunks_exact_mut(run)) {
-        let (low, high) = row.split_at_mut(run / 2);
-        let fours = low.chunks_exact_mut(4).zip(high.chunks_exact_mut(4));
-        for (eight, (low, high)) in packed.chunks_exact(8).zip(fours) {
-            let eight = u64::from_le_bytes(std::array::from_fn(|index| eight[index]));
-            low.copy_from_slice(&join_nibbles(eight & LOW).to_le_bytes());
-            high.copy_from_slice(&join_nibbles(eight >> 4 & LOW).to_le_bytes());
-        }
-    }
-}
-
-/// The low nibbles of eight bytes, side by side.
-#[inline]
-fn join_nibbles(bytes: u64) -> u32 {
-    let pairs = (bytes | bytes >> 4) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-    (fours | fours >> 16) as u32
 }
 
 /// The values of one group parameter, logical `[N, K/G]`, row-major.
@@ -418,21 +377,6 @@ mod tests {
             codes.unpack_row(1, &mut unpacked);
             assert_eq!(unpacked, row);
             assert!(codes.row(0).iter().all(|byte| *byte == 0), "the other row is untouched");
-        }
-    }
-
-    #[test]
-    fn runs_of_nibbles_are_packed_as_their_codes_are() {
-        let packed: Vec<u8> = (0..64).map(|i| (i * 37 + 5) as u8).collect();
-        for run in [8, 16, 32] {
-            let codes = packed.chunks(run).flat_map(|run| {
-                let low = run.iter().map(|byte| byte & 15);
-                low.chain(run.iter().map(|byte| byte >> 4)).collect::<Vec<u8>>()
-            });
-            let (mut one_by_one, mut at_once) = ([0; 64], [0; 64]);
-            pack(&codes.collect::<Vec<u8>>(), 4, &mut one_by_one);
-            pack_runs(&packed, run, &mut at_once);
-            assert_eq!(at_once, one_by_one, "runs of {run}");
         }
     }
 

@@ -14,6 +14,12 @@ pub struct Rotation {
 }
 
 impl Rotation {
+    /// The factors of input and of output features as kernels read them, little-endian.
+    pub fn bytes(&self) -> [Vec<u8>; 2] {
+        [&self.inputs, &self.outputs]
+            .map(|factors| factors.iter().flat_map(|factor| factor.to_le_bytes()).collect())
+    }
+
     /// The weights `[N, K]` of the features themselves, from those between the rotations.
     pub fn undo(&self, weights: &[f32]) -> Vec<f32> {
         let (n, k) = (self.outputs.len(), self.inputs.len());

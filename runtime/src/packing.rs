@@ -1,10 +1,9 @@
 //! Packing a layer's weights into a kernel's layout, on the device.
 
 use crate::RuntimeError;
-use half::f16;
-use qtune_codegen::{CodeRow, Layout};
+use qtune_codegen::{CodeRow, Layout, ParamOrder};
 use qtune_device::{Access, Buffer, Device};
-use qtune_formats::QuantizedLinear;
+use qtune_formats::{QuantizedLinear, Rotation};
 use qtune_ir::Problem;
 use rayon::prelude::*;
 
@@ -36,11 +35,15 @@ pub(crate) fn pack(
     let weights = read_only("weights", layout.weight_bytes())?;
     let params = read_only("params", layout.param_bytes())?;
     let tiles = layout.tiles();
+    let order = layout.param_order();
     let at_once = TILES_PER_THREAD * rayon::current_num_threads();
     for first in (0..tiles).step_by(at_once) {
         let batch = first..tiles.min(first + at_once as u32);
-        let packed: Vec<_> =
-            batch.clone().into_par_iter().map(|tile| pack_tile(layer, layout, tile)).collect();
+        let packed: Vec<_> = batch
+            .clone()
+            .into_par_iter()
+            .map(|tile| pack_tile(layer, (layout, &order), tile))
+            .collect();
         for (tile, (codes, values)) in batch.clone().zip(packed) {
             device.upload(&weights, tile as usize * layout.tile_weight_bytes(), &codes)?;
             device.upload(&params, tile as usize * layout.tile_param_bytes(), &values)?;
@@ -50,7 +53,11 @@ pub(crate) fn pack(
     Ok(Packed { layout_id: layout.id(), weights, params })
 }
 
-fn pack_tile(layer: &QuantizedLinear, layout: &Layout, tile: u32) -> (Vec<u8>, Vec<u8>) {
+fn pack_tile(
+    layer: &QuantizedLinear,
+    (layout, order): (&Layout, &ParamOrder),
+    tile: u32,
+) -> (Vec<u8>, Vec<u8>) {
     let groups = layer.groups();
     let rows = layout.tile_rows() as usize;
     let first = tile as usize * rows;
@@ -61,7 +68,7 @@ fn pack_tile(layer: &QuantizedLinear, layout: &Layout, tile: u32) -> (Vec<u8>, V
         0..=4 => CodeRow::Nibbles(layer.codes.row(n as usize)),
         _ => CodeRow::Bytes(layer.codes.row(n as usize)),
     };
-    (layout.pack_weight_tile(tile, &row), layout.pack_param_tile(&params))
+    (layout.pack_weight_tile(tile, &row), layout.pack_param_tile(order, &params))
 }
 
 /// The bias of a layer in the output's element type; without one, a buffer that is never read.
@@ -95,17 +102,13 @@ pub(crate) fn factors(
     layer: &QuantizedLinear,
 ) -> Result<[Buffer; 2], RuntimeError> {
     let rotation = layer.codes.vectors().and_then(|vectors| vectors.rotation());
-    let upload = |name, factors: Option<&[f16]>| -> Result<Buffer, RuntimeError> {
-        let bytes: Vec<u8> =
-            factors.unwrap_or_default().iter().flat_map(|factor| factor.to_le_bytes()).collect();
+    let [inputs, outputs] = rotation.map(Rotation::bytes).unwrap_or_default();
+    let upload = |name, bytes: Vec<u8>| -> Result<Buffer, RuntimeError> {
         let buffer = device.alloc(name, bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
         device.upload(&buffer, 0, &bytes)?;
         Ok(buffer)
     };
-    Ok([
-        upload("input factors", rotation.map(|rotation| &rotation.inputs[..]))?,
-        upload("output factors", rotation.map(|rotation| &rotation.outputs[..]))?,
-    ])
+    Ok([upload("input factors", inputs)?, upload("output factors", outputs)?])
 }
 
 /// The column of each input feature, for kernels of a layer with act-order; of another, a buffer that

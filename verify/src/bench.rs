@@ -7,13 +7,12 @@ use crate::reference::Reference;
 use crate::sample::Sample;
 use crate::weights::Weights;
 use crate::VerifyError;
-use half::f16;
 use qtune_codegen::{Argument, CodeRow, Kernel};
 use qtune_device::{
     Access, AsyncSchedule, Buffer, Device, KernelImage, LaunchArgs, LaunchOutcome, LoadedKernel,
     WarpOrder,
 };
-use qtune_formats::{places, Vectors};
+use qtune_formats::{places, Rotation, Vectors};
 use qtune_ir::Epilogue;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -94,10 +93,11 @@ impl<'a> Bench<'a> {
         let vectors = read_only("vectors", layout.vector_bytes())?;
         device.upload(&vectors, 0, &weights.vectors().map_or_else(Vec::new, Vectors::bytes))?;
         let factors = factors(device, weights)?;
+        let order = layout.param_order();
         let pack = |(_, reference): (&u32, &Reference)| {
             let tile = reference.tile();
             let codes = layout.pack_weight_tile(tile.index, &|n| CodeRow::Bytes(tile.row_codes(n)));
-            (tile.index as usize, codes, layout.pack_param_tile(&tile.param_columns()))
+            (tile.index as usize, codes, layout.pack_param_tile(&order, &tile.param_columns()))
         };
         let packed: Vec<_> = references.par_iter().map(pack).collect();
         for (tile, codes, params) in packed {
@@ -287,17 +287,13 @@ impl<'a> Bench<'a> {
 /// The factors of input and of output features, where the weights lie between rotations.
 fn factors(device: &dyn Device, weights: &Weights<'_>) -> Result<[Buffer; 2], VerifyError> {
     let rotation = weights.vectors().and_then(Vectors::rotation);
-    let upload = |name, factors: Option<&[f16]>| -> Result<Buffer, VerifyError> {
-        let factors = factors.unwrap_or_default().iter();
-        let bytes: Vec<u8> = factors.flat_map(|factor| factor.to_le_bytes()).collect();
+    let [inputs, outputs] = rotation.map(Rotation::bytes).unwrap_or_default();
+    let upload = |name, bytes: Vec<u8>| -> Result<Buffer, VerifyError> {
         let buffer = device.alloc(name, bytes.len().max(16), Access::ReadOnly)?;
         device.upload(&buffer, 0, &bytes)?;
         Ok(buffer)
     };
-    Ok([
-        upload("input factors", rotation.map(|rotation| &rotation.inputs[..]))?,
-        upload("output factors", rotation.map(|rotation| &rotation.outputs[..]))?,
-    ])
+    Ok([upload("input factors", inputs)?, upload("output factors", outputs)?])
 }
 
 /// Rows of elements of `size` bytes, one per column, as one per input feature.

@@ -5,14 +5,10 @@
 //! Where fragments are multiplied they lie by 16-row tile, group and pair of rows g and g+8, each pair's
 //! values together: four groups of a tile are 32 pairs, one for each lane that makes operands of them.
 
-use super::{Kind, Layout, Loads, LANES};
-use half::f16;
+use super::pack::{apply, entries};
+use super::{Kind, Layout, Loads, ParamOrder, LANES};
 use qtune_ir::dequant::{Field, Levels};
 use qtune_ir::GemvSchedule;
-use std::borrow::Cow;
-
-/// Appends a value as it is packed.
-type Push = fn(&mut Vec<u8>, f32);
 
 /// Rows of a fragment.
 const FRAGMENT_ROWS: u32 = 16;
@@ -24,98 +20,106 @@ impl Layout {
     }
 
     /// Packs one row tile of parameters level by level: see [`Layout::pack_param_tile`].
-    pub(super) fn pack_levels(&self, levels: &Levels, params: &[Vec<f32>]) -> Vec<u8> {
-        let columns = |fields: &[Field]| -> Vec<_> {
-            fields.iter().map(|field| field.column(params)).collect()
-        };
-        let (codes, shared) = (columns(&levels.codes), columns(&levels.shared));
+    pub(super) fn pack_levels(
+        &self,
+        levels: &Levels,
+        order: &ParamOrder,
+        params: &[Vec<f32>],
+    ) -> Vec<u8> {
+        let mut packed = vec![0; self.tile_param_bytes()];
+        let integers = integers(&levels.codes, params);
+        let floats = entries(&levels.shared, params);
+        let [code_bytes, shared_bytes] =
+            [levels.code_bytes(), levels.shared_bytes()].map(|b| b as usize);
+        // Integers and floats follow each other set by set.
+        let sets = order.sets.max(1);
+        let [codes, shared] =
+            [&order.entries, &order.shared].map(|all| all.chunks((all.len() / sets).max(1)));
+        let set_bytes = (packed.len() / sets).max(1);
+        for (packed, (codes, shared)) in packed.chunks_mut(set_bytes).zip(codes.zip(shared)) {
+            let (first, second) = packed.split_at_mut(codes.len() * code_bytes);
+            apply(codes, code_bytes, &integers, first);
+            apply(shared, shared_bytes, &floats, second);
+        }
+        packed
+    }
+
+    /// Where the levels of a row tile go: see [`Layout::param_order`].
+    pub(super) fn levels_order(&self, levels: &Levels) -> ParamOrder {
         match (&self.kind, self.loads()) {
-            (Kind::Gemv(s), Some(loads)) => self.pack_lane_levels(s, loads, [&codes, &shared]),
-            _ => self.pack_fragment_levels(levels, [&codes, &shared]),
+            (Kind::Gemv(s), Some(loads)) => self.lane_levels_order(s, loads),
+            _ => self.fragment_levels_order(levels),
         }
     }
 
     /// `[stage]`, in it the integers `[16-row tile][group][pair of rows]`, then the floats `[16-row
     /// tile][groups that share them][pair of rows]`.
-    fn pack_fragment_levels(
-        &self,
-        levels: &Levels,
-        [codes, shared]: [&[Cow<[f32]>]; 2],
-    ) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+    fn fragment_levels_order(&self, levels: &Levels) -> ParamOrder {
         let groups = self.groups_per_step();
         // Stages may reach past K: nothing multiplies what is there.
         let last = self.groups - 1;
+        let mut order = ParamOrder::of_sets(self.param_sets());
         for set in 0..self.param_sets() {
-            let mut each = |columns: &[Cow<[f32]>], distance: u32, push: Push| {
+            let each = |distance: u32, order: &mut Vec<u32>| {
                 for tile in (0..self.tile_rows()).step_by(FRAGMENT_ROWS as usize) {
                     for group in (0..groups).step_by(distance as usize) {
                         let group = (set * groups + group).min(last);
-                        for row in (0..FRAGMENT_ROWS).map(|row| tile + row / 2 + 8 * (row & 1)) {
-                            let at = (row * self.groups + group) as usize;
-                            let value = |column: &Cow<[f32]>| column.get(at).map_or(0.0, |v| *v);
-                            columns.iter().for_each(|column| push(&mut bytes, value(column)));
-                        }
+                        let rows = (0..FRAGMENT_ROWS).map(|row| tile + row / 2 + 8 * (row & 1));
+                        order.extend(rows.map(|row| row * self.groups + group));
                     }
                 }
             };
-            each(codes, 1, push_integer);
-            each(shared, levels.sharing(groups), push_float);
+            each(1, &mut order.entries);
+            each(levels.sharing(groups), &mut order.shared);
         }
-        bytes
+        order
     }
 
     /// `[warp tile][step]`, in it the integers `[load][lane's row][group][row of the load]`, then the floats
     /// `[load][lane's row][groups that share them][row of the load]`.
-    fn pack_lane_levels(
-        &self,
-        s: &GemvSchedule,
-        loads: Loads,
-        [codes, shared]: [&[Cow<[f32]>]; 2],
-    ) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.tile_param_bytes());
+    fn lane_levels_order(&self, s: &GemvSchedule, loads: Loads) -> ParamOrder {
         let lane_rows = LANES / s.lanes;
         // Steps may reach past K: nothing multiplies what is there.
         let last = self.groups - 1;
         let warps = (0..self.tile_rows()).step_by(s.warp_rows() as usize);
+        let mut order = ParamOrder::of_sets(warps.len() as u32 * self.param_sets());
         for (warp, set) in warps.flat_map(|warp| (0..self.param_sets()).map(move |s| (warp, s))) {
             let of_set = |group: u32| (set * loads.groups + group).min(last);
             let of_lanes = |nth: u32| (nth..loads.groups).step_by(loads.lane_groups as usize);
-            let all = (0..loads.lane_groups).flat_map(of_lanes).map(of_set).collect();
-            let spans = (0..loads.groups).step_by(loads.sharing as usize).map(of_set).collect();
-            let mut each = |columns: &[Cow<[f32]>],
-                            (count, groups): (u32, Vec<u32>),
-                            push: Push| {
+            let all: Vec<u32> = (0..loads.lane_groups).flat_map(of_lanes).map(of_set).collect();
+            let spans: Vec<u32> =
+                (0..loads.groups).step_by(loads.sharing as usize).map(of_set).collect();
+            let each = |count: u32, groups: &[u32], order: &mut Vec<u32>| {
                 let rows = s.rows / count;
                 for (load, lane_row) in (0..count).flat_map(|l| (0..lane_rows).map(move |r| (l, r)))
                 {
-                    for (group, part) in groups.iter().flat_map(|g| (0..rows).map(move |p| (g, p)))
-                    {
-                        let row = warp + (load * rows + part) * lane_rows + lane_row;
-                        let at = (row * self.groups + group) as usize;
-                        let value = |column: &Cow<[f32]>| column.get(at).map_or(0.0, |v| *v);
-                        columns.iter().for_each(|column| push(&mut bytes, value(column)));
+                    for group in groups {
+                        let row = |part| warp + (load * rows + part) * lane_rows + lane_row;
+                        order.extend((0..rows).map(|part| row(part) * self.groups + group));
                     }
                 }
             };
-            each(codes, (loads.codes, all), push_integer);
-            each(shared, (loads.shared, spans), push_float);
+            each(loads.codes, &all, &mut order.entries);
+            each(loads.shared, &spans, &mut order.shared);
         }
-        bytes
+        order
     }
 }
 
-fn push_integer(bytes: &mut Vec<u8>, value: f32) {
-    bytes.push(value as u8);
-}
-
-fn push_float(bytes: &mut Vec<u8>, value: f32) {
-    bytes.extend_from_slice(&f16::from_f32(value).to_le_bytes());
+/// The values of integers side by side, a byte each.
+fn integers(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
+    let mut integers = vec![0; fields.len() * params.first().map_or(0, Vec::len)];
+    for (at, field) in fields.iter().enumerate() {
+        let places = integers.iter_mut().skip(at).step_by(fields.len());
+        places.zip(&*field.column(params)).for_each(|(place, value)| *place = *value as u8);
+    }
+    integers
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
     use qtune_ir::{Group, Param, ParamType, Problem, WeightSpec};
 
     /// The layout of weights whose groups share floats by eight.
@@ -181,7 +185,7 @@ mod tests {
         let layout = gemv(16, 4);
         let rows = |index| (8..16).flat_map(move |n| (0..48).map(move |g| value(n, g, index)));
         let params: Vec<Vec<f32>> = (0..4).map(|index| rows(index).collect()).collect();
-        let bytes = layout.pack_param_tile(&params);
+        let bytes = layout.pack_param_tile(&layout.param_order(), &params);
         assert_eq!(bytes.len(), layout.tile_param_bytes());
         // The second step of rows 8 to 15: 2 lane rows of 16 groups of 4 rows, 2 bytes each; then 2 loads for
         // 2 lane rows of 2 spans of 2 rows, 4 bytes each.
@@ -204,7 +208,7 @@ mod tests {
                     (0..32).flat_map(|n| (0..48).map(move |g| value(n, g, index))).collect()
                 })
                 .collect();
-            let bytes = layout.pack_param_tile(&params);
+            let bytes = layout.pack_param_tile(&layout.param_order(), &params);
             let stage_bytes = (32 * (groups * 2 + spans * 4)) as usize;
             assert_eq!(bytes.len(), layout.tile_param_bytes());
             assert_eq!(bytes.len(), (48 / groups) as usize * stage_bytes);

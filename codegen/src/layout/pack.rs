@@ -7,7 +7,7 @@
 
 use super::{nibbles, Kind, Layout, LANES};
 use half::slice::HalfFloatSliceExt;
-use qtune_ir::dequant::CodeOrder;
+use qtune_ir::dequant::{CodeOrder, Field};
 use qtune_ir::{ParamType, OCTET_CODES, PIECE_OCTETS};
 
 /// The codes of one output row, as decoders keep them.
@@ -178,35 +178,26 @@ impl Layout {
 
     /// Packs one row tile of group parameters, from the values of each, `[rows, groups]` for those rows
     /// of the tile that exist. Rows past N get zeros, so that padding contributes nothing.
-    pub fn pack_param_tile(&self, params: &[Vec<f32>]) -> Vec<u8> {
+    pub fn pack_param_tile(&self, order: &ParamOrder, params: &[Vec<f32>]) -> Vec<u8> {
         if let Some(levels) = &self.levels {
-            return self.pack_levels(levels, params);
+            return self.pack_levels(levels, order, params);
         }
-        let mut order = Vec::with_capacity(self.tile_param_bytes() / self.entry_bytes().max(1));
-        self.for_entries(|row, group| order.push((row * self.groups + group) as usize));
         let mut packed = vec![0; self.tile_param_bytes()];
-        let mut at = 0;
-        for field in &self.fields {
-            let place = Place { order: &order, entry: self.entry_bytes(), at };
-            let column = field.column(params);
-            match field.dtype {
-                ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
-                    let mut halves = vec![half::f16::ZERO; column.len()];
-                    halves.convert_from_f32_slice(&column);
-                    place.fill(&mut packed, |index| halves.get(index).map(|v| v.to_le_bytes()));
-                }
-                ParamType::E8M0 => place.fill(&mut packed, |index| {
-                    column.get(index).map(|value| half::bf16::from_f32(*value).to_le_bytes())
-                }),
-                ParamType::F32 | ParamType::E4M3 => place
-                    .fill(&mut packed, |index| column.get(index).map(|value| value.to_le_bytes())),
-            }
-            at += field.dtype.packed_bytes() as usize;
-        }
+        apply(&order.entries, self.entry_bytes(), &entries(&self.fields, params), &mut packed);
         match (&self.kind, self.loads()) {
             (Kind::Gemv(s), Some(loads)) => self.cut_runs(s, loads, packed),
             _ => packed,
         }
+    }
+
+    /// Where the group parameters of a row tile go, the same in all of them.
+    pub fn param_order(&self) -> ParamOrder {
+        if let Some(levels) = &self.levels {
+            return self.levels_order(levels);
+        }
+        let mut order = ParamOrder::of_sets(1);
+        self.for_entries(|row, group| order.entries.push(row * self.groups + group));
+        order
     }
 
     /// Tells row in the tile and quant group of every parameter entry of a row tile, in their order.
@@ -235,27 +226,83 @@ impl Layout {
     }
 }
 
-/// Where the values of one field go.
-struct Place<'a> {
-    /// The value of each entry, as an index into the tile's.
-    order: &'a [usize],
-    /// Bytes of an entry.
-    entry: usize,
-    /// The field's first byte in it.
-    at: usize,
+/// Where the group parameters of a row tile go: [`Layout::param_order`].
+#[derive(Clone, Debug)]
+pub struct ParamOrder {
+    /// Where levels are packed apart, how often integers and floats follow each other.
+    pub(super) sets: usize,
+    /// Of every packed entry, which of the tile's `[rows, groups]` it is; where levels are packed apart, of
+    /// the integers.
+    pub(super) entries: Vec<u32>,
+    /// The same of the floats that groups share.
+    pub(super) shared: Vec<u32>,
 }
 
-impl Place<'_> {
-    /// Writes the field into every entry that has a value.
-    fn fill<const BYTES: usize>(
-        &self,
-        packed: &mut [u8],
-        value: impl Fn(usize) -> Option<[u8; BYTES]>,
-    ) {
-        for (entry, index) in packed.chunks_exact_mut(self.entry).zip(self.order) {
-            if let Some(bytes) = value(*index) {
-                entry[self.at..self.at + BYTES].copy_from_slice(&bytes);
+impl ParamOrder {
+    /// Of so many sets, to be filled.
+    pub(super) fn of_sets(sets: u32) -> ParamOrder {
+        ParamOrder { sets: sets as usize, entries: Vec::new(), shared: Vec::new() }
+    }
+}
+
+/// The values of `fields` side by side, an entry for each row and group.
+pub(super) fn entries(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
+    let size: usize = fields.iter().map(|field| field.dtype.packed_bytes() as usize).sum();
+    let mut entries = vec![0; size * params.first().map_or(0, Vec::len)];
+    let mut at = 0;
+    for field in fields {
+        let column = field.column(params);
+        let places = entries.chunks_exact_mut(size).map(|entry| &mut entry[at..]);
+        match field.dtype {
+            ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
+                let mut halves = vec![half::f16::ZERO; column.len()];
+                halves.convert_from_f32_slice(&column);
+                for (place, half) in places.zip(halves) {
+                    place[..2].copy_from_slice(&half.to_le_bytes());
+                }
             }
+            ParamType::E8M0 => {
+                for (place, value) in places.zip(&*column) {
+                    place[..2].copy_from_slice(&half::bf16::from_f32(*value).to_le_bytes());
+                }
+            }
+            ParamType::F32 | ParamType::E4M3 => {
+                for (place, value) in places.zip(&*column) {
+                    place[..4].copy_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+        at += field.dtype.packed_bytes() as usize;
+    }
+    entries
+}
+
+/// Puts entries of `size` bytes in an order, those of them that are there.
+pub(super) fn apply(order: &[u32], size: usize, entries: &[u8], packed: &mut [u8]) {
+    match size {
+        0 => {}
+        1 => apply_sized::<1>(order, entries, packed),
+        2 => apply_sized::<2>(order, entries, packed),
+        4 => apply_sized::<4>(order, entries, packed),
+        6 => apply_sized::<6>(order, entries, packed),
+        8 => apply_sized::<8>(order, entries, packed),
+        _ => {
+            for (place, index) in packed.chunks_exact_mut(size).zip(order) {
+                let first = size * *index as usize;
+                if let Some(entry) = entries.get(first..first + size) {
+                    place.copy_from_slice(entry);
+                }
+            }
+        }
+    }
+}
+
+/// The same where the size is known when this is compiled: copies are single instructions.
+fn apply_sized<const SIZE: usize>(order: &[u32], entries: &[u8], packed: &mut [u8]) {
+    for (place, index) in packed.chunks_exact_mut(SIZE).zip(order) {
+        let entry = entries.get(SIZE * *index as usize..).and_then(|rest| rest.first_chunk());
+        if let Some(entry) = entry {
+            place.copy_from_slice(entry as &[u8; SIZE]);
         }
     }
 }

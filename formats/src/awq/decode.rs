@@ -7,7 +7,7 @@ use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::LayerHeader;
 use crate::tensors::Module;
 use half::f16;
-use qtune_ir::transpose_bytes;
+use qtune_ir::{transpose_bytes, vectorised};
 use rayon::prelude::*;
 
 /// See [`crate::FormatRow::load`].
@@ -170,8 +170,13 @@ fn store(bytes: &mut [u8], words: &[u32; LINE]) {
     }
 }
 
-/// From words of eight columns the words of eight rows, nibble by nibble.
-fn turn(columns: &[Words; COLUMNS], rows: &mut [Words; PER_WORD]) {
+vectorised!(
+    /// From words of eight columns the words of eight rows, nibble by nibble.
+    fn turn(columns: &[Words; COLUMNS], rows: &mut [Words; PER_WORD]) = transpose
+);
+
+#[inline(always)]
+fn transpose(columns: &[Words; COLUMNS], rows: &mut [Words; PER_WORD]) {
     for at in 0..TILE_WORDS {
         let pair = |p: usize| (columns[2 * p][at], columns[2 * p + 1][at]);
         // A byte of a row is a code of each column.

@@ -22,8 +22,9 @@ pub(crate) use super_blocks::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::container::Stored;
 use crate::error::FormatError;
 use crate::gguf::BlockType;
-use crate::linear::{pack, pack_runs, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::FormatName;
+use crate::nibbles::{pack, PackRuns};
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
 use crate::tensors::{first_but, Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
 use half::f16;
@@ -52,19 +53,18 @@ pub(crate) trait Block {
     /// How the codes of a block are read.
     const CODES: BlockCodes;
 
-    /// The bits of parameter `index`, in the order of the variant's, of a quant group of a block.
-    fn param(block: &[u8], index: usize, group: usize) -> u32;
+    /// The bits of parameter `index`, in the order of the variant's, of every quant group of a block.
+    fn param(block: &[u8], index: usize, groups: &mut [u32]);
 }
 
 /// How the codes of a block are read, in the order of its weights.
 pub(crate) enum BlockCodes {
-    /// 4 bits: from byte `first` on, runs of so many bytes whose low nibbles come before their high
-    /// ones.
+    /// 4 bits, in runs of bytes whose low nibbles come before their high ones.
     Runs {
-        /// The first byte.
+        /// The first byte of the codes, which reach to the end of the block.
         first: usize,
-        /// Bytes of a run, a multiple of 8.
-        run: usize,
+        /// What packs runs of their length.
+        pack: PackRuns,
     },
     /// By a function that writes one code to a byte.
     Each(fn(&[u8], &mut [u8])),
@@ -127,9 +127,13 @@ struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    fn row(&self, n: usize) -> impl Iterator<Item = &'a [u8]> {
+    fn row_bytes(&self, n: usize) -> &'a [u8] {
         let row = self.per_row * self.of.bytes;
-        self.bytes[n * row..(n + 1) * row].chunks_exact(self.of.bytes)
+        &self.bytes[n * row..(n + 1) * row]
+    }
+
+    fn row(&self, n: usize) -> impl Iterator<Item = &'a [u8]> {
+        self.row_bytes(n).chunks_exact(self.of.bytes)
     }
 }
 
@@ -168,16 +172,17 @@ fn codes<B: Block>(blocks: &Blocks<'_>, n: usize, k: usize, bits: u8) -> Codes {
     let mut codes = Codes::zeros(n, k, bits);
     let stride = codes.row_stride();
     codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+        let codes = match B::CODES {
+            BlockCodes::Runs { first, pack } => {
+                return pack(blocks.row_bytes(n), blocks.of.bytes, first, row)
+            }
+            BlockCodes::Each(codes) => codes,
+        };
         let mut of_block = [0; BLOCK_MAX];
         let of_block = &mut of_block[..blocks.of.elements];
         for (block, row) in blocks.row(n).zip(row.chunks_mut(stride / blocks.per_row)) {
-            match B::CODES {
-                BlockCodes::Runs { first, run } => pack_runs(&block[first..], run, row),
-                BlockCodes::Each(codes) => {
-                    codes(block, of_block);
-                    pack(of_block, bits, row);
-                }
-            }
+            codes(block, of_block);
+            pack(of_block, bits, row);
         }
     });
     codes
@@ -185,6 +190,8 @@ fn codes<B: Block>(blocks: &Blocks<'_>, n: usize, k: usize, bits: u8) -> Codes {
 
 /// Weights of the largest blocks.
 const BLOCK_MAX: usize = 256;
+/// Quant groups of the blocks that have most.
+const GROUPS_MAX: usize = 16;
 
 /// Values `[N, groups]` of one parameter.
 fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues {
@@ -211,9 +218,12 @@ fn gather<B: Block, T: Clone + Default + Send>(
     let groups = blocks.of.elements / B::GROUP as usize;
     let mut values = vec![T::default(); n * blocks.per_row * groups];
     values.par_chunks_mut(blocks.per_row * groups).enumerate().for_each(|(n, row)| {
+        let mut bits = [0; GROUPS_MAX];
+        let bits = &mut bits[..groups];
         for (values, block) in row.chunks_exact_mut(groups).zip(blocks.row(n)) {
-            for (g, value) in values.iter_mut().enumerate() {
-                *value = of_bits(B::param(block, index, g));
+            B::param(block, index, bits);
+            for (value, bits) in values.iter_mut().zip(&*bits) {
+                *value = of_bits(*bits);
             }
         }
     });

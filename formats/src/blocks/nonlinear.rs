@@ -1,6 +1,7 @@
 //! The 4-bit formats whose codes are looked up.
 
 use super::{half, row, Block, BlockCodes};
+use crate::nibbles::pack_runs_of_16;
 use crate::registry::{FormatRow, Variant};
 use qtune_ir::ParamType;
 
@@ -10,8 +11,6 @@ pub(crate) static IQ4_XS: FormatRow = row::<NonlinearSuper>();
 
 /// Weights that share a scale.
 const SIZE: u32 = 32;
-/// Bytes of their codes.
-const NIBBLES: usize = 16;
 
 /// ggml's `kvalues_iq4nl` over 128, a factor that the expressions put back: products with values
 /// below 1 stay in f16's range as those of other formats do.
@@ -38,10 +37,10 @@ impl Block for Nonlinear {
         expr: "(* (lookup q) (* 128 s))",
         codebook: &IQ4_CODEBOOK,
     };
-    const CODES: BlockCodes = BlockCodes::Runs { first: 2, run: NIBBLES };
+    const CODES: BlockCodes = BlockCodes::Runs { first: 2, pack: pack_runs_of_16 };
 
-    fn param(block: &[u8], _: usize, _: usize) -> u32 {
-        half(block, 0)
+    fn param(block: &[u8], _: usize, groups: &mut [u32]) {
+        groups.fill(half(block, 0));
     }
 }
 
@@ -61,13 +60,16 @@ impl Block for NonlinearSuper {
         expr: "(* (lookup q) (* 128 (* d (- i 32))))",
         codebook: &IQ4_CODEBOOK,
     };
-    const CODES: BlockCodes = BlockCodes::Runs { first: 8, run: NIBBLES };
+    const CODES: BlockCodes = BlockCodes::Runs { first: 8, pack: pack_runs_of_16 };
 
-    fn param(block: &[u8], index: usize, group: usize) -> u32 {
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
         if index == 0 {
-            return half(block, 0);
+            return groups.fill(half(block, 0));
         }
-        let low = u32::from(block[4 + group / 2] >> (4 * (group % 2)) & 15);
-        low | (half(block, 2) >> (2 * group) & 3) << 4
+        let high = half(block, 2);
+        for (group, value) in groups.iter_mut().enumerate() {
+            let low = u32::from(block[4 + group / 2] >> (4 * (group % 2)) & 15);
+            *value = low | (high >> (2 * group) & 3) << 4;
+        }
     }
 }

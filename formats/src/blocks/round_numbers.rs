@@ -1,6 +1,7 @@
 //! The formats of 32 weights to a block: a scale, in some a minimum, and 4, 5 or 8 bits per code.
 
 use super::{half, nibbles, row, Block, BlockCodes};
+use crate::nibbles::pack_runs_of_16;
 use crate::registry::{FormatRow, Variant};
 use qtune_ir::ParamType;
 
@@ -43,10 +44,10 @@ impl Block for FourBit {
     const PACKING: &'static str = "GGUF blocks of 18 bytes: scale f16, 32 nibbles";
     const GROUP: u32 = SIZE;
     const VARIANT: Variant = symmetric(4, "(* (- q 8) s)");
-    const CODES: BlockCodes = BlockCodes::Runs { first: 2, run: NIBBLES };
+    const CODES: BlockCodes = BlockCodes::Runs { first: 2, pack: pack_runs_of_16 };
 
-    fn param(block: &[u8], index: usize, _: usize) -> u32 {
-        half(block, 2 * index)
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        groups.fill(half(block, 2 * index));
     }
 }
 
@@ -59,10 +60,10 @@ impl Block for FourBitMin {
     const PACKING: &'static str = "GGUF blocks of 20 bytes: scale and minimum f16, 32 nibbles";
     const GROUP: u32 = SIZE;
     const VARIANT: Variant = with_minimum(4);
-    const CODES: BlockCodes = BlockCodes::Runs { first: 4, run: NIBBLES };
+    const CODES: BlockCodes = BlockCodes::Runs { first: 4, pack: pack_runs_of_16 };
 
-    fn param(block: &[u8], index: usize, _: usize) -> u32 {
-        half(block, 2 * index)
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        groups.fill(half(block, 2 * index));
     }
 }
 
@@ -80,8 +81,8 @@ impl Block for FiveBit {
         fifth_bits(&block[2..], codes);
     });
 
-    fn param(block: &[u8], index: usize, _: usize) -> u32 {
-        half(block, 2 * index)
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        groups.fill(half(block, 2 * index));
     }
 }
 
@@ -100,8 +101,8 @@ impl Block for FiveBitMin {
         fifth_bits(&block[4..], codes);
     });
 
-    fn param(block: &[u8], index: usize, _: usize) -> u32 {
-        half(block, 2 * index)
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        groups.fill(half(block, 2 * index));
     }
 }
 
@@ -120,7 +121,7 @@ impl Block for EightBit {
         }
     });
 
-    fn param(block: &[u8], index: usize, _: usize) -> u32 {
-        half(block, 2 * index)
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        groups.fill(half(block, 2 * index));
     }
 }

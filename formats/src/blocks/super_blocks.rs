@@ -5,6 +5,7 @@
 //! scales are signed and stored with an offset, which the expression takes away.
 
 use super::{half, nibbles, row, Block, BlockCodes};
+use crate::nibbles::pack_runs_of_32;
 use crate::registry::{FormatRow, Variant};
 use qtune_ir::ParamType;
 
@@ -59,12 +60,13 @@ impl Block for TwoBit {
         pairs(&block[16..80], codes);
     });
 
-    fn param(block: &[u8], index: usize, group: usize) -> u32 {
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        let each = groups.iter_mut().zip(block);
         match index {
-            0 => half(block, 80),
-            1 => u32::from(block[group] & 15),
-            2 => half(block, 82),
-            _ => u32::from(block[group] >> 4),
+            0 => groups.fill(half(block, 80)),
+            1 => each.for_each(|(scale, both)| *scale = u32::from(both & 15)),
+            2 => groups.fill(half(block, 82)),
+            _ => each.for_each(|(minimum, both)| *minimum = u32::from(both >> 4)),
         }
     }
 }
@@ -94,36 +96,40 @@ impl Block for ThreeBit {
         }
     });
 
-    fn param(block: &[u8], index: usize, group: usize) -> u32 {
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
         if index == 0 {
-            return half(block, 108);
+            return groups.fill(half(block, 108));
         }
-        let low = block[96 + group % 8] >> (4 * (group / 8)) & 15;
-        let high = block[104 + group % 4] >> (2 * (group / 4)) & 3;
-        u32::from(low | high << 4)
+        for (group, scale) in groups.iter_mut().enumerate() {
+            let low = block[96 + group % 8] >> (4 * (group / 8)) & 15;
+            let high = block[104 + group % 4] >> (2 * (group / 4)) & 3;
+            *scale = u32::from(low | high << 4);
+        }
     }
 }
 
-/// The eight 6-bit scales (`minimum` false) or minima that Q4_K and Q5_K keep in 12 bytes.
-fn six_bits(packed: &[u8], group: usize, minimum: bool) -> u32 {
-    let second = 4 * usize::from(minimum);
-    let value = if group < 4 {
-        packed[group + second] & 63
-    } else {
-        let low = packed[group + 4] >> (4 * u8::from(minimum)) & 15;
-        low | (packed[group - 4 + second] >> 6) << 4
+/// The eight 6-bit scales (`minimum` false) or minima that Q4_K and Q5_K keep in 12 bytes: those of the
+/// first four groups in the low bits of four bytes, of which the high bits belong to the last four.
+#[inline]
+fn six_bits(packed: &[u8], minimum: bool) -> [u8; 8] {
+    let word = |at: usize| {
+        let bytes = &packed[4 * at..4 * at + 4];
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     };
-    u32::from(value)
+    let (own, low) = (word(usize::from(minimum)), word(2) >> (4 * u8::from(minimum)));
+    let first = own & 0x3f3f_3f3f;
+    let last = low & 0x0f0f_0f0f | own >> 2 & 0x3030_3030;
+    (u64::from(first) | u64::from(last) << 32).to_le_bytes()
 }
 
 /// A parameter of Q4_K and Q5_K: both scales, then the 12 bytes.
-fn six_bit_param(block: &[u8], index: usize, group: usize) -> u32 {
-    match index {
-        0 => half(block, 0),
-        1 => six_bits(&block[4..16], group, false),
-        2 => half(block, 2),
-        _ => six_bits(&block[4..16], group, true),
+#[inline]
+fn six_bit_param(block: &[u8], index: usize, groups: &mut [u32]) {
+    if index % 2 == 0 {
+        return groups.fill(half(block, index));
     }
+    let values = six_bits(&block[4..16], index == 3);
+    groups.iter_mut().zip(values).for_each(|(group, value)| *group = value.into());
 }
 
 const SIX_BIT_PARAMS: &[(&str, ParamType)] =
@@ -139,10 +145,10 @@ impl Block for FourBit {
         "GGUF blocks of 144 bytes: two f16, 8 scales and minima, 256 nibbles";
     const GROUP: u32 = 32;
     const VARIANT: Variant = with_minima(4, SIX_BIT_PARAMS);
-    const CODES: BlockCodes = BlockCodes::Runs { first: 16, run: 32 };
+    const CODES: BlockCodes = BlockCodes::Runs { first: 16, pack: pack_runs_of_32 };
 
-    fn param(block: &[u8], index: usize, group: usize) -> u32 {
-        six_bit_param(block, index, group)
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        six_bit_param(block, index, groups);
     }
 }
 
@@ -165,8 +171,8 @@ impl Block for FiveBit {
         }
     });
 
-    fn param(block: &[u8], index: usize, group: usize) -> u32 {
-        six_bit_param(block, index, group)
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        six_bit_param(block, index, groups);
     }
 }
 
@@ -195,11 +201,13 @@ impl Block for SixBit {
         }
     });
 
-    fn param(block: &[u8], index: usize, group: usize) -> u32 {
-        match index {
-            0 => half(block, 208),
-            // Signed; the offset is taken away in the expression.
-            _ => u32::from(block[192 + group] ^ 0x80),
+    fn param(block: &[u8], index: usize, groups: &mut [u32]) {
+        if index == 0 {
+            return groups.fill(half(block, 208));
+        }
+        for (scale, signed) in groups.iter_mut().zip(&block[192..]) {
+            // The offset is taken away in the expression.
+            *scale = u32::from(signed ^ 0x80);
         }
     }
 }
@@ -211,9 +219,8 @@ mod tests {
     #[test]
     fn six_bit_scales_and_minima_unpack_from_twelve_bytes() {
         let packed = [0x01, 0x82, 0xc3, 0xc4, 0x88, 0x89, 0xca, 0xcb, 0x15, 0xc5, 0xc7, 0xef];
-        let values = |minimum| [0, 1, 2, 3, 4, 5, 6, 7].map(|g| six_bits(&packed, g, minimum));
-        assert_eq!(values(false), [1, 2, 3, 4, 5, 37, 55, 63]);
-        assert_eq!(values(true), [8, 9, 10, 11, 33, 44, 60, 62]);
+        assert_eq!(six_bits(&packed, false), [1, 2, 3, 4, 5, 37, 55, 63]);
+        assert_eq!(six_bits(&packed, true), [8, 9, 10, 11, 33, 44, 60, 62]);
     }
 
     #[test]
@@ -222,7 +229,8 @@ mod tests {
         block[96..108].copy_from_slice(&[
             0xf0, 0x01, 0xe2, 0xff, 0x50, 0x5f, 0x50, 0x51, 0x24, 0x74, 0xb8, 0xf8,
         ]);
-        let scales: Vec<u32> = (0..16).map(|group| ThreeBit::param(&block, 1, group)).collect();
+        let mut scales = [0; 16];
+        ThreeBit::param(&block, 1, &mut scales);
         assert_eq!(scales, [0, 1, 2, 15, 16, 31, 32, 33, 47, 48, 62, 63, 5, 21, 37, 53]);
     }
 }

@@ -3,8 +3,9 @@
 use super::layout::{k_order, packing_named, Parts, Weight};
 use super::Packing;
 use crate::error::FormatError;
-use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::Modifier;
+use crate::nibbles::pack;
 use crate::registry::{row_of, LayerHeader};
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
@@ -58,6 +59,9 @@ fn codes(parts: &Parts<'_>, bits: u8, packing: Packing, order: Option<&[u32]>) -
     let mut codes = Codes::zeros(parts.n, parts.k, bits);
     let stride = codes.row_stride();
     codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+        if let (Weight::Packed(packed), None, 4) = (parts.weight, order, bits) {
+            return copy_words(&packed, (n, parts.k), row);
+        }
         let natural = natural_row(parts, bits, packing, n);
         match order {
             None => pack(&natural, bits, row),
@@ -68,6 +72,14 @@ fn codes(parts: &Parts<'_>, bits: u8, packing: Packing, order: Option<&[u32]>) -
         }
     });
     codes
+}
+
+/// Row `n` of codes of 4 bits, whose words are what [`Codes`] keeps, but for what follows the last code.
+fn copy_words(packed: &TensorRef<'_>, (n, k): (usize, usize), row: &mut [u8]) {
+    row.copy_from_slice(&packed.bytes[4 * n * packed.shape[1]..][..row.len()]);
+    if let (Some(last), 1) = (row.last_mut(), k % 2) {
+        *last &= 15;
+    }
 }
 
 /// The codes of row `n`, one per byte.

@@ -3,8 +3,9 @@
 use super::layout::{k_order, Parts};
 use super::zeros::{self, Convention};
 use crate::error::FormatError;
-use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::Modifier;
+use crate::nibbles::pack;
 use crate::qweight::UNIT;
 use crate::registry::LayerHeader;
 use crate::stream;

@@ -2,7 +2,8 @@
 
 use super::layout::{packing, Parts};
 use crate::error::FormatError;
-use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::nibbles::pack;
 use crate::registry::{FormatRow, LayerHeader};
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
@@ -64,12 +65,15 @@ fn unpack_run(parts: &Parts<'_>, first: usize, codes: &mut [u8]) {
         let run = (columns - column).min(codes.len() - done);
         let shift = usize::from(parts.bits) * (count - 1 - row / of_part);
         let element = row % of_part * columns + column;
-        for (at, code) in codes[done..done + run].iter_mut().enumerate() {
-            *code = mask
-                & match bytes {
-                    1 => parts.codes.bytes[element + at] >> shift,
-                    _ => (parts.codes.word(element + at) >> shift) as u8,
-                };
+        let codes = &mut codes[done..done + run];
+        if bytes == 1 {
+            for (code, byte) in codes.iter_mut().zip(&parts.codes.bytes[element..]) {
+                *code = byte >> shift & mask;
+            }
+        } else {
+            for (at, code) in codes.iter_mut().enumerate() {
+                *code = (parts.codes.word(element + at) >> shift) as u8 & mask;
+            }
         }
         done += run;
     }

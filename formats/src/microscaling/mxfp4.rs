@@ -126,8 +126,8 @@ impl Block for Microscaling {
         unsigned_zeros(&block[1..], NIBBLES, codes);
     });
 
-    fn param(block: &[u8], _: usize, _: usize) -> u32 {
-        power_of_two(block[0], BIAS).to_bits()
+    fn param(block: &[u8], _: usize, groups: &mut [u32]) {
+        groups.fill(power_of_two(block[0], BIAS).to_bits());
     }
 }
 
@@ -137,10 +137,15 @@ mod tests {
 
     #[test]
     fn exponents_of_microscaling_are_powers_of_two_down_to_subnormals() {
+        let scale = |exponent: u8| {
+            let mut scale = [0];
+            Microscaling::param(&[exponent], 0, &mut scale);
+            f32::from_bits(scale[0])
+        };
         for exponent in 0..=254u8 {
-            let scale = f32::from_bits(Microscaling::param(&[exponent], 0, 0));
+            let scale = scale(exponent);
             assert_eq!(f64::from(scale), 2f64.powi(i32::from(exponent) - BIAS));
         }
-        assert!(f32::from_bits(Microscaling::param(&[255], 0, 0)).is_nan());
+        assert!(scale(255).is_nan());
     }
 }

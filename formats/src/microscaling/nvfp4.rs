@@ -169,10 +169,12 @@ impl Block for TwoScales {
     });
 
     /// Scales have no sign here, and what would be NaN is 0.
-    fn param(block: &[u8], _: usize, group: usize) -> u32 {
-        match block[group] & NAN {
-            NAN => 0,
-            code => (e4m3(code) as f32).to_bits(),
+    fn param(block: &[u8], _: usize, groups: &mut [u32]) {
+        for (scale, code) in groups.iter_mut().zip(block) {
+            *scale = match code & NAN {
+                NAN => 0,
+                code => (e4m3(code) as f32).to_bits(),
+            };
         }
     }
 }
@@ -183,7 +185,11 @@ mod tests {
 
     #[test]
     fn scales_of_blocks_have_no_sign_and_no_nan() {
-        let scale = |code: u8| f32::from_bits(TwoScales::param(&[0, code, 0, 0], 0, 1));
+        let scale = |code: u8| {
+            let mut scales = [0; SCALES];
+            TwoScales::param(&[0, code, 0, 0], 0, &mut scales);
+            f32::from_bits(scales[1])
+        };
         assert_eq!((scale(0x38), scale(0xb8)), (1.0, 1.0));
         assert_eq!((scale(0x7e), scale(0x7f), scale(0xff)), (448.0, 0.0, 0.0));
     }

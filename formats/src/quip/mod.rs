@@ -11,8 +11,9 @@
 mod lattice;
 
 use crate::error::FormatError;
-use crate::linear::{pack, Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Modifier};
+use crate::nibbles::pack;
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
 use crate::rotation::Rotation;
 use crate::safetensors::ElementType;

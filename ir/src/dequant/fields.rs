@@ -44,13 +44,12 @@ impl Field {
     }
 }
 
-/// The values of a node in many entries, as [`super::GroupValues`] has them in one.
+/// The values of a node in many entries, as [`super::GroupValues`] has them in one. Not by that one: it
+/// looks at the term anew for every entry, which takes several times as long as all of a layer's packing;
+/// here every node is one loop over all entries.
 fn column(ctx: &Context, term: &Term, id: Id, params: &[Vec<f32>]) -> Vec<f64> {
     let entries = params.first().map_or(0, Vec::len);
     let of = |id: Id| column(ctx, term, id, params);
-    let both = |a: Id, b: Id, op: fn(f64, f64) -> f64| {
-        of(a).into_iter().zip(of(b)).map(|(a, b)| op(a, b)).collect()
-    };
     match term.node(id) {
         Op::Const(number) => vec![number.value(); entries],
         Op::Param(name) => match ctx.param(name.as_str()) {
@@ -59,11 +58,17 @@ fn column(ctx: &Context, term: &Term, id: Id, params: &[Vec<f32>]) -> Vec<f64> {
         },
         Op::Real(a) => of(*a),
         Op::Neg(a) => of(*a).into_iter().map(|a| -a).collect(),
-        Op::Add([a, b]) => both(*a, *b, |a, b| a + b),
-        Op::Sub([a, b]) => both(*a, *b, |a, b| a - b),
-        Op::Mul([a, b]) | Op::Stored([a, b]) => both(*a, *b, |a, b| a * b),
+        Op::Add([a, b]) => each(of(*a), of(*b), |a, b| a + b),
+        Op::Sub([a, b]) => each(of(*a), of(*b), |a, b| a - b),
+        Op::Mul([a, b]) | Op::Stored([a, b]) => each(of(*a), of(*b), |a, b| a * b),
         _ => vec![f64::NAN; entries],
     }
+}
+
+/// `op` of the values of both nodes in every entry.
+fn each(mut a: Vec<f64>, b: Vec<f64>, op: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a = op(*a, b));
+    a
 }
 
 /// The fields of an entry that a kernel with this term reads, in the order in which they are packed.

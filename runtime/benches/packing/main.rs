@@ -28,13 +28,14 @@ fn pack(layer: &QuantizedLinear, layout: &Layout) -> usize {
     let groups = layer.groups();
     let rows = layout.tile_rows() as usize;
     let row = |n: u32| CodeRow::Nibbles(layer.codes.row(n as usize));
+    let order = layout.param_order();
     let tile = |tile: u32| {
         let first = tile as usize * rows;
         let entries = first * groups..(first + rows).min(layer.n) * groups;
         let params: Vec<Vec<f32>> =
             layer.params.iter().map(|param| param.values.to_f32(entries.clone())).collect();
         let weights = layout.pack_weight_tile(tile, &row);
-        let params = layout.pack_param_tile(&params);
+        let params = layout.pack_param_tile(&order, &params);
         black_box(weights).len() + black_box(params).len()
     };
     (0..layout.tiles()).map(tile).sum()
