@@ -325,6 +325,8 @@ mod tests {
             let climb = ladder.survey().unwrap();
             let named = |c: &&Candidate| c.text.contains("gemm=library");
             assert_eq!(climb.ranked.iter().any(|c| named(&c)), library);
+            // Where times are measured, it is to be timed.
+            assert_eq!(climb.finalists.iter().any(|c| named(&c)), library);
             let space = &climb.space.unwrap().families[&Family::Dequant];
             let told = |reason: &String| reason.contains("libcublasLt");
             assert_eq!(space.pruned.keys().any(told), !library, "{:?}", space.pruned);

@@ -163,10 +163,14 @@ const LIBRARY_TOKENS_MIN: u32 = 64;
 /// 0.65 and 0.8 of the nominal rate. Not measured here.
 const LIBRARY_SHARE: f64 = 0.75;
 
-/// A tile of a library's output: a roofline alone, as nothing is known of its kernels but their rate.
+/// A tile of a library's output: a roofline alone, as nothing is known of its kernels but their rate. They
+/// fill all SMs alike, whatever tiles we sample: the model's count of the busiest SM's blocks comes out of it.
 fn library(p: &Problem, arch: &Arch) -> Work {
-    let tokens = p.m.next_multiple_of(LIBRARY_TOKENS_MIN).min(LibraryGemm::TOKENS);
-    let weights = f64::from(LibraryGemm::ROWS) * f64::from(p.k);
+    let tokens = p.m.next_multiple_of(LIBRARY_TOKENS_MIN);
+    let tiles =
+        u64::from(p.n.div_ceil(LibraryGemm::ROWS)) * u64::from(p.m.div_ceil(LibraryGemm::TOKENS));
+    let sms = u64::from(arch.sm_count);
+    let weights = f64::from(p.n) * f64::from(p.k) / (tiles.div_ceil(sms) * sms) as f64;
     Work {
         weights,
         lane_instructions_per_weight: 0.0,
