@@ -202,8 +202,8 @@ impl Walk {
             (false, _) => 4 * s.tokens,
         };
         let load_bytes = 4 * layout.packing().load_words();
-        // Parameters that are loaded as wide as weights count as marks, too.
-        let (param_bytes, param_loads) = match layout.loads() {
+        // Parameters that are loaded as wide as weights count as marks, too, where each step has its own.
+        let (param_bytes, param_loads) = match layout.loads().filter(|_| layout.groups() > 1) {
             Some(loads) => (loads.bytes, loads.lane_groups * loads.codes + loads.shared),
             None => (0, 0),
         };

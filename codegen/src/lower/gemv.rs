@@ -156,6 +156,12 @@ impl Gemv<'_> {
     /// Whole turns of `unroll` steps without a question asked, then what is left one by one.
     fn mainloop(&self, body: &mut Body) {
         let s = self.s;
+        if self.has_params_once() {
+            body.section("one quant group spans K: its parameters serve all steps");
+            self.declare_params(body, 1);
+            self.load_params(body, &int(0), &var("first"));
+            self.begin_group(body, &int(0));
+        }
         body.section("mainloop: load the weights of several steps, then use them");
         let from = var("first") + var("warp_k");
         if s.unroll == 1 {
@@ -180,7 +186,9 @@ impl Gemv<'_> {
     fn turn(&self, body: &mut Body, step: &Expr, count: u32) {
         let s = self.s;
         body.array("words", Type::U32, &[count, s.rows, self.cx.packing().words()]);
-        self.declare_params(body, count);
+        if !self.has_params_once() {
+            self.declare_params(body, count);
+        }
         let at = |ahead: &Expr| step.clone() + ahead.clone() * s.warps_k;
         body.unrolled("ahead", count, |body, ahead| self.load(body, &ahead, &at(&ahead)));
         body.unrolled("ahead", count, |body, ahead| self.compute(body, &ahead, &at(&ahead)));
@@ -217,6 +225,11 @@ impl Gemv<'_> {
         !self.cx.spec.params.is_empty()
     }
 
+    /// Whether a lane has parameters, the same ones for all of its steps.
+    fn has_params_once(&self) -> bool {
+        self.needs_params() && self.cx.layout.groups() == 1
+    }
+
     fn load(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
         body.unrolled("row_part", s.rows, |body, row_part| {
@@ -232,14 +245,21 @@ impl Gemv<'_> {
                 }
             });
         });
-        self.load_params(body, ahead, step);
+        if !self.has_params_once() {
+            self.load_params(body, ahead, step);
+        }
     }
 
     /// One step: eight weights at a time against the matching activations of every token.
     fn compute(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
-        self.join_params(body, ahead);
-        self.prepare_invariants(body, ahead);
+        let group = match self.has_params_once() {
+            true => int(0),
+            false => ahead.clone(),
+        };
+        if !self.has_params_once() {
+            self.begin_group(body, &group);
+        }
         for (index, _) in self.plan.sums().iter().enumerate() {
             body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, self.entries()]);
         }
@@ -257,7 +277,13 @@ impl Gemv<'_> {
                 self.multiply(body, &self.entry_of(&row_part, &part), &octet);
             });
         });
-        self.accumulate(body, ahead);
+        self.accumulate(body, &group);
+    }
+
+    /// Makes of loaded parameters what the steps of their quant group need.
+    fn begin_group(&self, body: &mut Body, ahead: &Expr) {
+        self.join_params(body, ahead);
+        self.prepare_invariants(body, ahead);
     }
 
     fn load_activations(&self, body: &mut Body, step: &Expr, token: &Expr, part: &Expr) {
