@@ -7,6 +7,7 @@ use super::{Context, Engine, Op, Term};
 use crate::{DType, ParamType, WeightSpec};
 use egg::Id;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The operator as it stands in the text of terms.
 const STORED: &str = "(stored ";
@@ -82,18 +83,17 @@ pub fn fields(term: &str, spec: &WeightSpec) -> Vec<Field> {
     let stores = term.contains(STORED) && !spec.params.is_empty();
     let parsed = if stores { term.parse::<Term>().ok() } else { None };
     let Some(parsed) = parsed else { return (0..spec.params.len()).map(param).collect() };
-    let read = parameters_outside(&parsed);
-    let kept = (0..spec.params.len()).filter(|i| read.contains(&spec.params[*i].name.as_str()));
+    let Reads { parameters, products } = reads(&parsed);
+    let kept =
+        (0..spec.params.len()).filter(|i| parameters.contains(&spec.params[*i].name.as_str()));
     let mut fields: Vec<Field> = kept.map(param).collect();
     let ctx = Context { act: DType::F32, engine: Engine::F32, spec: spec.clone() };
-    for (index, op) in parsed.nodes().iter().enumerate() {
-        if let Op::Stored(_) = op {
-            let name = parsed.text_at(Id::from(index));
-            // The text of a term's node is a term.
-            let Ok(product) = name.parse() else { continue };
-            let value = Value::Product(Box::new((ctx.clone(), product)));
-            fields.push(Field { name, dtype: ParamType::F16, value });
-        }
+    for id in products {
+        let name = parsed.text_at(id);
+        // The text of a term's node is a term.
+        let Ok(product) = name.parse() else { continue };
+        let value = Value::Product(Box::new((ctx.clone(), product)));
+        fields.push(Field { name, dtype: ParamType::F16, value });
     }
     fields
 }
@@ -145,18 +145,27 @@ impl Levels {
     }
 }
 
-/// Names of the parameters that a term reads outside of stored products.
-fn parameters_outside(term: &Term) -> Vec<&str> {
-    let mut names = Vec::new();
+/// What a term reads of a group.
+struct Reads<'a> {
+    /// Names of the parameters outside of stored products.
+    parameters: Vec<&'a str>,
+    /// The stored products that are part of no other, in the order of the term's nodes.
+    products: BTreeSet<Id>,
+}
+
+fn reads(term: &Term) -> Reads<'_> {
+    let mut reads = Reads { parameters: Vec::new(), products: BTreeSet::new() };
     let mut open = vec![term.root()];
     while let Some(id) = open.pop() {
         match term.node(id) {
-            Op::Stored(_) => {}
-            Op::Param(name) => names.push(name.as_str()),
+            Op::Stored(_) => {
+                reads.products.insert(id);
+            }
+            Op::Param(name) => reads.parameters.push(name.as_str()),
             op => open.extend(egg::Language::children(op)),
         }
     }
-    names
+    reads
 }
 
 /// Bytes of one (row, group) entry that a kernel with this term reads.
@@ -206,5 +215,15 @@ mod tests {
         let columns: Vec<_> = found.iter().map(|field| field.column(&params).to_vec()).collect();
         assert_eq!(columns, [[2.0, 1.0], [3.0, 4.0], [3.0, 4.0]]);
         assert_eq!(packed_param_bytes(term, &WeightSpec::dense()), 0);
+    }
+
+    #[test]
+    fn a_stored_product_of_a_stored_product_is_one_field() {
+        let term = "(* (stored 256 (stored 0.5 d)) (sum x))";
+        let found = fields(term, &two_levels());
+        let names: Vec<_> = found.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["(stored 256 (stored 0.5 d))"]);
+        let params = [[0.5, 1.0], [7.0, 5.0], [2.0, 1.0], [3.0, 4.0]].map(Vec::from);
+        assert_eq!(found[0].column(&params).to_vec(), [64.0, 128.0]);
     }
 }
