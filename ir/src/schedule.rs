@@ -245,26 +245,33 @@ impl Schedule {
     pub fn cost_params(&self, problem: &Problem, spec: &WeightSpec) -> CostParams {
         let group = spec.group.size(problem.k);
         match self {
-            Schedule::Gemv(s) => {
-                CostParams { group, segment: LANE_K, tokens: s.tokens, row_tiles: s.rows }
-            }
+            Schedule::Gemv(s) => CostParams {
+                group,
+                segment: LANE_K,
+                tokens: s.tokens,
+                row_tiles: s.rows,
+                row_lanes: 1,
+            },
             Schedule::Mma(s) => CostParams {
                 group,
                 segment: s.segment_k(spec, problem.k),
                 tokens: s.block_m,
                 row_tiles: s.row_tiles(),
+                row_lanes: s.row_lanes(spec, problem.k),
             },
             Schedule::Wgmma(s) => CostParams {
                 group,
                 segment: s.segment_k(spec, problem.k),
                 tokens: s.block_m,
                 row_tiles: s.row_tiles(),
+                row_lanes: s.row_lanes(spec, problem.k),
             },
             Schedule::Dequant(_) => CostParams {
                 group,
                 segment: group.min(CHUNK_K),
                 tokens: dequant::TERM_TOKENS,
                 row_tiles: 1,
+                row_lanes: 1,
             },
         }
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the Pareto front of an engine depends on: format, activations, engine, cost parameters and rules
 /// that are left out.
-type Key = (String, DType, Engine, [u32; 4], &'static [&'static str]);
+type Key = (String, DType, Engine, [u32; 5], &'static [&'static str]);
 
 /// The terms of all problems of a search. Several threads may ask.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ impl Terms {
         schedule: &Schedule,
     ) -> Arc<Vec<DequantChoice>> {
         let params = schedule.cost_params(problem, spec);
-        let CostParams { group, segment, tokens, row_tiles } = params;
+        let CostParams { group, segment, tokens, row_tiles, row_lanes } = params;
         let engine = schedule.engine();
         let rules = schedule.useless_rules();
-        let sizes = [group, segment, tokens, row_tiles];
+        let sizes = [group, segment, tokens, row_tiles, row_lanes];
         let key = (spec.name.clone(), problem.act, engine, sizes, rules);
         let lock = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = lock().get(&key) {

@@ -383,7 +383,9 @@ fn wgmma_rungs(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedul
             }
             let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
             let steps = problem.k.div_ceil(block_k);
-            let split_k = (arch.sm_count / blocks.max(1)).min(steps / 4).clamp(1, 8);
+            // Two super-blocks of k are as much as four shorter stages.
+            let least = if spec.has_two_levels() && block_k == 256 { 2 } else { 4 };
+            let split_k = (arch.sm_count / blocks.max(1)).min(steps / least).clamp(1, 8);
             // A lap of the ring is unrolled: one that no block has steps for costs, and loads no more.
             if stages > (steps / split_k).max(2) {
                 continue;

@@ -109,7 +109,7 @@ fn variants(
     let spec = qtune_formats::resolve(format)?;
     // A group of the format's own size; per-channel scales amortise over any K, this one is usual.
     let group = spec.group.size(4096);
-    let params = CostParams { group, segment: group, tokens, row_tiles: 1 };
+    let params = CostParams { group, segment: group, tokens, row_tiles: 1, row_lanes: 1 };
     let context = Context { act: act.act, engine, spec };
     let search = dequant::variants(&context, &params, &arch, &dequant::Options::default())?;
     let mut table = Table::new(&[

@@ -7,7 +7,7 @@
 //! Three parts add up:
 //! - per weight: packed operations at one half each, masks, shifts, conversions;
 //! - per row and segment (the k that shares one application of group parameters): uniform values,
-//!   once for each position weight where `p` varies along k. Constants are folded and cost nothing;
+//!   once for each position weight where `p` varies along k, or a part of them where lanes share them. Constants are folded and cost nothing;
 //! - per row, token and segment: the root, added into a running total, so that `c * sum` is one
 //!   FMA. The expression is taken as written; that codegen flattens it only makes it cheaper. A root
 //!   that is a sum, or a constant of the row times one, costs nothing on tensor cores, which add it to
@@ -30,6 +30,9 @@ pub struct CostParams {
     /// Rows per lane (`Half2`, `F32`) or 16-row tiles per warp (`Mma`) that share one sum of
     /// activations.
     pub row_tiles: u32,
+    /// Lanes that share the uniform values of their rows where a sum that runs on reads both levels of
+    /// scales ([`crate::Schedule::levels`]); 1 where each computes its own.
+    pub row_lanes: u32,
 }
 
 /// The cost of a term by what it is spent on, in lane-instructions per weight.
@@ -78,6 +81,8 @@ pub struct CostModel<'a> {
     per_outer: f64,
     /// Of `(sum Y)`.
     plain_sum: f64,
+    /// See [`CostParams::row_lanes`].
+    row_lanes: f64,
 }
 
 /// Operations of an outer expression.
@@ -124,6 +129,7 @@ impl<'a> CostModel<'a> {
             per_uniform: per_uniform * fp32,
             per_outer: per_outer * fp32,
             plain_sum,
+            row_lanes: params.row_lanes.max(1).into(),
         }
     }
 
@@ -138,7 +144,11 @@ impl<'a> CostModel<'a> {
             ops.push(outer_ops(op, own, |id| (fact(id), ops[usize::from(id)])));
         }
         let root = term.root();
-        parts.outer = self.outer(term.runs_on().is_some(), ops[usize::from(root)]);
+        let runs_on = term.runs_on().is_some();
+        if runs_on && !term.nodes().iter().any(|op| matches!(op, Op::Stored(_))) {
+            parts.uniforms /= self.row_lanes;
+        }
+        parts.outer = self.outer(runs_on, ops[usize::from(root)]);
         parts
     }
 
@@ -324,7 +334,7 @@ pub(super) fn outer_ops<'f>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{awq, context};
+    use super::super::tests::{awq, context, two_levels};
     use super::super::Lowered;
     use super::*;
 
@@ -336,8 +346,13 @@ mod tests {
     }
 
     /// Groups so long that only the work per weight counts.
-    const PER_WEIGHT: CostParams =
-        CostParams { group: 1 << 30, segment: 1 << 30, tokens: 8, row_tiles: 1 << 20 };
+    const PER_WEIGHT: CostParams = CostParams {
+        group: 1 << 30,
+        segment: 1 << 30,
+        tokens: 8,
+        row_tiles: 1 << 20,
+        row_lanes: 1,
+    };
 
     fn per_weight(act: DType, text: &str) -> f64 {
         (cost(Engine::Mma, act, PER_WEIGHT, "h200", text) * 1000.0).round() / 1000.0
@@ -375,8 +390,25 @@ mod tests {
     }
 
     #[test]
+    fn lanes_share_the_uniform_values_of_sums_that_read_both_levels() {
+        let (ctx, arch) =
+            (context(two_levels(), Engine::Mma, DType::F16), Arch::named("h200").unwrap());
+        let uniforms = |row_lanes: u32, text: &str| {
+            let params = CostParams { segment: 32, row_lanes, ..PER_WEIGHT };
+            let term: Term = text.parse().unwrap();
+            let lowered = Lowered::new(&term, &ctx).unwrap();
+            CostModel::new(&ctx, &params, &arch).term(&term, &lowered.facts).uniforms
+        };
+        let inside = "(sum (* (fma (- (magic q) 1024) (* d i) (neg (* e j))) x))";
+        assert_eq!(uniforms(4, inside), uniforms(1, inside) / 4.0);
+        let outside = "(- (* (* d i) (sum (* (subn q) x))) (* (* e j) (sum x)))";
+        assert_eq!(uniforms(4, outside), uniforms(1, outside), "each lane needs coefficients");
+    }
+
+    #[test]
     fn roots_are_fmas_into_the_running_total() {
-        let params = CostParams { group: 128, segment: 32, tokens: 2, row_tiles: 1 << 20 };
+        let params =
+            CostParams { group: 128, segment: 32, tokens: 2, row_tiles: 1 << 20, row_lanes: 1 };
         let of = |text| cost(Engine::F32, DType::F16, params, "h200", text);
         let one = of("(* s (sum (* (subn q) x)))") - of("(sum (* (subn q) x))");
         assert_eq!(one, 0.0, "a product and a plain sum are both one addition to the total");

@@ -25,7 +25,7 @@
 //!     activations: Default::default(),
 //! };
 //! let ctx = Context { act: DType::F16, engine: Engine::Half2, spec };
-//! let params = CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2 };
+//! let params = CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2, row_lanes: 1 };
 //! let arch = Arch::named("h200").unwrap();
 //! let best = variants(&ctx, &params, &arch, &Options::default()).unwrap().variants.remove(0);
 //! assert_eq!(

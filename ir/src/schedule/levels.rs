@@ -34,6 +34,11 @@ pub(super) fn of_fragments(
     (group < k && nested(block_k) && nested(warp_k) && even).then_some(levels)
 }
 
+/// Lanes that share the operands of their rows where a term reads both levels of such a tile.
+pub(super) fn row_lanes(spec: &WeightSpec, k: u32, tile: (u32, u32)) -> u32 {
+    of_fragments("", spec, k, tile).map_or(1, |_| ROW_LANES)
+}
+
 /// Bytes of shared memory for the operands of so many rows and quant groups.
 pub(super) fn operand_bytes(rows: u32, groups: u32) -> u32 {
     rows * groups * MOST_OPERANDS * OPERAND_BYTES

@@ -170,6 +170,11 @@ impl WgmmaSchedule {
         levels::of_fragments(&self.dequant, spec, k, (self.block_k, self.block_k))
     }
 
+    /// Lanes that share the uniform values of their rows under a term that reads both levels.
+    pub(super) fn row_lanes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        levels::row_lanes(spec, k, (self.block_k, self.block_k))
+    }
+
     /// Bytes of a row's group parameters per stage.
     pub(super) fn row_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
         let groups = self.groups_per_stage(spec, k);

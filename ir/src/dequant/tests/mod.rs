@@ -121,9 +121,11 @@ fn contexts() -> Vec<Context> {
 /// A kernel's usual shape for the engine.
 fn cost_params(engine: Engine) -> CostParams {
     match engine {
-        Engine::Mma => CostParams { group: 128, segment: 128, tokens: 16, row_tiles: 2 },
+        Engine::Mma => {
+            CostParams { group: 128, segment: 128, tokens: 16, row_tiles: 2, row_lanes: 1 }
+        }
         Engine::Half2 | Engine::F32 => {
-            CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2 }
+            CostParams { group: 128, segment: 32, tokens: 1, row_tiles: 2, row_lanes: 1 }
         }
     }
 }
