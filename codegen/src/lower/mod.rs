@@ -147,11 +147,9 @@ pub(crate) fn product(problem: &Problem) -> Problem {
     Problem { out: DType::F32, bias: false, epilogue: Epilogue::Store, ..problem.clone() }
 }
 
-/// Most threads of a `gemv` block for which the compiler guesses right how many registers it takes; of larger
-/// ones it wants 1024 to an SM.
-const GEMV_GUESSED: u32 = 128;
-/// Registers that a thread of a larger one may take.
-const GEMV_REGISTERS: u32 = 80;
+/// Registers that a thread of `gemv` may take, and for each of its sums. Left to guess, the compiler wants 1024
+/// threads to an SM, and spills for them.
+const GEMV_REGISTERS: [u32; 2] = [64, 4];
 
 /// Blocks that the registers of an SM must suffice for, see [`Program::resident`]. A deep ring leaves room
 /// for few; beside one, the sums of gate and up make the compiler's guess too low.
@@ -165,8 +163,10 @@ fn resident(problem: &Problem, schedule: &Schedule, shared_bytes: u32, arch: &Ar
         // By shared memory alone: as if a thread took one register.
         Schedule::Mma(s) if resident_blocks(arch, s.threads(), 1, shared_bytes) == 1 => Some(1),
         _ if PairTable::of_term(schedule.dequant()).is_some() => Some(1),
-        Schedule::Gemv(s) if s.threads() > GEMV_GUESSED => {
-            Some((arch.sm.registers / GEMV_REGISTERS / s.threads()).max(1))
+        Schedule::Gemv(s) => {
+            let [any, sum] = GEMV_REGISTERS;
+            let registers = any + sum * s.rows * s.tokens;
+            Some((arch.sm.registers / registers / s.threads()).max(1))
         }
         _ => None,
     }

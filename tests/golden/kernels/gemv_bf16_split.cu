@@ -64,7 +64,7 @@ constexpr int N = 1024;
 constexpr int K = 4096;
 constexpr int STEPS = 16;
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 7)
 qtune_gemv_w4a16_awq_g64_bf16_bf16_n1024_k4096_m2_bias(const uint4* __restrict__ weights,
     const unsigned* __restrict__ params,
     const uint4* __restrict__ x,

@@ -56,7 +56,7 @@ constexpr int N = 96;
 constexpr int K = 64;
 constexpr int STEPS = 2;
 
-extern "C" __global__ void __launch_bounds__(32)
+extern "C" __global__ void __launch_bounds__(32, 30)
 qtune_gemv_w4a16_awq_g32_f16_f16_n96_k64_m1(const uint4* __restrict__ weights,
     const unsigned* __restrict__ params,
     const uint4* __restrict__ x,
