@@ -445,6 +445,9 @@ struct Terms {
     any_scale: bool,
 }
 
+/// Tells which of the schedules that a search finds may be taken.
+type Wanted<'a> = &'a dyn Fn(&Schedule) -> bool;
+
 /// The schedule with the cheapest of the wanted terms that its family can lower and that fits it: among
 /// those with the fewest bytes to read where these differ.
 fn with_term(
@@ -454,7 +457,7 @@ fn with_term(
     arch: &Arch,
     terms: Terms,
 ) -> Result<Schedule, Rejected> {
-    let cheapest = |disabled: &[&str], wanted: &dyn Fn(&Schedule) -> bool| {
+    let cheapest = |disabled: &[&str], wanted: Wanted| {
         let options = Options { disabled_rules: disabled, ..Options::default() };
         cheapest(schedule, problem, spec, arch, (terms, &options, wanted))
     };
@@ -477,7 +480,7 @@ fn cheapest(
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
-    (terms, options, wanted): (Terms, &Options, &dyn Fn(&Schedule) -> bool),
+    (terms, options, wanted): (Terms, &Options, Wanted),
 ) -> Result<Schedule, Rejected> {
     let engine = schedule.engine();
     let ctx = schedule.context(problem, spec);
