@@ -7,8 +7,8 @@ use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite, STORE_PRODUCT
 use qtune_ir::tile::registers;
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, LibraryGemm,
-    MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Split, WeightCache,
-    WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
+    MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting, Split,
+    WeightCache, WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -186,15 +186,30 @@ fn first_legal(
             // The term decides whether accumulators fit registers.
             match complete.and_then(|s| s.check(problem, spec, arch).map(|()| s)) {
                 Ok(s) if is_crowded(&s, problem, spec) => crowded = crowded.or(Some(s)),
-                Ok(schedule) => return Ok(schedule),
+                Ok(schedule) => return Ok(beside_sorting(schedule, problem, spec, arch)),
                 Err(reason) => first = first.or(Some(reason)),
             }
         }
         if let Some(schedule) = crowded {
-            return Ok(schedule);
+            return Ok(beside_sorting(schedule, problem, spec, arch));
         }
     }
     Err(first.unwrap_or(Rejected { reason: "the ladder of default schedules is empty".into() }))
+}
+
+/// Where a step sorts the activations and the GPU lets them overlap, what multiplies asks for its weights
+/// meanwhile: most of the step's time is that of a launch.
+fn beside_sorting(
+    schedule: Schedule,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Schedule {
+    let early = schedule.with_overlap(Overlap { pdl: true, ..Overlap::NONE });
+    match early.sorting(spec) {
+        Sorting::Step if early.check(problem, spec, arch).is_ok() => early,
+        _ => schedule,
+    }
 }
 
 /// Whether the sums of `mma` leave the compiler so few registers that it may spill.
