@@ -86,7 +86,7 @@ pub enum CacheError {
         limit: usize,
     },
     /// A trial log cannot be opened, read or written.
-    #[error("cannot {action} trial log {}: {cause}; {}", path.display(), remedy(cause))]
+    #[error("cannot {action} trial log {}: {cause}; {}", path.display(), log_remedy(action, cause))]
     TrialLogIo {
         /// The log.
         path: PathBuf,
@@ -138,6 +138,14 @@ fn remedy(error: &io::Error) -> &'static str {
             "it is a file or lies under one: choose a folder with --cache DIR or QTUNE_CACHE"
         }
         _ => "make it readable and writable, or choose another with --cache DIR or QTUNE_CACHE",
+    }
+}
+
+/// What to do about an I/O error of a trial log: one that is only read may lie anywhere.
+fn log_remedy(action: &str, error: &io::Error) -> &'static str {
+    match action {
+        "read" => "check its name, and that you may read it",
+        _ => remedy(error),
     }
 }
 

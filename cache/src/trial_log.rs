@@ -272,7 +272,7 @@ fn mend_tail(file: &mut File) -> io::Result<u64> {
 /// [`CacheError::TrialLogLine`] for any other line that is not an event;
 /// [`CacheError::TrialLogIo`] if the file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<TrialEvent>, CacheError> {
-    let file = File::open(path).map_err(log_error(path, "open"))?;
+    let file = File::open(path).map_err(log_error(path, "read"))?;
     let mut reader = BufReader::new(file);
     let mut events = Vec::new();
     for line in 1.. {

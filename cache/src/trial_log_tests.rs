@@ -141,5 +141,5 @@ fn a_log_that_cannot_be_opened_is_named() {
     let message = TrialLog::append_to(&file.join("run.jsonl")).unwrap_err().to_string();
     assert!(message.contains("run.jsonl") && !message.contains('\n'), "{message}");
     let missing = read(&dir.path().join("none.jsonl")).unwrap_err().to_string();
-    assert!(missing.contains("none.jsonl") && missing.contains("cannot open"), "{missing}");
+    assert!(missing.contains("none.jsonl") && missing.contains("check its name"), "{missing}");
 }

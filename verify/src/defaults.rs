@@ -25,6 +25,8 @@ const VECTOR_GEMV_TOKENS: u32 = 2;
 const GEMV_TILE: u32 = 2;
 /// Thread blocks per SM that a grid should have before K is split.
 const BLOCKS_PER_SM: u32 = 2;
+/// Stages that fill a ring: the least that a part of K has.
+const PART_STEPS: u32 = 4;
 
 /// Part of L2 that a slab fills, as a divisor.
 const SLAB_OF_L2: u64 = 4;
@@ -322,13 +324,19 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
     };
     // Codes that are multiplied as they are come in chunks of twice as many.
     let chunks = if has_codes(problem) { PAIR_CODES } else { 1 };
-    let split = |n, k| split_k(problem, arch, n, k, block_m);
+    let split = |n, k, steps| split_k(problem, arch, (n, k, steps), block_m);
     // A ragged last stage takes a choice with every copy of activations: first what has none.
     let (whole, ragged): (Vec<&Tile>, Vec<_>) =
         wide_tiles(block_m, spec).iter().partition(|(_, k, ..)| problem.k % k == 0);
     let ragged = ragged.into_iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
-    let wide = whole.into_iter().chain(ragged).map(|tile| rung(*tile, split(tile.0, tile.1)));
-    let mut ladder: Vec<Schedule> = wide.filter(|s| is_busy(s, problem, arch)).collect();
+    let tiles: Vec<&Tile> = whole.into_iter().chain(ragged).collect();
+    // Where parts of so many steps leave SMs idle, three whole super-blocks are long enough, too.
+    let parts = if spec.has_two_levels() { [PART_STEPS, 3].as_slice() } else { &[PART_STEPS] };
+    let mut ladder = Vec::new();
+    for steps in parts {
+        let wide = tiles.iter().map(|tile| rung(**tile, split(tile.0, tile.1, *steps)));
+        ladder.extend(wide.filter(|s| is_busy(s, problem, arch)));
+    }
     let shapes = match block_m {
         0..=16 => [(256, (1, 4)), (128, (1, 2)), (128, (1, 1)), (64, (1, 1))],
         _ => [(128, (2, 2)), (64, (2, 1)), (128, (1, 1)), (64, (1, 1))],
@@ -336,7 +344,7 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
     for (block_k, warps) in shapes.map(|(block_k, warps)| (block_k * chunks, warps)) {
         for stages in [4, 3, 2] {
             for block_n in [64, 32, 16] {
-                for split in [split(block_n, block_k), 1] {
+                for split in [split(block_n, block_k, PART_STEPS), 1] {
                     ladder.push(rung((block_n, block_k, warps, stages), split));
                 }
             }
@@ -428,12 +436,16 @@ fn has_codes(problem: &Problem) -> bool {
     problem.act_bits == 8
 }
 
-/// Splits of K that bring the grid to [`BLOCKS_PER_SM`], as long as each has a ring to fill.
-fn split_k(problem: &Problem, arch: &Arch, block_n: u32, block_k: u32, block_m: u32) -> u32 {
+/// Splits of K that bring the grid to [`BLOCKS_PER_SM`], as long as each has `steps` stages of `block_k`.
+fn split_k(
+    problem: &Problem,
+    arch: &Arch,
+    (block_n, block_k, steps): (u32, u32, u32),
+    block_m: u32,
+) -> u32 {
     let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
     let wanted = (BLOCKS_PER_SM * arch.sm_count).div_ceil(blocks);
-    let steps = problem.k.div_ceil(block_k);
-    wanted.min(steps / 4).clamp(1, 8)
+    wanted.min(problem.k.div_ceil(block_k) / steps).clamp(1, 8)
 }
 
 /// `schedule` with the cheapest term for scales of any size: raised codes need scales of at most

@@ -88,7 +88,9 @@ fn what_is_neither_cache_nor_log_is_said_to_be_so() {
     let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
     fs::create_dir(at("empty")).unwrap();
     fs::write(at("text"), "not a log\n").unwrap();
+    fs::write(at("nothing"), "").unwrap();
     qtune.fails(&["report", &at("empty"), "--out", &at("p")], 2, &["holds no cache"]);
+    qtune.fails(&["report", &at("nothing"), "--out", &at("p")], 2, &["holds no search"]);
     qtune.fails(&["report", &at("text"), "--out", &at("p")], 1, &["text:1", "not a trial event"]);
     qtune.fails(&["report", &at("nowhere"), "--out", &at("p")], 1, &["nowhere"]);
     assert!(!Path::new(&at("p")).exists());

@@ -66,7 +66,7 @@ const MMA_EPILOGUE: [Plant; 10] = [
 const GEMV_PLANTS: [Plant; 11] = [
     ("dropped K tail", "step < last; step += 2", "step < last - 1; step += 2"),
     ("warp starts late", "step = first + warp_k;", "step = first + 2 * warp_k;"),
-    ("group off by one", "lane_k * 32 / 64]", "(3 - lane_k) * 32 / 64]"),
+    ("group off by one", "lane_k * 32 / 64)]", "(3 - lane_k) * 32 / 64)]"),
     ("swapped nibbles", "(word >> 4) & 0x0000000fu), static", "(word >> 8) & 0x0000000fu), static"),
     (
         "scale and zero-point exchanged",

@@ -97,7 +97,12 @@ impl Report {
                 reader.winner(record, machines);
             }
         } else {
-            reader.log(&trial_log::read(source)?);
+            let events = trial_log::read(source)?;
+            if events.is_empty() {
+                let path = source.display();
+                return Err(usage(format!("{path} holds no search; name a cache or a trial log")));
+            }
+            reader.log(&events);
         }
         Ok(reader.finish(source))
     }
