@@ -7,6 +7,8 @@
 //! Generation is pure: same problem, schedule and arch give the same text, byte for byte.
 
 mod fingerprint;
+#[cfg(test)]
+mod fixtures;
 pub mod intrinsics;
 mod kernel;
 pub mod kir;

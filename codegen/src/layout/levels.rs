@@ -119,24 +119,13 @@ fn integers(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::two_levels;
     use half::f16;
-    use qtune_ir::{Group, Param, ParamType, Problem, WeightSpec};
+    use qtune_ir::Problem;
 
     /// The layout of weights whose groups share floats by eight.
     fn layout(schedule: &str) -> Layout {
-        let param = |name: &str, dtype| Param { name: name.into(), dtype };
-        let (shared, code) = (ParamType::Shared(8), ParamType::Code(6));
-        let params = [("d", shared), ("i", code), ("e", shared), ("j", code)];
-        let spec = WeightSpec {
-            name: "test".into(),
-            bits: 4,
-            group: Group::Size(32),
-            params: params.map(|(name, dtype)| param(name, dtype)).into(),
-            expr: "(- (* q (* d i)) (* e j))".into(),
-            codebook: Default::default(),
-            act_order: false,
-            activations: Default::default(),
-        };
+        let spec = two_levels();
         let problem: Problem = "w4a16.test.f16-f16.n40.k1536.m1".parse().unwrap();
         Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap()
     }

@@ -253,13 +253,12 @@ impl Gemv<'_> {
     /// One step: eight weights at a time against the matching activations of every token.
     fn compute(&self, body: &mut Body, ahead: &Expr, step: &Expr) {
         let s = self.s;
-        let group = match self.has_params_once() {
-            true => int(0),
-            false => ahead.clone(),
+        let group = if self.has_params_once() {
+            int(0)
+        } else {
+            self.begin_group(body, ahead);
+            ahead.clone()
         };
-        if !self.has_params_once() {
-            self.begin_group(body, &group);
-        }
         for (index, _) in self.plan.sums().iter().enumerate() {
             body.zeros(self.sum_name(index), self.sum_type(), &[s.tokens, self.entries()]);
         }

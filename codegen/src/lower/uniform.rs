@@ -167,6 +167,7 @@ fn is_power_of_two(value: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::two_levels;
     use crate::kir::var;
     use qtune_ir::dequant::{Context, Engine, Term};
     use qtune_ir::{Group, Param, ParamType, WeightSpec};
@@ -232,19 +233,7 @@ mod tests {
 
     #[test]
     fn two_products_of_the_same_words_are_one_multiplication() {
-        let param = |name: &str, dtype| Param { name: name.into(), dtype };
-        let (shared, code) = (ParamType::Shared(8), ParamType::Code(6));
-        let params = [("d", shared), ("i", code), ("e", shared), ("j", code)];
-        let spec = WeightSpec {
-            name: "test".into(),
-            bits: 4,
-            group: Group::Size(32),
-            params: params.map(|(name, dtype)| param(name, dtype)).into(),
-            expr: "(- (* q (* d i)) (* e j))".into(),
-            act_order: false,
-            activations: Default::default(),
-            codebook: Default::default(),
-        };
+        let spec = two_levels();
         let ctx = Context { act: DType::F16, engine: Engine::Mma, spec };
         let term: Term = "(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 (* d i)) \
                           (* (neg (* e j)) (* p 0.00390625))) x)))"
