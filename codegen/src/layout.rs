@@ -27,6 +27,7 @@ mod pack;
 mod vectors;
 
 pub use loads::Loads;
+pub(crate) use pack::F32_EXPONENT;
 pub use pack::{CodeRow, ParamOrder};
 
 use bytes::Bytes;

@@ -49,7 +49,8 @@ pub enum ParamType {
     /// A 16-bit float that this many consecutive quant groups share (a scale of scales). Decoded
     /// layers and packed arrays repeat it for every group.
     Shared(u8),
-    /// A power of two, as its biased exponent of 8 bits.
+    /// A power of two, as its biased exponent of 8 bits. Kernels have no use for those below the normal
+    /// numbers of f32: they count as zero.
     E8M0,
     /// A float of 8 bits (e4m3), times or over a number that the whole layer shares. Decoded layers hold
     /// the f32 that this makes.
@@ -69,10 +70,11 @@ impl ParamType {
     }
 
     /// Bytes that one value takes in qtune's packed parameter array. Integer codes up to 2^11 are
-    /// exact in f16, which the kernels can convert without a table; powers of two are exact in bf16.
+    /// exact in f16, which the kernels can convert without a table; of a power of two, the exponent of f32.
     pub fn packed_bytes(self) -> u32 {
         match self {
-            ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) | ParamType::E8M0 => 2,
+            ParamType::E8M0 => 1,
+            ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => 2,
             ParamType::F32 | ParamType::E4M3 => 4,
         }
     }

@@ -26,6 +26,8 @@ pub enum Type {
     U32,
     /// 32-bit float.
     F32,
+    /// A byte, as stored.
+    U8,
     /// 16 bits of a float, as stored.
     U16,
     /// Truth value.
@@ -44,7 +46,7 @@ impl Type {
     /// Bytes in memory.
     pub fn bytes(self) -> u32 {
         match self {
-            Type::Bool => 1,
+            Type::Bool | Type::U8 => 1,
             Type::U16 => 2,
             Type::I32 | Type::U32 | Type::F32 => 4,
             Type::U32x2 | Type::Barrier | Type::Descriptor => 8,

@@ -20,6 +20,7 @@ fn type_name(ty: Type) -> &'static str {
         Type::I32 => "int",
         Type::U32 => "unsigned",
         Type::F32 => "float",
+        Type::U8 => "unsigned char",
         Type::U16 => "unsigned short",
         Type::Bool => "bool",
         Type::Barrier | Type::Descriptor => "unsigned long long",

@@ -10,6 +10,9 @@ use half::slice::HalfFloatSliceExt;
 use qtune_ir::dequant::{CodeOrder, Field};
 use qtune_ir::{ParamType, OCTET_CODES, PIECE_OCTETS};
 
+/// The lowest bit of the exponent of a f32.
+pub(crate) const F32_EXPONENT: u32 = 23;
+
 /// The codes of one output row, as decoders keep them.
 #[derive(Clone, Copy, Debug)]
 pub enum CodeRow<'a> {
@@ -263,7 +266,7 @@ pub(super) fn entries(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
             }
             ParamType::E8M0 => {
                 for (place, value) in places.zip(&*column) {
-                    place[..2].copy_from_slice(&half::bf16::from_f32(*value).to_le_bytes());
+                    place[0] = (value.to_bits() >> F32_EXPONENT) as u8;
                 }
             }
             ParamType::F32 | ParamType::E4M3 => {
@@ -311,7 +314,8 @@ fn apply_sized<const SIZE: usize>(order: &[u32], entries: &[u8], packed: &mut [u
 mod tests {
     use super::super::tests::layouts;
     use super::*;
-    use qtune_ir::Group;
+    use crate::fixtures::two_levels;
+    use qtune_ir::{Group, Param, Problem};
 
     /// Rows of codes, one to a byte and as decoders keep them.
     fn rows(bits: u32, n: u32, k: u32) -> Vec<[Vec<u8>; 2]> {
@@ -356,6 +360,27 @@ mod tests {
                 assert_eq!(bytes, nibbles, "{}", layout.id());
             }
         }
+    }
+
+    #[test]
+    fn powers_of_two_are_packed_as_the_exponent_of_f32() {
+        let problem: Problem = "w4a16.test.f16-f16.n16.k64.m1".parse().unwrap();
+        let power = Param { name: "s".into(), dtype: ParamType::E8M0 };
+        let mut spec = two_levels();
+        spec.params = vec![power];
+        spec.expr = "(* q s)".into();
+        let schedule = "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows \
+                        dequant=(* s (sum (* (- (magic q) 1024) x)))";
+        let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
+        // Row n, group g: 2^(n - 2g), and something too small for f32's normal numbers.
+        let mut values: Vec<f32> = (0..32).map(|at| 2.0f32.powi(at / 2 - 2 * (at % 2))).collect();
+        values[6] = 2.0f32.powi(-128);
+        let packed = layout.pack_param_tile(&layout.param_order(), &[values]);
+        assert_eq!(packed.len(), 32, "a byte each");
+        // Of each group, rows g and g+8 side by side.
+        assert_eq!(packed[..4], [127, 135, 128, 136]);
+        assert_eq!(packed[16..20], [125, 133, 126, 134]);
+        assert_eq!(packed[6], 0);
     }
 
     #[test]

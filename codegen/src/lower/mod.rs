@@ -28,7 +28,7 @@ pub use load_only::{load_only, load_only_again};
 
 use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
-use crate::layout::Layout;
+use crate::layout::{Layout, F32_EXPONENT};
 use crate::SlabProduct;
 use qtune_ir::dequant::{CodeOrder, Context, DequantError, PairTable};
 use qtune_ir::tile::resident_blocks;
@@ -58,7 +58,7 @@ pub enum CodegenError {
 
 /// Version of the generator: part of every cache fingerprint. A change of generated text or of
 /// packed layouts raises it, so that older winners miss.
-pub const GENERATOR_VERSION: u32 = 6;
+pub const GENERATOR_VERSION: u32 = 7;
 
 /// Generates the kernel of `schedule` for `problem`.
 ///
@@ -490,7 +490,7 @@ impl Lowering<'_> {
             let low = offset % 4 == 0;
             let value = match field.dtype {
                 ParamType::F32 | ParamType::E4M3 => kir::call("bits_f32", [word]),
-                ParamType::E8M0 => kir::call(if low { "bf2_low" } else { "bf2_high" }, [word]),
+                ParamType::E8M0 => power_of_two(byte_of(word, offset as u32 % 4)),
                 ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
                     kir::call(if low { "h2_low" } else { "h2_high" }, [word])
                 }
@@ -500,6 +500,17 @@ impl Lowering<'_> {
         }
         values
     }
+}
+
+/// A byte of a word.
+fn byte_of(word: Expr, byte: u32) -> Expr {
+    let word = if byte == 0 { word } else { word >> (8 * byte) };
+    word & kir::hex(0xff)
+}
+
+/// The power of two with this exponent, biased as in f32.
+fn power_of_two(exponent: Expr) -> Expr {
+    kir::call("bits_f32", [exponent << F32_EXPONENT])
 }
 
 /// The type of one load of a piece.
@@ -518,7 +529,8 @@ fn beyond(index: Expr, distance: u32) -> Expr {
 /// The type that loads `bytes` at once.
 fn entry_type(bytes: usize) -> Type {
     match bytes {
-        0..=2 => Type::U16,
+        0..=1 => Type::U8,
+        2 => Type::U16,
         3..=4 => Type::U32,
         5..=8 => Type::U32x2,
         _ => Type::U32x4,

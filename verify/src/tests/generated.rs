@@ -50,6 +50,8 @@ fn default_kernels_of_both_families_are_right() {
         "w4a16.awq-ch.f16-f16.n48.k136.m5",
         "w4a16.nf4-b64.f16-f16.n40.k64.m1",
         "w4a16.fp4-b64.bf16-f32.n100.k192.m17+bias",
+        "w4a16.mxfp4-b32.f16-f16.n40.k96.m1",
+        "w8a16.mxfp8-b32.bf16-f32.n36.k160.m17",
         "w4a16.awq-g64.f16-f32.n72.k192.m1+residual",
         "w4a16.awq-g32.bf16-bf16.n34.k160.m2+bias+silu_mul",
         "w4a16.awq-g128.bf16-bf16.n100.k256.m17+bias+residual",

@@ -5,16 +5,17 @@ use super::Gemv;
 use crate::kir::{call, hex, int, load, var, Body, Expr, Type};
 use crate::lower::beyond;
 
-/// Selector of the upper half of a first word and the lower half of a second one.
-const ACROSS_WORDS: u32 = 0x5432;
+/// Selector of the bytes of a first word, and what it takes to begin a byte further on and end in a second one.
+const FIRST_WORD: u32 = 0x3210;
+const NEXT_BYTE: u32 = 0x1111;
 
 impl Gemv<'_> {
-    /// Words of an entry; the last one may hold half a word.
+    /// Words of an entry; the last one may be filled in part.
     pub(super) fn entry_words(&self) -> u32 {
         self.cx.layout.entry_bytes().div_ceil(4) as u32
     }
 
-    /// Whether loads bring entries word by word: no levels to be joined, no entry that ends in half a word.
+    /// Whether loads bring entries word by word: no levels to be joined, no entry that ends within a word.
     fn loads_entries(&self) -> bool {
         self.cx.layout.levels().is_none() && self.cx.layout.entry_bytes() % 4 == 0
     }
@@ -87,13 +88,17 @@ impl Gemv<'_> {
         let words = ty.words() as u32;
         for nth in 0..count {
             let value = load("params", beyond(from.clone(), nth * distance));
-            if ty != Type::U16 {
+            if ty.bytes() >= 4 {
                 let places = (0..words).map(|word| place(nth * words + word)).collect();
                 body.unpack(places, ty, value);
                 continue;
             }
-            let (word, value) = (place(nth / 2), value.cast(Type::U32));
-            let value = if nth % 2 == 0 { value } else { word.clone() | (value << 16u32) };
+            let of_word = 4 / ty.bytes();
+            let (word, value) = (place(nth / of_word), value.cast(Type::U32));
+            let value = match nth % of_word {
+                0 => value,
+                later => word.clone() | (value << (8 * ty.bytes() * later)),
+            };
             body.assign(word, value);
         }
     }
@@ -106,18 +111,22 @@ impl Gemv<'_> {
         if let Some(levels) = self.cx.layout.levels() {
             return self.join_levels(body, levels, ahead);
         }
-        let halves = self.cx.layout.entry_bytes() as u32 / 2;
+        let bytes = self.cx.layout.entry_bytes() as u32;
         let groups = self.lane_groups();
         body.unrolled("lane_group", groups, |body, inner| {
             let code = |word| Expr::at("codes", [ahead.clone(), inner.clone(), int(word)]);
             for (row, word) in
                 (0..self.s.rows).flat_map(|row| (0..self.entry_words()).map(move |w| (row, w)))
             {
-                let (half, left) = (row * halves + 2 * word, halves - 2 * word);
-                let value = match (half % 2, left) {
-                    (0, _) => code(half / 2),
-                    (_, 1) => code(half / 2) >> 16u32,
-                    _ => call("permute", [code(half / 2), code(half / 2 + 1), hex(ACROSS_WORDS)]),
+                let (byte, left) = (row * bytes + 4 * word, bytes - 4 * word);
+                let (at, before) = (byte / 4, byte % 4);
+                let value = match before {
+                    0 => code(at),
+                    _ if before + left <= 4 => code(at) >> (8 * before),
+                    _ => {
+                        let across = hex(FIRST_WORD + before * NEXT_BYTE);
+                        call("permute", [code(at), code(at + 1), across])
+                    }
                 };
                 let entry = inner.clone() + row * groups;
                 body.assign(Expr::at("entry", [ahead.clone(), entry, int(word)]), value);
