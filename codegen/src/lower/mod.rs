@@ -1,7 +1,7 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
 //! codebooks ([`table`], [`vectors`]), the parameters of fragment rows ([`rows`]) and their levels ([`levels`]), the
-//! shares of stream-K ([`stream`]), the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
+//! shares of stream-K ([`stream`]), the blocks that registers must suffice for ([`resident`]), the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
 //! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]).
 
 mod dequant;
@@ -14,6 +14,7 @@ mod octet;
 mod output;
 mod overlap;
 mod quantize;
+mod resident;
 mod rotate;
 mod rows;
 mod sort;
@@ -30,11 +31,10 @@ use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::{Layout, F32_EXPONENT};
 use crate::SlabProduct;
-use qtune_ir::dequant::{CodeOrder, Context, DequantError, PairTable};
-use qtune_ir::tile::resident_blocks;
+use qtune_ir::dequant::{Context, DequantError};
 use qtune_ir::{
-    Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Producer, Rejected, Schedule,
-    Sorting, Split, WeightSpec,
+    Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Rejected, Schedule, Sorting,
+    Split, WeightSpec,
 };
 use table::SharedTable;
 
@@ -145,31 +145,6 @@ fn with_other_steps(cx: &Lowering, problem: &Problem, mut parts: Vec<Part>) -> V
 /// What is multiplied of a problem whose products are rotated: f32, to which nothing is done.
 pub(crate) fn product(problem: &Problem) -> Problem {
     Problem { out: DType::F32, bias: false, epilogue: Epilogue::Store, ..problem.clone() }
-}
-
-/// Registers that a thread of `gemv` may take, and for each of its sums. Left to guess, the compiler wants 1024
-/// threads to an SM, and spills for them.
-const GEMV_REGISTERS: [u32; 2] = [64, 4];
-
-/// Blocks that the registers of an SM must suffice for, see [`Program::resident`]. A deep ring leaves room
-/// for few; beside one, the sums of gate and up make the compiler's guess too low.
-fn resident(problem: &Problem, schedule: &Schedule, shared_bytes: u32, arch: &Arch) -> Option<u32> {
-    let gated = problem.epilogue == Epilogue::SiluMul;
-    match schedule {
-        Schedule::Wgmma(s) if s.producer == Producer::Group => Some(1),
-        Schedule::Mma(_) if gated => Some(1),
-        // Of addresses of vectors it keeps too few, and spills.
-        Schedule::Gemv(s) if CodeOrder::of_term(&s.dequant) == CodeOrder::Vectors => Some(1),
-        // By shared memory alone: as if a thread took one register.
-        Schedule::Mma(s) if resident_blocks(arch, s.threads(), 1, shared_bytes) == 1 => Some(1),
-        _ if PairTable::of_term(schedule.dequant()).is_some() => Some(1),
-        Schedule::Gemv(s) => {
-            let [any, sum] = GEMV_REGISTERS;
-            let registers = any + sum * s.rows * s.tokens;
-            Some((arch.sm.registers / registers / s.threads()).max(1))
-        }
-        _ => None,
-    }
 }
 
 /// Kernels index with 32-bit signed integers.
@@ -317,7 +292,7 @@ impl Lowering<'_> {
             parameters: arguments.iter().map(|a| self.parameter(*a)).collect(),
             arguments,
             threads: schedule.threads(),
-            resident: resident(self.problem, &schedule, shared_bytes, self.arch),
+            resident: resident::blocks(self, &schedule, shared_bytes),
             cluster: schedule.cluster(),
             shared_bytes,
             shared_align: match &schedule {
