@@ -17,6 +17,7 @@ use qtune_cache::trial_log::TrialLog;
 use qtune_cache::{MemoryStore, Store};
 use rayon::prelude::*;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// One problem, climbed once.
 struct Setting {
@@ -172,37 +173,58 @@ fn outcome(setting: &Setting, script: &Script, noise: Noise, seed: u64) -> (f64,
     (level(winner) / best - 1.0, launched as f64 / setting.climb.ranked.len() as f64)
 }
 
-/// Seeds of a hundred whose winner is more than 2 % behind.
-fn misses(problem: &str, traps: Traps, noise: Noise) -> Vec<(u64, f64)> {
+/// Of these seeds, those whose winner is more than 2 % behind.
+fn misses(problem: &str, traps: Traps, noise: Noise, seeds: Range<u64>) -> Vec<(u64, f64)> {
     let setting = Setting::new(problem);
     let run = |seed: u64| {
         let (behind, share) = outcome(&setting, &script(&setting, traps, seed), noise, seed);
         assert!(share <= 0.1, "seed {seed} launched {:.1} % of the space", 100.0 * share);
-        (seed, behind)
+        (seed, behind, share)
     };
-    let all: Vec<(u64, f64)> = (1..=100).into_par_iter().map(run).collect();
-    all.into_iter().filter(|(_, behind)| *behind > 0.02).collect()
+    let all: Vec<(u64, f64, f64)> = seeds.into_par_iter().map(run).collect();
+    let most = |values: &mut dyn Iterator<Item = f64>| 100.0 * values.fold(0.0, f64::max);
+    println!(
+        "{problem}: {} seeds, at most {:.2} % behind, at most {:.2} % of {} schedules launched",
+        all.len(),
+        most(&mut all.iter().map(|(_, behind, _)| *behind)),
+        most(&mut all.iter().map(|(_, _, share)| *share)),
+        setting.climb.ranked.len()
+    );
+    all.into_iter().map(|(seed, behind, _)| (seed, behind)).filter(|(_, b)| *b > 0.02).collect()
 }
 
+/// A few tokens, and one.
+const FEW: &str = "w4a16.awq-g128.f16-f16.n5120.k5120.m16";
+const ONE: &str = "w4a16.awq-g128.f16-f16.n5120.k5120.m1";
 const NOISE: Noise = Noise { relative: 0.05, drift: 0.0, drift_most: 0.0 };
 const DRIFTING: Noise = Noise { drift: 5e-5, drift_most: 0.1, ..NOISE };
 const TRAPS: Traps = Traps { wrong: 0.05, unfit: 0.1, lost: 0.02, bimodal: 0.1 };
 
 #[test]
 fn under_noise_the_winner_is_near_the_best_in_99_of_100_seeds() {
-    let missed = misses("w4a16.awq-g128.f16-f16.n5120.k5120.m16", Traps::default(), NOISE);
+    let missed = misses(FEW, Traps::default(), NOISE, 1..101);
     assert!(missed.len() <= 1, "{missed:?}");
 }
 
 #[test]
 fn among_traps_and_with_a_drifting_clock_it_still_is() {
-    let missed = misses("w4a16.awq-g128.f16-f16.n5120.k5120.m1", TRAPS, DRIFTING);
+    let missed = misses(ONE, TRAPS, DRIFTING, 1..101);
     assert!(missed.len() <= 1, "{missed:?}");
 }
 
 #[test]
+#[ignore = "takes minutes; prints how far behind the worst seeds are"]
+fn seeds_that_nobody_looked_at_do_no_worse() {
+    for (problem, traps, noise) in [(FEW, Traps::default(), NOISE), (ONE, TRAPS, DRIFTING)] {
+        let missed = misses(problem, traps, noise, 1000..1100);
+        println!("{} of them are more than 2 % behind: {missed:?}", missed.len());
+        assert!(missed.len() <= 1, "{missed:?}");
+    }
+}
+
+#[test]
 fn the_same_seed_and_script_give_the_same_judgement() {
-    let setting = Setting::new("w4a16.awq-g128.f16-f16.n5120.k5120.m16");
+    let setting = Setting::new(FEW);
     let script = script(&setting, TRAPS, 3);
     let judged = |seed: u64| {
         let bed = Replay::scripted(script.clone(), DRIFTING, seed);

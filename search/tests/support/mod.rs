@@ -42,32 +42,6 @@ impl Compiler for Counting {
     }
 }
 
-/// A generator with a defect: of the kernels that are chosen, the text is changed before it is
-/// compiled.
-pub struct Mutating<'a> {
-    pub compiler: &'a Counting,
-    /// What is replaced in the text, and by what.
-    pub plant: (&'a str, &'a str),
-    /// Schedules whose kernels are changed.
-    pub chosen: fn(&str) -> bool,
-}
-
-impl Compiler for Mutating<'_> {
-    fn compile(&self, kernel: Kernel, arch: &Arch) -> Result<KernelImage, DeviceError> {
-        if !(self.chosen)(&kernel.schedule.to_string()) {
-            return self.compiler.compile(kernel, arch);
-        }
-        let (from, to) = self.plant;
-        assert!(kernel.source.contains(from), "`{from}` is not in the text:\n{}", kernel.source);
-        let source = kernel.source.replace(from, to);
-        self.compiler.compile(Kernel { source, ..kernel }, arch)
-    }
-
-    fn fingerprint(&self) -> String {
-        self.compiler.fingerprint()
-    }
-}
-
 /// Says something of a schedule's text.
 type Script<T> = Box<dyn Fn(&str) -> T + Send + Sync>;
 

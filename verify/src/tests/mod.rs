@@ -4,7 +4,6 @@ mod eight_bit;
 mod fake;
 mod generated;
 mod library;
-mod mutants;
 mod vectors;
 
 use crate::{verify, Effort, Verdict, VerifyRequest};
