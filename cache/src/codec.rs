@@ -21,7 +21,10 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 pub const MAGIC: [u8; 4] = *b"QTUN";
 
 /// Version of the record layouts; raise it whenever a stored struct changes in any way.
-pub const SCHEMA_VERSION: u16 = 4;
+pub const SCHEMA_VERSION: u16 = 5;
+
+/// Oldest version that is read. Its layouts are those of today but for what `schema_4.rs` says.
+pub const OLDEST_VERSION: u16 = 4;
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 44;
@@ -145,6 +148,11 @@ pub(crate) fn payload<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
         .map_err(|e| CodecError::Decode(e.to_string()))
 }
 
+/// The schema version that `record` says it has; `None` if it is too short to say.
+pub(crate) fn version(record: &[u8]) -> Option<u16> {
+    Some(u16::from_le_bytes([*record.get(4)?, *record.get(5)?]))
+}
+
 /// The value in `record`, which must be the whole record and nothing more.
 ///
 /// # Errors
@@ -169,9 +177,9 @@ pub(crate) fn announced(header: &[u8; HEADER_BYTES]) -> Result<(u8, usize), Code
     if header[..4] != MAGIC {
         return Err(CodecError::WrongMagic);
     }
-    let version = u16::from_le_bytes([header[4], header[5]]);
-    if version != SCHEMA_VERSION {
-        return Err(CodecError::ForeignVersion { found: version, expected: SCHEMA_VERSION });
+    let found = u16::from_le_bytes([header[4], header[5]]);
+    if !(OLDEST_VERSION..=SCHEMA_VERSION).contains(&found) {
+        return Err(CodecError::ForeignVersion { found, expected: SCHEMA_VERSION });
     }
     let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
     if length > MAX_PAYLOAD_BYTES {

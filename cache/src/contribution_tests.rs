@@ -1,7 +1,7 @@
 //! The rules of merging as properties of sets of contributions.
 
 use super::*;
-use crate::record::{Kernel, Provenance};
+use crate::record::{Extent, Kernel, Provenance};
 use proptest::prelude::*;
 
 fn key() -> WinnerKey {
@@ -20,7 +20,7 @@ fn found(host: &str, created: u64, schedule: &str, samples_us: &[f64]) -> Contri
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
-        cut_short: false,
+        extent: Extent::Normal,
         verification: Default::default(),
         counts: Default::default(),
         cost_terms: Vec::new(),

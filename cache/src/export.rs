@@ -20,6 +20,7 @@ use crate::contribution::WinnerRow;
 use crate::error::CacheError;
 use crate::memory::MemoryStore;
 use crate::record::{BlobRefs, Kernel, Poisoned};
+use crate::schema_4;
 use crate::store::Store;
 
 /// Largest file that is read: 2 GiB, some ten thousand winners.
@@ -74,7 +75,7 @@ pub fn export(store: &dyn Store, out: &mut dyn Write) -> Result<ExportSummary, C
 /// Reads an export into a store in memory, to be merged.
 ///
 /// # Errors
-/// [`CacheError::BadExport`] for anything that is not a whole export of this schema version;
+/// [`CacheError::BadExport`] for anything that is not a whole export of a schema version that is read;
 /// [`CacheError::ExportIo`] if `input` cannot be read.
 pub fn import(input: &mut dyn Read) -> Result<(MemoryStore, ExportSummary), CacheError> {
     let mut reader = Reader { input, hasher: blake3::Hasher::new(), bytes: 0 };
@@ -229,7 +230,7 @@ impl Loaded {
             k if k == Kind::Winner as u8 => self.row(&decode(Kind::Winner, record)?),
             k if k == Kind::Poison as u8 => {
                 self.summary.poisoned += 1;
-                let entry: Poisoned = decode(Kind::Poison, record)?;
+                let entry = schema_4::poisoned(record).map_err(|error| bad(&error.to_string()))?;
                 self.store.put_poison(&entry).map_err(|error| bad(&error.to_string()))
             }
             other => Err(bad(&format!("a record of kind {other} has no place in it"))),

@@ -38,6 +38,7 @@ mod merge;
 mod paths;
 pub mod record;
 mod record_store;
+mod schema_4;
 mod seal;
 mod sled_engine;
 mod sled_guard;
@@ -56,7 +57,7 @@ pub use memory::MemoryStore;
 pub use merge::{merge, Conflict, MergeReport};
 pub use paths::{default_dir, trials_dir};
 pub use record::{
-    Beaten, BlobRefs, Counts, Evidence, Kernel, Poisoned, Provenance, Verification, Winner,
+    Beaten, BlobRefs, Counts, Evidence, Extent, Kernel, Poisoned, Provenance, Verification, Winner,
     WinnerKey, WinnerRecord,
 };
 pub use record_store::RecordStore;

@@ -103,18 +103,17 @@ fn conflict(old: &WinnerRecord, new: &WinnerRecord) -> Option<Conflict> {
     })
 }
 
-/// Unites the poisoned schedules; of two reasons the one that sorts first stays, so that the order
-/// of merges does not show.
+/// Unites the poisoned schedules; of two entries the one that keeps a schedule out for longer stays.
 fn merge_poison(
     into: &dyn Store,
     from: &dyn Store,
     report: &mut MergeReport,
 ) -> Result<(), CacheError> {
     let place = |p: &Poisoned| (p.problem.clone(), p.arch.clone(), p.schedule.clone());
-    let own: BTreeMap<_, _> = into.poison()?.into_iter().map(|p| (place(&p), p.reason)).collect();
+    let own: BTreeMap<_, _> = into.poison()?.into_iter().map(|p| (place(&p), p)).collect();
     for entry in from.poison()? {
         let known = own.get(&place(&entry));
-        if known.is_none_or(|reason| entry.reason < *reason) {
+        if known.is_none_or(|known| entry.outlasts(known)) {
             into.put_poison(&entry)?;
             report.poisoned += usize::from(known.is_none());
         }

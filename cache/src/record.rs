@@ -1,5 +1,7 @@
 //! What the cache remembers, as the rest of qtune sees it.
 
+use std::time::Duration;
+
 use qtune_ir::{Arch, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +101,43 @@ pub enum Evidence {
     Timed,
 }
 
+/// How far the search went that found a winner, in the order in which more was tried.
+///
+/// Schema version 4 stored whether the search was cut short, in the byte that is now the variant: the
+/// first two variants are what it knew, so that its records are read as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    /// To its end, with an effort that nobody wrote down. It counts as less than any effort.
+    Unrecorded,
+    /// It was stopped before it had tried all that it wanted to.
+    CutShort,
+    /// To its end, with a few candidates for each problem.
+    Quick,
+    /// To its end, with what a first tuning takes.
+    Normal,
+    /// To its end, with several times as many.
+    Full,
+}
+
+impl Extent {
+    /// Whether the search came to its end.
+    pub fn is_whole(self) -> bool {
+        self != Extent::CutShort
+    }
+
+    /// The word that records use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Extent::Unrecorded => "unrecorded",
+            Extent::CutShort => "cut_short",
+            Extent::Quick => "quick",
+            Extent::Normal => "normal",
+            Extent::Full => "full",
+        }
+    }
+}
+
 /// How a winner was verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
@@ -177,9 +216,9 @@ pub struct Winner {
     pub verified: bool,
     /// Largest measured error over its bound; a winner is stored only if it is at most 1.
     pub error_over_bound: f64,
-    /// Whether the search was stopped before it had tried all that it wanted to. Such a winner is as
-    /// right as any other, but may be slower than what the whole search finds.
-    pub cut_short: bool,
+    /// How far the search went. A winner of any extent is as right as any other, but may be slower
+    /// than what a search finds that goes further.
+    pub extent: Extent,
     /// How it was verified.
     pub verification: Verification,
     /// What the cost model and the targets look at.
@@ -254,7 +293,8 @@ pub struct WinnerRecord {
     pub blobs: BlobRefs,
 }
 
-/// A schedule that crashed, hung or never came back and must not be launched again.
+/// A schedule that crashed, hung or never came back and must not be launched again, or whose compile
+/// took too long.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Poisoned {
     /// Problem key.
@@ -265,9 +305,29 @@ pub struct Poisoned {
     pub schedule: String,
     /// What happened, in words.
     pub reason: String,
+    /// Seconds within which it did not compile: it may be tried again where compiles may take longer.
+    /// `None` for what must never be tried again.
+    pub compile_limit_s: Option<u64>,
 }
 
 impl Poisoned {
+    /// Whether the schedule is out where a compile may take `limit`; `None` is no limit at all.
+    pub fn holds_for(&self, limit: Option<Duration>) -> bool {
+        match (self.compile_limit_s, limit) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(failed), Some(limit)) => limit <= Duration::from_secs(failed),
+        }
+    }
+
+    /// Whether this entry keeps a schedule out for longer than `other`, of the same schedule: for ever
+    /// before any limit, then the longer limit, then the reason that sorts first. A total order, so
+    /// that the order in which entries meet does not show.
+    pub(crate) fn outlasts(&self, other: &Poisoned) -> bool {
+        let limit = |entry: &Poisoned| entry.compile_limit_s.unwrap_or(u64::MAX);
+        (limit(self), &other.reason) > (limit(other), &self.reason)
+    }
+
     /// The key in the store.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, CacheError> {
         check_part("schedule", &self.schedule)?;
@@ -280,6 +340,25 @@ impl Poisoned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_compile_that_took_too_long_is_out_until_it_may_take_longer() {
+        let entry = |compile_limit_s| Poisoned {
+            problem: "p".into(),
+            arch: "a".into(),
+            schedule: "s".into(),
+            reason: "r".into(),
+            compile_limit_s,
+        };
+        let limits = [Some(30), Some(60), Some(61), None].map(|s| s.map(Duration::from_secs));
+        let held = |entry: Poisoned| limits.map(|limit| entry.holds_for(limit));
+        assert_eq!(held(entry(Some(60))), [true, true, false, false]);
+        assert_eq!(held(entry(None)), [true; 4]);
+        assert!(
+            entry(None).outlasts(&entry(Some(60))) && entry(Some(60)).outlasts(&entry(Some(30)))
+        );
+        assert!(!entry(Some(60)).outlasts(&entry(Some(60))));
+    }
 
     #[test]
     fn parts_of_a_key_cannot_run_into_each_other() {

@@ -15,6 +15,7 @@ use crate::engine::{Engine, Row, Table, Write};
 use crate::error::CacheError;
 use crate::folder::{unix_seconds, SetAside};
 use crate::record::{key_prefix, BlobRefs, Kernel, Poisoned, Winner, WinnerKey, WinnerRecord};
+use crate::schema_4;
 use crate::store::{DamagedRecord, LookupStats, Store, VerifyReport};
 
 /// Most bytes of a damaged record that are kept for study.
@@ -283,7 +284,7 @@ impl<E: Engine> Store for RecordStore<E> {
     fn poison(&self) -> Result<Vec<Poisoned>, CacheError> {
         let rows = self.engine.scan(Table::Poison, &[])?;
         let intact = rows.iter().filter_map(|row| {
-            codec::decode::<Poisoned>(Kind::Poison, &row.value)
+            schema_4::poisoned(&row.value)
                 .map_err(|e| self.set_aside(Table::Poison, &row.key, &row.value, e.to_string()))
                 .ok()
         });

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::memory::MemoryStore;
-use crate::record::{Evidence, Provenance, Verification};
+use crate::record::{Evidence, Extent, Provenance, Verification};
 
 fn key() -> WinnerKey {
     WinnerKey { problem: "p".into(), arch: "a".into(), fingerprint: "f".into() }
@@ -19,7 +19,7 @@ fn winner() -> Winner {
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
-        cut_short: false,
+        extent: Extent::Normal,
         verification: Verification::default(),
         counts: Default::default(),
         cost_terms: Vec::new(),

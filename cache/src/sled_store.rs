@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, CodecError, Kind};
+use crate::codec::{self, CodecError, Kind, SCHEMA_VERSION};
 use crate::engine::{Table, Write};
 use crate::error::CacheError;
 use crate::folder::{unix_seconds, FolderLock, Place, SetAside, SetAsideReason};
@@ -154,6 +154,8 @@ fn check_contents(opened: &Opened) -> Result<usize, Problem> {
     let damaged = |detail: String| Problem::Fault(Fault::Damaged(detail));
     match opened.get(Table::Meta, META_KEY)? {
         Some(bytes) => match codec::decode::<Meta>(Kind::Meta, &bytes) {
+            // What is written from now on only this version reads; the meta record says so.
+            Ok(meta) if codec::version(&bytes) != Some(SCHEMA_VERSION) => put_meta(opened, &meta)?,
             Ok(_) => {}
             Err(CodecError::ForeignVersion { found, .. }) => return Err(Problem::Foreign(found)),
             Err(error) => return Err(damaged(format!("meta record: {error}"))),
@@ -170,14 +172,20 @@ pub(crate) fn write_meta(opened: &Opened) -> Result<(), Fault> {
         created_unix_seconds: unix_seconds(),
         qtune_version: env!("CARGO_PKG_VERSION").to_string(),
     };
-    let value = codec::encode(Kind::Meta, &meta)
-        .map_err(|error| Fault::Io(std::io::Error::other(error)))?;
+    put_meta(opened, &meta)
+}
+
+fn put_meta(opened: &Opened, meta: &Meta) -> Result<(), Fault> {
+    let value =
+        codec::encode(Kind::Meta, meta).map_err(|error| Fault::Io(std::io::Error::other(error)))?;
     opened.commit(vec![Write { table: Table::Meta, key: META_KEY.to_vec(), value: Some(value) }])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contribution::WinnerRow;
+    use crate::record::{Evidence, Extent, Kernel, Poisoned, Winner, WinnerKey};
     use crate::store::Store;
 
     /// Replaces a row of a closed store, by hand.
@@ -205,6 +213,81 @@ mod tests {
         assert!(store.winners().unwrap().is_empty());
         drop(store);
         assert!(SledStore::open(dir.path()).unwrap().1.set_aside.is_none());
+    }
+
+    /// The record in `bytes`, of a layout that both versions have, as schema version 4 wrote it.
+    fn as_version_4<T: serde::de::DeserializeOwned + Serialize>(
+        kind: Kind,
+        bytes: &[u8],
+    ) -> Vec<u8> {
+        codec::encode_versioned(kind, 4, &codec::decode::<T>(kind, bytes).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_store_of_schema_version_4_is_read_and_becomes_one_of_this_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = WinnerKey { problem: "p".into(), arch: "a".into(), fingerprint: "f".into() };
+        let poisoned = Poisoned {
+            problem: "p".into(),
+            arch: "a".into(),
+            schedule: "s".into(),
+            reason: "hung".into(),
+            compile_limit_s: None,
+        };
+        let (store, _) = SledStore::open(dir.path()).unwrap();
+        let found = winner(Extent::CutShort);
+        store.put(&key, &found, &Kernel::default()).unwrap();
+        drop(store);
+        let place = Place::new(dir.path());
+        place.unseal().unwrap();
+        let opened = Opened::open(&place.store).unwrap();
+        let (meta_key, key_bytes) = (META_KEY.to_vec(), key.to_bytes().unwrap());
+        let meta = opened.get(Table::Meta, &meta_key).unwrap().unwrap();
+        let row = opened.get(Table::Winners, &key_bytes).unwrap().unwrap();
+        opened.close().unwrap();
+        seal::write(&place).unwrap();
+        let old = as_version_4::<Meta>(Kind::Meta, &meta);
+        put_raw(dir.path(), Table::Meta, &meta_key, old);
+        let old = as_version_4::<WinnerRow>(Kind::Winner, &row);
+        put_raw(dir.path(), Table::Winners, &key_bytes, old);
+        let old = crate::schema_4::tests::poison_record(&poisoned);
+        put_raw(dir.path(), Table::Poison, &poisoned.to_bytes().unwrap(), old);
+
+        for _ in 0..2 {
+            let (store, report) = SledStore::open(dir.path()).unwrap();
+            assert!(report.set_aside.is_none() && store.damaged().is_empty());
+            assert_eq!(store.get(&key).unwrap().unwrap().winner, found);
+            assert_eq!(store.poison().unwrap(), [poisoned.clone()]);
+        }
+        place.unseal().unwrap();
+        let opened = Opened::open(&place.store).unwrap();
+        let meta = opened.get(Table::Meta, &meta_key).unwrap().unwrap();
+        assert_eq!(
+            codec::version(&meta),
+            Some(SCHEMA_VERSION),
+            "older ones set it aside as foreign"
+        );
+    }
+
+    fn winner(extent: Extent) -> Winner {
+        Winner {
+            schedule: "s".into(),
+            family: "gemv".into(),
+            evidence: Evidence::Modelled,
+            time_us: 1.0,
+            samples_us: Vec::new(),
+            roof_share: 0.5,
+            load_only_us: None,
+            verified: true,
+            error_over_bound: 0.5,
+            extent,
+            verification: Default::default(),
+            counts: Default::default(),
+            cost_terms: Vec::new(),
+            beat: Vec::new(),
+            derivation: Vec::new(),
+            provenance: Default::default(),
+        }
     }
 
     #[test]

@@ -30,7 +30,8 @@ fn used(dir: &Path) {
         store.put(&key(n), &winner(f64::from(n)), &kernel(n)).unwrap();
     }
     let WinnerKey { problem, arch, .. } = key(1);
-    let entry = Poisoned { problem, arch, schedule: "s".into(), reason: "hangs".into() };
+    let (schedule, reason) = ("s".into(), "hangs".into());
+    let entry = Poisoned { problem, arch, schedule, reason, compile_limit_s: None };
     store.put_poison(&entry).unwrap();
 }
 

@@ -20,7 +20,8 @@ fn found(host: &str, samples_us: &[f64]) -> Winner {
 
 fn poisoned(schedule: &str, reason: &str) -> Poisoned {
     let WinnerKey { problem, arch, .. } = key(1);
-    Poisoned { problem, arch, schedule: schedule.into(), reason: reason.into() }
+    let (schedule, reason) = (schedule.into(), reason.into());
+    Poisoned { problem, arch, schedule, reason, compile_limit_s: None }
 }
 
 fn store_of(host: &str, times: &[(u32, f64)]) -> MemoryStore {

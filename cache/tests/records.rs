@@ -6,8 +6,8 @@ use common::{kernel, key, winner};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use qtune_cache::{
-    Beaten, CacheError, Counts, Digest, Evidence, Kernel, MemoryStore, Poisoned, Provenance, Store,
-    Verification, Winner, WinnerKey,
+    Beaten, CacheError, Counts, Digest, Evidence, Extent, Kernel, MemoryStore, Poisoned,
+    Provenance, Store, Verification, Winner, WinnerKey,
 };
 
 /// A float that is a number; NaN differs from itself, which says nothing about the codec.
@@ -45,7 +45,7 @@ fn any_winner() -> impl Strategy<Value = Winner> {
                 compiler_version: c,
             }
         });
-    let head = (text(), text(), any::<bool>(), number(), number(), 0.0..=1.0f64, any::<bool>());
+    let head = (text(), text(), any::<bool>(), number(), number(), 0.0..=1.0f64, 0..EXTENTS.len());
     let lists =
         (vec((text(), number()), 0..6), vec(beaten, 0..6), vec(text(), 0..6), vec(number(), 0..6));
     (head, verification, counts, lists, provenance).prop_map(
@@ -59,7 +59,7 @@ fn any_winner() -> impl Strategy<Value = Winner> {
             roof_share: head.4,
             verified: true,
             error_over_bound: head.5,
-            cut_short: head.6,
+            extent: EXTENTS[head.6],
             verification,
             counts,
             cost_terms: lists.0,
@@ -69,6 +69,9 @@ fn any_winner() -> impl Strategy<Value = Winner> {
         },
     )
 }
+
+const EXTENTS: [Extent; 5] =
+    [Extent::Unrecorded, Extent::CutShort, Extent::Quick, Extent::Normal, Extent::Full];
 
 proptest! {
     #[test]
@@ -156,6 +159,7 @@ fn poisoned_schedules_are_kept_once_each() {
         arch: key(1).arch,
         schedule: schedule.into(),
         reason: "killed after 10 s".into(),
+        compile_limit_s: Some(10),
     };
     for schedule in ["b", "a", "b"] {
         store.put_poison(&entry(schedule)).unwrap();

@@ -9,8 +9,6 @@ use qtune_search::{CompilePool, IsolatedDevice, WorkerCommand};
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// Longest time for one compile: a hundred times what a large kernel takes.
-const COMPILE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for one request to a GPU: loading, copying, launching or timing a kernel.
 const DEVICE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -24,10 +22,10 @@ fn command(
     Ok(WorkerCommand { program, arguments, environment, limit })
 }
 
-/// The compiler, in as many processes as there are compiles at a time.
-pub fn compilers(nvrtc: &Nvrtc) -> anyhow::Result<CompilePool> {
+/// The compiler, in as many processes as there are compiles at a time, each of which may take `limit`.
+pub fn compilers(nvrtc: &Nvrtc, limit: Duration) -> anyhow::Result<CompilePool> {
     let environment = vec![("QTUNE_NVRTC".into(), nvrtc.path().into())];
-    let command = command(vec!["--compile".into()], environment, COMPILE_LIMIT)?;
+    let command = command(vec!["--compile".into()], environment, limit)?;
     Ok(CompilePool::new(command, nvrtc.fingerprint().to_owned()))
 }
 

@@ -1,6 +1,7 @@
 //! The crate's one error type.
 
 use qtune_codegen::nvrtc::NvrtcError;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a device could not be opened, or could not do what it was asked.
@@ -57,6 +58,22 @@ pub enum DeviceError {
         /// What the process was doing.
         what: String,
         /// How it ended.
+        reason: String,
+    },
+    /// The process that did the work had not answered when its time was up, and was killed.
+    #[error("{what} was lost: no answer within {} s, killed", limit.as_secs_f64())]
+    TimedOut {
+        /// What the process was doing.
+        what: String,
+        /// The time that it had.
+        limit: Duration,
+    },
+    /// The process that was to do the work could not be started, which is no fault of the work.
+    #[error("{what} could not be started: {reason}")]
+    NoWorker {
+        /// What the process was to do.
+        what: String,
+        /// Why there is none.
         reason: String,
     },
     /// The CUDA driver reported an error.

@@ -1,6 +1,6 @@
 //! Layers of golden checkpoints, run in the simulator. Skipped where NVRTC is missing.
 
-use qtune_cache::{Evidence, Kernel, MemoryStore, Store, Winner};
+use qtune_cache::{Evidence, Extent, Kernel, MemoryStore, Store, Winner};
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_device::{Access, AsyncSchedule, KernelImage, SimDevice, WarpOrder};
 use qtune_formats::{Checkpoint, ParamValues, QuantizedLinear};
@@ -275,7 +275,7 @@ fn store_with(problem: &Problem, nvrtc: &Nvrtc, edit: fn(String) -> String) -> B
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
-        cut_short: false,
+        extent: Extent::Normal,
         verification: Default::default(),
         counts: Default::default(),
         cost_terms: vec![],

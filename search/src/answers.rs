@@ -34,11 +34,37 @@ impl Answers<'_> {
         Ok(good.then_some(record.winner))
     }
 
-    /// The stored winner that makes a search unnecessary. One that was found in a search that was cut
-    /// short does so only where nothing may be tuned.
+    /// The stored winner that makes a search unnecessary: where nothing may be tuned any will do, else a
+    /// search must have gone as far as the request wants it to.
     pub fn final_one(&self, task: &Task) -> Result<Option<Winner>, CacheError> {
-        let whole = |winner: &Winner| self.request.cache_only || !winner.cut_short;
-        Ok(self.stored(task)?.filter(whole))
+        let Some(winner) = self.stored(task)? else { return Ok(None) };
+        let settled = self.request.cache_only || self.searched(task)?;
+        Ok(settled.then_some(winner))
+    }
+
+    /// Whether somebody searched for a task's winner with the effort of the request, on this machine or
+    /// on one whose cache was merged. Beside a measured time a model's is of no use, whatever its effort.
+    fn searched(&self, task: &Task) -> Result<bool, CacheError> {
+        let wanted = self.request.effort.extent();
+        let models = self.bed.evidence() == Evidence::Modelled;
+        let enough = |winner: &Winner| match winner.evidence {
+            Evidence::Timed => models || winner.extent >= wanted,
+            Evidence::Modelled => models && winner.extent >= wanted,
+        };
+        let found = self.store.contributions(&self.key(task))?;
+        Ok(found.iter().any(|record| enough(&record.winner)))
+    }
+
+    /// Where a search begins that is to go on from what one of less effort found: its winner and, if
+    /// that was measured, those that came near it.
+    ///
+    /// A winner of a search that was cut short is no beginning, nor is any for a request that is `fresh`:
+    /// the search finds then what it would have found alone.
+    pub fn earlier(&self, task: &Task) -> Result<Vec<Schedule>, CacheError> {
+        let wanted = self.request.effort.extent();
+        let less = |winner: &Winner| winner.extent.is_whole() && winner.extent < wanted;
+        let winner = self.stored(task)?.filter(|winner| !self.request.fresh && less(winner));
+        Ok(winner.map_or_else(Vec::new, |winner| near(&winner)))
     }
 
     /// Stores a winner and says which one is served now. What a whole search found never makes room for
@@ -49,8 +75,8 @@ impl Answers<'_> {
         winner: Winner,
         kernel: &Kernel,
     ) -> Result<(Winner, bool), CacheError> {
-        if winner.cut_short {
-            let better = |old: &Winner| !old.cut_short || old.time_us <= winner.time_us;
+        if !winner.extent.is_whole() {
+            let better = |old: &Winner| old.extent.is_whole() || old.time_us <= winner.time_us;
             if let Some(old) = self.stored(task)?.filter(better) {
                 return Ok((old, false));
             }
@@ -79,6 +105,18 @@ impl Answers<'_> {
             && schedule.check(problem, spec, arch).is_ok()
             && (!self.request.exact || exact().is_ok_and(|term| is_exact(&term)))
     }
+}
+
+/// Schedules that a winner was measured against and that lie behind it, at most.
+const RUNNERS_UP: usize = 3;
+
+/// A winner's schedule, and those that came next where times were measured. What is wrong lost in front
+/// of it or has a model's time; should one be among them, it is verified like any other.
+fn near(winner: &Winner) -> Vec<Schedule> {
+    let timed = winner.evidence == Evidence::Timed;
+    let behind = winner.beat.iter().filter(|lost| timed && lost.time_us >= winner.time_us);
+    let texts = behind.map(|lost| &lost.schedule).take(RUNNERS_UP);
+    std::iter::once(&winner.schedule).chain(texts).filter_map(|text| text.parse().ok()).collect()
 }
 
 fn default_text(task: &Task, arch: &Arch) -> Option<String> {

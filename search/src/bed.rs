@@ -12,6 +12,7 @@ use qtune_cache::Evidence;
 use qtune_device::{Device, Timing, TimingPlan};
 use qtune_ir::Arch;
 use qtune_verify::{verify, Effort, Verdict, VerifyRequest};
+use std::time::Duration;
 
 /// Compiles, checks and times candidates. Compiles run on several threads, all else on one.
 pub(crate) trait TestBed: Sync {
@@ -32,6 +33,11 @@ pub(crate) trait TestBed: Sync {
 
     /// Differs whenever kernels or winners might: part of every winner's key.
     fn fingerprint(&self) -> String;
+
+    /// The time after which a compile is given up; `None` where it may take as long as it likes.
+    fn compile_limit(&self) -> Option<Duration> {
+        None
+    }
 
     /// Compiles a candidate.
     fn compile(&self, task: &Task, arch: &Arch, candidate: Candidate) -> Compiled;
@@ -94,6 +100,10 @@ impl TestBed for DeviceBed<'_> {
 
     fn fingerprint(&self) -> String {
         self.compiler.fingerprint()
+    }
+
+    fn compile_limit(&self) -> Option<Duration> {
+        self.compiler.limit()
     }
 
     fn compile(&self, task: &Task, arch: &Arch, candidate: Candidate) -> Compiled {

@@ -4,6 +4,7 @@ use qtune_codegen::nvrtc::Nvrtc;
 use qtune_codegen::Kernel;
 use qtune_device::{DeviceError, KernelImage};
 use qtune_ir::Arch;
+use std::time::Duration;
 
 /// NVRTC, or what stands in for it. Compiles run in parallel.
 pub trait Compiler: Sync {
@@ -15,6 +16,11 @@ pub trait Compiler: Sync {
 
     /// A text that differs whenever the compiler does.
     fn fingerprint(&self) -> String;
+
+    /// The time after which a compile is given up; `None` where it may take as long as it likes.
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl Compiler for Nvrtc {

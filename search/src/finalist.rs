@@ -3,6 +3,7 @@
 use crate::bed::TestBed;
 use crate::candidate::Candidate;
 use crate::compiler::Compiler;
+use crate::fault::Fault;
 use crate::request::Task;
 use qtune_device::{DeviceError, KernelImage};
 use qtune_ir::tile::{self, occupancy, Estimate};
@@ -28,7 +29,7 @@ pub(crate) enum Compiled {
     /// It did not compile: a fault of the generator.
     Failed(Candidate, String),
     /// It took the compiler's process down, or held it for too long.
-    Lost(Candidate, String),
+    Lost(Candidate, Fault),
     /// The search ended before it was its turn.
     Skipped,
 }
@@ -71,8 +72,8 @@ pub(crate) fn compile(
     };
     let image = match compiler.compile(kernel, arch) {
         Ok(image) => image,
-        Err(error @ DeviceError::Lost { .. }) => {
-            return Compiled::Lost(candidate, error.to_string())
+        Err(error @ (DeviceError::Lost { .. } | DeviceError::TimedOut { .. })) => {
+            return Compiled::Lost(candidate, error.into())
         }
         Err(error) => return Compiled::Failed(candidate, error.to_string()),
     };

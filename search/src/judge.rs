@@ -14,6 +14,7 @@ use qtune_cache::trial_log::Outcome;
 use qtune_cache::{Evidence, Poisoned, Store};
 use qtune_ir::Arch;
 use qtune_verify::{Effort, Verdict};
+use std::time::Duration;
 
 /// What judging a problem's finalists needs.
 pub(crate) struct Judge<'a> {
@@ -72,6 +73,8 @@ pub(crate) struct Judgement {
 
 /// The name of a cause under which kernels are counted that hang or crash.
 const LOST: &str = "took its process down";
+/// The name of a cause under which kernels are counted whose compiles are given up.
+const LATE: &str = "took too long to compile";
 
 impl Judge<'_> {
     /// Judges what was compiled of `pool`, all that the ladder ranked.
@@ -117,8 +120,8 @@ impl Judge<'_> {
                     let outcome = Outcome::Failed { reason: reason.clone() };
                     self.lose(judgement, log, &candidate, reason, outcome)?;
                 }
-                Compiled::Lost(candidate, reason) => {
-                    self.condemn(judgement, log, &candidate, Fault::Lost(reason))?;
+                Compiled::Lost(candidate, fault) => {
+                    self.condemn(judgement, log, &candidate, fault)?;
                 }
                 Compiled::Skipped => {}
             }
@@ -182,8 +185,12 @@ impl Judge<'_> {
         let (cause, reason) = match fault {
             Fault::Wrong(reason) => (WRONG, reason),
             Fault::Lost(reason) => {
-                self.poison(candidate, &reason)?;
+                self.poison(candidate, &reason, None)?;
                 (LOST, reason)
+            }
+            Fault::Late(reason, limit) => {
+                self.poison(candidate, &reason, Some(limit))?;
+                (LATE, reason)
             }
         };
         tracing::warn!(problem = %self.task.problem, schedule = %candidate.text, %reason, cause);
@@ -192,8 +199,14 @@ impl Judge<'_> {
         self.lose(judgement, log, candidate, format!("{cause}: {reason}"), outcome)
     }
 
-    /// Remembers for good that a schedule must not be tried again; what a log says is remembered there.
-    fn poison(&self, candidate: &Candidate, reason: &str) -> Result<(), SearchError> {
+    /// Remembers that a schedule must not be tried again, for good or with this limit of compiles; what a
+    /// log says is remembered there.
+    fn poison(
+        &self,
+        candidate: &Candidate,
+        reason: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), SearchError> {
         if self.bed.replays() {
             return Ok(());
         }
@@ -202,6 +215,7 @@ impl Judge<'_> {
             arch: self.arch.fingerprint(),
             schedule: candidate.text.clone(),
             reason: reason.into(),
+            compile_limit_s: limit.map(|limit| limit.as_secs_f64().ceil() as u64),
         })?)
     }
 
@@ -216,7 +230,7 @@ impl Judge<'_> {
         let time_us = candidate.estimate.time_us;
         log.result(self.task, &candidate.text, outcome, Some(time_us))?;
         let cause = match reason.split_once(": ") {
-            Some((cause @ (WRONG | LOST), _)) => cause.to_owned(),
+            Some((cause @ (WRONG | LOST | LATE), _)) => cause.to_owned(),
             _ => without_numbers(reason.lines().next().unwrap_or_default()),
         };
         *judgement.failures.entry(cause).or_default() += 1;

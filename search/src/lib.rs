@@ -65,5 +65,5 @@ pub use progress::{Best, NoProgress, Progress, Tally};
 pub use rank::{rank_correlation, rankings, RankCorrelation, Ranking};
 pub use replay::Replay;
 pub use report::{Failures, Stopped, TuneReport, WinnerReport, DEFAULT_LOST};
-pub use request::{Effort, Limits, Shape, TuneRequest};
+pub use request::{distinct, Effort, Limits, Shape, TuneRequest};
 pub use tune::{tune, tune_on_log};

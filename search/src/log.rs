@@ -35,9 +35,13 @@ impl<'a> Log<'a> {
         if !bed.replays() {
             for (problem, schedule) in trial_log::poison(&trial_log::read(trials.path())?) {
                 let reason = "launched, and the search never came back from it".to_owned();
-                store.put_poison(&Poisoned { problem, arch: arch.clone(), schedule, reason })?;
+                let (arch, compile_limit_s) = (arch.clone(), None);
+                let entry = Poisoned { problem, arch, schedule, reason, compile_limit_s };
+                store.put_poison(&entry)?;
             }
-            for entry in store.poison()?.into_iter().filter(|entry| entry.arch == arch) {
+            let limit = bed.compile_limit();
+            let holds = |entry: &Poisoned| entry.arch == arch && entry.holds_for(limit);
+            for entry in store.poison()?.into_iter().filter(holds) {
                 poison.entry(entry.problem).or_default().insert(entry.schedule);
             }
         }

@@ -3,8 +3,8 @@
 use crate::explain::derivation;
 use crate::judge::{Judgement, Lost, Won};
 use crate::report::DEFAULT_LOST;
-use crate::request::Task;
-use qtune_cache::{Beaten, Counts, Kernel, Provenance, Verification, Winner};
+use crate::request::{Task, TuneRequest};
+use qtune_cache::{Beaten, Counts, Extent, Kernel, Provenance, Verification, Winner};
 use qtune_verify::Verdict;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ pub(crate) fn record(
     task: &Task,
     won: &Won,
     judgement: &Judgement,
-    seed: u64,
+    request: &TuneRequest,
     (compiler, device): (&str, &str),
 ) -> (Winner, Kernel) {
     let candidate = &won.finalist.candidate;
@@ -34,8 +34,8 @@ pub(crate) fn record(
         load_only_us: judgement.load_only_us,
         verified: won.verdict.passed,
         error_over_bound: won.verdict.error_over_bound,
-        cut_short: judgement.cut_short,
-        verification: verification(&won.verdict, seed),
+        extent: if judgement.cut_short { Extent::CutShort } else { request.effort.extent() },
+        verification: verification(&won.verdict, request.seed),
         counts: counts(&won.verdict.counts),
         cost_terms: estimate.terms.iter().map(|t| (t.name.to_owned(), t.us)).collect(),
         beat: beaten(&judgement.lost),

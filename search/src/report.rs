@@ -1,7 +1,7 @@
 //! What came of a search.
 
 use crate::request::Limits;
-use qtune_cache::{Evidence, Winner};
+use qtune_cache::{Evidence, Extent, Winner};
 use qtune_ir::Problem;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,8 +48,8 @@ pub struct WinnerReport {
     pub kept_default: bool,
     /// Whether the cache had it.
     pub from_cache: bool,
-    /// Whether the search for it was stopped before all was tried; the next search goes on.
-    pub cut_short: bool,
+    /// How far the search for it went; one of more effort goes on.
+    pub extent: Extent,
 }
 
 /// The name under which the default schedule is listed among the beaten.
@@ -79,7 +79,7 @@ impl WinnerReport {
             default_us,
             kept_default,
             from_cache,
-            cut_short: winner.cut_short,
+            extent: winner.extent,
         }
     }
 }

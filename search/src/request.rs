@@ -1,5 +1,6 @@
 //! What a search is asked to do, and its limits.
 
+use qtune_cache::Extent;
 use qtune_formats::FormatError;
 use qtune_ir::{Arch, Problem, WeightSpec};
 use std::time::Duration;
@@ -66,6 +67,17 @@ impl Effort {
     }
 }
 
+impl Effort {
+    /// What the cache says of a winner whose search had this effort and came to its end.
+    pub(crate) fn extent(self) -> Extent {
+        match self {
+            Effort::Quick => Extent::Quick,
+            Effort::Normal => Extent::Normal,
+            Effort::Full => Extent::Full,
+        }
+    }
+}
+
 impl Limits {
     /// The limits of the ladder where times are measured: it compiles a third of what may be
     /// measured, and what those tell leads to the rest.
@@ -96,6 +108,18 @@ pub struct Shape {
     pub problem: Problem,
     /// Multiplications with it for one decoded token: what a budget is shared by.
     pub calls: u32,
+}
+
+/// `shapes` in order, each problem once: under its first name, with the calls of all of them.
+pub fn distinct(shapes: &[Shape]) -> Vec<Shape> {
+    let mut distinct: Vec<Shape> = Vec::new();
+    for shape in shapes {
+        match distinct.iter_mut().find(|other| other.problem == shape.problem) {
+            Some(same) => same.calls = same.calls.saturating_add(shape.calls),
+            None => distinct.push(shape.clone()),
+        }
+    }
+    distinct
 }
 
 /// What to tune, for which GPU, and how hard to try.
@@ -149,16 +173,11 @@ impl TuneRequest {
 
     /// The distinct problems in order, formats resolved.
     pub(crate) fn tasks(&self) -> Result<Vec<Task>, FormatError> {
-        let mut tasks: Vec<Task> = Vec::new();
-        for Shape { name, problem, calls } in &self.shapes {
-            if let Some(same) = tasks.iter_mut().find(|task| task.problem == *problem) {
-                same.calls = same.calls.saturating_add(*calls);
-                continue;
-            }
+        let task = |Shape { name, problem, calls }| {
             let spec = qtune_formats::resolve(&problem.format)?;
-            tasks.push(Task { name: name.clone(), problem: problem.clone(), spec, calls: *calls });
-        }
-        Ok(tasks)
+            Ok(Task { name, problem, spec, calls })
+        };
+        distinct(&self.shapes).into_iter().map(task).collect()
     }
 }
 

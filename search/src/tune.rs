@@ -184,6 +184,8 @@ struct Preparer<'a> {
     terms: &'a Terms,
     poison: &'a Poison,
     known: &'a Known,
+    /// Of each problem, what a search of less effort left to begin with.
+    earlier: &'a [Vec<Schedule>],
     tasks: &'a [Task],
     /// Indices of the problems to prepare, in this order.
     pending: &'a [usize],
@@ -232,6 +234,8 @@ impl Search<'_> {
         let terms = std::mem::replace(&mut self.terms, Terms::new(&self.request.arch, false));
         let poison = std::mem::take(&mut self.poison);
         let known = std::mem::take(&mut self.known);
+        let earlier = self.tasks.iter().map(|task| self.answers.earlier(task));
+        let earlier = earlier.collect::<Result<Vec<_>, _>>()?;
         let pending = match self.request.budget {
             // Where the time may not suffice, it goes to what promises the most.
             Some(_) => by_gain(&pending, self.tasks, &self.request.arch),
@@ -245,6 +249,7 @@ impl Search<'_> {
             terms: &terms,
             poison: &poison,
             known: &known,
+            earlier: &earlier,
             tasks: self.tasks,
             pending: &pending,
             next: AtomicUsize::new(0),
@@ -362,7 +367,7 @@ impl Search<'_> {
         };
         let (compiler, device) = (self.bed.fingerprint(), self.bed.describe());
         let made_by = (compiler.as_str(), device.as_str());
-        let (winner, kernel) = record(task, won, judgement, self.request.seed, made_by);
+        let (winner, kernel) = record(task, won, judgement, self.request, made_by);
         let (winner, new) = self.answers.keep(task, winner, &kernel)?;
         if new {
             self.log.winner(task, &winner)?;
@@ -407,7 +412,8 @@ impl Preparer<'_> {
         let ladder = Ladder { task, arch, terms: self.terms, limits, poisoned };
         let mut climb = ladder.climb()?;
         let default = self.default_candidate(task).filter(|d| !poisoned.contains(&d.text));
-        let neighbours = self.known.candidates(task, arch).into_iter();
+        let earlier = self.earlier[index].iter().filter_map(|s| warm::candidate(task, arch, s));
+        let neighbours = earlier.chain(self.known.candidates(task, arch));
         let neighbours = neighbours.filter(|c| self.allowed(task, &c.schedule));
         let mut candidates = std::mem::take(&mut climb.finalists);
         let dense = self.bed.measures().then(|| self.dequantize_first(task)).flatten();

@@ -7,7 +7,9 @@ mod support;
 
 use qtune_cache::Store;
 use qtune_codegen::nvrtc::NvrtcError;
-use qtune_device::{Access, Device, DeviceError};
+use qtune_codegen::Kernel;
+use qtune_device::{Access, Device, DeviceError, KernelImage};
+use qtune_ir::Arch;
 use qtune_search::{
     serve, CompilePool, Compiler, IsolatedDevice, NoProgress, TuneReport, TuneRequest,
     WorkerCommand,
@@ -109,6 +111,71 @@ fn compiles_that_take_the_compiler_s_process_down_are_poisoned_and_the_search_go
 }
 
 #[test]
+fn a_compile_that_takes_too_long_is_tried_again_only_where_it_may_take_longer() {
+    let Some(lab) = Lab::new() else { return };
+    let fresh = TuneRequest { fresh: true, ..request(&[1]) };
+    let run = |limit_s, gemv_takes_s| {
+        let limit = Duration::from_secs(limit_s);
+        let slow = Duration::from_secs(gemv_takes_s);
+        let compiler = Slow { compiler: &lab.compiler, limit, gemv_takes: slow };
+        let gemv_first = |text: &str| if text.starts_with("gemv") { 1.0 } else { 9.0 };
+        lab.run_on(&fresh, &Scripted::timed(gemv_first), &compiler, &NoProgress)
+    };
+    let report = run(60, 90);
+    let late = report.failures["took too long to compile"];
+    let poison = lab.store.poison().unwrap();
+    assert_eq!((poison.len(), report.winners[0].family.as_str()), (late, "mma"));
+    assert!(poison.iter().all(|entry| entry.compile_limit_s == Some(60)), "{poison:?}");
+    assert!(poison[0].reason.contains("no answer within 60 s"), "{poison:?}");
+
+    let again = run(60, 1);
+    let tried = |report: &TuneReport| {
+        let stored = lab.store.winners().unwrap().remove(0).winner;
+        let beaten = stored.beat.into_iter().map(|lost| lost.schedule);
+        let tried: Vec<String> = beaten.chain([report.winners[0].schedule.clone()]).collect();
+        poison.iter().filter(|entry| tried.contains(&entry.schedule)).count()
+    };
+    assert_eq!(tried(&again), 0, "the limit that was too short is so again");
+    let longer = run(120, 90);
+    assert!(tried(&longer) > 0 && longer.winners[0].family == "gemv", "{longer:?}");
+}
+
+/// A compiler to whose limit `gemv` kernels come too late, or not.
+struct Slow<'a> {
+    compiler: &'a dyn Compiler,
+    limit: Duration,
+    gemv_takes: Duration,
+}
+
+impl Compiler for Slow<'_> {
+    fn compile(&self, kernel: Kernel, arch: &Arch) -> Result<KernelImage, DeviceError> {
+        if kernel.source.contains("gemv") && self.gemv_takes > self.limit {
+            let what = format!("compiler of `{}`", kernel.main().name);
+            return Err(DeviceError::TimedOut { what, limit: self.limit });
+        }
+        self.compiler.compile(kernel, arch)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.compiler.fingerprint()
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        Some(self.limit)
+    }
+}
+
+#[test]
+fn a_compiler_that_cannot_be_started_poisons_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let command = WorkerCommand { program: "/nowhere/qtune".into(), ..worker("nothing", PATIENT) };
+    let pool = CompilePool::new(command, lab.compiler.fingerprint());
+    let report = lab.run_on(&request(&[1]), &Scripted::modelled(), &pool, &NoProgress);
+    assert!(report.without[0].1.contains("could not be started"), "{:?}", report.without);
+    assert!(lab.store.poison().unwrap().is_empty());
+}
+
+#[test]
 fn workers_find_the_winners_that_one_process_finds() {
     let Some(lab) = Lab::new() else { return };
     let gemv_first = |text: &str| if text.starts_with("gemv") { 1.0 } else { 9.0 };
@@ -136,7 +203,7 @@ fn a_compile_that_hangs_is_killed_and_the_next_one_is_served() {
     let pool = CompilePool::new(worker("text hangs", IMPATIENT), "none".into());
     let compile = |source: &str| pool.compile(kernel(source), &arch()).unwrap_err();
     match compile("hang") {
-        DeviceError::Lost { reason, .. } => assert!(reason.contains("killed"), "{reason}"),
+        DeviceError::TimedOut { limit, .. } => assert_eq!(limit, IMPATIENT),
         other => panic!("{other}"),
     }
     match compile("anything else") {
@@ -184,6 +251,6 @@ fn a_program_that_is_no_worker_is_an_error_and_no_hang() {
     };
     for program in ["true", "/nowhere/qtune"] {
         let error = IsolatedDevice::start(no_worker(program)).map(|_| ()).unwrap_err();
-        assert!(matches!(error, DeviceError::Lost { .. }), "{error}");
+        assert!(matches!(error, DeviceError::NoWorker { .. }), "{error}");
     }
 }

@@ -1,6 +1,8 @@
 //! Winners to store.
 
-use qtune_cache::{Beaten, Counts, Evidence, Kernel, Provenance, Verification, Winner, WinnerKey};
+use qtune_cache::{
+    Beaten, Counts, Evidence, Extent, Kernel, Provenance, Verification, Winner, WinnerKey,
+};
 
 /// A key whose parts follow from `n`.
 pub fn key(n: u32) -> WinnerKey {
@@ -23,7 +25,7 @@ pub fn winner(time_us: f64) -> Winner {
         load_only_us: None,
         verified: true,
         error_over_bound: 0.25,
-        cut_short: false,
+        extent: Extent::Normal,
         verification: Verification { seeds: vec![1, 2], cases: "m 1,16: 4 passed".into() },
         counts: Counts { registers: 96, ..Counts::default() },
         cost_terms: vec![("dram".into(), time_us * 0.9)],

@@ -2,7 +2,8 @@
 
 use crate::support::Qtune;
 use qtune_cache::{
-    Evidence, Kernel, Poisoned, Provenance, SledStore, Store, Verification, Winner, WinnerKey,
+    Evidence, Extent, Kernel, Poisoned, Provenance, SledStore, Store, Verification, Winner,
+    WinnerKey,
 };
 use serde_json::Value;
 use std::fs;
@@ -38,7 +39,7 @@ fn put(store: &SledStore, key: &WinnerKey, host: &str, seconds: u64, samples_us:
         load_only_us: None,
         verified: true,
         error_over_bound: 0.5,
-        cut_short: false,
+        extent: Extent::Normal,
         verification: Verification::default(),
         counts: Default::default(),
         cost_terms: Vec::new(),
@@ -62,7 +63,9 @@ fn machine(dir: &Path, host: &str, us: f64, own: u32) {
     put(&store, &key(own, "f"), host, 5, &[us]);
     let WinnerKey { problem, arch, .. } = key(1, "f");
     let schedule = format!("hangs on {host}");
-    store.put_poison(&Poisoned { problem, arch, schedule, reason: "hung".into() }).unwrap();
+    let reason = "hung".into();
+    let entry = Poisoned { problem, arch, schedule, reason, compile_limit_s: None };
+    store.put_poison(&entry).unwrap();
 }
 
 /// Problem and schedule of each winner that `cache ls` lists.
@@ -140,13 +143,30 @@ fn what_cannot_be_merged_is_named_and_nothing_is_added() {
         let good = at("b.qtc");
         qtune.fails(&["cache", "merge", &good, source, "--cache", &at("a")], code, parts);
     };
-    merge(&at("a"), 2, &["is the cache itself"]);
+    merge(&at("a"), 2, &["is the cache itself", "--cache"]);
     merge(&at("empty"), 2, &["holds no cache"]);
     merge(&at("nowhere"), 1, &["nowhere", "No such file"]);
     merge(&at("bad.qtc"), 5, &["bad.qtc", "export it again"]);
     qtune.fails(&["cache", "import", &at("b"), "--cache", &at("a")], 2, &["qtune cache merge"]);
     let listed = qtune.json(&["cache", "ls", "--cache", &at("a"), "--json"]);
     assert_eq!(winners(&listed).len(), 2);
+}
+
+#[test]
+fn a_source_that_is_named_twice_is_merged_once() {
+    let qtune = Qtune::new();
+    let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
+    machine(Path::new(&at("a")), "a", 5.0, 2);
+    let out = at("out");
+    let again = at("./a");
+    let run = qtune.run(&["cache", "merge", &at("a"), &again, "--cache", &out, "--json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("left out"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["winners"], report["sources"].as_array().unwrap().len()), (&2.into(), 1));
+    // Into the cache that it came from: refused, and what was there stays.
+    qtune.fails(&["cache", "merge", &out, &at("a"), "--cache", &at("a")], 2, &["cache itself"]);
+    assert_eq!(winners(&qtune.json(&["cache", "ls", "--cache", &at("a"), "--json"])).len(), 2);
 }
 
 #[test]

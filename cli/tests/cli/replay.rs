@@ -71,10 +71,14 @@ fn a_log_is_replayed_and_shards_of_it_merge_to_the_winners_of_one_run() {
     let again = winners(&qtune.ok(&tune(&device, &at("again"), &["--noise", "0.02"])));
     assert_eq!(whole, again, "same log and seed, same winners");
 
+    // The shape twice, and a budget, which is shared by how often shapes are called.
+    let twice = ["--noise", "0.02", "--shape", "5120x5120", "--budget", "10h"];
+    let found = winners(&qtune.ok(&tune(&device, &at("twice"), &twice)));
+    assert_eq!(whole, found, "a shape that comes twice is tuned once");
     let mut sharded = Vec::new();
     for shard in ["1/2", "2/2"] {
         let folder = at(&shard.replace('/', "-"));
-        let extra = ["--noise", "0.02", "--shard", shard];
+        let extra = [&twice[..], &["--shard", shard]].concat();
         sharded.extend(winners(&qtune.ok(&tune(&device, &folder, &extra))));
     }
     sharded.sort_by(|a, b| a.0.cmp(&b.0));

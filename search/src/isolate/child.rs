@@ -2,6 +2,7 @@
 
 use super::message::{Reply, Request};
 use super::{wire, WorkerCommand};
+use std::fmt;
 use std::io::{BufReader, BufWriter};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
@@ -10,6 +11,28 @@ use std::time::{Duration, Instant};
 
 /// How long a worker that is dying may take to become a status.
 const BURIAL: Duration = Duration::from_secs(5);
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(super) enum Loss {
+    /// The worker was never ready for a request.
+    NotStarted(String),
+    /// It had not answered when its time was up, and was killed.
+    TimedOut(Duration),
+    /// It broke off: how it ended, in words.
+    Ended(String),
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::NotStarted(reason) | Loss::Ended(reason) => f.write_str(reason),
+            Loss::TimedOut(limit) => {
+                write!(f, "no answer within {} s, killed", limit.as_secs_f64())
+            }
+        }
+    }
+}
 
 /// A request with its bytes.
 type Asked = (Request, Vec<u8>);
@@ -26,7 +49,13 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts a worker and waits until it is ready.
-    pub fn start(command: &WorkerCommand) -> Result<Worker, String> {
+    pub fn start(command: &WorkerCommand) -> Result<Worker, Loss> {
+        let mut worker = Worker::spawn(command).map_err(Loss::NotStarted)?;
+        worker.answer().map_err(|loss| Loss::NotStarted(loss.to_string()))?;
+        Ok(worker)
+    }
+
+    fn spawn(command: &WorkerCommand) -> Result<Worker, String> {
         let mut program = Command::new(&command.program);
         // Ctrl-C at a terminal goes to a whole process group: the search ends in good order, and
         // must not take workers that it killed itself for kernels that crashed.
@@ -47,43 +76,41 @@ impl Worker {
         // Both end when the pipe does: the worker's death, or this end being dropped.
         thread::spawn(move || send_all(stdin, &asked));
         thread::spawn(move || receive_all(stdout, &answered));
-        let mut worker = Worker { process, requests, replies, limit: command.limit };
-        worker.answer()?;
-        Ok(worker)
+        Ok(Worker { process, requests, replies, limit: command.limit })
     }
 
     /// Asks and waits for the answer. The error says what became of the worker, which is dead
     /// then.
-    pub fn ask(&mut self, request: Request, bytes: Vec<u8>) -> Result<(Reply, Vec<u8>), String> {
+    pub fn ask(&mut self, request: Request, bytes: Vec<u8>) -> Result<(Reply, Vec<u8>), Loss> {
         if self.requests.send((request, bytes)).is_err() {
             return Err(self.obituary("it does not listen"));
         }
         self.answer()
     }
 
-    fn answer(&mut self) -> Result<(Reply, Vec<u8>), String> {
+    fn answer(&mut self) -> Result<(Reply, Vec<u8>), Loss> {
         match self.replies.recv_timeout(self.limit) {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(reason)) => Err(self.obituary(&reason)),
             Err(RecvTimeoutError::Disconnected) => Err(self.obituary("it does not answer")),
             Err(RecvTimeoutError::Timeout) => {
                 self.kill();
-                Err(format!("no answer within {} s, killed", self.limit.as_secs_f64()))
+                Err(Loss::TimedOut(self.limit))
             }
         }
     }
 
     /// What became of a worker that broke off: how it ended, or `reason` if it did not.
-    fn obituary(&mut self, reason: &str) -> String {
+    fn obituary(&mut self, reason: &str) -> Loss {
         let deadline = Instant::now() + BURIAL;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.process.try_wait() {
-                return ended(status);
+                return Loss::Ended(ended(status));
             }
             thread::sleep(Duration::from_millis(5));
         }
         self.kill();
-        format!("{reason}, killed")
+        Loss::Ended(format!("{reason}, killed"))
     }
 
     fn kill(&mut self) {

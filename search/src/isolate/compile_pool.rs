@@ -1,6 +1,6 @@
 //! Compiles in worker processes.
 
-use super::child::Worker;
+use super::child::{Loss, Worker};
 use super::message::{Reply, Request};
 use super::WorkerCommand;
 use crate::Compiler;
@@ -8,6 +8,7 @@ use qtune_codegen::Kernel;
 use qtune_device::{DeviceError, KernelImage};
 use qtune_ir::Arch;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// A compiler whose compiles run in worker processes, one for each thread that compiles. A worker
 /// serves many compiles; one that is lost is replaced.
@@ -28,7 +29,7 @@ impl CompilePool {
     }
 
     /// A reply from any worker; it is idle again afterwards, unless it was lost.
-    fn ask(&self, request: Request, bytes: Vec<u8>) -> Result<(Reply, Vec<u8>), String> {
+    fn ask(&self, request: Request, bytes: Vec<u8>) -> Result<(Reply, Vec<u8>), Loss> {
         let idle = self.idle().pop();
         let mut worker = match idle {
             Some(worker) => worker,
@@ -40,23 +41,34 @@ impl CompilePool {
     }
 }
 
+/// The error for a compile without a reply.
+fn failed(what: &str, loss: Loss) -> DeviceError {
+    let what = what.to_owned();
+    match loss {
+        Loss::NotStarted(reason) => DeviceError::NoWorker { what, reason },
+        Loss::TimedOut(limit) => DeviceError::TimedOut { what, limit },
+        Loss::Ended(reason) => DeviceError::Lost { what, reason },
+    }
+}
+
 impl Compiler for CompilePool {
     fn compile(&self, kernel: Kernel, arch: &Arch) -> Result<KernelImage, DeviceError> {
-        let lost = |entry: &str, reason| DeviceError::Lost {
-            what: format!("compiler of `{entry}`"),
-            reason,
-        };
+        let what = format!("compiler of `{}`", kernel.main().name);
         let target = arch.target();
         let name = format!("{}.cu", kernel.main().name);
         let request = Request::Compile { name, target: target.clone() };
         let reply = self.ask(request, kernel.source.clone().into_bytes());
-        match reply.map_err(|reason| lost(&kernel.main().name, reason))? {
+        match reply.map_err(|loss| failed(&what, loss))? {
             (Reply::Compiled { ptx, log }, cubin) => {
                 KernelImage::from_parts(kernel, &target, ptx, cubin, log)
             }
             (Reply::Failed(failure), _) => Err(failure.into_error(&kernel.main().name)),
-            _ => Err(lost(&kernel.main().name, "it answered something else".into())),
+            _ => Err(DeviceError::Lost { what, reason: "it answered something else".into() }),
         }
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        Some(self.command.limit)
     }
 
     fn fingerprint(&self) -> String {

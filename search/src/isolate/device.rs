@@ -1,6 +1,6 @@
 //! A device in a worker process.
 
-use super::child::Worker;
+use super::child::{Loss, Worker};
 use super::message::{ArgMessage, GridMessage, Id, Image, LaunchMessage, Plan, Reply, Request};
 use super::WorkerCommand;
 use qtune_device::{
@@ -64,14 +64,17 @@ impl Link {
         match reply {
             Ok((Reply::Failed(failure), _)) => Err(failure.into_error(what)),
             Ok(reply) => Ok(reply),
-            Err(reason) => {
+            Err(Loss::NotStarted(reason)) => {
+                Err(DeviceError::NoWorker { what: place(what), reason })
+            }
+            Err(loss) => {
                 self.worker = None;
-                Err(lost(what, reason))
+                Err(lost(what, loss.to_string()))
             }
         }
     }
 
-    fn ask_worker(&mut self, request: Request, bytes: Vec<u8>) -> Result<(Reply, Vec<u8>), String> {
+    fn ask_worker(&mut self, request: Request, bytes: Vec<u8>) -> Result<(Reply, Vec<u8>), Loss> {
         let worker = match &mut self.worker {
             Some(worker) => worker,
             None => {
@@ -92,8 +95,12 @@ impl Link {
     }
 }
 
+fn place(what: &str) -> String {
+    format!("device process at `{what}`")
+}
+
 fn lost(what: &str, reason: String) -> DeviceError {
-    DeviceError::Lost { what: format!("device process at `{what}`"), reason }
+    DeviceError::Lost { what: place(what), reason }
 }
 
 /// The error for a reply that does not answer the request.
@@ -105,8 +112,8 @@ impl IsolatedDevice {
     /// Starts a worker and asks what its device is.
     ///
     /// # Errors
-    /// [`DeviceError::Lost`] if the worker cannot be started or dies; the worker's own error if it
-    /// has no device.
+    /// [`DeviceError::NoWorker`] if the worker cannot be started, [`DeviceError::Lost`] if it dies; the
+    /// worker's own error if it has no device.
     pub fn start(command: WorkerCommand) -> Result<IsolatedDevice, DeviceError> {
         let mut link = Link { command, worker: None, generation: 0, next: 0, garbage: Vec::new() };
         let (reply, _) = link.ask("start", Request::Describe, Vec::new())?;

@@ -4,8 +4,9 @@
 //! process that launched it down, or leaves a context in which nothing works any more. So compiles
 //! run in a pool of worker processes ([`CompilePool`]) and a GPU is driven by one worker process
 //! ([`IsolatedDevice`]). Each request has a time limit. A worker that does not answer in time is
-//! killed, one that dies is replaced, and the request fails with [`DeviceError::Lost`]: the search
-//! poisons the schedule and goes on.
+//! killed, one that dies is replaced, and the request fails with [`DeviceError::Lost`] or
+//! [`DeviceError::TimedOut`]: the search poisons the schedule and goes on. A worker that cannot even be
+//! started ([`DeviceError::NoWorker`]) says nothing of a schedule.
 //!
 //! A worker is the qtune binary itself with a hidden subcommand, which calls [`serve`]. Requests
 //! and replies go through its stdin and stdout (`wire`), so a worker whose parent is gone sees the

@@ -11,14 +11,21 @@ use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 /// Adds what is in `sources` to the cache, one after the other. All of them are opened, and files
-/// read to their end, before anything is added.
+/// read to their end, before anything is added. A source that is named twice is added once.
 pub fn merge(cache: &CacheArgs, sources: &[PathBuf], json: bool) -> anyhow::Result<Exit> {
     let own = cache.dir()?;
     let mut opened: Vec<(&PathBuf, Box<dyn Store>)> = Vec::new();
     for source in sources {
-        let same = |path: &Path| Some(path.canonicalize().ok()? == source.canonicalize().ok()?);
-        if same(&own) == Some(true) {
-            return Err(usage(format!("{} is the cache itself", source.display())));
+        if same(source, &own) {
+            let path = source.display();
+            return Err(usage(format!(
+                "{path} is the cache itself: name another one by --cache, or leave {path} out"
+            )));
+        }
+        if let Some((other, _)) = opened.iter().find(|(other, _)| same(other, source)) {
+            let (path, other) = (source.display(), other.display());
+            output::note(format_args!("{path}: the same as {other}, left out"));
+            continue;
         }
         opened.push((source, open(source)?));
     }
@@ -36,6 +43,11 @@ pub fn merge(cache: &CacheArgs, sources: &[PathBuf], json: bool) -> anyhow::Resu
         false => output::result(format_args!("{winners} winner(s) in {}", own.display()))?,
     }
     Ok(Exit::Success)
+}
+
+/// Whether two paths lead to one file or folder; not if either leads nowhere.
+fn same(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// A cache folder or an export.

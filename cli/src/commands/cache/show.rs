@@ -3,7 +3,7 @@
 use crate::cache_dir::winner_table;
 use crate::exit::{usage, Exit};
 use crate::output;
-use qtune_cache::{SledStore, Store, WinnerRecord};
+use qtune_cache::{Extent, SledStore, Store, WinnerRecord};
 use serde_json::json;
 
 /// Lists the winners.
@@ -82,7 +82,10 @@ fn described(WinnerRecord { key, winner, blobs }: &WinnerRecord) -> String {
         ),
         format!(
             "  search       {}",
-            if winner.cut_short { "cut short; the next `qtune tune` goes on" } else { "whole" }
+            match winner.extent {
+                Extent::CutShort => "cut short; the next `qtune tune` goes on".into(),
+                effort => format!("whole, effort {}", effort.name()),
+            }
         ),
         format!(
             "  verified     {}, error over bound {:.3}; {}",

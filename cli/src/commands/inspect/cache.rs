@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::cache_dir::{winner_table, CacheArgs};
-use qtune_cache::Store;
+use qtune_cache::{Poisoned, Store};
 use serde_json::json;
 use std::path::Path;
 
@@ -19,11 +19,22 @@ pub fn report(path: &Path) -> anyhow::Result<Report> {
         "damaged": store.damaged(),
     });
     let text = format!(
-        "cache {}: {} winner(s), {} poisoned schedule(s)\n\n{}",
+        "cache {}: {} winner(s), {} poisoned schedule(s)\n\n{}{}",
         path.display(),
         winners.len(),
         poisoned.len(),
-        winner_table(&winners)
+        winner_table(&winners),
+        poisoned.iter().map(out_of_use).collect::<String>()
     );
     Ok(Report { text, json })
+}
+
+/// A poisoned schedule on a line of its own.
+fn out_of_use(entry: &Poisoned) -> String {
+    let until = match entry.compile_limit_s {
+        Some(seconds) => format!(" (until `tune --compile-timeout` is above {seconds}s)"),
+        None => String::new(),
+    };
+    let Poisoned { problem, schedule, reason, .. } = entry;
+    format!("poisoned: {problem} {schedule}: {reason}{until}\n")
 }

@@ -33,7 +33,8 @@ impl Bed {
             return Ok(Bed::Log(Replay::open(Path::new(log), args.noise, args.seed)?));
         }
         let device = workers::device(args.device.choice()?, arch)?;
-        Ok(Bed::Device(device, workers::compilers(&args.fetch.open()?)?))
+        let compilers = workers::compilers(&args.fetch.open()?, args.compile_timeout)?;
+        Ok(Bed::Device(device, compilers))
     }
 
     /// The arch that kernels are made for: a GPU knows it better than `wanted`.

@@ -1,4 +1,4 @@
-//! `--budget`: a time with a unit.
+//! `--budget` and `--compile-timeout`: a time with a unit.
 
 use std::time::Duration;
 
@@ -18,9 +18,25 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| bad())
 }
 
+/// As [`parse`], for the time that a compile may take: at least a second, less would be over before
+/// the compiler is loaded.
+pub fn compile_limit(text: &str) -> Result<Duration, String> {
+    let limit = parse(text)?;
+    match limit >= Duration::from_secs(1) {
+        true => Ok(limit),
+        false => Err(format!("`{text}` is too short for any compile; give it 1s or more")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compiles_have_a_second_at_least() {
+        assert_eq!(compile_limit("2m"), Ok(Duration::from_secs(120)));
+        assert!(compile_limit("0").is_err() && compile_limit("999ms").is_err());
+    }
 
     #[test]
     fn times_have_units_and_nonsense_is_refused() {

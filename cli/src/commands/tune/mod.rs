@@ -68,6 +68,10 @@ pub struct Args {
     /// End after this time with what is there by then, such as 10m
     #[arg(long, value_name = "TIME", value_parser = budget::parse)]
     budget: Option<Duration>,
+    /// Give up on a kernel whose compile takes longer than this; it is tried again only where more time
+    /// is given
+    #[arg(long, value_name = "TIME", value_parser = budget::compile_limit, default_value = "60s")]
+    compile_timeout: Duration,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -136,7 +140,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     // Before anything is opened: what is wrong with the command line is the cheapest to find.
     let shapes = shapes::of(args)?;
     let shapes = match args.shard {
-        Some(shard) => shard.of(shapes),
+        Some(shard) => shard.of(&shapes),
         None => shapes,
     };
     let request = TuneRequest {

@@ -1,6 +1,6 @@
 //! `--shard i/n`: a part of the problems, so that several machines share one request.
 
-use qtune_search::Shape;
+use qtune_search::{distinct, Shape};
 
 /// Part `index` of `count`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +22,10 @@ pub fn parse(text: &str) -> Result<Shard, String> {
 
 impl Shard {
     /// This part of the problems. They are dealt out one by one, since neighbours in a request are
-    /// the same matrix for other token counts and take about as long; each problem counts once.
-    pub fn of(self, shapes: Vec<Shape>) -> Vec<Shape> {
-        let mut distinct: Vec<Shape> = Vec::new();
-        for shape in shapes {
-            if distinct.iter().all(|other| other.problem != shape.problem) {
-                distinct.push(shape);
-            }
-        }
-        distinct.into_iter().skip(self.index - 1).step_by(self.count).collect()
+    /// the same matrix for other token counts and take about as long; each problem counts once, with the
+    /// calls of all shapes that are it.
+    pub fn of(self, shapes: &[Shape]) -> Vec<Shape> {
+        distinct(shapes).into_iter().skip(self.index - 1).step_by(self.count).collect()
     }
 }
 
@@ -48,15 +43,16 @@ mod tests {
 
     #[test]
     fn every_problem_is_in_one_shard() {
-        let shape = |m: u32| Shape {
+        let shape = |(m, calls): (u32, u32)| Shape {
             name: "o".into(),
             problem: format!("w4a16.awq-g128.f16-f16.n64.k256.m{m}").parse().unwrap(),
-            calls: 1,
+            calls,
         };
-        let all: Vec<Shape> = [1, 2, 4, 8, 16, 8, 1].map(shape).into();
+        let all = [(1, 3), (2, 1), (4, 1), (8, 2), (16, 1), (8, 5), (1, 4)].map(shape);
         let mut dealt: Vec<Shape> =
-            (1..=3).flat_map(|index| Shard { index, count: 3 }.of(all.clone())).collect();
+            (1..=3).flat_map(|index| Shard { index, count: 3 }.of(&all)).collect();
         dealt.sort_by_key(|shape| shape.problem.m);
-        assert_eq!(dealt, [1, 2, 4, 8, 16].map(shape));
+        let whole = [(1, 7), (2, 1), (4, 1), (8, 7), (16, 1)].map(shape);
+        assert_eq!(dealt, whole, "with the calls of all shapes that are the same");
     }
 }
