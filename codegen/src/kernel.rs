@@ -20,8 +20,10 @@ pub enum Argument {
     Weights,
     /// Packed group parameters, read-only.
     Params,
-    /// A layer's codebooks of vectors, f16 `[books, entries, 8]`, read-only, 16-byte aligned.
-    Vectors,
+    /// Numbers that a layer brings, read-only, 16-byte aligned: codebooks of vectors, f16 `[books, entries, 8]`; or
+    /// the factor of all weights, f32 `[2]`, of even output features and of odd ones, which differ where rows of
+    /// two layers lie by turns.
+    Table,
     /// Activations A, `[M, K]` row-major in the problem's activation type, read-only, 16-byte
     /// aligned.
     Activations,

@@ -39,6 +39,8 @@ use qtune_ir::{
 
 /// Lanes of a warp: pieces of a slab.
 const LANES: u32 = 32;
+/// Bytes of a layer's factors, f32 of even output features and of odd ones.
+const FACTOR_BYTES: usize = 8;
 
 /// Where some bits of a code lie: in a 32-bit word of the packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub struct Layout {
     order: CodeOrder,
     packing: CodePacking,
     vectors: Option<VectorCodes>,
+    /// Bytes of a layer's factors.
+    factor_bytes: usize,
     kind: Kind,
     /// Where codes lie that are multiplied as they are; else `kind` and `packing` say it.
     bytes: Option<Bytes>,
@@ -135,6 +139,7 @@ impl Layout {
             order: CodeOrder::of_term(schedule.dequant()),
             packing,
             vectors: spec.codebook.vectors(),
+            factor_bytes: if spec.has_layer_factor() { FACTOR_BYTES } else { 0 },
             kind: match schedule {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
@@ -278,10 +283,14 @@ impl Layout {
         self.tiles() as usize * self.tile_param_bytes()
     }
 
-    /// Bytes of the codebooks that codes name vectors of: [`crate::Argument::Vectors`]; 0 where codes stand
-    /// for themselves.
-    pub fn vector_bytes(&self) -> usize {
-        self.vectors.map_or(0, |vectors| 2 * vectors.values())
+    /// Bytes of the numbers that a layer brings: [`crate::Argument::Table`]; 0 where it brings none.
+    pub fn table_bytes(&self) -> usize {
+        self.vectors.map_or(self.factor_bytes, |vectors| 2 * vectors.values())
+    }
+
+    /// Whether what is looked up in a layer's table decides what caches can keep of it.
+    pub fn has_vectors(&self) -> bool {
+        self.vectors.is_some()
     }
 
     /// Where the bits of the code of weight `(n, k)` lie, from the lowest up. `n < N`, `k < K`.

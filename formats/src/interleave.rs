@@ -1,6 +1,6 @@
 //! Gate and up projections as one layer with their rows by turns.
 
-use crate::{FormatError, ParamArray, ParamValues, QuantizedLinear};
+use crate::{FormatError, ParamArray, ParamValues, QuantizedLinear, SmallScales};
 
 impl QuantizedLinear {
     /// The rows of `self` (gate) and `up` by turns: row `2i` is row `i` of the gate, row `2i + 1`
@@ -73,6 +73,10 @@ fn by_turns(gate: &ParamValues, up: &ParamValues, groups: usize) -> ParamValues 
         }
         (ParamValues::Code(gate), ParamValues::Code(up)) => {
             ParamValues::Code(rows_by_turns(gate, up, groups))
+        }
+        (ParamValues::Small(gate), ParamValues::Small(up)) => {
+            let codes = rows_by_turns(gate.codes(), up.codes(), groups);
+            ParamValues::Small(SmallScales::by_turns(codes, gate, up))
         }
         // Equal specs store a parameter in one type; exact values survive the widest.
         (gate, up) => {

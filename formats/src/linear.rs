@@ -1,6 +1,7 @@
 //! A decoded linear layer: logical codes and group parameters, free of any file's packing.
 
 use crate::nibbles::pack;
+use crate::small_scales::SmallScales;
 use crate::vectors::Vectors;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -136,6 +137,8 @@ pub enum ParamValues {
     F32(Vec<f32>),
     /// Unsigned integers, one per byte.
     Code(Vec<u8>),
+    /// 8-bit floats that a number of the layer multiplies.
+    Small(SmallScales),
 }
 
 impl ParamValues {
@@ -145,6 +148,7 @@ impl ParamValues {
             ParamValues::F16(values) => values.len(),
             ParamValues::F32(values) => values.len(),
             ParamValues::Code(values) => values.len(),
+            ParamValues::Small(scales) => scales.codes().len(),
         }
     }
 
@@ -159,11 +163,12 @@ impl ParamValues {
             ParamValues::F16(values) => values[index].to_f64(),
             ParamValues::F32(values) => values[index].into(),
             ParamValues::Code(values) => values[index].into(),
+            ParamValues::Small(scales) => scales.get(index).into(),
         }
     }
 
-    /// The values of a range, exactly.
-    pub fn to_f32(&self, range: Range<usize>) -> Vec<f32> {
+    /// The values of a range as they are packed: exactly, but before a number of the layer multiplies them.
+    pub fn packed(&self, range: Range<usize>) -> Vec<f32> {
         match self {
             ParamValues::F16(values) => {
                 let mut converted = vec![0.0; range.len()];
@@ -172,6 +177,7 @@ impl ParamValues {
             }
             ParamValues::F32(values) => values[range].to_vec(),
             ParamValues::Code(values) => values[range].iter().map(|code| (*code).into()).collect(),
+            ParamValues::Small(scales) => scales.small(range),
         }
     }
 }
@@ -266,6 +272,19 @@ impl QuantizedLinear {
     /// Quant groups per output row.
     pub fn groups(&self) -> usize {
         self.k.div_ceil(self.group_size())
+    }
+
+    /// The numbers that kernels get beside codes and parameters, little-endian: codebooks of vectors, or factors
+    /// of all weights, of even output features and of odd ones. Empty for most layers.
+    pub fn table(&self) -> Vec<u8> {
+        if let Some(vectors) = self.codes.vectors() {
+            return vectors.bytes();
+        }
+        let factors = self.params.iter().find_map(|param| match &param.values {
+            ParamValues::Small(scales) => Some(scales.factors()),
+            _ => None,
+        });
+        factors.into_iter().flatten().flat_map(f32::to_le_bytes).collect()
     }
 
     /// The values of the parameter called `name` in the expression.

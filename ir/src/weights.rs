@@ -52,8 +52,9 @@ pub enum ParamType {
     /// A power of two, as its biased exponent of 8 bits. Kernels have no use for those below the normal
     /// numbers of f32: they count as zero.
     E8M0,
-    /// A float of 8 bits (e4m3), times or over a number that the whole layer shares. Decoded layers hold
-    /// the f32 that this makes.
+    /// A float of 8 bits (e4m3), times or over a number that the whole layer shares. In terms and in decoded
+    /// layers it is the f32 that this makes. Kernels have the float, and multiply whatever is linear in it by
+    /// the number of the layer at the end.
     E4M3,
 }
 
@@ -70,12 +71,12 @@ impl ParamType {
     }
 
     /// Bytes that one value takes in qtune's packed parameter array. Integer codes up to 2^11 are
-    /// exact in f16, which the kernels can convert without a table; of a power of two, the exponent of f32.
+    /// exact in f16, which the kernels can convert without a table; of a power of two, the exponent of f32; a float of 8 bits is packed as it is.
     pub fn packed_bytes(self) -> u32 {
         match self {
-            ParamType::E8M0 => 1,
+            ParamType::E8M0 | ParamType::E4M3 => 1,
             ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => 2,
-            ParamType::F32 | ParamType::E4M3 => 4,
+            ParamType::F32 => 4,
         }
     }
 }
@@ -233,8 +234,8 @@ impl WeightSpec {
         code & NAN != NAN || !self.expr.contains("(e4m3 ")
     }
 
-    /// Whether scales are floats of 8 bits in the file, and of 32 as parameters.
-    pub fn has_small_float_scales(&self) -> bool {
+    /// Whether a layer brings a number that all of its weights are multiples of, see [`ParamType::E4M3`].
+    pub fn has_layer_factor(&self) -> bool {
         self.params.iter().any(|param| param.dtype == ParamType::E4M3)
     }
 

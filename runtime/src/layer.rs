@@ -67,8 +67,8 @@ pub struct LinearLayer<'r> {
     problem: Problem,
     packed: Vec<Packed>,
     bias: Buffer,
-    /// The codebooks that codes name vectors of.
-    vectors: Buffer,
+    /// The numbers that the layer brings for kernels.
+    table: Buffer,
     /// Factors of input and output features, of a layer between rotations.
     factors: [Buffer; 2],
     /// The column of each input feature, of a layer with act-order.
@@ -166,7 +166,7 @@ impl<'r> LinearLayer<'r> {
         let device = runtime.device();
         let mut layer = LinearLayer {
             bias: packing::bias(device, weights, &problem)?,
-            vectors: packing::vectors(device, weights)?,
+            table: packing::table(device, weights)?,
             factors: packing::factors(device, weights)?,
             places: packing::places(device, weights, path)?,
             runtime,
@@ -318,7 +318,7 @@ impl<'r> LinearLayer<'r> {
         let operand = |argument: Argument| match argument {
             Argument::Weights => (&packed.weights, 0),
             Argument::Params => (&packed.params, 0),
-            Argument::Vectors => (&self.vectors, 0),
+            Argument::Table => (&self.table, 0),
             Argument::Bias => (&self.bias, 0),
             Argument::Output => batch.output,
             Argument::Partials => (&workspace.partials, 0),

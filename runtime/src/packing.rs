@@ -63,7 +63,7 @@ fn pack_tile(
     let first = tile as usize * rows;
     let entries = first * groups..(first + rows).min(layer.n) * groups;
     let params: Vec<Vec<f32>> =
-        layer.params.iter().map(|param| param.values.to_f32(entries.clone())).collect();
+        layer.params.iter().map(|param| param.values.packed(entries.clone())).collect();
     let row = |n: u32| match layer.spec.bits {
         0..=4 => CodeRow::Nibbles(layer.codes.row(n as usize)),
         _ => CodeRow::Bytes(layer.codes.row(n as usize)),
@@ -84,13 +84,10 @@ pub(crate) fn bias(
     Ok(buffer)
 }
 
-/// The codebooks of a layer whose codes name vectors; of another, a buffer that is never read.
-pub(crate) fn vectors(
-    device: &dyn Device,
-    layer: &QuantizedLinear,
-) -> Result<Buffer, RuntimeError> {
-    let bytes = layer.codes.vectors().map_or_else(Vec::new, |vectors| vectors.bytes());
-    let buffer = device.alloc("vectors", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
+/// The numbers that a layer brings for kernels; without any, a buffer that is never read.
+pub(crate) fn table(device: &dyn Device, layer: &QuantizedLinear) -> Result<Buffer, RuntimeError> {
+    let bytes = layer.table();
+    let buffer = device.alloc("table", bytes.len().max(BUFFER_BYTES_MIN), Access::ReadOnly)?;
     device.upload(&buffer, 0, &bytes)?;
     Ok(buffer)
 }

@@ -16,7 +16,7 @@ pub(crate) struct Stopwatch<'a> {
     kernel: LoadedKernel,
     /// Weights and group parameters, several copies.
     copies: Vec<(Buffer, Buffer)>,
-    vectors: Buffer,
+    table: Buffer,
     activations: Buffer,
     bias: Buffer,
     residual: Buffer,
@@ -69,7 +69,7 @@ impl<'a> Stopwatch<'a> {
         };
         let read_only = |name, bytes| filled(name, harmless(bytes));
         // Which vectors are looked up decides what caches can keep of them: all, if all occur.
-        let codes = if layout.vector_bytes() > 0 { any } else { harmless };
+        let codes = if layout.has_vectors() { any } else { harmless };
         let zeroed = |name, bytes: usize| -> Result<Buffer, DeviceError> {
             let buffer = device.alloc(name, bytes.max(16), Access::ReadWrite)?;
             device.upload(&buffer, 0, &vec![0; bytes])?;
@@ -86,7 +86,7 @@ impl<'a> Stopwatch<'a> {
             device,
             kernel: device.load(image)?,
             copies: copies.collect::<Result<_, DeviceError>>()?,
-            vectors: read_only("vectors", layout.vector_bytes())?,
+            table: read_only("table", layout.table_bytes())?,
             activations: read_only("activations", m * k * problem.act.bytes() as usize)?,
             bias: read_only("bias", n * problem.out.bytes() as usize)?,
             residual: read_only("residual", output)?,
@@ -124,7 +124,7 @@ impl<'a> Stopwatch<'a> {
         let launch = LaunchArgs::new(kernel, kernel.problem.m, |argument| match argument {
             Argument::Weights => (weights, 0),
             Argument::Params => (params, 0),
-            Argument::Vectors => (&self.vectors, 0),
+            Argument::Table => (&self.table, 0),
             Argument::Bias => (&self.bias, 0),
             Argument::Output => (&self.output, 0),
             Argument::Partials => (&self.partials, 0),

@@ -26,7 +26,7 @@ pub(crate) struct Bench<'a> {
     loaded: LoadedKernel,
     weights: Buffer,
     params: Buffer,
-    vectors: Buffer,
+    table: Buffer,
     /// Factors of input and output features.
     factors: [Buffer; 2],
     bias: Buffer,
@@ -90,8 +90,8 @@ impl<'a> Bench<'a> {
         let read_only = |name, bytes: usize| device.alloc(name, bytes.max(16), Access::ReadOnly);
         let packed_weights = read_only("weights", layout.weight_bytes())?;
         let packed_params = read_only("params", layout.param_bytes())?;
-        let vectors = read_only("vectors", layout.vector_bytes())?;
-        device.upload(&vectors, 0, &weights.vectors().map_or_else(Vec::new, Vectors::bytes))?;
+        let table = read_only("table", layout.table_bytes())?;
+        device.upload(&table, 0, &weights.table())?;
         let factors = factors(device, weights)?;
         let order = layout.param_order();
         let pack = |(_, reference): (&u32, &Reference)| {
@@ -123,7 +123,7 @@ impl<'a> Bench<'a> {
             loaded,
             weights: packed_weights,
             params: packed_params,
-            vectors,
+            table,
             factors,
             bias,
             places: places_buffer,
@@ -211,7 +211,7 @@ impl<'a> Bench<'a> {
         let operand = |argument: Argument| match argument {
             Argument::Weights => (&self.weights, 0),
             Argument::Params => (&self.params, 0),
-            Argument::Vectors => (&self.vectors, 0),
+            Argument::Table => (&self.table, 0),
             Argument::Bias => (&self.bias, 0),
             Argument::Output => space.output.place(),
             Argument::Partials => space.partials.place(),

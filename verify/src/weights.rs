@@ -3,7 +3,8 @@
 use crate::random;
 use crate::VerifyError;
 use half::f16;
-use qtune_formats::{QuantizedLinear, Rotation, Vectors};
+use qtune_formats::{ParamValues, QuantizedLinear, Rotation, SmallScales, Vectors};
+use qtune_ir::dequant::{e4m3, e4m3_nearest};
 use qtune_ir::{vector_code, vector_shares, DType, ParamType, Problem, WeightSpec};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -44,6 +45,8 @@ pub(crate) struct Weights<'a> {
     bias: bool,
     /// What codes name that name vectors.
     vectors: Option<Arc<Vectors>>,
+    /// Of a format whose layers have factors of all weights, those of even rows and of odd ones.
+    factors: Option<[f32; 2]>,
 }
 
 /// The logical weights of one row tile.
@@ -60,6 +63,7 @@ pub(crate) struct RowTile {
     k: usize,
     groups: usize,
     param_count: usize,
+    factors: Option<[f32; 2]>,
 }
 
 impl<'a> Weights<'a> {
@@ -95,7 +99,20 @@ impl<'a> Weights<'a> {
                 })
             }),
         };
-        Ok(Weights { source, spec, n, k, out, bias, vectors })
+        let factors = match source {
+            _ if !spec.has_layer_factor() => None,
+            WeightSource::Real(layer) => small_scales(layer).map(SmallScales::factors),
+            WeightSource::Synthetic { .. } => Some(SYNTHETIC_FACTORS),
+        };
+        Ok(Weights { source, spec, n, k, out, bias, vectors, factors })
+    }
+
+    /// The numbers that kernels get beside codes and parameters: see [`QuantizedLinear::table`].
+    pub fn table(&self) -> Vec<u8> {
+        match (&self.vectors, self.factors) {
+            (Some(vectors), _) => vectors.bytes(),
+            (None, factors) => factors.into_iter().flatten().flat_map(f32::to_le_bytes).collect(),
+        }
     }
 
     /// The codebooks that codes name vectors of, where they do.
@@ -118,7 +135,8 @@ impl<'a> Weights<'a> {
                 *value = self.param(n, (at / param_count) as u32, at % param_count);
             }
         });
-        RowTile { index, rows, codes, params, k, groups, param_count }
+        let factors = self.factors;
+        RowTile { index, rows, codes, params, k, groups, param_count, factors }
     }
 
     fn fill_codes(&self, n: u32, row: &mut [u8]) {
@@ -156,7 +174,10 @@ impl<'a> Weights<'a> {
                     _ => group,
                 };
                 let bits = random::at(seed ^ (index as u64 + 1) << 32, n, group);
-                synthetic_param(dtype, bits)
+                match dtype {
+                    ParamType::E4M3 => synthetic_small_scale(n, bits),
+                    _ => synthetic_param(dtype, bits),
+                }
             }
         }
     }
@@ -190,6 +211,24 @@ impl<'a> Weights<'a> {
         };
         self.out.round(value) as f32
     }
+}
+
+/// Factors of synthetic layers, with which the greatest scales of 8 bits are the greatest of all.
+const SYNTHETIC_FACTORS: [f32; 2] = [0.03 / 448.0, 0.02 / 448.0];
+
+/// A scale that is a float of 8 bits times the factor of its row.
+fn synthetic_small_scale(n: u32, bits: u64) -> f32 {
+    let factor = SYNTHETIC_FACTORS[n as usize % 2];
+    let scale = synthetic_param(ParamType::F32, bits) / factor;
+    e4m3(e4m3_nearest(scale)) as f32 * factor
+}
+
+/// The scales of a layer whose number is apart.
+fn small_scales(layer: &QuantizedLinear) -> Option<&SmallScales> {
+    layer.params.iter().find_map(|param| match &param.values {
+        ParamValues::Small(scales) => Some(scales),
+        _ => None,
+    })
 }
 
 /// Random signs, and magnitudes that are not one, since a factor may be more than a sign.
@@ -239,10 +278,16 @@ impl RowTile {
         &self.params[entry * self.param_count..][..self.param_count]
     }
 
-    /// The values of each parameter, `[rows, groups]`.
+    /// The values of each parameter, `[rows, groups]`, as they are packed: those of a layer with a factor without
+    /// it, but for a rounding.
     pub fn param_columns(&self) -> Vec<Vec<f32>> {
         let column = |param| self.params.iter().skip(param).step_by(self.param_count).copied();
-        (0..self.param_count).map(|param| column(param).collect()).collect()
+        let Some(factors) = self.factors else {
+            return (0..self.param_count).map(|param| column(param).collect()).collect();
+        };
+        let row = |at: usize| self.rows.start as usize + at / self.groups;
+        let packed = |(at, value): (usize, f32)| value / factors[row(at) % 2];
+        (0..self.param_count).map(|param| column(param).enumerate().map(packed).collect()).collect()
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::{nibbles, Kind, Layout, LANES};
 use half::slice::HalfFloatSliceExt;
-use qtune_ir::dequant::{CodeOrder, Field};
+use qtune_ir::dequant::{e4m3_code, CodeOrder, Field};
 use qtune_ir::{ParamType, OCTET_CODES, PIECE_OCTETS};
 
 /// The lowest bit of the exponent of a f32.
@@ -180,7 +180,7 @@ impl Layout {
     }
 
     /// Packs one row tile of group parameters, from the values of each, `[rows, groups]` for those rows
-    /// of the tile that exist. Rows past N get zeros, so that padding contributes nothing.
+    /// of the tile that exist; of a layer with a factor, before it multiplies them. Rows past N get zeros, so that padding contributes nothing.
     pub fn pack_param_tile(&self, order: &ParamOrder, params: &[Vec<f32>]) -> Vec<u8> {
         if let Some(levels) = &self.levels {
             return self.pack_levels(levels, order, params);
@@ -269,7 +269,12 @@ pub(super) fn entries(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
                     place[0] = (value.to_bits() >> F32_EXPONENT) as u8;
                 }
             }
-            ParamType::F32 | ParamType::E4M3 => {
+            ParamType::E4M3 => {
+                for (place, value) in places.zip(&*column) {
+                    place[0] = e4m3_code(*value);
+                }
+            }
+            ParamType::F32 => {
                 for (place, value) in places.zip(&*column) {
                     place[..4].copy_from_slice(&value.to_le_bytes());
                 }

@@ -9,6 +9,7 @@
 
 mod row_major;
 
+use super::factor;
 use super::octet::Octet;
 use super::rows::{self, Rows};
 use super::table::SharedTable;
@@ -45,7 +46,7 @@ pub(super) fn lower(cx: &Lowering, s: &DequantSchedule) -> Result<Vec<Part>, Cod
     let slab = Slab { cx, s, plan, table };
     let mut arguments = vec![Argument::Weights, Argument::Params, Argument::Slab];
     arguments.retain(|a| *a != Argument::Params || slab.rows().needed());
-    arguments.extend(cx.vectors().map(|_| Argument::Vectors));
+    arguments.extend(cx.has_table().then_some(Argument::Table));
     arguments.push(Argument::FirstTile);
     let parameter = |argument: &Argument| match argument {
         Argument::Params => reads("row_pairs", rows::pair_type(cx)),
@@ -110,7 +111,8 @@ struct Slab<'a> {
 
 impl Slab<'_> {
     fn rows(&self) -> Rows<'_> {
-        Rows { cx: self.cx, plan: &self.plan, tiles: 1, groups: 1 }
+        let factor = self.cx.has_factor().then(|| var("factor"));
+        Rows { cx: self.cx, plan: &self.plan, tiles: 1, groups: 1, factor }
     }
 
     /// Whether the slab is a row-major matrix.
@@ -132,6 +134,11 @@ impl Slab<'_> {
         body.comment("prologue: this block's row tile and its part of K");
         let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
         body.bind("lane", Type::I32, thread.clone() % 32u32);
+        if self.cx.has_factor() {
+            // Tiles start at even rows, and so do the pairs of rows g and g+8.
+            let factor = factor::of_row(self.cx, var("lane") / 4u32 % 2u32);
+            body.bind("factor", Type::F32, factor);
+        }
         body.bind("slab_tile", Type::I32, var("blockIdx.x"));
         body.bind("row_tile", Type::I32, var("first_tile") + var("slab_tile"));
         if let Some(table) = &self.table {

@@ -8,6 +8,7 @@ mod levels;
 mod params;
 mod staging;
 
+use super::factor;
 use super::octet::Octet;
 use super::output::{self, Tile};
 use super::overlap;
@@ -119,6 +120,7 @@ impl Gemv<'_> {
         body.bind("warp_tile", Type::I32, warp_tile);
         output::split_range(body, s.split.per_tile());
         self.selector(body);
+        factor::bind(self.cx, body);
         body.zeros("total", Type::F32, &[s.tokens, s.rows]);
     }
 
@@ -316,7 +318,10 @@ impl Gemv<'_> {
         let words: Vec<Expr> = (0..self.entry_words())
             .map(|w| Expr::at("entry", [ahead.clone(), row_part.clone(), int(w)]))
             .collect();
-        self.cx.param_values(&words, 0)
+        match self.cx.has_small_scales() {
+            true => self.joined_scales(&words[0]),
+            false => self.cx.param_values(&words, 0),
+        }
     }
 
     /// `invariant{i}[entry][position]`: operands of weights that are fixed within the group, one

@@ -7,6 +7,7 @@
 //! Where a lane's piece is not 16 bytes, all threads copy the stage as it lies in memory, and that
 //! barrier is for the weights, too.
 
+use super::factor;
 use super::levels::RowLevels;
 use super::octet::Octet;
 use super::output::{self, Tile};
@@ -58,7 +59,7 @@ struct Mma<'a> {
 impl Mma<'_> {
     fn rows(&self) -> Rows<'_> {
         let groups = self.s.groups_per_segment(self.cx.spec, self.cx.problem.k);
-        Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups }
+        Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups, factor: None }
     }
 
     /// The levels of the warp's rows, where group parameters are packed by them.
@@ -152,6 +153,7 @@ impl Mma<'_> {
             Split::Blocks(blocks) | Split::Cluster(blocks) => self.bind_tile(body, blocks),
             Split::Stream(_) => stream::bind_share(s.block_m, body),
         }
+        factor::bind(self.cx, body);
         let piece =
             var("warp_n") * s.row_tiles() * (s.block_k / 64) + var("warp_k") * self.chunks();
         body.bind("lane_piece", Type::I32, piece * self.cx.slab_loads() + lane);

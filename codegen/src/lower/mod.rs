@@ -1,11 +1,13 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
-//! codebooks ([`table`], [`vectors`]), the parameters of fragment rows ([`rows`]) and their levels ([`levels`]), the
-//! shares of stream-K ([`stream`]), the blocks that registers must suffice for ([`resident`]), the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
+//! codebooks ([`table`], [`vectors`]) and the factor of a layer ([`factor`]), the parameters of fragment rows ([`rows`]) and
+//! their levels ([`levels`]), the shares of stream-K ([`stream`]), the blocks that registers must suffice for ([`resident`]),
+//! the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
 //! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]).
 
 mod dequant;
 mod eight_bit;
+mod factor;
 mod gemv;
 mod levels;
 mod load_only;
@@ -316,7 +318,7 @@ impl Lowering<'_> {
             (Argument::Weights, !dense),
             (Argument::Slab, dense),
             (Argument::Params, !self.spec.params.is_empty() || self.has_codes()),
-            (Argument::Vectors, self.vectors().is_some()),
+            (Argument::Table, self.has_table()),
             (Argument::Activations, !mapped && !prepared),
             (Argument::ActivationMap, mapped && !prepared),
             (Argument::Places, self.sorting == Sorting::Prologue),
@@ -335,6 +337,11 @@ impl Lowering<'_> {
             (Argument::FirstTile, dense),
         ];
         all.into_iter().filter(|(_, needed)| *needed).map(|(argument, _)| argument).collect()
+    }
+
+    /// Whether the kernel reads numbers that the layer brings.
+    fn has_table(&self) -> bool {
+        self.vectors().is_some() || self.has_factor()
     }
 
     /// Whether the weights are those of a slab that another step has dequantized.
@@ -370,7 +377,8 @@ impl Lowering<'_> {
                 ("weights", Space::GlobalRead, element)
             }
             Argument::Params => ("params", Space::GlobalRead, self.params_element()),
-            Argument::Vectors => return vectors::parameter(self),
+            Argument::Table if self.has_factor() => return factor::parameter(),
+            Argument::Table => return vectors::parameter(self),
             Argument::Activations | Argument::Prepared => ("x", Space::GlobalRead, Type::U32x4),
             Argument::TokenScales => ("token_scales", Space::GlobalRead, Type::F32),
             Argument::Places => ("places", Space::GlobalRead, Type::U32x4),
@@ -464,7 +472,8 @@ impl Lowering<'_> {
             let word = words[offset / 4].clone();
             let low = offset % 4 == 0;
             let value = match field.dtype {
-                ParamType::F32 | ParamType::E4M3 => kir::call("bits_f32", [word]),
+                ParamType::F32 => kir::call("bits_f32", [word]),
+                ParamType::E4M3 => factor::value(self, word, offset as u32 % 4),
                 ParamType::E8M0 => power_of_two(byte_of(word, offset as u32 % 4)),
                 ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
                     kir::call(if low { "h2_low" } else { "h2_high" }, [word])

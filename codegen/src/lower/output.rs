@@ -6,7 +6,7 @@
 //! tiles that several blocks share. The blocks of a cluster read each other's sums in shared memory
 //! instead, each for its part of the tile.
 
-use super::{overlap, stream, Lowering};
+use super::{factor, overlap, stream, Lowering};
 use crate::intrinsics::CLUSTER_BARRIER;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
 use qtune_ir::{DType, Epilogue, Split};
@@ -296,8 +296,9 @@ impl Output<'_> {
         body.when(inside, |body| {
             let to = m.clone() * columns + n.clone();
             let scale = cx.token_scale(body, &m);
-            let biased = |(row, sum): (u32, Expr)| {
-                let row = if self.paired { n.clone() * 2u32 + row } else { n.clone() };
+            let biased = |(nth, sum): (u32, Expr)| {
+                let row = if self.paired { n.clone() * 2u32 + nth } else { n.clone() };
+                let sum = factor::applied(cx, sum, &row, self.paired.then_some(nth));
                 let sum = match &scale {
                     Some(scale) => sum * (cx.row_scale(row.clone()) * scale.clone()),
                     None => sum,

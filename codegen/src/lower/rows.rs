@@ -15,6 +15,8 @@ pub(super) struct Rows<'a> {
     /// Quant groups of a segment: more than one where groups are shorter than what is accumulated
     /// or loaded at once.
     pub groups: u32,
+    /// What parameters are multiplied by where weights are complete at once: see [`super::factor`].
+    pub factor: Option<Expr>,
 }
 
 /// The type that loads the parameters of rows g and g+8.
@@ -73,7 +75,13 @@ impl Rows<'_> {
     pub fn params(&self, row_part: &Expr, half: usize) -> Vec<(String, Expr)> {
         let words: Vec<Expr> =
             (0..self.words()).map(|w| Expr::at("row_words", [row_part.clone(), int(w)])).collect();
-        self.cx.param_values(&words, half)
+        let values = self.cx.param_values(&words, half);
+        match &self.factor {
+            Some(factor) => {
+                values.into_iter().map(|(name, value)| (name, value * factor.clone())).collect()
+            }
+            None => values,
+        }
     }
 
     /// `invariant{i}[place][half]`: operands of weights that are fixed within the group.

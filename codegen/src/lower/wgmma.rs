@@ -15,6 +15,7 @@
 mod produce;
 mod stage;
 
+use super::factor;
 use super::levels::RowLevels;
 use super::output::{self, Tile};
 use super::overlap;
@@ -85,7 +86,7 @@ fn before(slot: &Expr, stages: u32) -> Expr {
 impl Wgmma<'_> {
     fn rows(&self) -> Rows<'_> {
         let groups = self.s.groups_per_segment(self.cx.spec, self.cx.problem.k);
-        Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups }
+        Rows { cx: self.cx, plan: &self.plan, tiles: self.s.row_tiles(), groups, factor: None }
     }
 
     /// The levels of the warp's rows, where group parameters are packed by them.
@@ -248,6 +249,7 @@ impl Wgmma<'_> {
         if s.producer == Producer::Group {
             body.call("take_registers", [int(s.consumer_registers())]);
         }
+        factor::bind(self.cx, body);
         let tile = body.bind("warp_tile", Type::I32, self.warp_tile());
         let slab = self.cx.slab_loads();
         body.bind("lane_piece", Type::I32, tile * (self.panels() * slab) + var("lane"));

@@ -26,6 +26,7 @@ use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::FormatName;
 use crate::nibbles::{pack, PackRuns};
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
+use crate::small_scales::{LayerNumber, SmallScales};
 use crate::tensors::{first_but, Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
 use half::f16;
 use qtune_ir::{Group, ParamType};
@@ -199,7 +200,12 @@ fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues 
         ParamType::F16 | ParamType::Shared(_) => {
             ParamValues::F16(gather::<B, _>(blocks, n, index, |bits| f16::from_bits(bits as u16)))
         }
-        ParamType::F32 | ParamType::E8M0 | ParamType::E4M3 => {
+        ParamType::E4M3 => {
+            let codes = gather::<B, _>(blocks, n, index, |bits| bits as u8);
+            let groups = blocks.per_row * blocks.of.elements / B::GROUP as usize;
+            ParamValues::Small(SmallScales::new(codes, groups, LayerNumber::Factor(1.0)))
+        }
+        ParamType::F32 | ParamType::E8M0 => {
             ParamValues::F32(gather::<B, _>(blocks, n, index, f32::from_bits))
         }
         ParamType::Code(_) => {
@@ -240,7 +246,7 @@ fn check_params(
     let bad = match values {
         ParamValues::F16(values) => first_but(values, |value| value.is_finite()),
         ParamValues::F32(values) => first_but(values, |value| value.is_finite()),
-        ParamValues::Code(_) => None,
+        ParamValues::Code(_) | ParamValues::Small(_) => None,
     };
     match bad {
         None => Ok(()),

@@ -7,8 +7,8 @@ use crate::error::FormatError;
 use crate::linear::{ParamValues, QuantizedLinear};
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
 use crate::safetensors::ElementType;
+use crate::small_scales::{LayerNumber, SmallScales};
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
-use qtune_ir::dequant::e4m3;
 use qtune_ir::ParamType;
 
 /// Weights that share a scale.
@@ -90,28 +90,25 @@ impl<'a> Container<'a> {
         Parts::matrix(codes, ElementType::U8, 2, scales, module.get("bias"))
     }
 
-    /// The scales `[N, groups]` times or over that of the layer, in f32.
+    /// The scales `[N, groups]` times or over that of the layer.
     fn values(self, module: &Module<'a>, parts: &Parts<'a>) -> Result<ParamValues, FormatError> {
         let (name, divides) = match self {
             Container::CompressedTensors(_) => (DIVISOR, true),
             Container::ModelOpt(_) => (FACTOR, false),
         };
         let of_layer = number(&module.require(name, "weight_scale")?)?;
-        let value = |code: &u8| {
-            let scale = e4m3(*code) as f32;
-            if divides {
-                scale / of_layer
-            } else {
-                scale * of_layer
-            }
+        let number = match divides {
+            true => LayerNumber::Divisor(of_layer),
+            false => LayerNumber::Factor(of_layer),
         };
+        let groups = parts.k / SIZE as usize;
         if let Some(at) = parts.scales.bytes.iter().position(|code| code & NAN == NAN) {
-            let groups = parts.k / SIZE as usize;
             let (n, group) = (at / groups, at % groups);
             let problem = format!("holds NaN for output feature {n}, quant group {group}");
             return Err(parts.scales.error(problem, VALUE_REMEDY));
         }
-        Ok(ParamValues::F32(parts.scales.bytes.iter().map(value).collect()))
+        let codes = parts.scales.bytes.to_vec();
+        Ok(ParamValues::Small(SmallScales::new(codes, groups, number)))
     }
 }
 
@@ -137,10 +134,10 @@ fn load_blocks(module: &Module<'_>, header: &LayerHeader) -> Result<QuantizedLin
     let mut layer = (BLOCKS.load)(module, header)?;
     let factor = BLOCKS_FACTORS.iter().find_map(|suffix| module.get(suffix));
     if let Some(factor) = factor {
-        let factor = number(&factor)?;
+        let factor = LayerNumber::Factor(number(&factor)?);
         for param in &mut layer.params {
-            if let ParamValues::F32(values) = &mut param.values {
-                values.iter_mut().for_each(|value| *value *= factor);
+            if let ParamValues::Small(scales) = param.values.clone() {
+                param.values = ParamValues::Small(scales.with_number(factor));
             }
         }
     }
@@ -173,7 +170,7 @@ impl Block for TwoScales {
         for (scale, code) in groups.iter_mut().zip(block) {
             *scale = match code & NAN {
                 NAN => 0,
-                code => (e4m3(code) as f32).to_bits(),
+                code => code.into(),
             };
         }
     }
@@ -188,9 +185,9 @@ mod tests {
         let scale = |code: u8| {
             let mut scales = [0; SCALES];
             TwoScales::param(&[0, code, 0, 0], 0, &mut scales);
-            f32::from_bits(scales[1])
+            scales[1]
         };
-        assert_eq!((scale(0x38), scale(0xb8)), (1.0, 1.0));
-        assert_eq!((scale(0x7e), scale(0x7f), scale(0xff)), (448.0, 0.0, 0.0));
+        assert_eq!((scale(0x38), scale(0xb8)), (0x38, 0x38));
+        assert_eq!((scale(0x7e), scale(0x7f), scale(0xff)), (0x7e, 0, 0));
     }
 }

@@ -17,7 +17,7 @@ use super::context::RAISED;
 use super::interp::SUBNORMAL_UNIT;
 use super::language::integer_op;
 use super::{float8, Context, DequantError, Engine, Lowered, Op, Role, SumSite, Term};
-use crate::DType;
+use crate::{DType, ParamType};
 use egg::Id;
 
 /// An exact value and a bound on the distance of what the machine computes.
@@ -179,16 +179,27 @@ impl<'a> Evaluator<'a> {
         Bounded { error: entry.error + sums, ..entry }
     }
 
+    /// A group parameter. That of a layer with a factor was rounded with it, and what kernels make of it is
+    /// rounded when it is multiplied.
+    fn param(&self, name: &str, place: &Place) -> Bounded {
+        let found = self.ctx.param(name);
+        let value = found.and_then(|(index, _)| place.params.get(index)).copied();
+        let exact = Bounded::exact(value.unwrap_or(f64::NAN));
+        match found {
+            Some((_, ParamType::E4M3)) => {
+                Bounded { error: 2.0 * DType::F32.unit_roundoff() * exact.value.abs(), ..exact }
+            }
+            _ => exact,
+        }
+    }
+
     fn at(&self, id: Id, place: &Place) -> Bounded {
         let in_weight = self.lowered.facts(id).role == Role::Weight;
         let dtype = if in_weight { self.ctx.compute() } else { DType::F32 };
         let value = |id: Id| if in_weight { self.operand(id, place) } else { self.at(id, place) };
         match self.term.node(id) {
             Op::Const(num) => Bounded::exact(num.value()).rounded(DType::F32),
-            Op::Param(name) => {
-                let index = self.ctx.param(name.as_str()).map(|(index, _)| index);
-                Bounded::exact(index.and_then(|i| place.params.get(i)).copied().unwrap_or(f64::NAN))
-            }
+            Op::Param(name) => self.param(name.as_str(), place),
             Op::Code => Bounded::exact(place.code.into()),
             Op::Position => Bounded::exact(place.position),
             Op::Unposition => Bounded::exact(1.0 / place.position),

@@ -268,11 +268,9 @@ fn param_facts(ctx: &Context, name: &str) -> Result<Facts, String> {
     };
     let grid = match dtype {
         ParamType::Code(bits) => Grid::integers(2.0f64.powi(bits.into()) - 1.0),
-        ParamType::F16
-        | ParamType::F32
-        | ParamType::E8M0
-        | ParamType::E4M3
-        | ParamType::Shared(_) => {
+        // What kernels compute with, before the number of the layer.
+        ParamType::E4M3 => float8::GRID,
+        ParamType::F16 | ParamType::F32 | ParamType::E8M0 | ParamType::Shared(_) => {
             let any = if matches!(dtype, ParamType::Shared(_)) { SHARED_MAX } else { PARAM_MAX };
             let hi = ctx.scale_max(name).unwrap_or(any);
             Grid { lo: -hi, hi, ulp: FLOAT_ULP }

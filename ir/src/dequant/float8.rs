@@ -16,6 +16,8 @@ use crate::DType;
 const MAX: f64 = 480.0;
 /// Exponent of the spacing of the least numbers.
 const ULP: i32 = -9;
+/// Where the values of codes lie.
+pub(super) const GRID: Grid = Grid { lo: -MAX, hi: MAX, ulp: ULP };
 /// What the bits of a code are worth as an f16, over what the code is.
 pub(super) const NARROW: f64 = 1.0 / 256.0;
 
@@ -31,6 +33,14 @@ pub fn e4m3(code: u8) -> f64 {
     } else {
         magnitude
     }
+}
+
+/// The code whose value is nearest to `value`, which is at most the largest one's; ties away from zero. Faster
+/// than [`e4m3_nearest`].
+pub fn e4m3_code(value: f32) -> u8 {
+    // As multiples of 2^-120 the bits of a code are those of a f32, less the ones below.
+    let small = (value.abs() * 2.0f32.powi(-120)).to_bits();
+    (value.to_bits() >> 24 & 0x80) as u8 | ((small + (1 << 19)) >> 20) as u8
 }
 
 /// The code whose value is nearest to `value`, ties to even mantissas, magnitudes above 448 to that:
@@ -93,6 +103,9 @@ mod tests {
             (0xfe, -448.0),
         ] {
             assert_eq!(e4m3(code), value, "{code:#x}");
+        }
+        for code in 0..=255 {
+            assert_eq!(e4m3_code(e4m3(code) as f32), code);
         }
     }
 

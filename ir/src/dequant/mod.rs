@@ -122,7 +122,7 @@ pub use error_bound::{Bounded, Evaluator};
 pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};
 pub use fields::{fields, packed_param_bytes, Field, Levels};
-pub use float8::{e4m3, e4m3_nearest};
+pub use float8::{e4m3, e4m3_code, e4m3_nearest};
 pub use interp::GroupValues;
 pub use language::{Name, Num, Op};
 pub use root::source;

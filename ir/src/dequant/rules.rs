@@ -57,20 +57,16 @@ enum Need {
     FitsWide(&'static str),
     /// Depends on group parameters alone.
     Parameter(&'static str),
-    /// Depends on nothing.
-    Constant(&'static str),
     /// The format has scales of two levels.
     TwoLevels,
-    /// The format has scales that are small floats, of which more bits are kept than the file has.
-    SmallFloatScales,
     /// The engine adds products in f16.
     HalfSums,
 }
 
 use Need::{
-    AnyOuter, Constant, ExactOffset, FitsInPlace, FitsMagic, FitsNarrow, FitsRaised, FitsShort,
+    AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsNarrow, FitsRaised, FitsShort,
     FitsSubnormal, FitsTable, FitsWide, HalfSums, Hoistable, Invariant, Parameter, Scale,
-    SmallFloatScales, SmallOffset, TwoLevels, Varying, Weight,
+    SmallOffset, TwoLevels, Varying, Weight,
 };
 
 /// The rules that take a factor or an offset of weights out of their sum. Where weights are complete before
@@ -128,9 +124,6 @@ pub static RULES: &[Rule] = &[
     rule(STORE_PRODUCT, "parameters",
         &[("(* ?c ?d)", "(stored ?c ?d)")],
         &[TwoLevels, Parameter("?c"), Parameter("?d")]),
-    rule("store-scale", "parameters",
-        &[("(* ?c ?d)", "(stored ?c ?d)")],
-        &[SmallFloatScales, Constant("?c"), Parameter("?d")]),
 
     rule("magic-number", "conversions",
         &[("(real ?i)", "(- (magic ?i) BASE)")],
@@ -338,9 +331,9 @@ impl Need {
         match self {
             Weight(a) | Invariant(a) | Hoistable(a) | Varying(a) | Scale(a) | SmallOffset(a)
             | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
-            | FitsShort(a) | FitsNarrow(a) | FitsWide(a) | Parameter(a) | Constant(a) => vec![a],
+            | FitsShort(a) | FitsNarrow(a) | FitsWide(a) | Parameter(a) => vec![a],
             AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
-            HalfSums | TwoLevels | SmallFloatScales => vec![],
+            HalfSums | TwoLevels => vec![],
         }
     }
 
@@ -375,9 +368,7 @@ impl Need {
             (FitsWide(_), [_]) => float8::fits(ctx, DType::Bf16).is_ok(),
             (HalfSums, _) => ctx.engine == Engine::Half2,
             (Parameter(_), [a]) => a.hoistable() && a.param && !a.position,
-            (Constant(_), [a]) => a.role == Role::Constant,
             (TwoLevels, _) => ctx.spec.has_two_levels(),
-            (SmallFloatScales, _) => ctx.spec.has_small_float_scales(),
             _ => false,
         }
     }
@@ -418,7 +409,7 @@ impl Need {
     fn roles(self) -> Vec<(&'static str, Role)> {
         match self {
             Weight(a) | Varying(a) => vec![(a, Role::Weight)],
-            Invariant(a) | Hoistable(a) | Scale(a) | Parameter(a) | Constant(a) => {
+            Invariant(a) | Hoistable(a) | Scale(a) | Parameter(a) => {
                 vec![(a, Role::Uniform)]
             }
             FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
@@ -426,7 +417,7 @@ impl Need {
                 vec![(a, Role::Integer)]
             }
             AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],
-            ExactOffset(..) | SmallOffset(_) | HalfSums | TwoLevels | SmallFloatScales => vec![],
+            ExactOffset(..) | SmallOffset(_) | HalfSums | TwoLevels => vec![],
         }
     }
 }

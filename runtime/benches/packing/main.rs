@@ -33,7 +33,7 @@ fn pack(layer: &QuantizedLinear, layout: &Layout) -> usize {
         let first = tile as usize * rows;
         let entries = first * groups..(first + rows).min(layer.n) * groups;
         let params: Vec<Vec<f32>> =
-            layer.params.iter().map(|param| param.values.to_f32(entries.clone())).collect();
+            layer.params.iter().map(|param| param.values.packed(entries.clone())).collect();
         let weights = layout.pack_weight_tile(tile, &row);
         let params = layout.pack_param_tile(&order, &params);
         black_box(weights).len() + black_box(params).len()

@@ -3,7 +3,7 @@
 
 use super::Gemv;
 use crate::kir::{call, hex, int, load, var, Body, Expr, Type};
-use crate::lower::beyond;
+use crate::lower::{beyond, factor};
 
 /// Selector of the bytes of a first word, and what it takes to begin a byte further on and end in a second one.
 const FIRST_WORD: u32 = 0x3210;
@@ -111,6 +111,9 @@ impl Gemv<'_> {
         if let Some(levels) = self.cx.layout.levels() {
             return self.join_levels(body, levels, ahead);
         }
+        if self.cx.has_small_scales() {
+            return self.join_scales(body, ahead);
+        }
         let bytes = self.cx.layout.entry_bytes() as u32;
         let groups = self.lane_groups();
         body.unrolled("lane_group", groups, |body, inner| {
@@ -132,5 +135,29 @@ impl Gemv<'_> {
                 body.assign(Expr::at("entry", [ahead.clone(), entry, int(word)]), value);
             }
         });
+    }
+
+    /// Makes f16 of floats of 8 bits, two at a time.
+    fn join_scales(&self, body: &mut Body, ahead: &Expr) {
+        let groups = self.lane_groups();
+        body.unrolled("lane_group", groups, |body, inner| {
+            for pair in 0..self.s.rows.div_ceil(2) {
+                let word = Expr::at("codes", [ahead.clone(), inner.clone(), int(pair / 2)]);
+                let both = factor::halves(self.cx, word, pair % 2 == 1);
+                let both = body.bind(format!("scales{pair}"), Type::U32, both);
+                for row in (2 * pair..self.s.rows).take(2) {
+                    let entry =
+                        Expr::at("entry", [ahead.clone(), inner.clone() + row * groups, int(0)]);
+                    let value = if row % 2 == 0 { both.clone() } else { both.clone() >> 16u32 };
+                    body.assign(entry, value);
+                }
+            }
+        });
+    }
+
+    /// The scale in an entry of [`Self::join_scales`].
+    pub(super) fn joined_scales(&self, entry: &Expr) -> Vec<(String, Expr)> {
+        let fields = self.cx.layout.fields().iter();
+        fields.map(|field| (field.name.clone(), call("h2_low", [entry.clone()]))).collect()
     }
 }
