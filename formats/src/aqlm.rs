@@ -6,8 +6,9 @@
 //! read. Kernels look up vectors of eight weights whose codes fit 16 bits; a layer of others holds a number
 //! for every weight, see [`crate::numbers`].
 
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Modifier};
 use crate::nibbles::pack;
 use crate::numbers;

@@ -8,7 +8,9 @@ use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const REMEDY: &str = "the file is damaged or incomplete: download or export it again";
 
@@ -106,11 +108,36 @@ impl BadHeader {
     }
 }
 
+/// Bytes of a mapped file.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+}
+
+#[cfg(test)]
+impl Kept {
+    /// A copy of bytes.
+    pub(crate) fn of(bytes: &[u8]) -> Kept {
+        let mut map = memmap2::MmapMut::map_anon(bytes.len()).unwrap();
+        map.copy_from_slice(bytes);
+        Kept { map: Arc::new(map.make_read_only().unwrap()), range: 0..bytes.len() }
+    }
+}
+
+impl Deref for Kept {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
+
 /// One file of tensors: its header is checked when it is opened, its data is read when used.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     header: Header,
 }
 
@@ -130,7 +157,7 @@ impl TensorFile {
         // SAFETY: the map is read-only and private to this process. Another process that
         // truncates the file while it is mapped can end this one with a signal; like every
         // reader that maps its weights, we ask that checkpoints are replaced, not rewritten.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(io)?);
         let header = parse(&map).map_err(|bad| match bad.tensor {
             Some(tensor) => FormatError::Tensor {
                 path: path.into(),
@@ -156,5 +183,10 @@ impl TensorFile {
     /// The bytes of one entry of this file's header, unaligned.
     pub fn bytes(&self, entry: &HeaderEntry) -> &[u8] {
         &self.map[entry.begin..entry.end]
+    }
+
+    /// The same bytes, which stay mapped for as long as they are kept.
+    pub(crate) fn keep(&self, entry: &HeaderEntry) -> Kept {
+        Kept { map: self.map.clone(), range: entry.begin..entry.end }
     }
 }

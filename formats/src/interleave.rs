@@ -11,13 +11,6 @@ impl QuantizedLinear {
     /// having a bias.
     pub fn interleave(&self, up: &QuantizedLinear) -> Result<QuantizedLinear, FormatError> {
         self.check_pair(up)?;
-        let mut codes = self.codes.with_rows(2 * self.n);
-        let stride = codes.row_stride();
-        let pairs = codes.bytes_mut().chunks_mut((2 * stride).max(1));
-        for (n, pair) in pairs.enumerate() {
-            pair[..stride].copy_from_slice(self.codes.row(n));
-            pair[stride..].copy_from_slice(up.codes.row(n));
-        }
         let groups = self.groups();
         let param = |(gate, up): (&ParamArray, &ParamArray)| ParamArray {
             name: gate.name.clone(),
@@ -28,7 +21,7 @@ impl QuantizedLinear {
             spec: self.spec.clone(),
             n: 2 * self.n,
             k: self.k,
-            codes,
+            codes: self.codes.by_turns(&up.codes),
             params: self.params.iter().zip(&up.params).map(param).collect(),
             bias: bias.map(|(gate, up)| rows_by_turns(gate, up, 1)),
             rounding: self.rounding,

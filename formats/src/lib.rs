@@ -4,7 +4,8 @@
 //!   packing and reader. [`resolve`] turns a name such as `awq-g128` into a [`WeightSpec`].
 //! - [`FormatName`] is the grammar of those names.
 //! - [`Checkpoint`] opens a folder or file, finds the quantized layers, checks them, and decodes
-//!   one into a [`QuantizedLinear`]: logical codes and group parameters, free of any packing.
+//!   one into a [`QuantizedLinear`]: logical codes and group parameters, free of any packing. Those of
+//!   most formats are read from the file by the block of rows, when they are asked for.
 //! - [`safetensors`] and [`gguf`] read the containers strictly; the former writes matrices atomically.
 //! - [`presets`] holds the weight shapes of published models.
 //!
@@ -23,6 +24,7 @@ mod awq;
 mod bitsandbytes;
 mod blocks;
 mod checkpoint;
+mod codes;
 mod compressed_tensors;
 mod config;
 mod container;
@@ -55,10 +57,11 @@ mod vectors;
 
 pub use activations::served_on;
 pub use checkpoint::{Checkpoint, Layer, PlainTensor, StoredTensor, WeightShape};
+pub use codes::{CodeBlock, Codes};
 pub use config::QuantConfig;
 pub use container::{BadHeader, Header, HeaderEntry, Part, Stored, TensorFile};
 pub use error::FormatError;
-pub use linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+pub use linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 pub use name::{FormatName, Grouping, Modifier};
 pub use order::places;
 pub use plain::PlainWeight;

@@ -1,132 +1,14 @@
-//! A decoded linear layer: logical codes and group parameters, free of any file's packing.
+//! A quantized linear layer: logical codes and group parameters, free of any file's packing.
 
-use crate::nibbles::pack;
+use crate::codes::Codes;
 use crate::small_scales::SmallScales;
 use crate::vectors::Vectors;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use qtune_ir::dequant::CodeTable;
-use qtune_ir::{WeightSpec, VECTOR_SHARE_BITS, VECTOR_WEIGHTS};
+use qtune_ir::WeightSpec;
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
-
-/// Unsigned codes of a matrix, row-major. Weights of a vector have an eighth of its code each. Codes of up to 4 bits take half a byte, the even column
-/// in the low nibble; wider codes take one byte. Every row starts at a byte.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Codes {
-    rows: usize,
-    cols: usize,
-    bits: u8,
-    bytes: Vec<u8>,
-    vectors: Option<Arc<Vectors>>,
-}
-
-impl Codes {
-    /// All-zero codes of `bits` (at most 8) bits.
-    pub fn zeros(rows: usize, cols: usize, bits: u8) -> Codes {
-        let mut codes = Codes { rows, cols, bits, bytes: Vec::new(), vectors: None };
-        codes.bytes = vec![0; rows * codes.row_stride()];
-        codes
-    }
-
-    /// All-zero codes that name `vectors`; `cols` is a multiple of [`VECTOR_WEIGHTS`].
-    pub fn of_vectors(rows: usize, cols: usize, vectors: Arc<Vectors>) -> Codes {
-        debug_assert_eq!(cols % VECTOR_WEIGHTS, 0, "whole vectors");
-        Codes { vectors: Some(vectors), ..Codes::zeros(rows, cols, VECTOR_SHARE_BITS) }
-    }
-
-    /// All-zero codes that differ from these in the number of rows.
-    pub fn with_rows(&self, rows: usize) -> Codes {
-        Codes { vectors: self.vectors.clone(), ..Codes::zeros(rows, self.cols, self.bits) }
-    }
-
-    /// The codebooks of a layer whose codes name vectors.
-    pub fn vectors(&self) -> Option<&Arc<Vectors>> {
-        self.vectors.as_ref()
-    }
-
-    /// Output features.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Input features.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Bits per code.
-    pub fn bits(&self) -> u8 {
-        self.bits
-    }
-
-    /// Bytes per row.
-    #[inline]
-    pub fn row_stride(&self) -> usize {
-        if self.bits <= 4 {
-            self.cols.div_ceil(2)
-        } else {
-            self.cols
-        }
-    }
-
-    /// All rows, `row_stride` bytes each.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// All rows, for a decoder to fill.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-
-    /// The stored bytes of row `n`.
-    #[inline]
-    pub fn row(&self, n: usize) -> &[u8] {
-        let stride = self.row_stride();
-        &self.bytes[n * stride..(n + 1) * stride]
-    }
-
-    /// The code of column `k` of row `n`.
-    pub fn get(&self, n: usize, k: usize) -> u8 {
-        assert!(k < self.cols, "column {k} of {}", self.cols);
-        let row = self.row(n);
-        if self.bits <= 4 {
-            row[k / 2] >> (4 * (k % 2)) & 15
-        } else {
-            row[k]
-        }
-    }
-
-    /// Writes the codes of row `n` to `out`, one per byte; `out` holds one byte per column.
-    pub fn unpack_row(&self, n: usize, out: &mut [u8]) {
-        assert_eq!(out.len(), self.cols, "one byte per column");
-        let row = self.row(n);
-        if self.bits > 4 {
-            out.copy_from_slice(row);
-            return;
-        }
-        for (pair, byte) in out.chunks_mut(2).zip(row) {
-            pair[0] = byte & 15;
-            if let Some(odd) = pair.get_mut(1) {
-                *odd = byte >> 4;
-            }
-        }
-    }
-
-    /// Stores the codes of row `n`, one per byte, each within `bits`.
-    pub fn pack_row(&mut self, n: usize, codes: &[u8]) {
-        assert_eq!(codes.len(), self.cols, "one byte per column");
-        assert!(
-            codes.iter().all(|code| code >> (self.bits - 1) <= 1),
-            "codes of {} bits",
-            self.bits
-        );
-        let (stride, bits) = (self.row_stride(), self.bits);
-        pack(codes, bits, &mut self.bytes[n * stride..(n + 1) * stride]);
-    }
-}
 
 /// The values of one group parameter, logical `[N, K/G]`, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,8 +119,8 @@ fn round_to_odd(exact: f64) -> f32 {
     f32::from_bits(toward_zero | 1)
 }
 
-/// One quantized linear layer in memory.
-#[derive(Clone, Debug, PartialEq)]
+/// One quantized linear layer.
+#[derive(Clone, Debug)]
 pub struct QuantizedLinear {
     /// What a weight means: bits, groups, parameters, expression.
     pub spec: WeightSpec,
@@ -303,16 +185,23 @@ impl QuantizedLinear {
         }
         let mut weights = vec![0.0; self.n * self.k];
         let table = CodeTable::new(&self.spec).expect("an expression of the registry");
-        weights.par_chunks_mut(self.k.max(1)).enumerate().for_each_init(
-            || (vec![0u8; self.k], vec![0.0; self.k]),
-            |(codes, sorted), (n, row)| {
-                self.codes.unpack_row(n, codes);
-                let Some(order) = &self.k_order else {
-                    return self.dequantize_row(&table, n, codes, row);
-                };
-                self.dequantize_row(&table, n, codes, sorted);
-                for (k, weight) in order.iter().zip(&*sorted) {
-                    row[*k as usize] = *weight;
+        let at_once = self.codes.rows_at_once();
+        weights.par_chunks_mut((at_once * self.k).max(1)).enumerate().for_each_init(
+            Vec::new,
+            |scratch, (block, weights)| {
+                let first = block * at_once;
+                let block = self.codes.block(first..(first + at_once).min(self.n), scratch);
+                let (mut codes, mut sorted) = (vec![0; self.k], vec![0.0; self.k]);
+                for (n, row) in (first..).zip(weights.chunks_mut(self.k)) {
+                    block.unpack_row(n, &mut codes);
+                    let Some(order) = &self.k_order else {
+                        self.dequantize_row(&table, n, &codes, row);
+                        continue;
+                    };
+                    self.dequantize_row(&table, n, &codes, &mut sorted);
+                    for (k, weight) in order.iter().zip(&sorted) {
+                        row[*k as usize] = *weight;
+                    }
                 }
             },
         );
@@ -322,8 +211,8 @@ impl QuantizedLinear {
     /// As [`QuantizedLinear::dequantize`], of codes that name vectors: the numbers of a row are its codebook.
     fn dequantize_vectors(&self, vectors: &Vectors) -> Vec<f32> {
         let row = |n: usize| {
-            let mut shares = vec![0; self.k];
-            self.codes.unpack_row(n, &mut shares);
+            let (mut shares, mut scratch) = (vec![0; self.k], Vec::new());
+            self.codes.block(n..n + 1, &mut scratch).unpack_row(n, &mut shares);
             let codebook = self.spec.codebook.with_values(&vectors.row(&shares));
             let spec = WeightSpec { codebook, ..self.spec.clone() };
             let table = CodeTable::new(&spec).expect("an expression of the registry");
@@ -371,33 +260,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use qtune_ir::{Group, Param, ParamType};
-
-    #[test]
-    fn codes_unpack_as_they_are_read_one_by_one() {
-        for bits in [4, 8] {
-            let mut codes = Codes::zeros(3, 5, bits);
-            for (index, byte) in codes.bytes_mut().iter_mut().enumerate() {
-                *byte = (index * 37) as u8;
-            }
-            for n in 0..3 {
-                let mut row = [0; 5];
-                codes.unpack_row(n, &mut row);
-                assert_eq!(row.to_vec(), (0..5).map(|k| codes.get(n, k)).collect::<Vec<_>>());
-            }
-        }
-    }
-
-    #[test]
-    fn packed_rows_unpack_to_the_same_codes() {
-        for (bits, row) in [(3, [7, 0, 1, 2, 5]), (4, [15, 0, 8, 3, 9]), (8, [255, 0, 16, 3, 9])] {
-            let mut codes = Codes::zeros(2, 5, bits);
-            codes.pack_row(1, &row);
-            let mut unpacked = [0; 5];
-            codes.unpack_row(1, &mut unpacked);
-            assert_eq!(unpacked, row);
-            assert!(codes.row(0).iter().all(|byte| *byte == 0), "the other row is untouched");
-        }
-    }
 
     #[test]
     fn rounding_to_f16_happens_once() {

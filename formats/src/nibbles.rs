@@ -15,6 +15,19 @@ pub(crate) fn pack(codes: &[u8], bits: u8, row: &mut [u8]) {
     }
 }
 
+/// The codes of a row, one per byte.
+pub(crate) fn unpack(row: &[u8], bits: u8, codes: &mut [u8]) {
+    if bits > 4 {
+        return codes.copy_from_slice(row);
+    }
+    for (pair, byte) in codes.chunks_mut(2).zip(row) {
+        pair[0] = byte & 15;
+        if let Some(odd) = pair.get_mut(1) {
+            *odd = byte >> 4;
+        }
+    }
+}
+
 vectorised!(
     /// Stores pairs of codes.
     fn pack_pairs(codes: &[u8], row: &mut [u8]) = join_pairs
@@ -64,6 +77,9 @@ mod tests {
         let mut row = [0xff; 3];
         pack(&[1, 2, 3, 4, 5], 4, &mut row);
         assert_eq!(row, [0x21, 0x43, 0x05]);
+        let mut codes = [0; 5];
+        unpack(&row, 4, &mut codes);
+        assert_eq!(codes, [1, 2, 3, 4, 5]);
         pack(&[7, 8, 9], 8, &mut row);
         assert_eq!(row, [7, 8, 9]);
     }

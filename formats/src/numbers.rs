@@ -4,8 +4,9 @@
 //! The number is the weight's own parameter: quant groups are of one weight, and codes say nothing. So
 //! such a layer is inspected and dequantized as all others are; no kernel takes groups of one.
 
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::FormatName;
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
 use qtune_ir::{Group, ParamType};

@@ -1,6 +1,6 @@
 //! All tensors of a checkpoint by name, whichever file they lie in.
 
-use crate::container::{Stored, TensorFile};
+use crate::container::{HeaderEntry, Kept, Stored, TensorFile};
 use crate::error::{shown, FormatError};
 use crate::safetensors::ElementType;
 use half::{bf16, f16};
@@ -22,6 +22,14 @@ pub struct TensorRef<'a> {
     pub shape: &'a [usize],
     /// Row-major little-endian elements or blocks, not necessarily aligned.
     pub bytes: &'a [u8],
+    file: &'a TensorFile,
+    entry: &'a HeaderEntry,
+}
+
+/// The little-endian 32-bit word `index` of bytes.
+pub(crate) fn word(bytes: &[u8], index: usize) -> u32 {
+    let bytes = &bytes[4 * index..4 * index + 4];
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
 /// The first value that is not good. Slices are judged as a whole, which compilers turn into vector
@@ -76,8 +84,12 @@ impl TensorRef<'_> {
 
     /// The little-endian 32-bit word `index` of a packed tensor.
     pub(crate) fn word(&self, index: usize) -> u32 {
-        let bytes = &self.bytes[4 * index..4 * index + 4];
-        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        word(self.bytes, index)
+    }
+
+    /// Its bytes for those who read them later, when the checkpoint may be closed.
+    pub(crate) fn keep(&self) -> Kept {
+        self.file.keep(self.entry)
     }
 
     /// Values `[N, groups]` of an f16 tensor, gathered by their element index; all must be finite.
@@ -261,6 +273,8 @@ impl TensorTable {
             stored: entry.stored,
             shape: &entry.shape,
             bytes: file.bytes(entry),
+            file,
+            entry,
         })
     }
 

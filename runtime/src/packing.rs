@@ -1,15 +1,15 @@
 //! Packing a layer's weights into a kernel's layout, on the device.
 
-use crate::RuntimeError;
-use qtune_codegen::{CodeRow, Layout, ParamOrder};
+use crate::{Packer, RuntimeError};
+use qtune_codegen::Layout;
 use qtune_device::{Access, Buffer, Device};
 use qtune_formats::{QuantizedLinear, Rotation};
 use qtune_ir::Problem;
 use rayon::prelude::*;
 
-/// Row tiles that each thread packs before they are uploaded: enough to keep all of them busy, few
-/// enough that what is packed in host memory stays a small part of the layer.
-const TILES_PER_THREAD: usize = 2;
+/// Blocks that each thread packs before they are uploaded: enough to keep all of them busy, few enough
+/// that what is packed in host memory stays a small part of the layer.
+const BLOCKS_PER_THREAD: usize = 2;
 /// Kernels load 16 bytes at a time, so no buffer is smaller.
 const BUFFER_BYTES_MIN: usize = 16;
 
@@ -34,41 +34,22 @@ pub(crate) fn pack(
         |name, bytes: usize| device.alloc(name, bytes.max(BUFFER_BYTES_MIN), Access::ReadOnly);
     let weights = read_only("weights", layout.weight_bytes())?;
     let params = read_only("params", layout.param_bytes())?;
-    let tiles = layout.tiles();
-    let order = layout.param_order();
-    let at_once = TILES_PER_THREAD * rayon::current_num_threads();
-    for first in (0..tiles).step_by(at_once) {
-        let batch = first..tiles.min(first + at_once as u32);
-        let packed: Vec<_> = batch
-            .clone()
-            .into_par_iter()
-            .map(|tile| pack_tile(layer, (layout, &order), tile))
-            .collect();
-        for (tile, (codes, values)) in batch.clone().zip(packed) {
-            device.upload(&weights, tile as usize * layout.tile_weight_bytes(), &codes)?;
-            device.upload(&params, tile as usize * layout.tile_param_bytes(), &values)?;
+    let packer = Packer::new(layer, layout);
+    let mut scratch = vec![Vec::new(); BLOCKS_PER_THREAD * rayon::current_num_threads()];
+    let blocks: Vec<u32> = (0..packer.blocks()).collect();
+    for batch in blocks.chunks(scratch.len()) {
+        let packed = scratch.par_iter_mut().zip(batch);
+        let packed: Vec<_> = packed.map(|(scratch, block)| packer.pack(*block, scratch)).collect();
+        for (block, tiles) in batch.iter().zip(packed) {
+            for (tile, packed) in packer.tiles(*block).zip(tiles) {
+                let [codes, values] = [layout.tile_weight_bytes(), layout.tile_param_bytes()];
+                device.upload(&weights, tile as usize * codes, &packed.weights)?;
+                device.upload(&params, tile as usize * values, &packed.params)?;
+            }
+            progress(packer.tiles(*block).end, layout.tiles());
         }
-        progress(batch.end, tiles);
     }
     Ok(Packed { layout_id: layout.id(), weights, params })
-}
-
-fn pack_tile(
-    layer: &QuantizedLinear,
-    (layout, order): (&Layout, &ParamOrder),
-    tile: u32,
-) -> (Vec<u8>, Vec<u8>) {
-    let groups = layer.groups();
-    let rows = layout.tile_rows() as usize;
-    let first = tile as usize * rows;
-    let entries = first * groups..(first + rows).min(layer.n) * groups;
-    let params: Vec<Vec<f32>> =
-        layer.params.iter().map(|param| param.values.packed(entries.clone())).collect();
-    let row = |n: u32| match layer.spec.bits {
-        0..=4 => CodeRow::Nibbles(layer.codes.row(n as usize)),
-        _ => CodeRow::Bytes(layer.codes.row(n as usize)),
-    };
-    (layout.pack_weight_tile(tile, &row), layout.pack_param_tile(order, &params))
 }
 
 /// The bias of a layer in the output's element type; without one, a buffer that is never read.

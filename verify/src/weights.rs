@@ -129,7 +129,7 @@ impl<'a> Weights<'a> {
         let mut codes = vec![0; rows.len() * k];
         let mut params = vec![0.0; rows.len() * groups * param_count];
         let per_row = (groups * param_count).max(1);
-        codes.par_chunks_mut(k).zip(rows.clone()).for_each(|(row, n)| self.fill_codes(n, row));
+        self.fill_codes(rows.clone(), &mut codes);
         params.par_chunks_mut(per_row).zip(rows.clone()).for_each(|(row, n)| {
             for (at, value) in row.iter_mut().enumerate() {
                 *value = self.param(n, (at / param_count) as u32, at % param_count);
@@ -139,23 +139,33 @@ impl<'a> Weights<'a> {
         RowTile { index, rows, codes, params, k, groups, param_count, factors }
     }
 
-    fn fill_codes(&self, n: u32, row: &mut [u8]) {
+    /// Writes the codes of rows, one per byte.
+    fn fill_codes(&self, rows: Range<u32>, codes: &mut [u8]) {
+        let each = codes.par_chunks_mut(self.k as usize).zip(rows.clone());
         match self.source {
-            WeightSource::Real(layer) => layer.codes.unpack_row(n as usize, row),
-            WeightSource::Synthetic { seed } => {
-                let mask = ((1u32 << self.spec.bits) - 1) as u8;
-                for (chunk, codes) in row.chunks_mut(8).enumerate() {
-                    let bytes = random::at(seed, n, chunk as u32).to_le_bytes();
-                    for (code, byte) in codes.iter_mut().zip(bytes) {
-                        *code = byte & mask;
-                        // The nearest code is a number.
-                        *code -= u8::from(!self.spec.is_number(*code));
-                    }
-                    if let Some(vectors) = &self.vectors {
-                        let shares = vector_shares(vector_code(codes) & vectors.codes().mask());
-                        codes.copy_from_slice(&shares[..codes.len()]);
-                    }
-                }
+            WeightSource::Real(layer) => {
+                let mut scratch = Vec::new();
+                let block = rows.start as usize..rows.end as usize;
+                let block = layer.codes.block(block, &mut scratch);
+                each.for_each(|(row, n)| block.unpack_row(n as usize, row));
+            }
+            WeightSource::Synthetic { seed } => each.for_each(|(row, n)| self.draw(seed, n, row)),
+        }
+    }
+
+    /// The codes of a row that no checkpoint has.
+    fn draw(&self, seed: u64, n: u32, row: &mut [u8]) {
+        let mask = ((1u32 << self.spec.bits) - 1) as u8;
+        for (chunk, codes) in row.chunks_mut(8).enumerate() {
+            let bytes = random::at(seed, n, chunk as u32).to_le_bytes();
+            for (code, byte) in codes.iter_mut().zip(bytes) {
+                *code = byte & mask;
+                // The nearest code is a number.
+                *code -= u8::from(!self.spec.is_number(*code));
+            }
+            if let Some(vectors) = &self.vectors {
+                let shares = vector_shares(vector_code(codes) & vectors.codes().mask());
+                codes.copy_from_slice(&shares[..codes.len()]);
             }
         }
     }

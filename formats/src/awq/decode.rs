@@ -2,8 +2,10 @@
 
 use super::layout::{Layout, Parts};
 use super::{GEMM_ORDER, PER_WORD};
+use crate::codes::{each_tile, Codes};
+use crate::container::Kept;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::LayerHeader;
 use crate::tensors::Module;
 use half::f16;
@@ -25,7 +27,7 @@ pub(super) fn load(
     let scales = parts.scales;
     let (codes, second, scales, rounding) = match layout {
         Layout::Gemm => (
-            gemm_codes(parts.qweight.bytes, n, k),
+            gemm_codes(parts.qweight.keep(), n, k),
             gemm_zeros(parts.qzeros.bytes, n, groups),
             scales.matrix_f16(n, groups, |n, g| g * header.n + n)?,
             Rounding::F16,
@@ -33,14 +35,14 @@ pub(super) fn load(
         Layout::Gemv => {
             let zero_words = parts.qzeros.shape[1];
             (
-                gemv_codes(parts.qweight.bytes, n, k),
+                gemv_codes(parts.qweight.keep(), n, k),
                 gemv_zeros(parts.qzeros.bytes, n, groups, zero_words),
                 scales.matrix_f16(n, groups, |n, g| n * zero_words * PER_WORD + g)?,
                 Rounding::F32,
             )
         }
         Layout::GemvFast => (
-            gemv_fast_codes(parts.qweight.bytes, n, k),
+            gemv_fast_codes(parts.qweight.keep(), n, k),
             ParamValues::F16(parts.qzeros.matrix_f16(n, groups, |n, g| g * header.n + n)?),
             scales.matrix_f16(n, groups, |n, g| g * header.n + n)?,
             Rounding::F16,
@@ -83,9 +85,9 @@ fn gemv_zeros(packed: &[u8], n: usize, groups: usize, stride: usize) -> ParamVal
     ParamValues::Code(zeros)
 }
 
-/// Words of a row of a `gemm` tensor that one task transposes: two cache lines.
-const TILE_WORDS: usize = 32;
-/// Output rows of a task.
+/// Words of a row of a `gemm` tensor that are transposed at once: a cache line.
+const TILE_WORDS: usize = 16;
+/// Output rows of these words.
 const GEMM_ROWS: usize = TILE_WORDS * PER_WORD;
 /// Words of an output row that a task has at hand before it stores them: a cache line.
 const LINE: usize = 16;
@@ -94,23 +96,23 @@ const COLUMNS: usize = 8;
 /// The lower nibble of every byte.
 const LOW_NIBBLES: u32 = 0x0f0f_0f0f;
 
-/// The words of a task in one row of a `gemm` tensor, or those of its output rows with one place in
+/// The words of a tile in one row of a `gemm` tensor, or those of its output rows with one place in
 /// their word: what is done with all of them is one loop, which compilers turn into vector
 /// instructions.
 type Words = [u32; TILE_WORDS];
 
 /// `gemm`: the code of row n, column k is in word `k * N/8 + n/8`.
-fn gemm_codes(packed: &[u8], n: usize, k: usize) -> Codes {
-    let mut codes = Codes::zeros(n, k, 4);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(GEMM_ROWS * stride).enumerate().for_each(|(task, rows)| {
-        let tile = GemmTile { packed, row_words: n / PER_WORD, k, first: task * TILE_WORDS };
-        tile.transpose(rows, stride);
-    });
-    codes
+fn gemm_codes(packed: Kept, n: usize, k: usize) -> Codes {
+    let row_words = n / PER_WORD;
+    Codes::stored([n, k], 4, move |first, rows, stride| {
+        each_tile((first, rows), stride, GEMM_ROWS, |first, rows| {
+            let tile = GemmTile { packed: &packed, row_words, k, first: first / PER_WORD };
+            tile.transpose(rows, stride, first % PER_WORD);
+        });
+    })
 }
 
-/// The words of a `gemm` tensor of which a task makes its output rows.
+/// The words of a `gemm` tensor that become a tile of output rows.
 struct GemmTile<'a> {
     packed: &'a [u8],
     row_words: usize,
@@ -120,9 +122,10 @@ struct GemmTile<'a> {
 }
 
 impl GemmTile<'_> {
-    /// Writes the output rows, `stride` bytes each, a square of cache lines at a time.
-    fn transpose(&self, rows: &mut [u8], stride: usize) {
-        let words = rows.len() / stride / PER_WORD;
+    /// Writes output rows from row `skipped` of the tile on, `stride` bytes each, a square of cache lines
+    /// at a time.
+    fn transpose(&self, rows: &mut [u8], stride: usize, skipped: usize) {
+        let words = (skipped + rows.len() / stride).div_ceil(PER_WORD);
         let mut lines = [[0; LINE]; GEMM_ROWS];
         let mut columns = [[0; TILE_WORDS]; COLUMNS];
         let mut turned = [[0; TILE_WORDS]; PER_WORD];
@@ -139,7 +142,7 @@ impl GemmTile<'_> {
                     }
                 }
             }
-            for (row, line) in rows.chunks_mut(stride).zip(&lines) {
+            for (row, line) in rows.chunks_mut(stride).zip(&lines[skipped..]) {
                 store(&mut row[start..end], line);
             }
         }
@@ -191,30 +194,27 @@ fn transpose(columns: &[Words; COLUMNS], rows: &mut [Words; PER_WORD]) {
     }
 }
 
-/// `gemv`: row n is a run of words in natural order, which is how [`Codes`] keeps it.
-fn gemv_codes(packed: &[u8], n: usize, k: usize) -> Codes {
-    let mut codes = Codes::zeros(n, k, 4);
-    codes.bytes_mut().copy_from_slice(packed);
-    codes
+/// `gemv`: row n is a run of words in natural order, which is how [`Codes`] gives it.
+fn gemv_codes(packed: Kept, n: usize, k: usize) -> Codes {
+    Codes::as_stored([n, k], 4, packed)
 }
 
 /// `gemv_fast`: code (n, k) is in row n/4, element `k/64*64 + n%4*16 + k%64/32*8 + k%8`, nibble
 /// `k%32/8`: each 16-bit element holds four columns, eight apart.
-fn gemv_fast_codes(packed: &[u8], n: usize, k: usize) -> Codes {
-    let mut codes = Codes::zeros(n, k, 4);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
-        let quad = &packed[n / 4 * k * 2..][..k * 2];
-        let code = |k: usize| {
-            let element = k / 64 * 64 + n % 4 * 16 + k % 64 / 32 * 8 + k % 8;
-            let nibble = k % 32 / 8;
-            quad[2 * element + nibble / 2] >> (4 * (nibble % 2)) & 15
-        };
-        for (pair, byte) in row.iter_mut().enumerate() {
-            *byte = code(2 * pair) | code(2 * pair + 1) << 4;
+fn gemv_fast_codes(packed: Kept, n: usize, k: usize) -> Codes {
+    Codes::stored([n, k], 4, move |first, rows, stride| {
+        for (n, row) in (first..).zip(rows.chunks_mut(stride)) {
+            let quad = &packed[n / 4 * k * 2..][..k * 2];
+            let code = |k: usize| {
+                let element = k / 64 * 64 + n % 4 * 16 + k % 64 / 32 * 8 + k % 8;
+                let nibble = k % 32 / 8;
+                quad[2 * element + nibble / 2] >> (4 * (nibble % 2)) & 15
+            };
+            for (pair, byte) in row.iter_mut().enumerate() {
+                *byte = code(2 * pair) | code(2 * pair + 1) << 4;
+            }
         }
-    });
-    codes
+    })
 }
 
 #[cfg(test)]
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn gemm_words_hold_codes_0_to_7_as_the_library_packs_them() {
-        let codes = gemm_codes(&0x7531_6420u32.to_le_bytes(), 8, 1);
+        let codes = gemm_codes(Kept::of(&0x7531_6420u32.to_le_bytes()), 8, 1);
         assert_eq!((0..8).map(|n| codes.get(n, 0)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
         for column in 0..8 {
             assert_eq!(GEMM_ORDER[gemm_nibble(column)], column);
@@ -248,7 +248,7 @@ mod tests {
                 packed[byte] |= code(column, k) << (bit % 8);
             }
         }
-        let codes = gemm_codes(&packed, n, k);
+        let codes = gemm_codes(Kept::of(&packed), n, k);
         for column in 0..n {
             for k in 0..k {
                 assert_eq!(codes.get(column, k), code(column, k), "column {column}, k {k}");

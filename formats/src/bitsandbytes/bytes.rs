@@ -4,14 +4,14 @@
 //! The library also quantizes activations while it runs, but for columns with outliers, whose weights it
 //! dequantizes. Here all activations stay in 16 bits, so that no column needs that.
 
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Grouping};
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
 use qtune_ir::{Group, ParamType};
-use rayon::prelude::*;
 
 /// The registry row.
 pub(crate) static BYTES_ROW: FormatRow = FormatRow {
@@ -82,9 +82,11 @@ fn load(module: &Module<'_>, header: &LayerHeader) -> Result<QuantizedLinear, Fo
         let problem = format!("holds {} for output feature {n}", maxima[n]);
         return Err(parts.maxima.error(problem, VALUE_REMEDY));
     }
-    let mut codes = Codes::zeros(parts.n, parts.k, 8);
-    let stored = codes.bytes_mut().par_iter_mut().zip(parts.weight.bytes);
-    stored.for_each(|(code, stored)| *code = stored ^ SIGN);
+    let weight = parts.weight.keep();
+    let codes = Codes::stored([parts.n, parts.k], 8, move |first, rows, stride| {
+        let stored = &weight[first * stride..];
+        rows.iter_mut().zip(stored).for_each(|(code, stored)| *code = stored ^ SIGN);
+    });
     let named = spec.params.iter().zip([ParamValues::F32(maxima)]);
     Ok(QuantizedLinear {
         params: named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect(),

@@ -3,8 +3,10 @@
 use super::layout::{row_block, Parts};
 use super::state::{Nested, State};
 use super::Kind;
+use crate::codes::Codes;
+use crate::container::Kept;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear};
 use crate::registry::{FormatRow, LayerHeader};
 use crate::tensors::{Module, TensorRef};
 use rayon::prelude::*;
@@ -25,7 +27,7 @@ pub(super) fn load(
         spec.params.iter().map(|p| ParamArray { name: p.name.clone(), values: values.clone() });
     Ok(QuantizedLinear {
         params: params.collect(),
-        codes: codes(parts.weight.bytes, n, k),
+        codes: codes(parts.weight.keep(), n, k),
         spec,
         n,
         k,
@@ -77,22 +79,22 @@ fn resolved(
 
 /// Codes `[N, K]`; code `t` of the flattened matrix is in byte `t/2`, in the high nibble if `t` is
 /// even.
-fn codes(packed: &[u8], n: usize, k: usize) -> Codes {
-    let mut codes = Codes::zeros(n, k, 4);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
+fn codes(packed: Kept, n: usize, k: usize) -> Codes {
+    Codes::stored([n, k], 4, move |first, rows, stride| {
         if k % 2 == 0 {
-            for (byte, packed) in row.iter_mut().zip(&packed[n * stride..]) {
+            for (byte, packed) in rows.iter_mut().zip(&packed[first * stride..]) {
                 *byte = packed.rotate_left(4);
             }
             return;
         }
         let code = |t: usize| packed[t / 2] >> (4 * (1 - t % 2)) & 15;
-        for column in 0..k {
-            row[column / 2] |= code(n * k + column) << (4 * (column % 2));
+        for (n, row) in (first..).zip(rows.chunks_mut(stride)) {
+            row.fill(0);
+            for column in 0..k {
+                row[column / 2] |= code(n * k + column) << (4 * (column % 2));
+            }
         }
-    });
-    codes
+    })
 }
 
 #[cfg(test)]
@@ -101,9 +103,10 @@ mod tests {
 
     #[test]
     fn the_first_code_of_a_byte_is_in_its_high_nibble() {
-        let codes = codes(&[0x3a, 0x10, 0xf2], 2, 3);
+        let codes = codes(Kept::of(&[0x3a, 0x10, 0xf2]), 2, 3);
         let rows = [0, 1].map(|n| [0, 1, 2].map(|k| codes.get(n, k)));
         assert_eq!(rows, [[3, 10, 1], [0, 15, 2]]);
-        assert_eq!(super::codes(&[0x3a, 0x10], 1, 4).row(0), [0xa3, 0x01]);
+        let even = super::codes(Kept::of(&[0x3a, 0x10]), 1, 4);
+        assert_eq!([0, 1, 2, 3].map(|k| even.get(0, k)), [3, 10, 1, 0]);
     }
 }

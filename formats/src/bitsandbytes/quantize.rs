@@ -6,8 +6,9 @@
 use super::decode::row_scales;
 use super::layout::row_block;
 use super::Kind;
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Grouping, Modifier};
 use crate::nibbles::pack;
 use crate::plain::PlainWeight;

@@ -19,10 +19,11 @@ pub(crate) use nonlinear::{IQ4_NL, IQ4_XS};
 pub(crate) use round_numbers::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(crate) use super_blocks::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 
-use crate::container::Stored;
+use crate::codes::Codes;
+use crate::container::{Kept, Stored};
 use crate::error::FormatError;
 use crate::gguf::BlockType;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::FormatName;
 use crate::nibbles::{pack, PackRuns};
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};
@@ -158,7 +159,7 @@ fn load<B: Block>(
     });
     Ok(QuantizedLinear {
         params: params.collect::<Result<_, FormatError>>()?,
-        codes: codes::<B>(&blocks, n, k, spec.bits),
+        codes: codes::<B>(weight.keep(), of, [n, k], spec.bits),
         spec,
         n,
         k,
@@ -169,24 +170,26 @@ fn load<B: Block>(
 }
 
 /// Codes `[N, K]`.
-fn codes<B: Block>(blocks: &Blocks<'_>, n: usize, k: usize, bits: u8) -> Codes {
-    let mut codes = Codes::zeros(n, k, bits);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
-        let codes = match B::CODES {
-            BlockCodes::Runs { first, pack } => {
-                return pack(blocks.row_bytes(n), blocks.of.bytes, first, row)
+fn codes<B: Block>(bytes: Kept, of: &'static BlockType, [n, k]: [usize; 2], bits: u8) -> Codes {
+    let per_row = k / of.elements;
+    Codes::stored([n, k], bits, move |first, rows, stride| {
+        let blocks = Blocks { bytes: &bytes, of, per_row };
+        for (n, row) in (first..).zip(rows.chunks_mut(stride)) {
+            let codes = match B::CODES {
+                BlockCodes::Runs { first, pack } => {
+                    pack(blocks.row_bytes(n), of.bytes, first, row);
+                    continue;
+                }
+                BlockCodes::Each(codes) => codes,
+            };
+            let mut of_block = [0; BLOCK_MAX];
+            let of_block = &mut of_block[..of.elements];
+            for (block, row) in blocks.row(n).zip(row.chunks_mut(stride / per_row)) {
+                codes(block, of_block);
+                pack(of_block, bits, row);
             }
-            BlockCodes::Each(codes) => codes,
-        };
-        let mut of_block = [0; BLOCK_MAX];
-        let of_block = &mut of_block[..blocks.of.elements];
-        for (block, row) in blocks.row(n).zip(row.chunks_mut(stride / blocks.per_row)) {
-            codes(block, of_block);
-            pack(of_block, bits, row);
         }
-    });
-    codes
+    })
 }
 
 /// Weights of the largest blocks.

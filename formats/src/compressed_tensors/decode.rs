@@ -2,8 +2,9 @@
 
 use super::layout::{k_order, packing_named, Parts, Weight};
 use super::Packing;
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::Modifier;
 use crate::nibbles::pack;
 use crate::registry::{row_of, LayerHeader};

@@ -1,8 +1,9 @@
 //! Codes as they are stored, scales for every row.
 
 use super::layout::{rows_of_scale, Parts};
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::{row_of, LayerHeader};
 use crate::safetensors::ElementType;
 use crate::tensors::{first_but, Module, TensorRef, VALUE_REMEDY};
@@ -36,10 +37,8 @@ const NAN: u8 = 0x7f;
 
 /// Codes `[N, K]`, all of which must be numbers.
 pub(crate) fn codes(weight: &TensorRef<'_>, n: usize, k: usize) -> Result<Codes, FormatError> {
-    let mut codes = Codes::zeros(n, k, 8);
-    codes.bytes_mut().copy_from_slice(weight.bytes);
-    match first_but(codes.bytes(), |code| code & NAN != NAN) {
-        None => Ok(codes),
+    match first_but(weight.bytes, |code| code & NAN != NAN) {
+        None => Ok(Codes::as_stored([n, k], 8, weight.keep())),
         Some(at) => {
             let problem =
                 format!("holds NaN for output feature {}, input feature {}", at / k, at % k);

@@ -57,7 +57,7 @@ pub(super) fn inspect(
     let is_symmetric = match settings.sym {
         Some(false) => false,
         Some(true) if !settings.overridden => true,
-        _ => zeros::are_symmetric(&parts.qzeros, bits),
+        _ => zeros::are_symmetric(parts.qzeros.bytes, bits),
     };
     if !is_symmetric {
         modifiers.push(Modifier::Asym);

@@ -6,9 +6,10 @@
 //! features the four words of each of 32 lanes, whose nibbles are the lane's share of the tensor cores'
 //! operands.
 
+use crate::codes::Codes;
 use crate::config::QuantConfig;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Grouping};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;

@@ -2,7 +2,7 @@
 
 use crate::qweight::UNIT;
 use crate::stream;
-use crate::tensors::TensorRef;
+use crate::tensors::word;
 use rayon::prelude::*;
 
 /// What a stored zero-point means.
@@ -67,20 +67,29 @@ impl Convention {
             _ => stored,
         }
     }
+
+    /// The bytes of a unit of zero-points that are all in the middle of the range.
+    fn symmetric_unit(self, bits: u8) -> Vec<u8> {
+        let middle = 1u128 << (bits - 1);
+        let stored = if (self, bits) == (Convention::V1, 3) { middle - 1 } else { middle };
+        // The codes of three words, which is as often as patterns repeat.
+        let all = (0..96 / bits).fold(0, |all, at| all | stored << (at * bits));
+        let word = |at: usize| {
+            let word = (all >> (32 * (at % 3))) as u32;
+            word.wrapping_sub(self.subtracted(bits, at)).to_le_bytes()
+        };
+        (0..usize::from(bits)).flat_map(word).collect()
+    }
 }
 
 /// Zero-points `[N, groups]` of a tensor `[groups, N*bits/32]`.
-pub(super) fn decode(
-    qzeros: &TensorRef<'_>,
-    convention: Convention,
-    bits: u8,
-    n: usize,
-) -> Vec<u8> {
-    let (groups, words) = (qzeros.shape[0], qzeros.shape[1]);
+pub(super) fn decode(stored: &[u8], convention: Convention, bits: u8, n: usize) -> Vec<u8> {
+    let words = n / UNIT * usize::from(bits);
+    let groups = stored.len() / 4 / words;
     let mut zeros = vec![0; n * groups];
     zeros.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
         for (group, zero) in row.iter_mut().enumerate() {
-            *zero = convention.zero(bits, n, |at| qzeros.word(group * words + at));
+            *zero = convention.zero(bits, n, |at| word(stored, group * words + at));
         }
     });
     zeros
@@ -88,27 +97,17 @@ pub(super) fn decode(
 
 /// Whether all words are those of a symmetric layer in one convention. Which one does not matter,
 /// and is not always the configured one: some GPTQModel files say v1 and hold v2.
-pub(super) fn are_symmetric(qzeros: &TensorRef<'_>, bits: u8) -> bool {
-    let middle = 1 << (bits - 1);
+pub(super) fn are_symmetric(stored: &[u8], bits: u8) -> bool {
     Convention::ALL.into_iter().any(|convention| {
-        (0..qzeros.bytes.len() / 4 / usize::from(bits)).into_par_iter().all(|unit| {
-            let word = |at| qzeros.word(unit * usize::from(bits) + at);
-            (0..UNIT).all(|n| convention.zero(bits, n, word) == middle)
-        })
+        let unit = convention.symmetric_unit(bits);
+        stored.par_chunks_exact(unit.len()).all(|words| words == unit)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::safetensors::ElementType;
     use proptest::prelude::*;
-    use std::path::Path;
-
-    fn tensor<'a>(bytes: &'a [u8], shape: &'a [usize]) -> TensorRef<'a> {
-        let (path, name) = (Path::new("model.safetensors"), "l.qzeros");
-        TensorRef { path, name, stored: ElementType::I32.into(), shape, bytes }
-    }
 
     fn bytes(words: &[u32]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
@@ -134,10 +133,10 @@ mod tests {
             (3, [0x0000_0000, 0xb6db_6db7, 0x4924_9249]),
         ] {
             let unit = &words.repeat(8)[..usize::from(bits) * 3];
-            assert!(are_symmetric(&tensor(&bytes(unit), &[1, unit.len()]), bits), "{words:x?}");
+            assert!(are_symmetric(&bytes(unit), bits), "{words:x?}");
             let mut other = unit.to_vec();
             other[0] ^= 1;
-            assert!(!are_symmetric(&tensor(&bytes(&other), &[1, unit.len()]), bits), "{words:x?}");
+            assert!(!are_symmetric(&bytes(&other), bits), "{words:x?}");
         }
     }
 
@@ -177,8 +176,7 @@ mod tests {
                 written.push((Convention::V1, packed(&per_code, bits)));
             }
             for (convention, words) in written {
-                let stored = bytes(&words);
-                let decoded = decode(&tensor(&stored, &[1, words.len()]), convention, bits, 32);
+                let decoded = decode(&bytes(&words), convention, bits, 32);
                 prop_assert_eq!(&decoded, &zeros, "{:?}", convention);
             }
         }

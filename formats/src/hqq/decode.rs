@@ -1,8 +1,9 @@
 //! Unpacking codes and parameters into logical order.
 
 use super::layout::{packing, Parts};
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::nibbles::pack;
 use crate::registry::{FormatRow, LayerHeader};
 use crate::safetensors::ElementType;

@@ -1,7 +1,8 @@
 //! Tensors of codes and tensors of scales.
 
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::FormatName;
 use crate::registry::{row_of, GroupNames, LayerHeader};
 use crate::safetensors::ElementType;
@@ -88,9 +89,7 @@ impl<'a> Parts<'a> {
 
     /// The codes of nibbles, the even column in the low one, which is how they are kept.
     pub(super) fn nibbles(&self) -> Codes {
-        let mut codes = Codes::zeros(self.n, self.k, 4);
-        codes.bytes_mut().copy_from_slice(self.codes.bytes);
-        codes
+        Codes::as_stored([self.n, self.k], 4, self.codes.keep())
     }
 
     /// The powers of two that the bytes of the scales are exponents of.

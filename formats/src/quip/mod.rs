@@ -10,8 +10,9 @@
 
 mod lattice;
 
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Modifier};
 use crate::nibbles::pack;
 use crate::registry::{FormatRow, GroupNames, LayerHeader, Variant};

@@ -1,8 +1,9 @@
 //! Unpacking codes, scales and offsets into logical order.
 
 use super::layout::{Params, Parts, TILE, TILE_K, TILE_N};
+use crate::codes::Codes;
 use crate::error::FormatError;
-use crate::linear::{Codes, ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::{FormatRow, LayerHeader};
 use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
 use rayon::prelude::*;

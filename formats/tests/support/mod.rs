@@ -90,9 +90,9 @@ pub fn assert_decodes_to(checkpoint: &Checkpoint, expected: &Tensors) {
         assert!(decoded == weight.bytes, "{}: weights differ", layer.path);
 
         let order = loaded.k_order.clone().unwrap_or_else(|| (0..loaded.k as u32).collect());
-        let mut codes = vec![0; loaded.k];
+        let (mut codes, mut scratch) = (vec![0; loaded.k], Vec::new());
         for (n, row) in want("codes").unwrap().bytes.chunks(loaded.k).enumerate() {
-            loaded.codes.unpack_row(n, &mut codes);
+            loaded.codes.block(n..n + 1, &mut scratch).unpack_row(n, &mut codes);
             let row: Vec<u8> = order.iter().map(|k| row[*k as usize]).collect();
             assert_eq!(codes, row, "{}: codes of row {n}", layer.path);
         }

@@ -11,9 +11,10 @@ mod memory;
 
 use cpu::ThreadTime;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use qtune_codegen::{CodeRow, Layout};
+use qtune_codegen::Layout;
 use qtune_formats::{Checkpoint, QuantizedLinear};
 use qtune_ir::Problem;
+use qtune_runtime::Packer;
 use std::hint::black_box;
 use tempfile::TempDir;
 
@@ -23,22 +24,21 @@ static ALLOCATOR: memory::Counting = memory::Counting;
 /// Output and input features of the layer, and weights per quant group.
 const SIZES: [usize; 3] = [4096, 4096, 128];
 
-/// The row tiles of a layer, as serving packs them.
+/// Packs a layer as serving does, block after block; the bytes of what becomes of it.
 fn pack(layer: &QuantizedLinear, layout: &Layout) -> usize {
-    let groups = layer.groups();
-    let rows = layout.tile_rows() as usize;
-    let row = |n: u32| CodeRow::Nibbles(layer.codes.row(n as usize));
-    let order = layout.param_order();
-    let tile = |tile: u32| {
-        let first = tile as usize * rows;
-        let entries = first * groups..(first + rows).min(layer.n) * groups;
-        let params: Vec<Vec<f32>> =
-            layer.params.iter().map(|param| param.values.packed(entries.clone())).collect();
-        let weights = layout.pack_weight_tile(tile, &row);
-        let params = layout.pack_param_tile(&order, &params);
-        black_box(weights).len() + black_box(params).len()
+    let packer = Packer::new(layer, layout);
+    let mut scratch = Vec::new();
+    let block = |block| {
+        let tiles = black_box(packer.pack(block, &mut scratch));
+        tiles.iter().map(|tile| tile.weights.len() + tile.params.len()).sum::<usize>()
     };
-    (0..layout.tiles()).map(tile).sum()
+    (0..packer.blocks()).map(block).sum()
+}
+
+/// The layer with its codes decoded.
+fn decoded(mut layer: QuantizedLinear) -> QuantizedLinear {
+    layer.codes.bytes_mut();
+    layer
 }
 
 fn main() {
@@ -70,11 +70,11 @@ fn measure(
 ) {
     let checkpoint = Checkpoint::open(folder.path().join(file)).expect("a checkpoint");
     let load = || checkpoint.load_layer("layer").expect("a layer");
-    let layer = load();
+    let layer = decoded(load());
     let bytes: usize = checkpoint.layers()[0].tensors.iter().map(|tensor| tensor.bytes).sum();
     let mut group = criterion.benchmark_group(format!("4 bits {name}"));
     group.throughput(Throughput::Bytes(bytes as u64));
-    group.bench_function("decode", |b| b.iter(load));
+    group.bench_function("decode", |b| b.iter(|| decoded(load())));
     let [n, k, _] = SIZES;
     let problem = format!("w4a16.{}.f16-f16.n{n}.k{k}.m1", layer.spec.name);
     let problem: Problem = problem.parse().expect("a problem");
