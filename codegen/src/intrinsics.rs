@@ -477,16 +477,35 @@ pub const TABLE: &[Intrinsic] = &[
 }",
     },
     Intrinsic {
+        name: "shared_place",
+        args: &[Shared],
+        result: Some(U32),
+        capability: (7, 5),
+        source: "PTX ISA, cvta.to.shared",
+        meaning: Read("where something lies in shared memory, in bytes"),
+        text: "unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}",
+    },
+    Intrinsic {
+        name: "shared_behind",
+        args: &[In(U32), In(Type::I32)],
+        result: Some(U32),
+        capability: (7, 5),
+        source: "PTX ISA, \"Addresses as Operands\": a register and an offset",
+        meaning: Pure(|a| a[0].wrapping_add(a[1])),
+        text: "unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }",
+    },
+    Intrinsic {
         name: "ldmatrix_x4",
-        args: &[Out(U32), Out(U32), Out(U32), Out(U32), Shared],
+        args: &[Out(U32), Out(U32), Out(U32), Out(U32), In(U32)],
         result: None,
         capability: (7, 5),
         source: "PTX ISA, ldmatrix.sync.aligned.m8n8.x4.shared.b16",
-        meaning: Effect("four 8x8 matrices of 16-bit elements; lane 8i+r names row r of matrix i"),
-        text: "void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+        meaning: Effect("four 8x8 matrices of 16-bit elements; lane 8i+r gives the place of row r of matrix i"),
+        text: "void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
   asm volatile(\"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\"
-               : \"=r\"(a), \"=r\"(b), \"=r\"(c), \"=r\"(d)
-               : \"r\"((unsigned)__cvta_generic_to_shared(row)) : \"memory\");
+               : \"=r\"(a), \"=r\"(b), \"=r\"(c), \"=r\"(d) : \"r\"(row) : \"memory\");
 }",
     },
     multiply!("mma_f16" "             ", "m16n8k16.row.col.f32.f16.f16.f32", F32 "float" "f", (8, 0), "c[16x8] += a[16x16] * b[16x8]"),

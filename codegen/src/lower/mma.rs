@@ -395,22 +395,46 @@ impl Mma<'_> {
         // Zeros for the threads that the last turn leaves without a piece: the compiler may compute
         // their addresses all the same.
         body.zeros("x_from", Type::I32, &[turns]);
-        body.zeros("x_to", Type::I32, &[turns]);
         self.for_pieces(body, "x_piece", self.act_pieces(), |body, piece, turn| {
-            let token = body.bind("x_token", Type::I32, piece.clone() / row);
-            let chunk = body.bind("x_chunk", Type::I32, piece % row);
+            let chunk = piece.clone() % row;
             let from = match self.s.split {
                 // The tile of tokens changes by stage.
-                Split::Stream(_) => chunk.clone(),
+                Split::Stream(_) => chunk,
                 Split::Blocks(_) | Split::Cluster(_) => {
-                    let row = self.token_row(body, var("token_tile") * self.s.block_m, &token);
-                    row + chunk.clone()
+                    let first = var("token_tile") * self.s.block_m;
+                    self.token_row(body, first, &(piece / row)) + chunk
                 }
             };
-            body.assign(Expr::at("x_from", [turn.clone()]), from);
-            let place = token.clone() * row + self.swizzled(chunk, token % 8u32);
-            body.assign(Expr::at("x_to", [turn]), place);
+            body.assign(Expr::at("x_from", [turn]), from);
         });
+        body.array("x_to", Type::I32, &[turns.min(self.place_turns())]);
+        body.unrolled("x_place_turn", turns.min(self.place_turns()), |body, turn| {
+            let piece = turn.clone() * self.s.threads() + var("thread");
+            let piece = body.bind("x_place", Type::I32, piece);
+            let token = body.bind("x_token", Type::I32, piece.clone() / row);
+            let chunk = self.swizzled(piece % row, token.clone() % 8u32);
+            body.assign(Expr::at("x_to", [turn]), token * row + chunk);
+        });
+    }
+
+    /// Turns after which a thread's pieces lie as those of its first turns do, so many tokens further: the
+    /// swizzle repeats every eight.
+    fn place_turns(&self) -> u32 {
+        let (threads, row) = (self.s.threads(), self.row_pieces());
+        let repeats = |turns: &u32| turns * threads % (8 * row) == 0;
+        (1..=8).find(repeats).unwrap_or(u32::MAX)
+    }
+
+    /// Where a thread's piece of a turn goes, less what changes by stage. What is known at compile time comes
+    /// last, so that it becomes an offset of the instruction.
+    fn place(&self, turn: Expr) -> Expr {
+        match self.place_turns() {
+            u32::MAX => Expr::at("x_to", [turn]),
+            turns => {
+                let further = turn.clone() / turns * (turns * self.s.threads());
+                Expr::at("x_to", [turn % turns]) + further
+            }
+        }
     }
 
     /// Index of the first piece of a token's activations. Tokens past M repeat the last one: their
@@ -427,7 +451,7 @@ impl Mma<'_> {
         let to = body.bind("x_stage", Type::I32, slot.clone() * self.act_pieces());
         let from = body.bind("x_k8", Type::I32, stage.step.clone() * row);
         self.for_pieces(body, "x_copy", self.act_pieces(), |body, piece, turn| {
-            let to = Expr::address("ring_x", to.clone() + Expr::at("x_to", [turn.clone()]));
+            let to = Expr::address("ring_x", to.clone() + self.place(turn.clone()));
             let index = from.clone() + Expr::at("x_from", [turn]);
             let index = match self.s.split {
                 Split::Stream(_) => {
@@ -482,8 +506,7 @@ impl Mma<'_> {
         let stage = self.s.stage_weight_bytes(self.cx.spec) / (4 * self.cx.packing().load_words());
         let weights = slot.clone() * stage + var("lane_piece");
         body.bind("weights_at", Type::I32, weights);
-        let tokens = slot.clone() * self.act_pieces() + var("lane_tokens");
-        body.bind("tokens_at", Type::I32, tokens);
+        body.bind("tokens_at", Type::I32, slot.clone() * self.act_pieces());
         if let Some(levels) = self.row_levels() {
             levels.compute(body, slot);
         }
@@ -539,12 +562,14 @@ impl Mma<'_> {
             false => lane.clone() / 16u32 * 8u32 + lane.clone() % 8u32,
         };
         let chunk = var("warp_k") * (self.chunks() * 8);
-        body.bind("lane_tokens", Type::I32, token * row + chunk);
+        let tokens = body.bind("lane_tokens", Type::I32, token * row + chunk);
         let (parts, width) = if single { (2, 4u32) } else { (4, 2) };
-        body.array("lane_k8", Type::I32, &[parts]);
+        body.array("lane_rows", Type::U32, &[parts]);
         body.unrolled("part", parts, |body, part| {
             let k8 = part.clone() * width + lane.clone() / 8u32 % width;
-            body.assign(Expr::at("lane_k8", [part]), self.swizzled(k8, lane % 8u32));
+            let k8 = self.swizzled(k8, lane % 8u32);
+            let place = Expr::address("ring_x", tokens + k8);
+            body.assign(Expr::at("lane_rows", [part]), call("shared_place", [place]));
         });
     }
 
@@ -552,25 +577,25 @@ impl Mma<'_> {
     fn load_tokens(&self, body: &mut Body, chunk: &Expr, half: &Expr) {
         let tiles = self.s.token_tiles();
         body.array("frag_b", Type::U32, &[2, tiles, 2]);
-        // The constant comes last, so that it becomes an offset of the instruction.
-        let at = |part: Expr| var("tokens_at") + Expr::at("lane_k8", [part]);
+        // What is known at compile time comes last, so that it becomes an offset of the instruction.
+        let behind = |place: Expr, pieces: Expr| call("shared_behind", [place, pieces * COPY]);
+        let at = |part: Expr| behind(Expr::at("lane_rows", [part]), var("tokens_at"));
         let offset = chunk.clone() * 8u32;
         let b = |k16: Expr, tile: Expr, r: u32| Expr::at("frag_b", [k16, tile, int(r)]);
         if tiles == 1 {
-            let place = at(half.clone()) + offset;
             let regs = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(k16, r)| b(int(k16), int(0), r));
             let mut args = regs.to_vec();
-            args.push(Expr::address("ring_x", place));
+            args.push(behind(at(half.clone()), offset));
             return body.call("ldmatrix_x4", args);
         }
         body.unrolled("k16", 2, |body, k16| {
             let part = half.clone() * 2u32 + k16.clone();
-            let at = body.bind("matrices_at", Type::I32, at(part));
+            let at = body.bind("matrices_at", Type::U32, at(part));
             body.unrolled("pair", tiles / 2, |body, pair| {
                 let regs = [(0, 0), (0, 1), (1, 0), (1, 1)]
                     .map(|(t, r)| b(k16.clone(), pair.clone() * 2u32 + u32::from(t == 1), r));
                 let mut args = regs.to_vec();
-                args.push(Expr::address("ring_x", at + (offset + pair * (16 * self.row_pieces()))));
+                args.push(behind(at, offset + pair * (16 * self.row_pieces())));
                 body.call("ldmatrix_x4", args);
             });
         });

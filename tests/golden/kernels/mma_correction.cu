@@ -33,10 +33,15 @@ template <int pending> static __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
 }
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+static __device__ __forceinline__ unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}
+
+static __device__ __forceinline__ unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(row) : "memory");
 }
 
 static __device__ __forceinline__ void mma_f16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
@@ -75,21 +80,24 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
   const int last = STEPS;
   const int lane_piece = (warp_n * 2 * 4 + warp_k * 2) * 32 + lane;
   int x_from[2] = {};
-  int x_to[2] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 128 + thread;
-    const int x_token = x_piece / 32;
-    const int x_chunk = x_piece % 32;
-    const int x_m = token_tile * 8 + x_token;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_chunk;
-    x_to[x_piece_turn] = x_token * 32 + (x_chunk ^ x_token % 8);
+    const int x_m = token_tile * 8 + x_piece / 32;
+    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 32;
+  }
+  int x_to[2];
+  #pragma unroll
+  for (int x_place_turn = 0; x_place_turn < 2; ++x_place_turn) {
+    const int x_place = x_place_turn * 128 + thread;
+    const int x_token = x_place / 32;
+    x_to[x_place_turn] = x_token * 32 + (x_place % 32 ^ x_token % 8);
   }
   const int lane_tokens = lane % 8 * 32 + warp_k * 16;
-  int lane_k8[2];
+  unsigned lane_rows[2];
   #pragma unroll
   for (int part = 0; part < 2; ++part) {
-    lane_k8[part] = part * 4 + lane / 8 % 4 ^ lane % 8;
+    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 4 + lane / 8 % 4 ^ lane % 8)]);
   }
   float total[2][1][4] = {};
 
@@ -111,7 +119,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = ahead * 32;
       const int params_from = (row_tile * STEPS + step) * 32;
@@ -145,7 +153,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = free * 32;
       const int params_from = (row_tile * STEPS + next) * 32;
@@ -156,7 +164,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
     }
     copy_commit();
     const int weights_at = slot * 512 + lane_piece;
-    const int tokens_at = slot * 256 + lane_tokens;
+    const int tokens_at = slot * 256;
     float group_sum0[2][1][4] = {};
     float group_sum1[1][4] = {};
     unsigned row_words[2][2];
@@ -184,7 +192,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       #pragma unroll
       for (int half = 0; half < 2; ++half) {
         unsigned frag_b[2][1][2];
-        ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], &ring_x[tokens_at + lane_k8[half] + chunk * 8]);
+        ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(shared_behind(lane_rows[half], tokens_at * 16), chunk * 8 * 16));
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
           mma_f16(group_sum1[0][0], group_sum1[0][1], group_sum1[0][2], group_sum1[0][3], 0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u, frag_b[k16][0][0], frag_b[k16][0][1]);

@@ -59,10 +59,15 @@ template <int pending> static __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
 }
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+static __device__ __forceinline__ unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}
+
+static __device__ __forceinline__ unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(row) : "memory");
 }
 
 static __device__ __forceinline__ void mma_f16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
@@ -103,21 +108,24 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
   const int last = STEPS;
   const int lane_piece = (warp_n * 8 * 8 + warp_k * 2) * 32 + lane;
   int x_from[4] = {};
-  int x_to[4] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 4; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 128 + thread;
-    const int x_token = x_piece / 64;
-    const int x_chunk = x_piece % 64;
-    const int x_m = token_tile * 8 + x_token;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_chunk;
-    x_to[x_piece_turn] = x_token * 64 + (x_chunk ^ x_token % 8);
+    const int x_m = token_tile * 8 + x_piece / 64;
+    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 64;
+  }
+  int x_to[4];
+  #pragma unroll
+  for (int x_place_turn = 0; x_place_turn < 4; ++x_place_turn) {
+    const int x_place = x_place_turn * 128 + thread;
+    const int x_token = x_place / 64;
+    x_to[x_place_turn] = x_token * 64 + (x_place % 64 ^ x_token % 8);
   }
   const int lane_tokens = lane % 8 * 64 + warp_k * 16;
-  int lane_k8[2];
+  unsigned lane_rows[2];
   #pragma unroll
   for (int part = 0; part < 2; ++part) {
-    lane_k8[part] = part * 4 + lane / 8 % 4 ^ lane % 8;
+    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 4 + lane / 8 % 4 ^ lane % 8)]);
   }
   const int lane_operands = (warp_n * 8 * 16 + warp_k * 4) * 8 + lane / 4;
   const int lane_codes = (warp_n * 8 * 16 + (warp_k * 4 + lane / 8 % 4)) * 8 + lane % 8;
@@ -142,7 +150,7 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 4] + x_copy_turn / 4 * 512)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = ahead * 320;
       const int params_from = (row_tile * STEPS + step) * 320;
@@ -179,7 +187,7 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 4] + x_copy_turn / 4 * 512)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = free * 320;
       const int params_from = (row_tile * STEPS + next) * 320;
@@ -193,7 +201,7 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
     }
     copy_commit();
     const int weights_at = slot * 2048 + lane_piece;
-    const int tokens_at = slot * 512 + lane_tokens;
+    const int tokens_at = slot * 512;
     const int codes_at = slot * 1280 + lane_codes;
     const int floats_at = slot * 640 + lane_floats;
     #pragma unroll
@@ -239,7 +247,7 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
         }
       }
       unsigned frag_b[2][1][2];
-      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], &ring_x[tokens_at + lane_k8[segment % 2] + segment / 2 * 8]);
+      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(shared_behind(lane_rows[segment % 2], tokens_at * 16), segment / 2 * 8 * 16));
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
         #pragma unroll

@@ -51,10 +51,15 @@ template <int pending> static __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
 }
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+static __device__ __forceinline__ unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}
+
+static __device__ __forceinline__ unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(row) : "memory");
 }
 
 static __device__ __forceinline__ void mma_f16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
@@ -101,21 +106,21 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
   const int last = (split + 1) * STEPS / 2;
   const int lane_piece = (warp_n * 2 * 2 + warp_k * 2) * 32 + lane;
   int x_from[4] = {};
-  int x_to[4] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 4; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 128 + thread;
-    const int x_token = x_piece / 16;
-    const int x_chunk = x_piece % 16;
-    const int x_m = token_tile * 32 + x_token;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_chunk;
-    x_to[x_piece_turn] = x_token * 16 + (x_chunk ^ x_token % 8);
+    const int x_m = token_tile * 32 + x_piece / 16;
+    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
   }
+  int x_to[1];
+  const int x_place = thread;
+  const int x_token = x_place / 16;
+  x_to[0] = x_token * 16 + (x_place % 16 ^ x_token % 8);
   const int lane_tokens = (lane / 16 * 8 + lane % 8) * 16 + warp_k * 16;
-  int lane_k8[4];
+  unsigned lane_rows[4];
   #pragma unroll
   for (int part = 0; part < 4; ++part) {
-    lane_k8[part] = part * 2 + lane / 8 % 2 ^ lane % 8;
+    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2 ^ lane % 8)]);
   }
   float total[2][4][4] = {};
 
@@ -137,7 +142,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = ahead * 32;
       const int params_from = (row_tile * STEPS + step) * 32;
@@ -171,7 +176,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = free * 32;
       const int params_from = (row_tile * STEPS + next) * 32;
@@ -182,7 +187,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
     }
     copy_commit();
     const int weights_at = slot * 512 + lane_piece;
-    const int tokens_at = slot * 512 + lane_tokens;
+    const int tokens_at = slot * 512;
     unsigned row_words[2][2];
     #pragma unroll
     for (int row_part = 0; row_part < 2; ++row_part) {
@@ -222,10 +227,10 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
         unsigned frag_b[2][4][2];
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
-          const int matrices_at = tokens_at + lane_k8[half * 2 + k16];
+          const unsigned matrices_at = shared_behind(lane_rows[half * 2 + k16], tokens_at * 16);
           #pragma unroll
           for (int pair = 0; pair < 2; ++pair) {
-            ldmatrix_x4(frag_b[k16][pair * 2][0], frag_b[k16][pair * 2][1], frag_b[k16][pair * 2 + 1][0], frag_b[k16][pair * 2 + 1][1], &ring_x[matrices_at + (chunk * 8 + pair * 256)]);
+            ldmatrix_x4(frag_b[k16][pair * 2][0], frag_b[k16][pair * 2][1], frag_b[k16][pair * 2 + 1][0], frag_b[k16][pair * 2 + 1][1], shared_behind(matrices_at, (chunk * 8 + pair * 256) * 16));
           }
         }
         #pragma unroll

@@ -55,10 +55,15 @@ template <int pending> static __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
 }
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+static __device__ __forceinline__ unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}
+
+static __device__ __forceinline__ unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(row) : "memory");
 }
 
 static __device__ __forceinline__ void mma_f16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
@@ -97,23 +102,26 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
   const int last = STEPS;
   const int lane_piece = (warp_n + warp_k) * 32 + lane;
   int x_from[2] = {};
-  int x_to[2] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 96 + thread;
     if (x_piece < 128) {
-      const int x_token = x_piece / 8;
-      const int x_chunk = x_piece % 8;
-      const int x_m = token_tile * 16 + x_token;
-      x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_chunk;
-      x_to[x_piece_turn] = x_token * 8 + x_chunk;
+      const int x_m = token_tile * 16 + x_piece / 8;
+      x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 8;
     }
   }
+  int x_to[2];
+  #pragma unroll
+  for (int x_place_turn = 0; x_place_turn < 2; ++x_place_turn) {
+    const int x_place = x_place_turn * 96 + thread;
+    const int x_token = x_place / 8;
+    x_to[x_place_turn] = x_token * 8 + x_place % 8;
+  }
   const int lane_tokens = (lane / 16 * 8 + lane % 8) * 8 + warp_k * 8;
-  int lane_k8[4];
+  unsigned lane_rows[4];
   #pragma unroll
   for (int part = 0; part < 4; ++part) {
-    lane_k8[part] = part * 2 + lane / 8 % 2;
+    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2)]);
   }
   float total[1][2][4] = {};
 
@@ -129,7 +137,7 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
       const int x_copy = x_copy_turn * 96 + thread;
       if (x_copy < 128) {
         const bool x_valid = x_k8 + x_copy % 8 < K / 8;
-        copy_async_16_or_zero(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_valid ? x_k8 + x_from[x_copy_turn] : 0], x_valid);
+        copy_async_16_or_zero(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 192)], &x[x_valid ? x_k8 + x_from[x_copy_turn] : 0], x_valid);
       }
     }
     const int params_to = 0;
@@ -142,7 +150,7 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
     copy_wait<0>();
     __syncthreads();
     const int weights_at = lane_piece;
-    const int tokens_at = lane_tokens;
+    const int tokens_at = 0;
     #pragma unroll
     for (int segment = 0; segment < 2; ++segment) {
       unsigned row_words[1][2];
@@ -168,8 +176,8 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
       unsigned frag_b[2][2][2];
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
-        const int matrices_at = tokens_at + lane_k8[segment % 2 * 2 + k16];
-        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], &ring_x[matrices_at + segment / 2 * 8]);
+        const unsigned matrices_at = shared_behind(lane_rows[segment % 2 * 2 + k16], tokens_at * 16);
+        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(matrices_at, segment / 2 * 8 * 16));
       }
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {

@@ -35,10 +35,15 @@ template <int pending> static __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
 }
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+static __device__ __forceinline__ unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}
+
+static __device__ __forceinline__ unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(row) : "memory");
 }
 
 static __device__ __forceinline__ void mma_f16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
@@ -77,18 +82,18 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
   const int last = STEPS;
   const int lane_piece = (warp_n * 2 * 2 + warp_k) * 32 + lane;
   int x_from[1] = {};
-  int x_to[1] = {};
   const int x_piece = thread;
-  const int x_token = x_piece / 16;
-  const int x_chunk = x_piece % 16;
-  const int x_m = token_tile * 8 + x_token;
-  x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_chunk;
-  x_to[0] = x_token * 16 + (x_chunk ^ x_token % 8);
+  const int x_m = token_tile * 8 + x_piece / 16;
+  x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
+  int x_to[1];
+  const int x_place = thread;
+  const int x_token = x_place / 16;
+  x_to[0] = x_token * 16 + (x_place % 16 ^ x_token % 8);
   const int lane_tokens = lane % 8 * 16 + warp_k * 8;
-  int lane_k8[2];
+  unsigned lane_rows[2];
   #pragma unroll
   for (int part = 0; part < 2; ++part) {
-    lane_k8[part] = part * 4 + lane / 8 % 4 ^ lane % 8;
+    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 4 + lane / 8 % 4 ^ lane % 8)]);
   }
   float total[2][1][4] = {};
 
@@ -143,7 +148,7 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
     }
     copy_commit();
     const int weights_at = slot * 256 + lane_piece;
-    const int tokens_at = slot * 128 + lane_tokens;
+    const int tokens_at = slot * 128;
     float group_sum0[2][1][4] = {};
     unsigned row_words[2][2];
     #pragma unroll
@@ -168,7 +173,7 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
     #pragma unroll
     for (int half = 0; half < 2; ++half) {
       unsigned frag_b[2][1][2];
-      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], &ring_x[tokens_at + lane_k8[half]]);
+      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(shared_behind(lane_rows[half], tokens_at * 16), 0));
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
         #pragma unroll

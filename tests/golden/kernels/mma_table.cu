@@ -41,10 +41,15 @@ template <int pending> static __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
 }
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, const void* row) {
+static __device__ __forceinline__ unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}
+
+static __device__ __forceinline__ unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(row) : "memory");
 }
 
 static __device__ __forceinline__ void mma_bf16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
@@ -85,21 +90,21 @@ qtune_mma_w4a16_nf4_b64_bf16_bf16_n5120_k5120_m16(const uint4* __restrict__ weig
   const int last = STEPS;
   const int lane_piece = (warp_n * 2 * 2 + warp_k) * 32 + lane;
   int x_from[2] = {};
-  int x_to[2] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 128 + thread;
-    const int x_token = x_piece / 16;
-    const int x_chunk = x_piece % 16;
-    const int x_m = token_tile * 16 + x_token;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_chunk;
-    x_to[x_piece_turn] = x_token * 16 + (x_chunk ^ x_token % 8);
+    const int x_m = token_tile * 16 + x_piece / 16;
+    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
   }
+  int x_to[1];
+  const int x_place = thread;
+  const int x_token = x_place / 16;
+  x_to[0] = x_token * 16 + (x_place % 16 ^ x_token % 8);
   const int lane_tokens = (lane / 16 * 8 + lane % 8) * 16 + warp_k * 8;
-  int lane_k8[4];
+  unsigned lane_rows[4];
   #pragma unroll
   for (int part = 0; part < 4; ++part) {
-    lane_k8[part] = part * 2 + lane / 8 % 2 ^ lane % 8;
+    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2 ^ lane % 8)]);
   }
   float total[2][2][4] = {};
 
@@ -118,7 +123,7 @@ qtune_mma_w4a16_nf4_b64_bf16_bf16_n5120_k5120_m16(const uint4* __restrict__ weig
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = ahead * 32;
       const int params_from = (row_tile * STEPS + step) * 32;
@@ -165,7 +170,7 @@ qtune_mma_w4a16_nf4_b64_bf16_bf16_n5120_k5120_m16(const uint4* __restrict__ weig
       #pragma unroll
       for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
         const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + x_to[x_copy_turn]], &x[x_k8 + x_from[x_copy_turn]]);
+        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
       }
       const int params_to = free * 32;
       const int params_from = (row_tile * STEPS + next) * 32;
@@ -176,7 +181,7 @@ qtune_mma_w4a16_nf4_b64_bf16_bf16_n5120_k5120_m16(const uint4* __restrict__ weig
     }
     copy_commit();
     const int weights_at = slot * 256 + lane_piece;
-    const int tokens_at = slot * 256 + lane_tokens;
+    const int tokens_at = slot * 256;
     float group_sum0[2][2][4] = {};
     unsigned row_words[2][2];
     #pragma unroll
@@ -203,8 +208,8 @@ qtune_mma_w4a16_nf4_b64_bf16_bf16_n5120_k5120_m16(const uint4* __restrict__ weig
       unsigned frag_b[2][2][2];
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
-        const int matrices_at = tokens_at + lane_k8[half * 2 + k16];
-        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], &ring_x[matrices_at]);
+        const unsigned matrices_at = shared_behind(lane_rows[half * 2 + k16], tokens_at * 16);
+        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(matrices_at, 0));
       }
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
