@@ -61,9 +61,9 @@ fn gemv() -> impl Strategy<Value = Schedule> {
     let split =
         prop_oneof![(1u32..=3).prop_map(Split::Blocks), (2u32..=4).prop_map(Split::Cluster),];
     let block = (pick(&[1u32, 2, 4]), pick(&[1u32, 2, 3]), 1u32..=3, split);
-    (shape, block, any::<[bool; 3]>()).prop_map(|((tokens, rows, lanes), block, flags)| {
+    (shape, block, any::<[bool; 4]>()).prop_map(|((tokens, rows, lanes), block, flags)| {
         let (warps_n, warps_k, unroll, split) = block;
-        let [stage_x, half2, stream] = flags;
+        let [stage_x, sorted_ahead, half2, stream] = flags;
         Schedule::Gemv(GemvSchedule {
             tokens,
             rows,
@@ -73,6 +73,7 @@ fn gemv() -> impl Strategy<Value = Schedule> {
             unroll,
             split,
             stage_x,
+            sorted_ahead,
             accumulate: if half2 { Accumulate::Half2 } else { Accumulate::F32 },
             cache: if stream { WeightCache::NoAllocate } else { WeightCache::Normal },
             overlap: Overlap::NONE,

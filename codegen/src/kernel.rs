@@ -29,8 +29,9 @@ pub enum Argument {
     Activations,
     /// The same, as a tensor map: see [`Kernel::activation_map`].
     ActivationMap,
-    /// The order of a layer's columns (act-order), u16 `[2, K]`: the column of each input feature,
-    /// then the feature of each column. Read-only.
+    /// The order of a layer's columns (act-order): u16 `[K]`, the column of each input feature, then u16
+    /// `[K, 2]`, by slices ([`qtune_ir::sorted_slice`]) in the order of the columns, a feature's place in its
+    /// slice and its column. Read-only.
     Places,
     /// What the first step makes of the activations, read by the others: activations in the order of
     /// the columns, or rotated, like [`Argument::Activations`], or codes of 8 bits, in rows of whole 16-byte pieces.

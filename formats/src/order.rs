@@ -2,6 +2,7 @@
 
 use crate::error::FormatError;
 use crate::tensors::{TensorRef, EXPORT_AGAIN};
+use qtune_ir::sorted_slice;
 
 /// The group of each column, from `g_idx` `[K]`; each must be one of `groups`.
 pub(crate) fn group_of(g_idx: &TensorRef<'_>, groups: usize) -> Result<Vec<u32>, FormatError> {
@@ -46,8 +47,9 @@ pub(crate) fn k_order(
     }
 }
 
-/// An order of columns as kernels read it, `[2, K]`: the column of each input feature, then the feature
-/// of each column, which is what `order` holds.
+/// An order of columns as kernels read it, `order` being the feature of each column: u16 `[K]`, the column
+/// of each input feature; then u16 `[K, 2]`, for every slice of features by itself ([`sorted_slice`]) and in
+/// the order of the columns, a feature's place in the slice and its column.
 ///
 /// # Errors
 /// What is wrong with an order that is no permutation, or too long for 16-bit places.
@@ -66,7 +68,14 @@ pub fn places(order: &[u32]) -> Result<Vec<u16>, String> {
         }
     }
     // As many columns as features, none of them twice: every feature has one.
-    Ok(places.into_iter().flatten().chain(order.iter().map(|feature| *feature as u16)).collect())
+    let mut places: Vec<u16> = places.into_iter().flatten().collect();
+    let slice = sorted_slice(order.len() as u32) as usize;
+    let mut features: Vec<usize> = (0..order.len()).collect();
+    features.sort_unstable_by_key(|feature| (feature / slice, places[*feature]));
+    for feature in features {
+        places.extend([(feature % slice) as u16, places[feature]]);
+    }
+    Ok(places)
 }
 
 #[cfg(test)]
@@ -74,8 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_the_inverse_of_an_order_and_the_order() {
-        assert_eq!(places(&[2, 0, 3, 1]), Ok(vec![1, 3, 0, 2, 2, 0, 3, 1]));
+    fn places_are_the_inverse_of_an_order_and_slices_in_that_order() {
+        assert_eq!(places(&[2, 0, 3, 1]), Ok(vec![1, 3, 0, 2, 2, 0, 0, 1, 3, 2, 1, 3]));
+        // Two slices of eight features, in columns from the last to the first.
+        let columns: Vec<u32> = (0..16).rev().collect();
+        let places = places(&columns).unwrap();
+        assert_eq!(places[..16], (0..16).rev().collect::<Vec<u16>>());
+        assert_eq!((&places[16..20], &places[32..36]), (&[7, 8, 6, 9][..], &[7, 0, 6, 1][..]));
+    }
+
+    #[test]
+    fn the_longest_order_has_places() {
         let most: Vec<u32> = (0..1 << 16).rev().collect();
         assert_eq!(places(&most).map(|places| places[0]), Ok(u16::MAX));
     }

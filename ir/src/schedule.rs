@@ -25,7 +25,7 @@ pub use levels::{MOST_OPERANDS, ROW_LANES};
 pub use library::LibraryGemm;
 pub use mma::MmaSchedule;
 pub use overlap::Overlap;
-pub use sorting::{Mover, Sorting};
+pub use sorting::{sorted_slice, Mover, Sorting};
 pub use split::{Shares, Split};
 pub use structure::{Sharing, Structure};
 pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};

@@ -118,7 +118,10 @@ fn gemv_memory(s: &GemvSchedule) -> Vec<GemvSchedule> {
         WeightCache::Normal => WeightCache::NoAllocate,
         WeightCache::NoAllocate => WeightCache::Normal,
     };
-    vec![GemvSchedule { cache, ..s.clone() }, GemvSchedule { stage_x: !s.stage_x, ..s.clone() }]
+    let staged = GemvSchedule { stage_x: !s.stage_x, sorted_ahead: false, ..s.clone() };
+    let sorted = GemvSchedule { sorted_ahead: !s.sorted_ahead, ..s.clone() };
+    let sorted = s.stage_x.then_some(sorted);
+    [GemvSchedule { cache, ..s.clone() }, staged].into_iter().chain(sorted).collect()
 }
 
 fn gemv_arithmetic(s: &GemvSchedule) -> Vec<GemvSchedule> {

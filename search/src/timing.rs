@@ -157,7 +157,9 @@ impl<'a> Stopwatch<'a> {
 /// on it.
 fn places(device: &dyn Device, kernel: &Kernel) -> Result<Buffer, DeviceError> {
     let reads = kernel.entries.iter().any(|entry| entry.arguments.contains(&Argument::Places));
-    let order = qtune_verify::permutation(0, if reads { kernel.problem.k } else { 0 });
+    let k = kernel.problem.k;
+    let group = k.div_ceil(kernel.layout.groups());
+    let order = qtune_verify::permutation(0, if reads { k } else { 0 }, group);
     // The schedule was legal, so the columns are not too many.
     let places = qtune_formats::places(&order).unwrap_or_default();
     let bytes: Vec<u8> = places.into_iter().flat_map(u16::to_le_bytes).collect();

@@ -3,8 +3,10 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{self, Engine, Options, PairTable, SumSite, STORE_PRODUCT};
-use qtune_ir::tile::registers;
+use qtune_ir::dequant::{
+    self, CostModel, Engine, Options, PairTable, SumSite, Variant, STORE_PRODUCT,
+};
+use qtune_ir::tile::{estimate, registers};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, LibraryGemm,
     MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting, Split,
@@ -63,7 +65,24 @@ pub fn default_schedule(
         _ => &[Family::Mma, Family::Gemv],
     };
     let rungs = order.iter().flat_map(|family| ladder(*family, problem, spec, arch));
-    first_legal(rungs, problem, spec, arch)
+    let usual = first_legal(rungs, problem, spec, arch)?;
+    Ok(sorting_inside(problem, spec, arch, &usual).unwrap_or(usual))
+}
+
+/// Blocks of `gemv` sort a tile of tokens while their first weights are on their way: more instructions per
+/// weight than tensor cores take, but where these wait for a step that sorts, the less as the cost model has it.
+fn sorting_inside(
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+    usual: &Schedule,
+) -> Option<Schedule> {
+    if usual.sorting(spec) != Sorting::Step || problem.m > GEMV_TILE {
+        return None;
+    }
+    let gemv = default_of_family(Family::Gemv, problem, spec, arch).ok()?;
+    let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
+    (us(&gemv) < us(usual)).then_some(gemv)
 }
 
 /// The default schedule of one family.
@@ -200,18 +219,42 @@ fn first_legal(
 }
 
 /// Where a step sorts the activations and the GPU lets them overlap, what multiplies asks for its weights
-/// meanwhile: most of the step's time is that of a launch.
+/// meanwhile: most of the step's time is that of a launch. Where blocks could sort as they stage, the cost
+/// model decides which is less: all of them together look at the order more often.
 fn beside_sorting(
     schedule: Schedule,
     problem: &Problem,
     spec: &WeightSpec,
     arch: &Arch,
 ) -> Schedule {
-    let early = schedule.with_overlap(Overlap { pdl: true, ..Overlap::NONE });
-    match early.sorting(spec) {
-        Sorting::Step if early.check(problem, spec, arch).is_ok() => early,
-        _ => schedule,
+    let ahead = match &schedule {
+        Schedule::Gemv(s) if schedule.sorting(spec) == Sorting::Prologue => {
+            Schedule::Gemv(GemvSchedule { sorted_ahead: true, ..s.clone() })
+        }
+        _ => schedule.clone(),
+    };
+    if ahead.sorting(spec) != Sorting::Step {
+        return schedule;
     }
+    let early = ahead.with_overlap(Overlap { pdl: true, ..Overlap::NONE });
+    let ahead = if early.check(problem, spec, arch).is_ok() { early } else { ahead };
+    let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
+    let inside = schedule.sorting(spec) == Sorting::Prologue;
+    if inside && us(&schedule) <= us(&ahead) {
+        schedule
+    } else {
+        ahead
+    }
+}
+
+/// The time that the cost model has for a schedule with its term, in us; infinite where the term is none of
+/// its family's.
+fn modelled_us(schedule: &Schedule, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> f64 {
+    let (context, params) = (schedule.context(problem, spec), schedule.cost_params(problem, spec));
+    let model = CostModel::new(&context, &params, arch);
+    let term = schedule.dequant().parse();
+    let variant = term.and_then(|term| Variant::of(term, &context, &model));
+    variant.map_or(f64::INFINITY, |v| estimate(problem, spec, arch, schedule, v.cost).time_us)
 }
 
 /// Whether the sums of `mma` leave the compiler so few registers that it may spill.
@@ -252,6 +295,7 @@ fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
                 unroll,
                 split: Split::NONE,
                 stage_x,
+                sorted_ahead: false,
                 accumulate,
                 cache: WeightCache::NoAllocate,
                 overlap: Overlap::NONE,

@@ -28,12 +28,14 @@ pub(crate) fn bell(bits: u64) -> f32 {
     (sum as f32 - 131_070.0) * (1.732_050_8 / 65_536.0)
 }
 
-/// A seeded permutation of `0..count` (Fisher and Yates; Durstenfeld, CACM 7(7), 1964).
-pub fn permutation(seed: u64, count: u32) -> Vec<u32> {
+/// A seeded order of `0..count` (Fisher and Yates; Durstenfeld, CACM 7(7), 1964), rising within each
+/// `group`: as a loader sorts columns by quant group.
+pub fn permutation(seed: u64, count: u32, group: u32) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count).collect();
     for last in (1..count).rev() {
         order.swap(last as usize, (at(seed, last, 0) % u64::from(last + 1)) as usize);
     }
+    order.chunks_mut(group as usize).for_each(|group| group.sort_unstable());
     order
 }
 
@@ -51,8 +53,9 @@ mod tests {
 
     #[test]
     fn permutations_hold_everything_once_in_seeded_order() {
-        let order = permutation(3, 500);
-        assert_ne!(order, permutation(4, 500));
+        let order = permutation(3, 500, 20);
+        assert_ne!(order, permutation(4, 500, 20));
+        assert!(order.chunks(20).all(|group| group.is_sorted()));
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert!(sorted.into_iter().eq(0..500) && order[0] != 0);

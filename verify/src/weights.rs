@@ -197,7 +197,9 @@ impl<'a> Weights<'a> {
         match self.source {
             _ if !self.spec.act_order => None,
             WeightSource::Real(layer) => layer.k_order.clone(),
-            WeightSource::Synthetic { seed } => Some(random::permutation(seed ^ ORDER, self.k)),
+            WeightSource::Synthetic { seed } => {
+                Some(random::permutation(seed ^ ORDER, self.k, self.group() as u32))
+            }
         }
     }
 

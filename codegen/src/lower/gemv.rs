@@ -124,11 +124,11 @@ impl Gemv<'_> {
         body.zeros("total", Type::F32, &[s.tokens, s.rows]);
     }
 
-    /// Under programmatic dependent launch: has the weights of this warp's first steps on their way
-    /// to L2 before it waits for the kernel ahead.
+    /// Has the weights of this warp's first steps on their way to L2 before it waits for the kernel ahead,
+    /// under programmatic dependent launch, or sorts activations.
     fn ask_ahead(&self, body: &mut Body) {
         let s = self.s;
-        if !self.cx.overlap.pdl {
+        if !self.cx.overlap.pdl && self.cx.sorting != Sorting::Prologue {
             return;
         }
         body.section("ask L2 for this warp's first weights");

@@ -1,68 +1,99 @@
 //! Act-order: activations put into the order in which a layer's columns are stored, sorted by quant
-//! group. A step of its own gathers few tokens from global memory; many tokens, and what `gemv` stages
-//! anyway, are scattered in shared memory by the place of each input feature.
+//! group. A step of its own does it for whatever multiplies; `gemv`, which stages activations anyway, may
+//! scatter them in shared memory by the column of each input feature.
+//!
+//! The step has a slice of few tokens in shared memory, where random places cost few wavefronts, and stores it
+//! in the order of the columns. Columns of a quant group are in the order of the features, so that what a slice
+//! has of it is a run: sectors are written almost whole. A slice's order is loaded once for several tokens. Many
+//! tokens are scattered in shared memory, each by a block of its own.
 
 use super::{Lowering, Part};
 use crate::kernel::{Argument, Role};
-use crate::kir::{call, hex, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
-use qtune_ir::{Mover, Problem};
+use crate::kir::{hex, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
+use qtune_ir::{sorted_slice, Mover, Problem};
 
 /// Activations of a 16-byte access.
 const PIECE: u32 = 8;
-/// Threads of a block that gathers: few, so that there are many blocks.
-const GATHER_THREADS: u32 = 64;
+/// Threads of a block that moves a slice, at most: 2048 features are 8 for each.
+const SLICE_THREADS_MAX: u32 = 256;
 /// Threads of a block that scatters, at most: 8192 features are one load each.
-const SCATTER_THREADS_MAX: u32 = 1024;
+const ROW_THREADS_MAX: u32 = 1024;
 
-/// Thread blocks of the step that sorts, in x and y: tokens, and parts of K.
+/// Thread blocks of the step that sorts, in x and y: parts of the tokens, and of K.
 pub(crate) fn grid(problem: &Problem, tokens: u32) -> [u32; 3] {
-    let columns = match Mover::of(problem) {
-        Mover::Gather => GATHER_THREADS * PIECE,
-        Mover::Scatter(columns) => columns,
+    let (together, features) = match Mover::of(problem) {
+        Mover::Slices(together) => (together, sorted_slice(problem.k)),
+        Mover::Rows(columns) => (1, columns),
     };
-    [tokens, problem.k.div_ceil(columns), 1]
+    [tokens.div_ceil(together), problem.k.div_ceil(features), 1]
 }
 
 /// The function that sorts ahead of the one that multiplies. All functions declare the same shared
 /// memory, so its alignment is theirs.
 pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
     let k = cx.problem.k;
-    let arguments = vec![Argument::Activations, Argument::Places, Argument::Prepared];
     let mut body = Body::new();
     if cx.overlap.pdl {
         // What multiplies asks for weights meanwhile, and waits for the end of this step.
         body.call("start_next", []);
     }
-    let (x, threads, columns, shared) = match Mover::of(cx.problem) {
-        Mover::Gather => {
-            gather(&mut body);
-            (Type::U16, GATHER_THREADS, 0, Vec::new())
+    let shape = match Mover::of(cx.problem) {
+        Mover::Slices(tokens) => {
+            let slice = sorted_slice(k);
+            let threads = (slice / PIECE).next_multiple_of(32).min(SLICE_THREADS_MAX);
+            Slices { slice, tokens, threads }.lower(&mut body);
+            Shape { threads, staged: slice * tokens, order: Type::U32, sorted: Type::U16 }
         }
-        Mover::Scatter(columns) => {
-            let threads = (k / PIECE).next_multiple_of(32).min(SCATTER_THREADS_MAX);
+        Mover::Rows(columns) => {
+            let threads = (k / PIECE).next_multiple_of(32).min(ROW_THREADS_MAX);
             scatter(&mut body, columns, columns == k, threads);
-            (Type::U32x4, threads, columns, vec![halves("row", 0), pieces("row_pieces")])
+            Shape { threads, staged: columns, order: Type::U32x4, sorted: Type::U32x4 }
         }
     };
-    let buffer = |name: &str, space, element| {
-        Parameter::Buffer(Buffer { name: name.into(), space, element })
-    };
-    Part {
-        role: Role::Sort,
-        parameters: vec![
-            buffer("x", Space::GlobalRead, x),
-            buffer("places", Space::GlobalRead, Type::U32x4),
-            buffer("sorted", Space::GlobalWrite, Type::U32x4),
-        ],
-        arguments,
-        threads,
-        // For two blocks of so many threads the compiler keeps to 32 registers, and spills.
-        resident: (threads == SCATTER_THREADS_MAX).then_some(1),
-        cluster: [1; 3],
-        shared_bytes: columns * cx.problem.act.bytes(),
-        shared_align,
-        lowered: (body.finish(), shared, Vec::new()),
-        library: None,
+    shape.part(cx, shared_align, body)
+}
+
+/// What tells the ways of moving activations apart from outside.
+struct Shape {
+    threads: u32,
+    /// Activations in shared memory.
+    staged: u32,
+    /// What the order is loaded as.
+    order: Type,
+    /// What sorted activations are stored as.
+    sorted: Type,
+}
+
+impl Shape {
+    fn part(self, cx: &Lowering, shared_align: u32, body: Body) -> Part {
+        let buffer = |name: &str, space, element| {
+            Parameter::Buffer(Buffer { name: name.into(), space, element })
+        };
+        let mut arguments = vec![Argument::Activations, Argument::Places, Argument::Prepared];
+        let mut parameters = vec![
+            buffer("x", Space::GlobalRead, Type::U32x4),
+            buffer("places", Space::GlobalRead, self.order),
+            buffer("sorted", Space::GlobalWrite, self.sorted),
+        ];
+        if matches!(Mover::of(cx.problem), Mover::Slices(_)) {
+            arguments.push(Argument::Tokens);
+            parameters.push(cx.parameter(Argument::Tokens));
+        }
+        let space = Space::Shared { offset: 0 };
+        let pieces = Buffer { name: "row_pieces".into(), space, element: Type::U32x4 };
+        Part {
+            role: Role::Sort,
+            parameters,
+            arguments,
+            threads: self.threads,
+            // For two blocks of so many threads the compiler keeps to 32 registers, and spills.
+            resident: (self.threads == ROW_THREADS_MAX).then_some(1),
+            cluster: [1; 3],
+            shared_bytes: self.staged * cx.problem.act.bytes(),
+            shared_align,
+            lowered: (body.finish(), vec![halves("row", 0), pieces], Vec::new()),
+            library: None,
+        }
     }
 }
 
@@ -71,28 +102,75 @@ pub(super) fn halves(name: &str, offset: u32) -> Buffer {
     Buffer { name: name.into(), space: Space::Shared { offset }, element: Type::U16 }
 }
 
-fn pieces(name: &str) -> Buffer {
-    Buffer { name: name.into(), space: Space::Shared { offset: 0 }, element: Type::U32x4 }
+/// What a block does: a slice of several tokens.
+struct Slices {
+    /// Features.
+    slice: u32,
+    tokens: u32,
+    threads: u32,
 }
 
-/// Eight columns of one token to a thread.
-fn gather(body: &mut Body) {
-    body.comment("each thread: eight columns of one token");
-    let piece = var("blockIdx.y") * GATHER_THREADS + var("threadIdx.x");
-    let piece = body.bind("piece", Type::I32, piece);
-    let token = body.bind("token", Type::I32, var("blockIdx.x"));
-    body.when(piece.clone().less(var("K") / PIECE), |body| {
-        // Behind the column of each feature comes the feature of each column.
-        load_places(body, &(var("K") / PIECE + piece.clone()));
-        let first = body.bind("first", Type::I32, token.clone() * var("K"));
-        let element = |index: u32| {
-            let feature = half("columns", index).cast(Type::I32);
-            load("x", first.clone() + feature).cast(Type::U32)
-        };
-        let words = (0..4u32).map(|word| element(2 * word) | (element(2 * word + 1) << 16u32));
-        let value = call("pack_u32x4", words.collect::<Vec<_>>());
-        body.store("sorted", token.clone() * (var("K") / PIECE) + piece, value);
-    });
+impl Slices {
+    fn lower(&self, body: &mut Body) {
+        body.comment("each block: a slice of several tokens");
+        let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
+        body.bind("first_token", Type::I32, var("blockIdx.x") * self.tokens);
+        let first = body.bind("first", Type::I32, var("blockIdx.y") * self.slice);
+        let end = first.clone() + self.slice;
+        let end = select(end.clone().less(var("K")), end, var("K"));
+        body.bind("end", Type::I32, end);
+        body.section("ask for the order: place in the slice and column of each feature");
+        let each = self.slice.div_ceil(self.threads);
+        body.zeros("order", Type::U32, &[each]);
+        body.bind("feature", Type::I32, first + thread);
+        self.for_features(body, |body, nth, feature| {
+            // Behind the column of each feature.
+            let entry = load("places", var("K") / 2u32 + feature);
+            body.assign(Expr::at("order", [nth]), entry);
+        });
+        self.stage(body);
+        body.barrier();
+        body.section("every activation goes to its column");
+        let left = var("tokens") - var("first_token");
+        let here = select(left.clone().less(self.tokens), left, int(self.tokens));
+        let here = body.bind("here", Type::I32, here);
+        body.range("token", 0u32, here, 1u32, |body, token| {
+            let to = (var("first_token") + token.clone()) * var("K");
+            let to = body.bind("to", Type::I32, to);
+            let from = body.bind("from", Type::I32, token * self.slice);
+            self.for_features(body, |body, nth, _| {
+                let entry = Expr::at("order", [nth]);
+                let [place, column] =
+                    [entry.clone() & hex(0xffff), entry >> 16u32].map(|part| part.cast(Type::I32));
+                body.store("sorted", to.clone() + column, load("row", from.clone() + place));
+            });
+        });
+    }
+
+    /// `each(nth, feature)` for the features of a thread, as far as there are so many.
+    fn for_features(&self, body: &mut Body, each: impl Fn(&mut Body, Expr, Expr)) {
+        let count = self.slice.div_ceil(self.threads);
+        body.unrolled("nth", count, |body, nth| {
+            let feature = var("feature") + nth.clone() * self.threads;
+            body.when(feature.clone().less(var("end")), |body| each(body, nth, feature));
+        });
+    }
+
+    /// Copies the slice of all tokens to shared memory, 16 bytes at a time.
+    fn stage(&self, body: &mut Body) {
+        body.section("stage the slice");
+        let row = self.slice / PIECE;
+        body.range("piece", var("thread"), self.tokens * row, self.threads, |body, piece| {
+            let token = body.bind("token", Type::I32, var("first_token") + piece.clone() / row);
+            let chunk = var("first") / PIECE + piece.clone() % row;
+            let chunk = body.bind("chunk", Type::I32, chunk);
+            let inside = token.clone().less(var("tokens"));
+            let inside = inside.and(chunk.clone().less(var("K") / PIECE));
+            body.when(inside, |body| {
+                body.store("row_pieces", piece, load("x", token * (var("K") / PIECE) + chunk));
+            });
+        });
+    }
 }
 
 /// A part of one token's columns to a block, which looks at all of its activations; `whole` if the part

@@ -47,6 +47,9 @@ pub struct GemvSchedule {
     pub split: Split,
     /// Whether activations are staged in shared memory (else read from global memory each step).
     pub stage_x: bool,
+    /// Whether a step ahead puts the activations that are staged into the order of sorted columns, else
+    /// every block does as it stages them. For act-order layers only.
+    pub sorted_ahead: bool,
     /// Where partial dot products are kept.
     pub accumulate: Accumulate,
     /// Caching of weight loads.
@@ -180,6 +183,9 @@ impl GemvSchedule {
         })?;
         require(self.accumulate == Accumulate::F32 || p.act == DType::F16, || {
             format!("half2 accumulation needs f16 activations, not {}", p.act)
+        })?;
+        require(!self.sorted_ahead || (self.stage_x && spec.act_order), || {
+            "x=sorted is for columns that are sorted by quant group".into()
         })?;
         require(splits <= 16, || format!("{splits} splits of K, more than 16"))?;
         require(self.split.stream().is_none(), || {

@@ -12,57 +12,67 @@ const MOST_COLUMNS: u32 = 1 << 16;
 pub enum Sorting {
     /// Nobody: columns are in the order of the features.
     None,
-    /// A function of its own that runs first. The main loop then reads 16 bytes at a time, or by
+    /// A function of its own that runs first. What multiplies then reads 16 bytes at a time, or by
     /// tensor copies, as it always does.
     Step,
     /// A function of its own that rotates them first: see [`WeightSpec::is_rotated`].
     Rotation,
-    /// Each block, while it stages its activations in shared memory: one launch, but every block
-    /// reads the order.
+    /// Each block, while it stages its activations in shared memory and its first weights are on their
+    /// way to L2: one launch, but every block reads the order.
     Prologue,
 }
 
-/// Most tokens for which the step of [`Sorting::Step`] gathers.
-const GATHERED_TOKENS: u32 = 16;
-/// Thread blocks that the step wants at least, and the most parts of K that it takes for that: each
-/// reads a token's activations whole.
-const SCATTER_BLOCKS: u32 = 128;
-const SCATTER_PARTS: u32 = 4;
-/// Most columns that a block of the step has in shared memory: 64 KB.
-const SCATTER_COLUMNS: u32 = 1 << 15;
+/// Parts of a token's features, each of which a thread block of [`Mover::Slices`] moves. Few, so that
+/// what a part has of a quant group, which lies together in the order, fills sectors; enough to keep a GPU
+/// busy with 16 tokens.
+const SLICES: u32 = 8;
+/// Thread blocks that take slices, about as many as SMs: more tokens to a block load the order less often.
+const SLICE_BLOCKS: u32 = 128;
+/// Most activations of such a block: 32 KB of shared memory.
+const SLICE_ACTIVATIONS: u32 = 1 << 14;
+/// Most tokens of which slices are moved.
+const SLICED_TOKENS: u32 = 64;
+/// Most columns that a block of [`Mover::Rows`] has in shared memory: 64 KB.
+const ROW_COLUMNS: u32 = 1 << 15;
 /// Activations of a 16-byte access.
 const PIECE: u32 = 8;
 
-/// How the step of [`Sorting::Step`] moves activations.
+/// How the step of [`Sorting::Step`] moves activations. In both ways random places are in shared memory,
+/// where they cost few wavefronts; in global memory they would be a sector of 32 bytes for each activation of 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mover {
-    /// Few tokens: threads all over the GPU gather from global memory, a sector of 32 bytes for each
-    /// activation of 2.
-    Gather,
-    /// Many tokens: blocks read a token whole, and scatter this many columns in shared memory.
-    Scatter(u32),
+    /// Up to 64 tokens: a block loads [`sorted_slice`] features of this many tokens, and stores them in the
+    /// order of their columns, run by run.
+    Slices(u32),
+    /// Tokens enough for a block each: it loads a token whole, and stores this many columns of it in whole pieces.
+    Rows(u32),
 }
 
 impl Mover {
-    /// The better one for a problem: sectors are cheap while there are few, and a block that reads a
-    /// token whole pays off once there are blocks enough.
+    /// The better one for a problem.
     pub fn of(p: &Problem) -> Mover {
-        if p.m <= GATHERED_TOKENS {
-            return Mover::Gather;
+        if p.m <= SLICED_TOKENS {
+            let room = SLICE_ACTIVATIONS / sorted_slice(p.k);
+            return Mover::Slices((p.m * SLICES / SLICE_BLOCKS).min(room).max(1));
         }
-        let parts = (SCATTER_BLOCKS / p.m).clamp(1, SCATTER_PARTS);
-        let parts = parts.max(p.k.div_ceil(SCATTER_COLUMNS));
-        Mover::Scatter(p.k.div_ceil(PIECE * parts) * PIECE)
+        let parts = p.k.div_ceil(ROW_COLUMNS);
+        Mover::Rows(p.k.div_ceil(PIECE * parts) * PIECE)
     }
 }
 
+/// Features of a slice, in whole 16-byte pieces.
+pub fn sorted_slice(k: u32) -> u32 {
+    k.div_ceil(PIECE * SLICES) * PIECE
+}
+
 impl Schedule {
-    /// Who sorts the activations of a layer: staging sorts on the way, all else has it done before.
+    /// Who sorts the activations of a layer: staging sorts on the way unless the schedule says
+    /// otherwise, all else has it done before.
     pub fn sorting(&self, spec: &WeightSpec) -> Sorting {
         match self {
             _ if spec.is_rotated() => Sorting::Rotation,
             _ if !spec.act_order => Sorting::None,
-            Schedule::Gemv(s) if s.stage_x => Sorting::Prologue,
+            Schedule::Gemv(s) if s.stage_x && !s.sorted_ahead => Sorting::Prologue,
             _ => Sorting::Step,
         }
     }
@@ -93,18 +103,32 @@ mod tests {
         let sorting =
             |text: &str, spec: &WeightSpec| text.parse::<Schedule>().unwrap().sorting(spec);
         let unstaged = STAGED.replace("x=shared", "x=global");
+        let ahead = STAGED.replace("x=shared", "x=sorted");
         assert_eq!(sorting(STAGED, &spec), Sorting::Prologue);
         assert_eq!(sorting(&unstaged, &spec), Sorting::Step);
+        assert_eq!(sorting(&ahead, &spec), Sorting::Step);
+        let refused =
+            ahead.parse::<Schedule>().unwrap().check(&problem(64, 4096, 1), &awq(), &h200());
+        assert!(refused.unwrap_err().reason.contains("x=sorted"));
         assert_eq!(sorting(&unstaged, &awq()), Sorting::None);
     }
 
     #[test]
-    fn few_tokens_are_gathered_and_many_scattered_in_parts_that_fit() {
+    fn slices_are_whole_pieces_and_hold_every_feature() {
+        for k in [8, 72, 8192, 27648, 1 << 16] {
+            let slice = sorted_slice(k);
+            assert!(slice % PIECE == 0 && k.div_ceil(slice) <= SLICES, "{k}");
+        }
+    }
+
+    #[test]
+    fn blocks_take_more_tokens_once_there_are_enough_of_them_then_one_whole() {
         let mover = |k, m| Mover::of(&problem(64, k, m));
-        assert_eq!(mover(27648, 16), Mover::Gather);
-        assert_eq!(mover(27648, 32), Mover::Scatter(27648 / 4));
-        assert_eq!(mover(27648, 1024), Mover::Scatter(27648));
-        assert_eq!(mover(1 << 16, 1024), Mover::Scatter(SCATTER_COLUMNS));
+        let slices = [1, 16, 32, 64].map(|m| mover(4096, m));
+        assert_eq!(slices, [1, 1, 2, 4].map(Mover::Slices));
+        assert_eq!(mover(1 << 16, 64), Mover::Slices(2), "as many as have room");
+        assert_eq!(mover(27648, 1024), Mover::Rows(27648));
+        assert_eq!(mover(1 << 16, 1024), Mover::Rows(ROW_COLUMNS));
     }
 
     #[test]

@@ -24,7 +24,11 @@ impl fmt::Display for Schedule {
                 s.warps_k,
                 s.unroll,
                 s.split,
-                if s.stage_x { "shared" } else { "global" },
+                match (s.stage_x, s.sorted_ahead) {
+                    (true, true) => "sorted",
+                    (true, false) => "shared",
+                    (false, _) => "global",
+                },
                 match s.accumulate {
                     Accumulate::Half2 => "half2",
                     Accumulate::F32 => "f32",
@@ -191,6 +195,12 @@ impl Fields<'_> {
         Ok(match family {
             "gemv" => {
                 let [warps_n, warps_k] = f.numbers("warps")?;
+                let x = [
+                    ("shared", (true, false)),
+                    ("sorted", (true, true)),
+                    ("global", (false, false)),
+                ];
+                let (stage_x, sorted_ahead) = f.choice("x", &x)?;
                 Schedule::Gemv(GemvSchedule {
                     tokens: f.number("tokens")?,
                     rows: f.number("rows")?,
@@ -199,7 +209,8 @@ impl Fields<'_> {
                     warps_k,
                     unroll: f.number("unroll")?,
                     split: f.split()?,
-                    stage_x: f.choice("x", &[("shared", true), ("global", false)])?,
+                    stage_x,
+                    sorted_ahead,
                     accumulate: f
                         .choice("acc", &[("half2", Accumulate::Half2), ("f32", Accumulate::F32)])?,
                     cache: f.choice(

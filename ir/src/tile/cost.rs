@@ -15,7 +15,7 @@
 //! | `latency` | overlaps | waves times the time of a block alone (Little's law, per block) |
 //! | `overlap` | adds | share of the throughput terms that do not bound |
 //! | `launch`, `fill` | adds | kernel launch, first bytes |
-//! | `staging` | adds | copying the activations and filling a table before the main loop |
+//! | `staging` | adds | copying the activations and filling a table before the main loop, less what `fill` hides |
 //! | `reduction` | adds | sums across lanes and warps |
 //! | `split-k` | adds | sums across blocks |
 //! | `dequantize` | adds | dequantizing all slabs, and the gaps between kernels |
@@ -24,13 +24,14 @@
 //!
 //! Expect 30 % absolute error at best; a schedule that a device times is never ranked by this.
 
+use super::ahead::{quantize_us, sort_us};
 use super::occupancy::{
     allocated_registers, bytes_in_flight_per_sm, grid_blocks, register_limit, registers,
     resident_blocks,
 };
 use super::work::{count, Work};
 use crate::{
-    Activations, Arch, DequantSchedule, Epilogue, Mover, Problem, Raster, Schedule, Sorting, Split,
+    Activations, Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, Sorting, Split,
     WeightSpec, PAIR_CODES,
 };
 
@@ -51,16 +52,9 @@ pub const DEPENDENT_SAVES_US: f64 = 0.96;
 /// Wavefronts in which 32 lanes store to random places in shared memory: the fullest of 32 banks gets
 /// 3.5 of 32 words on average (balls into bins).
 pub const SCATTER_WAVEFRONTS: f64 = 3.5;
-/// Wavefronts in which 32 lanes load from random places in global memory: one each.
-const GATHER_WAVEFRONTS: f64 = 32.0;
-/// Lane-instructions per activation that is scattered: its place, a bounds check, a store.
-const SORT_INSTRUCTIONS: f64 = 8.0;
 /// Lane-instructions per pair of codes and token tile where one `mma.m16n8k32` of 8-bit floats becomes 12
 /// conversions, two multiplies of f16 and their sum (machine code for sm_90a): 15 for 256 pairs.
 const FLOAT8_CONVERSIONS: f64 = 15.0 * 32.0 / 256.0;
-/// Lane-instructions per activation that is quantized: widened twice, compared, multiplied, rounded,
-/// packed.
-const QUANTIZE_INSTRUCTIONS: f64 = 7.0;
 /// Lane-instructions per weight of the kernel that dequantizes a slab, beside the term's own: load,
 /// stores of 16 bytes, group parameters, addresses, loop.
 pub const SLAB_INSTRUCTIONS: f64 = 0.6;
@@ -273,7 +267,7 @@ pub(super) fn times(
         t.time_us += t.adding[QUANTIZE_AT];
     }
     if schedule.sorting(spec) == Sorting::Step {
-        t.adding[SORT_AT] = sort_us(p, arch, schedule.overlap().pdl);
+        t.adding[SORT_AT] = sort_us(p, spec, arch, schedule.overlap().pdl);
         t.time_us += t.adding[SORT_AT];
     }
     t
@@ -286,37 +280,6 @@ fn float8_conversions(spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f6
         Schedule::Mma(s) if expanded => FLOAT8_CONVERSIONS * f64::from(s.token_tiles()),
         _ => 0.0,
     }
-}
-
-/// The step that quantizes the activations, in us, and the gap to the next kernel: a block for each
-/// token reads its activations twice, the second time from L1 or L2.
-fn quantize_us(p: &Problem, arch: &Arch, dependent: bool) -> f64 {
-    let blocks = (f64::from(p.m) / f64::from(arch.sm_count)).ceil();
-    let k = f64::from(p.k);
-    let read = 2.0 * k * f64::from(p.act.bytes()) / (arch.l2_bytes_per_clock * L2_EFFICIENCY);
-    let issue = k / 32.0 * QUANTIZE_INSTRUCTIONS / arch.rates.issue;
-    let gap = BETWEEN_KERNELS_US - if dependent { DEPENDENT_SAVES_US } else { 0.0 };
-    blocks * read.max(issue) / (arch.clock_ghz * 1000.0) + gap
-}
-
-/// The step that sorts the activations, in us, and the gap to the next kernel.
-fn sort_us(p: &Problem, arch: &Arch, dependent: bool) -> f64 {
-    let (m, k) = (f64::from(p.m), f64::from(p.k));
-    let sms = f64::from(arch.sm_count);
-    let cycles = match Mover::of(p) {
-        Mover::Gather => (m * k / 32.0 / sms).ceil() * GATHER_WAVEFRONTS,
-        Mover::Scatter(columns) => {
-            let blocks = (m * f64::from(p.k.div_ceil(columns)) / sms).ceil();
-            // Activations and places are read and looked at, the columns stored and written.
-            let read = 2.0 * k * f64::from(p.act.bytes());
-            let read = read / (arch.l2_bytes_per_clock * L2_EFFICIENCY);
-            let issue = k / 32.0 * SORT_INSTRUCTIONS / arch.rates.issue;
-            let scatter = f64::from(columns) / 32.0 * SCATTER_WAVEFRONTS;
-            blocks * read.max(issue).max(scatter)
-        }
-    };
-    let gap = BETWEEN_KERNELS_US - if dependent { DEPENDENT_SAVES_US } else { 0.0 };
-    cycles / (arch.clock_ghz * 1000.0) + gap
 }
 
 /// Slab after slab: the multiplication of one, as often as there are slabs, but that its weights
@@ -408,6 +371,9 @@ fn kernel_times(
     };
     // A block's table is filled while other blocks load; only the first wave has nothing else to do.
     let staging = staging + work.fill_cycles / clocks_per_us;
+    // The first weights are on their way to L2 before.
+    let asked = schedule.overlap().pdl || schedule.sorting(spec) == Sorting::Prologue;
+    let staging = if asked { (staging - FILL_US).max(0.0) } else { staging };
     let split = match schedule.split() {
         Split::NONE => 0.0,
         Split::Cluster(_) => CLUSTER_US + exchange_us(arch, schedule),

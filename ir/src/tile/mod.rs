@@ -20,6 +20,7 @@
 //!                                   raster=rows dequant=");
 //! ```
 
+mod ahead;
 pub mod cost;
 mod extract;
 mod factors;

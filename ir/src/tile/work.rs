@@ -308,7 +308,7 @@ impl Staging {
         if !s.stage_x {
             return Staging::default();
         }
-        if !spec.act_order {
+        if !spec.act_order || s.sorted_ahead {
             let instructions = x_bytes / 16.0 * X_STAGING;
             let wavefronts = 2.0 * x_bytes / WAVEFRONT_BYTES;
             return Staging { instructions, wavefronts, bytes: x_bytes, scatter_cycles: 0.0 };
