@@ -158,6 +158,13 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Whether activations are staged, and whether a step sorts them before.
+    fn staging(&mut self) -> Result<(bool, bool), ScheduleError> {
+        let ways =
+            [("shared", (true, false)), ("sorted", (true, true)), ("global", (false, false))];
+        self.choice("x", &ways)
+    }
+
     /// Launch options: each is absent or on.
     fn overlap(&mut self) -> Result<Overlap, ScheduleError> {
         let mut found = [false; Overlap::WORDS.len()];
@@ -195,12 +202,7 @@ impl Fields<'_> {
         Ok(match family {
             "gemv" => {
                 let [warps_n, warps_k] = f.numbers("warps")?;
-                let x = [
-                    ("shared", (true, false)),
-                    ("sorted", (true, true)),
-                    ("global", (false, false)),
-                ];
-                let (stage_x, sorted_ahead) = f.choice("x", &x)?;
+                let (stage_x, sorted_ahead) = f.staging()?;
                 Schedule::Gemv(GemvSchedule {
                     tokens: f.number("tokens")?,
                     rows: f.number("rows")?,
