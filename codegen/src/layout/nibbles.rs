@@ -81,8 +81,11 @@ fn fragments(rows: &FragmentRows<'_>, order: CodeOrder, packed: &mut Slab) {
 /// The words of the first and of the second half of each k16, row by row.
 #[inline(always)]
 fn halves(rows: &[&[u8; ROW_BYTES]]) -> [[u32; WORDS]; 2] {
+    let mut all = [[0; ROW_BYTES]; ROWS / 2];
+    // Side by side they are one loop over words, which rows by themselves are not.
+    all.iter_mut().zip(rows).for_each(|(bytes, row)| *bytes = **row);
     let mut halves = [[0; WORDS]; 2];
-    for (at, k16) in rows.iter().flat_map(|row| row.chunks_exact(8)).enumerate() {
+    for (at, k16) in all.as_flattened().chunks_exact(8).enumerate() {
         halves[0][at] = u32::from_le_bytes([k16[0], k16[1], k16[2], k16[3]]);
         halves[1][at] = u32::from_le_bytes([k16[4], k16[5], k16[6], k16[7]]);
     }

@@ -127,15 +127,17 @@ impl GemmTile<'_> {
     fn transpose(&self, rows: &mut [u8], stride: usize, skipped: usize) {
         let words = (skipped + rows.len() / stride).div_ceil(PER_WORD);
         let mut lines = [[0; LINE]; GEMM_ROWS];
-        let mut columns = [[0; TILE_WORDS]; COLUMNS];
+        let mut columns = [[[0; TILE_WORDS]; COLUMNS]; LINE];
         let mut turned = [[0; TILE_WORDS]; PER_WORD];
         for start in (0..stride).step_by(4 * LINE) {
             let end = (start + 4 * LINE).min(stride);
-            for (at, byte) in (start..end).step_by(4).enumerate() {
-                for (column, row) in columns.iter_mut().zip(2 * byte..) {
-                    self.read(row, &mut column[..words]);
-                }
-                turn(&columns, &mut turned);
+            let columns = &mut columns[..(end - start).div_ceil(4)];
+            // All first: memory answers many reads at once that wait for nothing else.
+            for (column, row) in columns.as_flattened_mut().iter_mut().zip(2 * start..) {
+                self.read(row, words, column);
+            }
+            for (at, columns) in columns.iter().enumerate() {
+                turn(columns, &mut turned);
                 for (nibble, words) in GEMM_ORDER.into_iter().zip(&turned) {
                     for (lines, word) in lines.chunks_exact_mut(PER_WORD).zip(words) {
                         lines[nibble][at] = *word;
@@ -148,15 +150,24 @@ impl GemmTile<'_> {
         }
     }
 
-    /// The tile's words of a row of the tensor; zeros in a row beyond the last.
-    fn read(&self, row: usize, words: &mut [u32]) {
+    /// So many of the tile's words of a row of the tensor; zeros in a row beyond the last.
+    fn read(&self, row: usize, words: usize, column: &mut Words) {
         if row >= self.k {
-            return words.fill(0);
+            return column.fill(0);
         }
-        let bytes = &self.packed[4 * (row * self.row_words + self.first)..];
-        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
-            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let bytes = &self.packed[4 * (row * self.row_words + self.first)..][..4 * words];
+        match bytes.first_chunk::<{ 4 * TILE_WORDS }>() {
+            // Of a size that is known when this is compiled.
+            Some(bytes) => copy_words(bytes, column),
+            None => copy_words(bytes, column),
         }
+    }
+}
+
+#[inline(always)]
+fn copy_words(bytes: &[u8], words: &mut [u32]) {
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     }
 }
 

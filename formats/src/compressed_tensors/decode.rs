@@ -3,13 +3,14 @@
 use super::layout::{k_order, packing_named, Parts, Weight};
 use super::Packing;
 use crate::codes::Codes;
+use crate::container::Kept;
 use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::Modifier;
 use crate::nibbles::pack;
 use crate::registry::{row_of, LayerHeader};
 use crate::safetensors::ElementType;
-use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
+use crate::tensors::{word, Module, TensorRef, VALUE_REMEDY};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -57,42 +58,59 @@ const SIGN: u8 = 0x80;
 
 /// Codes `[N, K]`, columns in the given order.
 fn codes(parts: &Parts<'_>, bits: u8, packing: Packing, order: Option<&[u32]>) -> Codes {
-    let mut codes = Codes::zeros(parts.n, parts.k, bits);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| {
-        if let (Weight::Packed(packed), None, 4) = (parts.weight, order, bits) {
-            return copy_words(&packed, (n, parts.k), row);
+    let (n, k, order) = (parts.n, parts.k, order.map(<[u32]>::to_vec));
+    let stored = match parts.weight {
+        Weight::Bytes(weight) => StoredRows { bytes: weight.keep(), k, words: None },
+        Weight::Packed(packed) => {
+            let words = Some((packed.shape[1], packing));
+            StoredRows { bytes: packed.keep(), k, words }
         }
-        let natural = natural_row(parts, bits, packing, n);
-        match order {
-            None => pack(&natural, bits, row),
-            Some(order) => {
-                let sorted: Vec<u8> = order.iter().map(|k| natural[*k as usize]).collect();
-                pack(&sorted, bits, row);
+    };
+    Codes::stored([n, k], bits, move |first, rows, stride| {
+        for (n, row) in (first..).zip(rows.chunks_mut(stride)) {
+            if let (Some((words, _)), None, 4) = (stored.words, &order, bits) {
+                stored.copy_words(n, words, row);
+                continue;
+            }
+            let natural = stored.natural(n, bits);
+            match &order {
+                None => pack(&natural, bits, row),
+                Some(order) => {
+                    let sorted: Vec<u8> = order.iter().map(|k| natural[*k as usize]).collect();
+                    pack(&sorted, bits, row);
+                }
             }
         }
-    });
-    codes
+    })
 }
 
-/// Row `n` of codes of 4 bits, whose words are what [`Codes`] keeps, but for what follows the last code.
-fn copy_words(packed: &TensorRef<'_>, (n, k): (usize, usize), row: &mut [u8]) {
-    row.copy_from_slice(&packed.bytes[4 * n * packed.shape[1]..][..row.len()]);
-    if let (Some(last), 1) = (row.last_mut(), k % 2) {
-        *last &= 15;
-    }
+/// Rows of codes as a file has them.
+struct StoredRows {
+    bytes: Kept,
+    k: usize,
+    /// Words of a row and how codes lie in them; none where each is a byte.
+    words: Option<(usize, Packing)>,
 }
 
-/// The codes of row `n`, one per byte.
-fn natural_row(parts: &Parts<'_>, bits: u8, packing: Packing, n: usize) -> Vec<u8> {
-    match parts.weight {
-        Weight::Bytes(weight) => {
-            weight.bytes[n * parts.k..(n + 1) * parts.k].iter().map(|byte| byte ^ SIGN).collect()
+impl StoredRows {
+    /// Row `n` of codes of 4 bits, whose words are what [`Codes`] gives, but for what follows the last code.
+    fn copy_words(&self, n: usize, words: usize, row: &mut [u8]) {
+        row.copy_from_slice(&self.bytes[4 * n * words..][..row.len()]);
+        if let (Some(last), 1) = (row.last_mut(), self.k % 2) {
+            *last &= 15;
         }
-        Weight::Packed(packed) => {
-            let first = n * packed.shape[1];
-            let code = |k| packing.code(bits, k, |at| packed.word(first + at));
-            (0..parts.k).map(code).collect()
+    }
+
+    /// The codes of row `n`, one per byte.
+    fn natural(&self, n: usize, bits: u8) -> Vec<u8> {
+        match self.words {
+            None => {
+                self.bytes[n * self.k..(n + 1) * self.k].iter().map(|byte| byte ^ SIGN).collect()
+            }
+            Some((words, packing)) => {
+                let code = |k| packing.code(bits, k, |at| word(&self.bytes, n * words + at));
+                (0..self.k).map(code).collect()
+            }
         }
     }
 }

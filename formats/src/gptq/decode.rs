@@ -12,6 +12,7 @@ use crate::qweight::UNIT;
 use crate::registry::LayerHeader;
 use crate::stream;
 use crate::tensors::{word, Module};
+use qtune_ir::vectorised;
 use std::sync::Arc;
 
 /// See [`crate::FormatRow::load`]. Scales may be negative: auto-round's symmetric grids use the
@@ -95,24 +96,51 @@ fn natural(qweight: &[u8], [n, k]: [usize; 2], bits: u8, (first, rows): (usize, 
     natural
 }
 
-/// Words of a row that are read before they are stored: a cache line.
-const LINE: usize = 64;
+/// Words of a row that are read before they are stored: two cache lines.
+const LINE: usize = 32;
+/// Words of a row that are put side by side at once.
+const SIDE_BY_SIDE: usize = 4;
+
+/// The words of a tile in one row of the tensor.
+type Words = [[u8; 4]; TILE_ROWS];
+/// Words of a tile that follow each other in their output rows.
+type Runs = [[[u8; 4]; SIDE_BY_SIDE]; TILE_ROWS];
 
 /// Rows from `first` on of codes whose stream is what [`Codes`] gives: word by word, in squares of cache
 /// lines.
 fn copy_words(qweight: &[u8], n: usize, first: usize, rows: &mut [u8], stride: usize) {
     let count = rows.len() / stride;
+    let mut read = [[[0; 4]; TILE_ROWS]; LINE];
+    let mut runs = [[[0; 4]; SIDE_BY_SIDE]; TILE_ROWS];
     let mut lines = [[[0; 4]; LINE]; TILE_ROWS];
     for start in (0..stride / 4).step_by(LINE) {
         let end = (start + LINE).min(stride / 4);
-        for at in start..end {
-            let words = &qweight[4 * (at * n + first)..][..4 * count];
-            for (line, word) in lines.iter_mut().zip(words.chunks_exact(4)) {
-                line[at - start].copy_from_slice(word);
+        // All first: memory answers many reads at once that wait for nothing else.
+        for (words, at) in read.iter_mut().zip(start..end) {
+            let bytes = &qweight[4 * (at * n + first)..][..4 * count];
+            words.as_flattened_mut()[..bytes.len()].copy_from_slice(bytes);
+        }
+        for (at, words) in (0..LINE).step_by(SIDE_BY_SIDE).zip(read.chunks_exact(SIDE_BY_SIDE)) {
+            let Some(words) = words.first_chunk() else { continue };
+            turn(words, &mut runs);
+            for (line, run) in lines.iter_mut().zip(&runs) {
+                line[at..at + SIDE_BY_SIDE].copy_from_slice(run);
             }
         }
         for (row, line) in rows.chunks_mut(stride).zip(&lines) {
             row[4 * start..4 * end].copy_from_slice(line[..end - start].as_flattened());
         }
+    }
+}
+
+vectorised!(
+    /// From words of some rows of the tensor those of its columns.
+    fn turn(rows: &[Words; SIDE_BY_SIDE], columns: &mut Runs) = transpose
+);
+
+#[inline(always)]
+fn transpose(rows: &[Words; SIDE_BY_SIDE], columns: &mut Runs) {
+    for (at, column) in columns.iter_mut().enumerate() {
+        *column = [rows[0][at], rows[1][at], rows[2][at], rows[3][at]];
     }
 }

@@ -6,16 +6,16 @@
 //! features the four words of each of 32 lanes, whose nibbles are the lane's share of the tensor cores'
 //! operands.
 
-use crate::codes::Codes;
+use crate::codes::{each_tile, Codes};
 use crate::config::QuantConfig;
+use crate::container::Kept;
 use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Grouping};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
-use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
+use crate::tensors::{word, Module, TensorRef, EXPORT_AGAIN};
 use qtune_ir::Group;
-use rayon::prelude::*;
 
 /// The name of the packing.
 pub(super) const LAYOUT: &str = "marlin";
@@ -107,7 +107,7 @@ pub(super) fn load(
     let named = spec.params.iter().zip([ParamValues::F16(scales)]);
     Ok(QuantizedLinear {
         params: named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect(),
-        codes: codes(&parts.codes, n, k),
+        codes: codes(parts.codes.keep(), n, k),
         spec,
         n,
         k,
@@ -127,26 +127,36 @@ fn channel_place(n: usize) -> usize {
     n / 32 * 32 + n % 8 / 2 * 8 + n % 32 / 8 * 2 + n % 2
 }
 
-/// Codes `[N, K]`. Every word gives two bytes of each of two rows, 8 apart: those of four pairs of
+/// Codes `[N, K]`.
+fn codes(packed: Kept, n: usize, k: usize) -> Codes {
+    Codes::stored([n, k], BITS, move |first, rows, stride| {
+        let mut whole = Vec::new();
+        each_tile((first, rows), stride, TILE_N, |first, rows| {
+            if rows.len() == TILE_N * stride {
+                return unpack_tile(&packed, [n, k], first / TILE_N, rows);
+            }
+            whole.resize(TILE_N * stride, 0);
+            unpack_tile(&packed, [n, k], first / TILE_N, &mut whole);
+            rows.copy_from_slice(&whole[first % TILE_N * stride..][..rows.len()]);
+        });
+    })
+}
+
+/// The rows of a tile. Every word gives two bytes of each of two rows, 8 apart: those of four pairs of
 /// neighbours.
-fn codes(packed: &TensorRef<'_>, n: usize, k: usize) -> Codes {
-    let mut codes = Codes::zeros(n, k, BITS);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(TILE_N * stride).enumerate().for_each(|(tile, rows)| {
-        for tile_k in 0..k / TILE_K {
-            let first = tile_k * 2 * n + tile * TILE_WORDS;
-            for at in 0..TILE_WORDS {
-                let (lane, block, word) = (at / 4, at % 4, packed.word(first + at));
-                for upper in 0..2 {
-                    let row = 16 * block + 8 * upper + lane / 4;
-                    let bytes = &mut rows[row * stride + tile_k * TILE_K / 2..][..TILE_K / 2];
-                    bytes[lane % 4] = pair(word >> (8 * upper));
-                    bytes[4 + lane % 4] = pair(word >> (8 * upper + 4));
-                }
+fn unpack_tile(packed: &[u8], [n, k]: [usize; 2], tile: usize, rows: &mut [u8]) {
+    for tile_k in 0..k / TILE_K {
+        let first = tile_k * 2 * n + tile * TILE_WORDS;
+        for at in 0..TILE_WORDS {
+            let (lane, block, word) = (at / 4, at % 4, word(packed, first + at));
+            for upper in 0..2 {
+                let row = 16 * block + 8 * upper + lane / 4;
+                let bytes = &mut rows[row * k / 2 + tile_k * TILE_K / 2..][..TILE_K / 2];
+                bytes[lane % 4] = pair(word >> (8 * upper));
+                bytes[4 + lane % 4] = pair(word >> (8 * upper + 4));
             }
         }
-    });
-    codes
+    }
 }
 
 /// The lowest nibbles of both halves of a word.

@@ -23,6 +23,9 @@ pub(super) enum Convention {
 /// What GPTQModel before 7.0 subtracted from each three words of 3-bit zero-points.
 const OLD_THREE: [u32; 3] = [0x2492_4924, 0x9249_2492, 0x4924_9249];
 
+/// Words of a unit of the widest zero-points.
+const WIDEST: usize = 8;
+
 impl Convention {
     const ALL: [Convention; 3] = [Convention::V1, Convention::V1OldThree, Convention::V2];
 
@@ -58,13 +61,11 @@ impl Convention {
         }
     }
 
-    /// Zero-point `n` of a row of words.
-    fn zero(self, bits: u8, n: usize, word: impl Fn(usize) -> u32) -> u8 {
-        let restored = |at| word(at).wrapping_add(self.subtracted(bits, at));
-        let stored = stream::code(bits, n, restored);
+    /// The zero-point that a code of restored words means.
+    fn zero(self, bits: u8, code: u8) -> u8 {
         match (self, bits) {
-            (Convention::V1, 3) => (stored + 1) & 7,
-            _ => stored,
+            (Convention::V1, 3) => (code + 1) & 7,
+            _ => code,
         }
     }
 
@@ -87,9 +88,17 @@ pub(super) fn decode(stored: &[u8], convention: Convention, bits: u8, n: usize) 
     let words = n / UNIT * usize::from(bits);
     let groups = stored.len() / 4 / words;
     let mut zeros = vec![0; n * groups];
-    zeros.par_chunks_mut(groups).enumerate().for_each(|(n, row)| {
-        for (group, zero) in row.iter_mut().enumerate() {
-            *zero = convention.zero(bits, n, |at| word(stored, group * words + at));
+    zeros.par_chunks_mut(UNIT * groups).enumerate().for_each(|(unit, rows)| {
+        let first = unit * usize::from(bits);
+        for group in 0..groups {
+            let mut restored = [0; WIDEST];
+            for (at, restored) in restored[..usize::from(bits)].iter_mut().enumerate() {
+                let stored = word(stored, group * words + first + at);
+                *restored = stored.wrapping_add(convention.subtracted(bits, first + at));
+            }
+            for (row, zero) in rows[group..].iter_mut().step_by(groups).enumerate() {
+                *zero = convention.zero(bits, stream::code(bits, row, |at| restored[at]));
+            }
         }
     });
     zeros
@@ -115,8 +124,8 @@ mod tests {
 
     #[test]
     fn a_zero_that_borrowed_from_its_neighbour_is_restored() {
-        let zeros: Vec<u8> = (0..8).map(|n| Convention::V1.zero(4, n, |_| 0x7777_773f)).collect();
-        assert_eq!(zeros, [0, 5, 8, 8, 8, 8, 8, 8]);
+        let zeros = decode(&bytes(&[0x7777_773f; 4]), Convention::V1, 4, UNIT);
+        assert_eq!(zeros, [0, 5, 8, 8, 8, 8, 8, 8].repeat(4));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Unpacking codes and parameters into logical order.
 
-use super::layout::{packing, Parts};
+use super::layout::{packing, Groups, Parts};
 use crate::codes::Codes;
 use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::nibbles::pack;
 use crate::registry::{FormatRow, LayerHeader};
 use crate::safetensors::ElementType;
-use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
+use crate::tensors::{word, Module, TensorRef, VALUE_REMEDY};
 use half::f16;
 use rayon::prelude::*;
 
@@ -41,39 +41,38 @@ pub(super) fn load(
 
 /// Codes `[N, K]`.
 fn codes(parts: &Parts<'_>) -> Codes {
-    let mut codes = Codes::zeros(parts.n, parts.k, parts.bits);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each_init(
-        || vec![0; parts.k],
-        |natural, (n, row)| {
-            unpack_run(parts, n * parts.k, natural);
-            pack(natural, parts.bits, row);
-        },
-    );
-    codes
+    let Parts { n, k, bits, groups, .. } = *parts;
+    let packed = parts.codes.keep();
+    Codes::stored([n, k], bits, move |first, rows, stride| {
+        let mut natural = vec![0; k];
+        for (n, row) in (first..).zip(rows.chunks_mut(stride)) {
+            unpack_run(&packed, groups, bits, n * k, &mut natural);
+            pack(&natural, bits, row);
+        }
+    })
 }
 
 /// The codes of a run of the flattened matrix from `first` on. Its rows are stored part after part, the
 /// first one in the highest bits.
-fn unpack_run(parts: &Parts<'_>, first: usize, codes: &mut [u8]) {
-    let (rows, columns) = (parts.groups.rows, parts.groups.columns);
+fn unpack_run(packed: &[u8], groups: Groups, bits: u8, first: usize, codes: &mut [u8]) {
+    let (rows, columns) = (groups.rows, groups.columns);
     // The width has been checked to have a packing.
-    let (count, bytes) = packing(parts.bits).unwrap_or((1, 1));
-    let (of_part, mask) = (rows.div_ceil(count), u8::MAX >> (8 - parts.bits));
+    let (count, bytes) = packing(bits).unwrap_or((1, 1));
+    let (of_part, mask) = (rows.div_ceil(count), u8::MAX >> (8 - bits));
     let mut done = 0;
     while done < codes.len() {
         let (row, column) = ((first + done) / columns, (first + done) % columns);
         let run = (columns - column).min(codes.len() - done);
-        let shift = usize::from(parts.bits) * (count - 1 - row / of_part);
+        let shift = usize::from(bits) * (count - 1 - row / of_part);
         let element = row % of_part * columns + column;
         let codes = &mut codes[done..done + run];
         if bytes == 1 {
-            for (code, byte) in codes.iter_mut().zip(&parts.codes.bytes[element..]) {
+            for (code, byte) in codes.iter_mut().zip(&packed[element..]) {
                 *code = byte >> shift & mask;
             }
         } else {
             for (at, code) in codes.iter_mut().enumerate() {
-                *code = (parts.codes.word(element + at) >> shift) as u8 & mask;
+                *code = (word(packed, element + at) >> shift) as u8 & mask;
             }
         }
         done += run;

@@ -5,8 +5,7 @@ use crate::codes::Codes;
 use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::registry::{FormatRow, LayerHeader};
-use crate::tensors::{Module, TensorRef, VALUE_REMEDY};
-use rayon::prelude::*;
+use crate::tensors::{word, Module, TensorRef, VALUE_REMEDY};
 
 /// Bits of a code.
 const BITS: u8 = 4;
@@ -49,32 +48,34 @@ pub(super) fn load(
 
 /// Codes `[N, K]`.
 fn codes(parts: &Parts<'_>) -> Codes {
-    let mut codes = Codes::zeros(parts.n, parts.k, BITS);
-    let stride = codes.row_stride();
-    codes.bytes_mut().par_chunks_mut(stride).enumerate().for_each(|(n, row)| match parts.params {
+    let (sizes, stored) = ([parts.n, parts.k], parts.codes.keep());
+    let tiles_k = match parts.params {
         Params::Apart { .. } => {
-            let stored = &parts.codes.bytes[n * stride..];
-            row.iter_mut().zip(stored).for_each(|(code, stored)| *code = stored ^ SIGNS);
+            return Codes::stored(sizes, BITS, move |first, rows, stride| {
+                let stored = &stored[first * stride..];
+                rows.iter_mut().zip(stored).for_each(|(code, stored)| *code = stored ^ SIGNS);
+            });
         }
-        Params::Joint(_) => {
-            let tiles = row.chunks_mut(TILE_K / 2).enumerate();
-            tiles.for_each(|(tile, bytes)| unpack_tile(&parts.codes, n, tile, bytes));
+        Params::Joint(_) => parts.codes.shape[1],
+    };
+    Codes::stored(sizes, BITS, move |first, rows, stride| {
+        for (n, row) in (first..).zip(rows.chunks_mut(stride)) {
+            let tiles = row.chunks_mut(TILE_K / 2).zip(n / TILE_N * tiles_k..);
+            tiles.for_each(|(bytes, tile)| unpack_tile(&stored, tile, n % TILE_N, bytes));
             // Padding goes on behind an odd end.
-            let end = row.last_mut().filter(|_| parts.k % 2 == 1);
+            let end = row.last_mut().filter(|_| sizes[1] % 2 == 1);
             end.into_iter().for_each(|byte| *byte &= 15);
         }
-    });
-    codes
+    })
 }
 
-/// The codes of a row in a tile, or the start of it. A word has four pairs of neighbours, 8 apart.
-fn unpack_tile(codes: &TensorRef<'_>, n: usize, tile: usize, bytes: &mut [u8]) {
+/// The codes of a row of a tile, or the start of it. A word has four pairs of neighbours, 8 apart.
+fn unpack_tile(codes: &[u8], tile: usize, row: usize, bytes: &mut [u8]) {
     let [lanes, words] = TILE;
-    let first = (n / TILE_N * codes.shape[1] + tile) * lanes * words;
     for (at, byte) in bytes.iter_mut().enumerate() {
-        let (word, run, pair) = (at / 16, at % 16 / 4, at % 4);
-        let lane = 4 * (n % TILE_N) + pair;
-        let word = codes.word(first + lane * words + word) >> (4 * run);
+        let (word_of, run, pair) = (at / 16, at % 16 / 4, at % 4);
+        let lane = 4 * row + pair;
+        let word = word(codes, (tile * lanes + lane) * words + word_of) >> (4 * run);
         *byte = (word & 15 | word >> 12 & 0xf0) as u8;
     }
 }
