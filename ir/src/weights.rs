@@ -52,7 +52,7 @@ pub enum ParamType {
     /// A power of two, as its biased exponent of 8 bits. Kernels have no use for those below the normal
     /// numbers of f32: they count as zero.
     E8M0,
-    /// A float of 8 bits (e4m3), times or over a number that the whole layer shares. In terms and in decoded
+    /// A float of 8 bits (e4m3) without a sign, times or over a number that the whole layer shares. In terms and in decoded
     /// layers it is the f32 that this makes. Kernels have the float, and multiply whatever is linear in it by
     /// the number of the layer at the end.
     E4M3,

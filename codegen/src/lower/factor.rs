@@ -72,10 +72,9 @@ pub(super) fn halves(cx: &Lowering, word: Expr, upper: bool) -> Expr {
     if cx.arch.converts_float8() {
         return call(if upper { "float8_high" } else { "float8_low" }, [word]);
     }
-    // Each byte above one of zeros, then all bits but the sign one down.
+    // Each byte above one of zeros, then one bit down: scales have no sign.
     let selectors = if upper { 0x3424 } else { 0x1404 };
-    let spread = call("permute", [word, hex(0), hex(selectors)]);
-    call("and_or", [spread.clone(), hex(0x8000_8000), (spread >> 1u32) & hex(0x3f80_3f80)])
+    call("permute", [word, hex(0), hex(selectors)]) >> 1u32
 }
 
 /// The float in a byte of a word, in f32.

@@ -32,6 +32,13 @@ static E2M1_CODEBOOK: [f32; 16] = [
     -0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0,
 ];
 
+/// The values themselves, for scales whose bits are those of the file.
+#[rustfmt::skip]
+static E2M1_VALUES: [f32; 16] = [
+    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0,
+    -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
+];
+
 /// Writes the codes of a run of nibbles of GGUF, the low ones first. A zero has no sign there.
 fn unsigned_zeros(packed: &[u8], run: usize, codes: &mut [u8]) {
     const NEGATIVE_ZERO: u8 = 8;

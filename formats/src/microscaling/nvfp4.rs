@@ -1,7 +1,7 @@
 //! NVFP4: floats of 4 bits (e2m1) with an 8-bit float (e4m3) for every 16, and a number for the layer.
 
 use super::packed::{scales, Parts};
-use super::{unsigned_zeros, E2M1_CODEBOOK};
+use super::{unsigned_zeros, E2M1_VALUES};
 use crate::blocks::{self, Block, BlockCodes};
 use crate::error::FormatError;
 use crate::linear::{ParamValues, QuantizedLinear};
@@ -52,8 +52,11 @@ pub(crate) static NVFP4: FormatRow = FormatRow {
         None => load_blocks(module, header),
         Some(container) => {
             let parts = container.parts(module)?;
-            let values = container.values(module, &parts)?;
-            parts.layer(header, parts.nibbles(), values)
+            let mut scales = parts.scales.bytes.to_vec();
+            let mut codes = parts.nibbles();
+            move_signs(&mut scales, codes.bytes_mut());
+            let values = container.values(module, &parts, scales)?;
+            parts.layer(header, codes, values)
         }
     },
     ..BLOCKS
@@ -90,8 +93,13 @@ impl<'a> Container<'a> {
         Parts::matrix(codes, ElementType::U8, 2, scales, module.get("bias"))
     }
 
-    /// The scales `[N, groups]` times or over that of the layer.
-    fn values(self, module: &Module<'a>, parts: &Parts<'a>) -> Result<ParamValues, FormatError> {
+    /// The scales `[N, groups]`, of these codes, times or over that of the layer.
+    fn values(
+        self,
+        module: &Module<'a>,
+        parts: &Parts<'a>,
+        codes: Vec<u8>,
+    ) -> Result<ParamValues, FormatError> {
         let (name, divides) = match self {
             Container::CompressedTensors(_) => (DIVISOR, true),
             Container::ModelOpt(_) => (FACTOR, false),
@@ -107,8 +115,20 @@ impl<'a> Container<'a> {
             let problem = format!("holds NaN for output feature {n}, quant group {group}");
             return Err(parts.scales.error(problem, VALUE_REMEDY));
         }
-        let codes = parts.scales.bytes.to_vec();
         Ok(ParamValues::Small(SmallScales::new(codes, groups, number)))
+    }
+}
+
+/// Gives the sign of a scale to the codes of its group: kernels have scales without, as hardware has (PTX ISA,
+/// "ue4m3"), and no library writes others.
+fn move_signs(scales: &mut [u8], codes: &mut [u8]) {
+    const SIGN: u8 = 0x80;
+    const SIGNS: u8 = 0x88;
+    for (scale, codes) in scales.iter_mut().zip(codes.chunks_exact_mut(NIBBLES)) {
+        if *scale & SIGN != 0 {
+            *scale ^= SIGN;
+            codes.iter_mut().for_each(|pair| *pair ^= SIGNS);
+        }
     }
 }
 
@@ -158,8 +178,8 @@ impl Block for TwoScales {
         bits: 4,
         modifiers: &[],
         params: &[("s", ParamType::E4M3)],
-        expr: "(* (lookup q) (* 0.5 s))",
-        codebook: &E2M1_CODEBOOK,
+        expr: "(* (lookup q) s)",
+        codebook: &E2M1_VALUES,
     };
     const CODES: BlockCodes = BlockCodes::Each(|block, codes| {
         unsigned_zeros(&block[SCALES..], NIBBLES, codes);
@@ -179,6 +199,13 @@ impl Block for TwoScales {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sign_of_a_scale_goes_to_its_codes() {
+        let (mut scales, mut codes) = ([0x38, 0xb8], [0x21; 2 * NIBBLES]);
+        move_signs(&mut scales, &mut codes);
+        assert_eq!((scales, codes[NIBBLES - 1], codes[NIBBLES]), ([0x38; 2], 0x21, 0xa9));
+    }
 
     #[test]
     fn scales_of_blocks_have_no_sign_and_no_nan() {
