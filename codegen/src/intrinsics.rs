@@ -396,6 +396,17 @@ pub const TABLE: &[Intrinsic] = &[
 }",
     },
     Intrinsic {
+        name: "load_two_words",
+        args: &[Global],
+        result: Some(U32x2),
+        capability: (8, 0),
+        source: "CUDA C++ Programming Guide, __ldg",
+        meaning: Read("8 bytes of an array of words"),
+        text: "uint2 load_two_words(const unsigned* p) {
+  return __ldg(reinterpret_cast<const uint2*>(p));
+}",
+    },
+    Intrinsic {
         name: "warp_sync",
         args: &[],
         result: None,

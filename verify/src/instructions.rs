@@ -203,11 +203,8 @@ impl Walk {
         };
         let load_bytes = 4 * layout.packing().load_words();
         // Parameters that are loaded as wide as weights count as marks, too, where each step has its own.
-        let (param_bytes, param_loads) = match layout.loads().filter(|_| layout.groups() > 1) {
-            Some(loads) => (loads.bytes, loads.lane_groups * loads.codes + loads.shared),
-            None => (0, 0),
-        };
-        let same_params = if param_bytes == load_bytes { param_loads } else { 0 };
+        let params = layout.loads().filter(|_| layout.groups() > 1);
+        let same_params = params.map_or(0, |loads| loads.of_width(load_bytes));
         let products_at_once = match s.accumulate {
             Accumulate::Half2 => 2.0,
             Accumulate::F32 => 1.0,

@@ -38,7 +38,10 @@ impl Layout {
         let set_bytes = (packed.len() / sets).max(1);
         for (packed, (codes, shared)) in packed.chunks_mut(set_bytes).zip(codes.zip(shared)) {
             let (first, second) = packed.split_at_mut(codes.len() * code_bytes);
-            apply(codes, code_bytes, &integers, first);
+            match levels.nibbles {
+                true => apply_nibbles(codes, &integers, first),
+                false => apply(codes, code_bytes, &integers, first),
+            }
             apply(shared, shared_bytes, &floats, second);
         }
         packed
@@ -103,6 +106,17 @@ impl Layout {
             each(loads.shared, &spans, &mut order.shared);
         }
         order
+    }
+}
+
+/// Puts two integers for each row and group in an order, a byte for those of one kind of two rows: see
+/// [`Levels::nibbles`].
+fn apply_nibbles(order: &[u32], integers: &[u8], packed: &mut [u8]) {
+    let mut bytes = vec![0; 2 * order.len()];
+    apply(order, 2, integers, &mut bytes);
+    for (place, rows) in packed.chunks_exact_mut(2).zip(bytes.chunks_exact(4)) {
+        place[0] = rows[0] | rows[2] << 4;
+        place[1] = rows[1] | rows[3] << 4;
     }
 }
 
@@ -182,6 +196,35 @@ mod tests {
         assert_eq!(step[(16 + 3) * 8..][..8], [19, 44, 19, 44, 19, 44, 19, 44]);
         let second_load_lane_row_1_span_1 = &step[2 * 16 * 8 + (4 + 2 + 1) * 8..][..8];
         assert_eq!(floats(second_load_lane_row_1_span_1), [16.0, 113.0, 18.0, 115.0]);
+    }
+
+    #[test]
+    fn half_bytes_of_two_rows_lie_together_and_floats_fill_a_sector() {
+        let schedule =
+            "gemv tokens=1 rows=4 lanes=32 warps=1x1 unroll=1 split=1 x=shared acc=half2 \
+                        cache=stream dequant=(- (* (* d i) (sum (* (- (magic q) 1024) x))) \
+                        (* (* e j) (sum x)))";
+        let mut spec = two_levels();
+        [1, 3].map(|index| spec.params[index].dtype = qtune_ir::ParamType::Code(4));
+        let problem: Problem = "w4a16.test.f16-f16.n4.k1024.m1".parse().unwrap();
+        let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
+        let loads = layout.loads().unwrap();
+        assert_eq!((loads.bytes, loads.codes, loads.shared_bytes, loads.shared), (4, 1, 8, 2));
+        // Row n, group g: d = n, i = g, e = 10 + n, j = n, of integers four bits.
+        let value = |n: u32, g: u32, index| match index {
+            0 => n,
+            1 => g % 16,
+            2 => 10 + n,
+            _ => n,
+        };
+        let rows =
+            |index| (0..4).flat_map(move |n| (0..32).map(move |g| value(n, g, index) as f32));
+        let params: Vec<Vec<f32>> = (0..4).map(|index| rows(index).collect()).collect();
+        let bytes = layout.pack_param_tile(&layout.param_order(), &params);
+        assert_eq!(bytes.len(), 32 * 4 + 4 * 16);
+        assert_eq!(bytes[5 * 4..6 * 4], [0x55, 0x10, 0x55, 0x32], "group 5 of rows 0 to 3");
+        assert_eq!(floats(&bytes[128..136]), [0.0, 10.0, 1.0, 11.0], "rows 0 and 1");
+        assert_eq!(floats(&bytes[160..168]), [2.0, 12.0, 3.0, 13.0], "rows 2 and 3");
     }
 
     const BOTH: &str = "(fma (- (magic q) 1024) (* d i) (neg (* e j)))";

@@ -6,6 +6,10 @@ use qtune_ir::GemvSchedule;
 
 /// Most bytes of one load.
 const WIDEST: u32 = 16;
+/// Bytes of a word and of two, and of what DRAM and L2 give at least.
+const WORD: u32 = 4;
+const PAIR: u32 = 8;
+const SECTOR: u32 = 32;
 
 /// How a lane loads the parameters of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Loads {
     pub codes: u32,
     /// Loads of the floats of the groups that share them; 0 where there is one level.
     pub shared: u32,
+    /// Bytes of one of these.
+    pub shared_bytes: u32,
     /// Quant groups of a step.
     pub groups: u32,
     /// Quant groups of the weights that a lane loads at once: the first ones of all lanes lie together, then
@@ -32,9 +38,16 @@ impl Loads {
         self.groups / self.sharing
     }
 
+    /// Loads of a step that take so many bytes each.
+    pub fn of_width(&self, bytes: u32) -> u32 {
+        let codes = if self.bytes == bytes { self.lane_groups * self.codes } else { 0 };
+        codes + if self.shared_bytes == bytes { self.shared } else { 0 }
+    }
+
     /// Bytes of a row's parameters in a step.
     pub(super) fn row_bytes(&self) -> u32 {
-        (self.groups * self.codes + self.spans() * self.shared) * self.bytes / self.rows
+        let codes = self.groups * self.codes * self.bytes;
+        (codes + self.spans() * self.shared * self.shared_bytes) / self.rows
     }
 }
 
@@ -52,11 +65,17 @@ impl Layout {
         }
         // There are as many floats as integers: what divides the integers of all rows divides the floats.
         let bytes = (1 << codes.trailing_zeros()).min(WIDEST);
+        let (groups, lane_rows) = (self.groups_per_step(), LANES / s.lanes);
+        // Few lanes have floats of their own, and words of theirs would leave a sector half empty.
+        let narrow = bytes == WORD && lane_rows * (groups / sharing) * WORD < SECTOR;
+        let aligned = shared % PAIR == 0 && lane_rows * groups * codes % PAIR == 0;
+        let shared_bytes = if narrow && aligned { PAIR } else { bytes };
         Some(Loads {
             bytes,
             codes: codes / bytes,
-            shared: shared / bytes,
-            groups: self.groups_per_step(),
+            shared: shared / shared_bytes,
+            shared_bytes,
+            groups,
             lane_groups: self.lane_groups(s),
             sharing,
             rows: s.rows,

@@ -14,6 +14,9 @@ use qtune_ir::{Rejected, MOST_OPERANDS, ROW_LANES};
 const MAGIC_BYTES: u32 = 0x6464_6464;
 /// 1024 in both halves.
 const MAGIC_BASE: u32 = 0x6400_6400;
+/// 1/16 in both halves, and -1024/16.
+const SIXTEENTH: u32 = 0x2c00_2c00;
+const LESS_64: u32 = 0xd400_d400;
 /// Selectors of the bytes 0 and 1 of a word, and of byte 0 twice, under the upper bytes.
 pub(super) const TWO_CODES: u32 = 0x4140;
 pub(super) const ONE_CODE: u32 = 0x4040;
@@ -27,6 +30,20 @@ pub(super) fn halves(word: Expr, selectors: u32, byte: Expr) -> Expr {
     let selectors = (byte * NEXT_BYTE + selectors).cast(Type::U32);
     let placed = call("permute", [word, hex(MAGIC_BYTES), selectors]);
     call("h2_sub", [placed, hex(MAGIC_BASE)])
+}
+
+/// Of two rows whose integers take half a byte each, both of the second one (`odd`) or of the first as f16.
+/// `byte` has the first integer of each, the one behind it the second.
+pub(super) fn nibbles(word: Expr, byte: u32, odd: bool) -> Expr {
+    let placed = call("permute", [word, hex(MAGIC_BYTES), hex(TWO_CODES + byte * NEXT_BYTE)]);
+    match odd {
+        false => call("h2_sub", [placed & hex(MAGIC_BASE | 0x000f_000f), hex(MAGIC_BASE)]),
+        // 16 times too much, and so is the part of 1024 that is taken away.
+        true => {
+            let upper = placed & hex(MAGIC_BASE | 0x00f0_00f0);
+            call("h2_fma", [upper, hex(SIXTEENTH), hex(LESS_64)])
+        }
+    }
 }
 
 /// The levels of a warp's rows.
@@ -182,12 +199,13 @@ impl RowLevels<'_> {
     fn compute_pair(&self, body: &mut Body, group: Expr) {
         let codes = load("level_codes", var("codes_at") + group.clone()).cast(Type::U32);
         let codes = body.bind("codes", Type::U32, codes);
-        let (selectors, bytes) = match self.levels.codes.len() {
-            1 => (ONE_CODE, 1),
-            _ => (TWO_CODES, 2),
+        let of_half = |half: u32| match self.levels.codes.len() {
+            _ if self.levels.nibbles => nibbles(codes.clone(), 0, half == 1),
+            1 => halves(codes.clone(), ONE_CODE, int(half)),
+            _ => halves(codes.clone(), TWO_CODES, int(half * 2)),
         };
         let rows = [0u32, 1].map(|half| {
-            let integers = halves(codes.clone(), selectors, int(half * bytes));
+            let integers = of_half(half);
             let integers = body.bind(format!("integers{half}"), Type::U32, integers);
             self.params(half, &integers)
         });

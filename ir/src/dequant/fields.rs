@@ -98,8 +98,8 @@ pub fn fields(term: &str, spec: &WeightSpec) -> Vec<Field> {
     fields
 }
 
-/// Scales of two levels packed level by level: for each quant group its integers, a byte each, and for
-/// several groups together the floats that these multiply. An entry for each group repeats the floats, or
+/// Scales of two levels packed level by level: for each quant group its integers, a byte each, or two in one
+/// if they are as small; and for several groups together the floats that these multiply. An entry for each group repeats the floats, or
 /// holds products that take more bits than their integers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Levels {
@@ -109,6 +109,9 @@ pub struct Levels {
     pub codes: Vec<Field>,
     /// Groups that share the floats.
     pub groups: u32,
+    /// Whether both integers of a group take a byte together: of two rows that lie side by side one byte has
+    /// the first ones, that of the second row in its upper half, the next byte the second ones.
+    pub nibbles: bool,
 }
 
 impl Levels {
@@ -121,12 +124,22 @@ impl Levels {
         let ParamType::Shared(groups) = dtype else { return None };
         let alike = shared.iter().all(|field| field.dtype == dtype);
         let paired = codes.len() == shared.len() && codes.len() <= 2;
-        (alike && paired).then(|| Levels { shared, codes, groups: groups.into() })
+        let is_nibble = |field: &Field| matches!(field.dtype, ParamType::Code(bits) if bits <= 4);
+        let nibbles = codes.len() == 2 && codes.iter().all(is_nibble);
+        (alike && paired).then(|| Levels { shared, codes, groups: groups.into(), nibbles })
+    }
+
+    /// The same with a byte for each integer.
+    pub fn in_bytes(self) -> Levels {
+        Levels { nibbles: false, ..self }
     }
 
     /// Bytes of a group's integers.
     pub fn code_bytes(&self) -> u32 {
-        self.codes.len() as u32
+        match self.nibbles {
+            true => 1,
+            false => self.codes.len() as u32,
+        }
     }
 
     /// Bytes of the floats that groups share.
@@ -201,6 +214,18 @@ mod tests {
         for term in ["(* (stored d i) (sum x))", "(- (* (stored d i) (sum x)) (* e j))"] {
             assert_eq!(Levels::of(fields(term, &spec)), None, "{term}");
         }
+    }
+
+    #[test]
+    fn integers_of_half_a_byte_share_one() {
+        let mut spec = two_levels();
+        spec.params[1].dtype = ParamType::Code(4);
+        let of = |spec: &WeightSpec| Levels::of(fields("(- (* (* d i) (sum x)) (* e j))", spec));
+        assert_eq!(of(&spec).unwrap().code_bytes(), 2, "the other has six bits");
+        spec.params[3].dtype = ParamType::Code(4);
+        let levels = of(&spec).unwrap();
+        assert_eq!((levels.code_bytes(), levels.bytes(8)), (1, 12));
+        assert_eq!(levels.in_bytes().code_bytes(), 2);
     }
 
     #[test]

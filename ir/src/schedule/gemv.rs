@@ -91,8 +91,9 @@ impl GemvSchedule {
         let levels = Levels::of(fields(&self.dequant, spec))?;
         let span = spec.group.size(k) * levels.groups;
         // A lane loads the integers of its rows in whole words.
-        let whole = self.rows * levels.code_bytes() % 4 == 0;
-        (whole && self.step_k() % span == 0).then_some(levels)
+        let whole = |levels: &Levels| self.rows * levels.code_bytes() % 4 == 0;
+        let levels = if whole(&levels) { levels } else { levels.in_bytes() };
+        (whole(&levels) && self.step_k() % span == 0).then_some(levels)
     }
 
     /// Bytes of packed parameters for a row and quant group, those that groups share in parts.

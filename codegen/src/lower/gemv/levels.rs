@@ -1,7 +1,7 @@
 //! Scales whose two levels are packed apart: of the integers of a lane's groups and the floats that they
 //! multiply come the entries that each row would have had.
 
-use super::super::levels::{halves, ONE_CODE, TWO_CODES};
+use super::super::levels::{halves, nibbles, ONE_CODE, TWO_CODES};
 use super::Gemv;
 use crate::kir::{call, int, Body, Expr, Type};
 use qtune_ir::dequant::Levels;
@@ -14,6 +14,9 @@ const UPPER_HALF: u32 = 0x0022;
 impl Gemv<'_> {
     /// The entries of a step: floats as they are, integers as f16, which has all that fit a byte.
     pub(super) fn join_levels(&self, body: &mut Body, levels: &Levels, ahead: &Expr) {
+        if levels.nibbles {
+            return self.join_nibbles(body, ahead);
+        }
         let groups = self.lane_groups();
         body.unrolled("row_part", self.s.rows, |body, row| {
             body.unrolled("lane_group", groups, |body, inner| {
@@ -33,6 +36,20 @@ impl Gemv<'_> {
                 let joined = call("permute", [shared(row.clone() / 2u32), codes, selectors]);
                 body.assign(entry(0), joined);
             });
+        });
+    }
+
+    /// The same where a word has two integers of half a byte for each of four rows.
+    fn join_nibbles(&self, body: &mut Body, ahead: &Expr) {
+        let groups = self.lane_groups();
+        body.unrolled("lane_group", groups, |body, inner| {
+            for row in 0..self.s.rows {
+                let entry = inner.clone() + row * groups;
+                let entry = |w| Expr::at("entry", [ahead.clone(), entry.clone(), int(w)]);
+                let word = Expr::at("codes", [ahead.clone(), inner.clone(), int(row / 4)]);
+                body.assign(entry(0), Expr::at("shared", [ahead.clone(), int(row)]));
+                body.assign(entry(1), nibbles(word, row % 4 / 2 * 2, row % 2 == 1));
+            }
         });
     }
 }

@@ -3,11 +3,20 @@
 
 use super::Gemv;
 use crate::kir::{call, hex, int, load, var, Body, Expr, Type};
-use crate::lower::{beyond, factor};
+use crate::lower::{beyond, entry_type, factor};
 
 /// Selector of the bytes of a first word, and what it takes to begin a byte further on and end in a second one.
 const FIRST_WORD: u32 = 0x3210;
 const NEXT_BYTE: u32 = 0x1111;
+
+/// Loads of a lane.
+struct Run {
+    /// The first one, in elements of the array.
+    from: Expr,
+    count: u32,
+    /// Elements from one to the next.
+    distance: u32,
+}
 
 impl Gemv<'_> {
     /// Words of an entry; the last one may be filled in part.
@@ -28,7 +37,8 @@ impl Gemv<'_> {
         if self.loads_entries() {
             return;
         }
-        let [codes, shared] = [loads.codes, loads.shared].map(|n| (n * loads.bytes).div_ceil(4));
+        let codes = (loads.codes * loads.bytes).div_ceil(4);
+        let shared = loads.shared * loads.shared_bytes / 4;
         body.array("codes", Type::U32, &[count, self.lane_groups(), codes]);
         if shared > 0 {
             body.array("shared", Type::U32, &[count, shared]);
@@ -47,8 +57,10 @@ impl Gemv<'_> {
             1 => step.clone(),
             steps => step.clone() / steps,
         };
-        let from =
-            (var("warp_tile") * layout.param_sets() + set) * (codes + all_shared * loads.shared);
+        // What is shared is counted in loads of what is not.
+        let ratio = loads.shared_bytes / loads.bytes;
+        let shared = all_shared * ratio;
+        let from = (var("warp_tile") * layout.param_sets() + set) * (codes + shared * loads.shared);
         let from = body.bind("params_from", Type::I32, from);
         // The part of a step that this lane's weights are in, of parts of `k` weights.
         let part = |k: u32| match loads.groups {
@@ -59,11 +71,14 @@ impl Gemv<'_> {
             let nth = inner.clone() * (loads.groups / loads.lane_groups);
             let group = var("lane_row") * loads.groups + nth + part(group_k * loads.lane_groups);
             let place = |word| self.place(ahead, &inner, word);
-            self.load_run(body, from.clone() + group, (loads.codes, all_codes), place);
+            let run = Run { from: from.clone() + group, count: loads.codes, distance: all_codes };
+            self.load_run(body, run, loads.bytes, place);
         });
         let span = var("lane_row") * loads.spans() + part(group_k * loads.sharing);
+        let span = if ratio == 1 { span } else { span * ratio };
         let place = |word| Expr::at("shared", [ahead.clone(), int(word)]);
-        self.load_run(body, from + codes + span, (loads.shared, all_shared), place);
+        let run = Run { from: from + codes + span, count: loads.shared, distance: shared };
+        self.load_run(body, run, loads.shared_bytes, place);
     }
 
     /// Where word `word` of what a group has for all rows of a lane goes.
@@ -76,18 +91,16 @@ impl Gemv<'_> {
         Expr::at("entry", [ahead.clone(), entry, int(word)])
     }
 
-    /// Loads this far apart, into the words that `place` gives.
-    fn load_run(
-        &self,
-        body: &mut Body,
-        from: Expr,
-        (count, distance): (u32, u32),
-        place: impl Fn(u32) -> Expr,
-    ) {
-        let ty = self.cx.params_element();
+    /// Loads of `bytes` each into the words that `place` gives.
+    fn load_run(&self, body: &mut Body, run: Run, bytes: u32, place: impl Fn(u32) -> Expr) {
+        let (ty, element) = (entry_type(bytes as usize), self.cx.params_element());
         let words = ty.words() as u32;
-        for nth in 0..count {
-            let value = load("params", beyond(from.clone(), nth * distance));
+        for nth in 0..run.count {
+            let at = beyond(run.from.clone(), nth * run.distance);
+            let value = match ty == element {
+                true => load("params", at),
+                false => call("load_two_words", [Expr::address("params", at)]),
+            };
             if ty.bytes() >= 4 {
                 let places = (0..words).map(|word| place(nth * words + word)).collect();
                 body.unpack(places, ty, value);
