@@ -101,7 +101,7 @@ struct Fragments {
     block_n: u32,
     block_k: u32,
     /// Whether every stage has the parameters of its groups, to be copied with its codes; else stages
-    /// of one group share them, to be read in place.
+    /// of one group share them, to be read in place or copied once.
     params_by_stage: bool,
 }
 
@@ -146,7 +146,8 @@ impl Layout {
                 | Schedule::Wgmma(WgmmaSchedule { block_n, block_k, .. }) => {
                     let (block_n, block_k) = (*block_n, *block_k);
                     // Rows of codes that are multiplied as they are have one scale each, for the end.
-                    let params_by_stage = bytes.is_none();
+                    let params_by_stage =
+                        bytes.is_none() && !schedule.has_params_once(spec, problem.k);
                     Kind::Fragments(Fragments { block_n, block_k, params_by_stage })
                 }
                 Schedule::Dequant(s) => Kind::Fragments(Fragments {
@@ -172,6 +173,7 @@ impl Layout {
         let tiles = match &self.kind {
             Kind::Gemv(s) => format!("gemv.{}x{}.n{}", s.rows, s.lanes, s.block_n()),
             Kind::Fragments(s) => {
+                // What is stored once is stored as for what dequantizes ahead.
                 let name = if s.params_by_stage { "mma" } else { "dequant" };
                 format!("{name}.{}x{}.g{}", s.block_n, s.block_k, self.groups_per_step())
             }
@@ -230,8 +232,8 @@ impl Layout {
         self.groups_per_step
     }
 
-    /// Steps that share one stored set of parameters. Rings copy parameters with every stage;
-    /// `gemv`, and what dequantizes ahead, read them in place.
+    /// Steps that share one stored set of parameters. Rings copy parameters with every stage, unless one quant
+    /// group spans K; `gemv`, and what dequantizes ahead, read them in place.
     pub fn steps_per_param_set(&self) -> u32 {
         match &self.kind {
             Kind::Fragments(s) if s.params_by_stage => 1,

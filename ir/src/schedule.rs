@@ -129,6 +129,12 @@ fn groups_in(tile_k: u32, spec: &WeightSpec, k: u32) -> u32 {
     }
 }
 
+/// Whether blocks of a ring copy group parameters once, ahead of their first stage: one quant group spans a
+/// row, and a block has rows of one tile.
+fn params_once(split: Split, spec: &WeightSpec, k: u32) -> bool {
+    spec.group.size(k) >= k && split.stream().is_none()
+}
+
 fn require(condition: bool, reason: impl FnOnce() -> String) -> Result<(), Rejected> {
     if condition {
         Ok(())

@@ -218,6 +218,7 @@ impl Mma<'_> {
 
     /// What comes before the first stage is waited for.
     fn start(&self, body: &mut Body) {
+        self.load_params_once(body);
         if self.s.stages == 1 {
             self.fill_table(body);
             overlap::wait_ahead(self.cx, body);
@@ -316,18 +317,14 @@ impl Mma<'_> {
         let stage = self.incoming(body, step);
         self.load_weights(body, &stage, slot);
         self.load_activations(body, &stage, slot);
-        if self.rows().needed() {
-            self.load_params(body, &stage, slot);
-        }
+        self.load_params(body, &stage, slot);
     }
 
     /// Weights and group parameters of a stage.
     fn load_constants(&self, body: &mut Body, step: &Expr, slot: &Expr) {
         let stage = self.incoming(body, step);
         self.load_weights(body, &stage, slot);
-        if self.rows().needed() {
-            self.load_params(body, &stage, slot);
-        }
+        self.load_params(body, &stage, slot);
     }
 
     /// Where the stage of a step of the block comes from.
@@ -361,8 +358,30 @@ impl Mma<'_> {
         });
     }
 
+    /// Group parameters of a stage, where stages have them.
     fn load_params(&self, body: &mut Body, stage: &Incoming, slot: &Expr) {
-        self.copy_stage(body, "param", self.param_bytes() / COPY, (stage, slot));
+        if self.param_bytes() > 0 {
+            self.copy_stage(body, "param", self.param_bytes() / COPY, (stage, slot));
+        }
+    }
+
+    /// Bytes of group parameters that serve all stages.
+    fn once_param_bytes(&self) -> u32 {
+        self.s.once_param_bytes(self.cx.spec, self.cx.problem.k)
+    }
+
+    /// Copies those, in the group of the first stage.
+    fn load_params_once(&self, body: &mut Body) {
+        let pieces = self.once_param_bytes() / COPY;
+        if pieces == 0 {
+            return;
+        }
+        body.section("one quant group spans K: its parameters serve all stages");
+        let from = body.bind("params_from", Type::I32, var("row_tile") * pieces);
+        self.for_pieces(body, "param_piece", pieces, |body, piece, _| {
+            let to = Expr::address("ring_params", piece.clone());
+            body.call("copy_async_16", [to, Expr::address("params", from.clone() + piece)]);
+        });
     }
 
     /// A stage's part of the array `{name}s`, copied as it lies by all threads.
@@ -696,7 +715,10 @@ impl Mma<'_> {
                 1 => group.clone(),
                 _ => group.clone() + inner,
             };
-            let pair = (slot.clone() * groups + group) * (s.block_n / 2) + row * 8u32;
+            let pair = match self.once_param_bytes() {
+                0 => (slot.clone() * groups + group) * (s.block_n / 2) + row * 8u32,
+                _ => row * 8u32,
+            };
             pair + var("lane") / 4u32
         });
     }

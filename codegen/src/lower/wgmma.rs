@@ -112,6 +112,11 @@ impl Wgmma<'_> {
         self.s.stage_param_bytes(self.cx.spec, self.cx.problem.k)
     }
 
+    /// Bytes of group parameters that serve all stages and arrive with the first.
+    fn once_param_bytes(&self) -> u32 {
+        self.s.once_param_bytes(self.cx.spec, self.cx.problem.k)
+    }
+
     /// Pieces of one panel of activations: all tokens by 64 of k.
     fn panel_pieces(&self) -> u32 {
         self.s.block_m * ROW_PIECES

@@ -2,7 +2,7 @@
 //! share rows compute from them, once for each stage, the operands of the rows' weights, and leave them to
 //! each other in shared memory.
 
-use super::{scales_inside, Schedule};
+use super::{params_once, scales_inside, Schedule};
 use crate::dequant::{fields, packed_param_bytes, Levels};
 use crate::WeightSpec;
 
@@ -54,6 +54,16 @@ impl Schedule {
             Schedule::Wgmma(s) => s.levels(spec, k),
             // Reads every parameter once for a slab of floats.
             Schedule::Dequant(_) => None,
+        }
+    }
+
+    /// Whether the group parameters of a ring are copied once for all stages: see
+    /// [`MmaSchedule::once_param_bytes`].
+    pub fn has_params_once(&self, spec: &WeightSpec, k: u32) -> bool {
+        match self {
+            Schedule::Mma(s) => params_once(s.split, spec, k),
+            Schedule::Wgmma(s) => params_once(s.split, spec, k),
+            Schedule::Gemv(_) | Schedule::Dequant(_) => false,
         }
     }
 

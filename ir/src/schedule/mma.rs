@@ -1,8 +1,8 @@
 //! Schedules of the `mma` family: tiles, warps and the `cp.async` ring.
 
 use super::{
-    check_block, check_single, check_width, groups_in, levels, require, scales_inside, with_table,
-    Overlap, Raster, Rejected, Split, CHUNK_K,
+    check_block, check_single, check_width, groups_in, levels, params_once, require, scales_inside,
+    with_table, Overlap, Raster, Rejected, Split, CHUNK_K,
 };
 use crate::dequant::{packed_param_bytes, Levels};
 use crate::{Arch, Problem, WeightSpec};
@@ -115,9 +115,21 @@ impl MmaSchedule {
         }
     }
 
-    /// Bytes of group parameters per stage.
+    /// Bytes of group parameters per stage; none where a block copies them once.
     pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
-        self.block_n * self.row_param_bytes(spec, k)
+        match params_once(self.split, spec, k) {
+            true => 0,
+            false => self.block_n * self.row_param_bytes(spec, k),
+        }
+    }
+
+    /// Bytes of group parameters that a block copies once for all of its stages: where one quant group spans
+    /// K, and all stages are of one row tile.
+    pub fn once_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        match params_once(self.split, spec, k) {
+            true => self.block_n * self.row_param_bytes(spec, k),
+            false => 0,
+        }
     }
 
     /// Bytes that one stage brings.
@@ -125,9 +137,10 @@ impl MmaSchedule {
         self.stage_weight_bytes(spec) + self.stage_act_bytes() + self.stage_param_bytes(spec, k)
     }
 
-    /// Where the operands that warps compute from levels lie in dynamic shared memory: behind all stages.
+    /// Where the operands that warps compute from levels lie in dynamic shared memory: behind all stages, and
+    /// group parameters that are copied once.
     pub fn operand_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        self.stages * self.stage_bytes(spec, problem.k)
+        self.stages * self.stage_bytes(spec, problem.k) + self.once_param_bytes(spec, problem.k)
     }
 
     /// Bytes of the ring, with the operands of one stage behind it.

@@ -2,8 +2,8 @@
 
 use super::split::MOST_CLUSTER;
 use super::{
-    check_block, check_single, check_width, groups_in, levels, require, scales_inside, with_table,
-    Overlap, Raster, Rejected, Split,
+    check_block, check_single, check_width, groups_in, levels, params_once, require, scales_inside,
+    with_table, Overlap, Raster, Rejected, Split,
 };
 use crate::dequant::{packed_param_bytes, Levels};
 use crate::{Arch, DType, Problem, WeightSpec};
@@ -184,9 +184,21 @@ impl WgmmaSchedule {
         }
     }
 
-    /// Bytes of group parameters per stage.
+    /// Bytes of group parameters per stage; none where a block copies them once.
     pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
-        self.block_n * self.row_param_bytes(spec, k)
+        match params_once(self.split, spec, k) {
+            true => 0,
+            false => self.block_n * self.row_param_bytes(spec, k),
+        }
+    }
+
+    /// Bytes of group parameters that a block copies once for all of its stages: where one quant group spans
+    /// K, and all stages are of one row tile.
+    pub fn once_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
+        match params_once(self.split, spec, k) {
+            true => self.block_n * self.row_param_bytes(spec, k),
+            false => 0,
+        }
     }
 
     /// Bytes that one stage brings.
@@ -200,9 +212,10 @@ impl WgmmaSchedule {
         self.block_n + 4
     }
 
-    /// Where the operands that warps compute from levels lie in dynamic shared memory: behind all stages.
+    /// Where the operands that warps compute from levels lie in dynamic shared memory: behind all stages, and
+    /// group parameters that are copied once.
     pub fn operand_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        self.stages * self.stage_bytes(spec, problem.k)
+        self.stages * self.stage_bytes(spec, problem.k) + self.once_param_bytes(spec, problem.k)
     }
 
     /// Bytes of the ring, with the operands of one stage behind it.

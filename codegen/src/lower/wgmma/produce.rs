@@ -4,7 +4,7 @@ use super::super::overlap;
 use super::super::stream::{self, Incoming};
 use super::{Wgmma, PIECE};
 use crate::intrinsics;
-use crate::kir::{call, hex, int, var, Body, Expr, Type};
+use crate::kir::{call, hex, int, select, var, Body, Expr, Type};
 use qtune_ir::{Producer, Split, PRODUCER_REGISTERS};
 
 impl Wgmma<'_> {
@@ -79,10 +79,23 @@ impl Wgmma<'_> {
         let s = self.s;
         let full = Expr::address("full", slot.clone());
         let bytes = s.stage_bytes(self.cx.spec, self.cx.problem.k);
-        body.call("barrier_expect", [full.clone(), int(bytes)]);
+        let once = self.once_param_bytes();
+        let first = stage.step.clone().equals(var("first"));
+        let expected = match once {
+            0 => int(bytes),
+            _ => select(first.clone(), int(bytes + once), int(bytes)),
+        };
+        body.call("barrier_expect", [full.clone(), expected]);
+        if once > 0 {
+            body.when(first, |body| {
+                let from = Expr::address("params", var("row_tile") * (once / PIECE));
+                let to = Expr::address("ring_params", int(0));
+                body.call("bulk_copy", [to, from, int(once), full.clone()]);
+            });
+        }
         let stage = body.bind("stage", Type::I32, stage.index.clone());
         let mut parts = vec![("ring_weights", "weights", self.weight_bytes())];
-        if self.rows().needed() {
+        if self.param_bytes() > 0 {
             parts.push(("ring_params", "params", self.param_bytes()));
         }
         for (ring, global, bytes) in parts {

@@ -60,6 +60,7 @@ impl Wgmma<'_> {
     fn load_params(&self, body: &mut Body, slot: &Expr, segment: &Expr) {
         let (groups, within) = (self.cx.layout.groups_per_step(), self.rows().groups);
         let group = match (groups, within) {
+            _ if self.once_param_bytes() > 0 => int(0),
             (1, _) => slot.clone(),
             (_, 1) => slot.clone() * groups + segment.clone(),
             _ => slot.clone() * groups + segment.clone() * within,
