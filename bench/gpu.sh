@@ -92,8 +92,9 @@ verify_format() {
 verify_all() {
   local device=$1 parts=$2 verify=${3:-verify_format} format
   rm -rf "$parts" && mkdir -p "$parts"
+  # shellcheck disable=SC2016
   for format in $FORMATS; do echo "$format"; done | xargs -P "$JOBS" -I{} \
-    bash -c "$verify '$device' '{}' >'$parts/{}.jsonl'"
+    bash -c '"$1" "$2" "$3" >"$4/$3.jsonl"' bash "$verify" "$device" {} "$parts"
 }
 
 # The lines of all formats that were verified in folder $1, in one file beside it.
@@ -196,7 +197,10 @@ run_section() {
 }
 
 [ $# -ge 1 ] || usage "no OUT_DIR"
-case $1 in -*) usage "\`$1\` is no folder" ;; esac
+case $1 in
+  -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  -*) usage "\`$1\` is no folder" ;;
+esac
 OUT=$1
 shift
 for word in "$@"; do
@@ -215,8 +219,8 @@ code=$?
 if [ $code -eq 3 ]; then
   echo "no GPU: $(tail -n 1 "$OUT/first-launch.log")" >&2
   exit 3
-elif [ $code -eq 127 ]; then
-  usage "there is no \`$QTUNE\`; set QTUNE to the binary"
+elif [ $code -eq 126 ] || [ $code -eq 127 ]; then
+  usage "\`$QTUNE\` cannot be run; set QTUNE to the binary"
 fi
 
 failed=0

@@ -95,6 +95,9 @@ pub enum CacheError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A file that was to be continued as a trial log begins with something else.
+    #[error("{} is no trial log and stays as it is; name another file for the log", .0.display())]
+    NoTrialLog(PathBuf),
     /// A line of a trial log is not an event.
     #[error("{}:{line}: {reason}; remove the line or start a new trial log", path.display())]
     TrialLogLine {
@@ -143,9 +146,11 @@ fn remedy(error: &io::Error) -> &'static str {
 
 /// What to do about an I/O error of a trial log: one that is only read may lie anywhere.
 fn log_remedy(action: &str, error: &io::Error) -> &'static str {
-    match action {
-        "read" => "check its name, and that you may read it",
-        _ => remedy(error),
+    use io::ErrorKind as K;
+    match (action, error.kind()) {
+        ("read", _) => "check its name, and that you may read it",
+        (_, K::StorageFull | K::QuotaExceeded | K::FileTooLarge) => remedy(error),
+        _ => "choose another with --log FILE, or another cache folder with --cache DIR",
     }
 }
 

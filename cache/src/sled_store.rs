@@ -257,7 +257,7 @@ mod tests {
             let (store, report) = SledStore::open(dir.path()).unwrap();
             assert!(report.set_aside.is_none() && store.damaged().is_empty());
             assert_eq!(store.get(&key).unwrap().unwrap().winner, found);
-            assert_eq!(store.poison().unwrap(), [poisoned.clone()]);
+            assert_eq!(store.poison().unwrap(), std::slice::from_ref(&poisoned));
         }
         place.unseal().unwrap();
         let opened = Opened::open(&place.store).unwrap();

@@ -194,18 +194,24 @@ impl TrialLog {
     /// line without its newline is completed if it is an event and cut off if it is not.
     ///
     /// # Errors
-    /// [`CacheError::TrialLogIo`] if the file cannot be created, read or written.
+    /// [`CacheError::TrialLogIo`] if the file cannot be created, read or written;
+    /// [`CacheError::NoTrialLog`] for a file that is none, which stays as it is.
     pub fn append_to(path: &Path) -> Result<Self, CacheError> {
-        let open = || -> io::Result<(File, u64)> {
+        let open = || -> io::Result<File> {
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder)?;
             }
-            let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-            let length = mend_tail(&mut file)?;
-            file.sync_all()?;
-            Ok((file, length))
+            OpenOptions::new().read(true).append(true).create(true).open(path)
         };
-        let (file, length) = open().map_err(log_error(path, "open"))?;
+        let mut file = open().map_err(log_error(path, "open"))?;
+        if !begins_as_log(&file).map_err(log_error(path, "open"))? {
+            return Err(CacheError::NoTrialLog(path.to_path_buf()));
+        }
+        let mend = |file: &mut File| {
+            let length = mend_tail(file)?;
+            file.sync_all().map(|()| length)
+        };
+        let length = mend(&mut file).map_err(log_error(path, "open"))?;
         Ok(Self { file, path: path.to_path_buf(), length })
     }
 
@@ -244,6 +250,20 @@ impl TrialLog {
         }
         written.map_err(log_error(&self.path, "write"))
     }
+}
+
+/// What every event begins with.
+const EVENT: &[u8] = b"{\"event\":";
+
+/// Whether the file's first line is an event, or could have become one: before anything is cut off,
+/// since the file may be somebody's checkpoint under a name that was mistyped.
+fn begins_as_log(file: &File) -> io::Result<bool> {
+    let mut first = Vec::new();
+    BufReader::new(file).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut first)?;
+    Ok(match first.last() {
+        Some(b'\n') => serde_json::from_slice::<TrialEvent>(&first).is_ok(),
+        _ => first.starts_with(EVENT) || EVENT.starts_with(&first),
+    })
 }
 
 /// Ends the file with a whole line and returns its length.

@@ -73,6 +73,20 @@ fn every_event_comes_back_and_takes_one_line() {
 }
 
 #[test]
+fn a_file_that_is_no_log_is_not_continued_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    for text in
+        ["a line\nand a half", "no line", "{\"weight\":{}}", "\0\0\0\n", "{\"event\":\"no\"}\n"]
+    {
+        fs::write(&path, text).unwrap();
+        let error = TrialLog::append_to(&path).unwrap_err();
+        assert!(matches!(error, CacheError::NoTrialLog(_)), "{text}: {error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+#[test]
 fn a_log_cut_at_any_byte_reads_as_the_events_that_were_whole() {
     let (_dir, path) = log_with(&all_events());
     let whole = fs::read(&path).unwrap();

@@ -14,6 +14,7 @@ mod exit;
 mod gpu;
 mod logging;
 mod output;
+mod paths;
 mod problem;
 mod progress;
 mod quantize;

@@ -74,6 +74,24 @@ struct Measured {
     point: Point,
 }
 
+/// How fast a finalist is, as logarithms of microseconds less what the clock has drifted.
+#[derive(Clone, Copy)]
+struct Level {
+    /// By the process, which knows what others took.
+    expected: f64,
+    deviation: f64,
+    /// By its own samples alone.
+    timed: f64,
+}
+
+impl Level {
+    /// Whether it might be as fast as `best`.
+    fn is_near(&self, best: &Level) -> bool {
+        let doubt = DOUBT * self.deviation.hypot(best.deviation);
+        self.expected <= best.expected + NEAR + doubt
+    }
+}
+
 /// One problem's measurements.
 struct Field<'a, 'j, 'l> {
     judge: &'a Judge<'j>,
@@ -237,32 +255,34 @@ impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
         self.drift = if moved { ratio } else { 1.0 };
     }
 
-    /// The full check for the best, then the run-off.
-    fn finals(self) -> Result<(), SearchError> {
+    /// How fast everything that was measured is.
+    fn levels(&self) -> Vec<Level> {
         let points: Vec<Point> = self.measured.iter().map(|m| m.point.clone()).collect();
         let surrogate = Surrogate::of(&points);
         let level = |m: &Measured| {
-            let (mean, deviation) = surrogate.predict(&m.point.at);
-            (self.model(m) + mean, deviation)
+            let (modelled, (mean, deviation)) = (self.model(m), surrogate.predict(&m.point.at));
+            Level { expected: modelled + mean, deviation, timed: modelled + m.point.value }
         };
-        let levels: Vec<(f64, f64)> = self.measured.iter().map(level).collect();
-        let timed: Vec<f64> = self.measured.iter().map(|m| self.model(m) + m.point.value).collect();
+        self.measured.iter().map(level).collect()
+    }
+
+    /// The full check for the best, then the run-off.
+    fn finals(self) -> Result<(), SearchError> {
+        let levels = self.levels();
         let Field { judge, judgement, log, measured, .. } = self;
-        let levels = levels.into_iter().zip(timed);
-        let mut ranked: Vec<(Measured, ((f64, f64), f64))> =
-            measured.into_iter().zip(levels).collect();
-        ranked.sort_by(|(a, (x, _)), (b, (y, _))| {
+        let mut ranked: Vec<(Measured, Level)> = measured.into_iter().zip(levels).collect();
+        ranked.sort_by(|(a, x), (b, y)| {
             let [a, b] = [a, b].map(|measured| &measured.finalist.candidate);
-            x.0.total_cmp(&y.0).then_with(|| simplicity(a).cmp(&simplicity(b)))
+            x.expected.total_cmp(&y.expected).then_with(|| simplicity(a).cmp(&simplicity(b)))
         });
         let mut contenders: Vec<(Measured, Verdict)> = Vec::new();
-        let mut best: Option<(f64, f64)> = None;
+        let mut best: Option<Level> = None;
         let mut fastest = f64::INFINITY;
-        for (measured, (level, timed)) in ranked {
-            let near = |best: (f64, f64)| level.0 <= best.0 + NEAR + DOUBT * level.1.hypot(best.1);
-            // The process smooths: what it takes for luck may be all true of one that is unlike the
+        for (measured, level) in ranked {
+            let invited = best.is_none_or(|best| level.is_near(&best));
+            // The process smooths: what it takes for luck may all be true of one that is unlike the
             // others. The run-off knows, so whoever was faster than all contenders is one.
-            let enters = best.is_none_or(near) && contenders.len() < CONTENDERS || timed < fastest;
+            let enters = invited && contenders.len() < CONTENDERS || level.timed < fastest;
             if !enters || (best.is_some() && !(judge.go_on)()) {
                 retire(judge, judgement, &measured, "slower when timed");
                 continue;
@@ -276,7 +296,7 @@ impl<'a, 'j, 'l> Field<'a, 'j, 'l> {
                     log.result(judge.task, &candidate.text, Outcome::Ok, time_us)?;
                     judgement.tally.verified += 1;
                     best = best.or(Some(level));
-                    fastest = fastest.min(timed);
+                    fastest = fastest.min(level.timed);
                     contenders.push((measured, verdict));
                 }
             }

@@ -29,8 +29,9 @@ impl Script {
         Script { folder }
     }
 
+    /// A folder whose name no shell should see unquoted.
     fn out(&self) -> PathBuf {
-        self.folder.path().join("out")
+        self.folder.path().join("it's $HOME; out")
     }
 
     fn run(&self, sections: &[&str]) -> Output {
@@ -59,6 +60,22 @@ fn without_a_gpu_it_says_so_and_ends_with_3() {
     let ended = script.run(&[]);
     assert_eq!(ended.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&ended.stderr).contains("no GPU: error: no suitable device"));
+}
+
+#[test]
+fn a_binary_that_cannot_be_run_is_a_usage_error_and_help_is_none() {
+    let script = Script::new(STAND_IN);
+    fs::set_permissions(script.folder.path().join("qtune"), fs::Permissions::from_mode(0o644))
+        .unwrap();
+    let ended = script.run(&[]);
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("set QTUNE to the binary"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/gpu.sh");
+    let help = Command::new("bash").arg(path).arg("--help").output().unwrap();
+    let text = String::from_utf8_lossy(&help.stdout);
+    assert!(
+        help.status.success() && text.contains("OUT_DIR [SECTION") && text.contains("3 no GPU")
+    );
 }
 
 #[test]

@@ -128,6 +128,11 @@ fn logs_of_another_gpu_and_senseless_noise_are_refused() {
     assert_eq!(run.code, 1, "{}", run.stderr);
     assert!(run.stderr.contains("name its GPU with --gpu"), "{}", run.stderr);
     qtune.fails(&tune(&device, &cache, &["--noise", "2"]), 2, &["--noise"]);
+    let log = at("log.jsonl");
+    let before = std::fs::read(&log).unwrap();
+    qtune.fails(&tune(&device, &cache, &["--log", &log]), 2, &["is the log that is replayed"]);
+    assert_eq!(std::fs::read(&log).unwrap(), before);
+    qtune.fails(&tune("sim", &cache, &["--noise", "0.1"]), 2, &["--noise", "replay:LOG"]);
     qtune.fails(&tune("replay:nowhere", &cache, &[]), 1, &["nowhere"]);
     qtune.fails(
         &[

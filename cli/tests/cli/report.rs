@@ -83,6 +83,57 @@ fn a_log_becomes_one_page_that_stands_alone() {
 }
 
 #[test]
+fn a_page_never_takes_the_place_of_what_it_is_made_of() {
+    let qtune = Qtune::new();
+    let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(at("cache/trials")).unwrap();
+    for name in ["trials.jsonl", "cache/trials/a.jsonl"] {
+        log(Path::new(&at(name)));
+    }
+    let text = fs::read_to_string(at("trials.jsonl")).unwrap();
+    for (source, out) in [("trials.jsonl", "./trials.jsonl"), ("cache", "cache/trials/a.jsonl")] {
+        qtune.fails(&["report", &at(source), "--out", &at(out)], 2, &["what the page is made of"]);
+        assert_eq!(fs::read_to_string(at(out)).unwrap(), text);
+    }
+}
+
+#[test]
+fn times_that_no_kernel_takes_are_no_trials() {
+    let qtune = Qtune::new();
+    let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
+    log(Path::new(&at("trials.jsonl")));
+    let mut trials = TrialLog::append_to(Path::new(&at("trials.jsonl"))).unwrap();
+    for us in [5e-324, 1e-9, -1.0, 0.0, 1e30, 1e308] {
+        let (problem, schedule) = (PROBLEM.into(), format!("mma tile=16x128 {us:e}"));
+        let (evidence, time_us) = (Evidence::Timed, Some(us));
+        let outcome = Outcome::Ok;
+        let result = TrialEvent::Result { problem, schedule, outcome, time_us, evidence };
+        let (problem, schedule) = (PROBLEM.into(), "mma".into());
+        let won =
+            TrialEvent::Winner { problem, schedule, time_us: us, evidence, error_over_bound: 0.5 };
+        trials.append_all(&[result, won]).unwrap();
+    }
+    let told = qtune.json(&["report", &at("trials.jsonl"), "--out", &at("page.html"), "--json"]);
+    assert_eq!((&told["winners"], &told["trials"]), (&1.into(), &4.into()));
+    let page = fs::read_to_string(at("page.html")).unwrap();
+    stands_alone(&page);
+    assert!(page.contains(">9.00<") && page.len() < 100_000, "{}", page.len());
+}
+
+#[test]
+fn a_damaged_log_does_not_keep_a_cache_from_its_page() {
+    let qtune = Qtune::new();
+    let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();
+    drop(qtune_cache::SledStore::open(Path::new(&at("cache"))).unwrap());
+    log(Path::new(&at("cache/trials/a.jsonl")));
+    fs::write(at("cache/trials/b.jsonl"), "garbage\n").unwrap();
+    let run = qtune.run(&["report", &at("cache"), "--out", &at("page.html")]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("b.jsonl:1") && run.stderr.contains("left out"), "{}", run.stderr);
+    assert!(run.stdout.contains("1 winner(s), 4 trial(s)"), "{}", run.stdout);
+}
+
+#[test]
 fn what_is_neither_cache_nor_log_is_said_to_be_so() {
     let qtune = Qtune::new();
     let at = |name: &str| qtune.cache.path().join(name).to_str().unwrap().to_owned();

@@ -3,6 +3,7 @@
 use crate::cache_dir::CacheArgs;
 use crate::exit::{usage, Exit};
 use crate::output;
+use crate::paths::same;
 use anyhow::Context;
 use qtune_cache::{holds_store, MergeReport, SledStore, Store};
 use serde_json::json;
@@ -43,11 +44,6 @@ pub fn merge(cache: &CacheArgs, sources: &[PathBuf], json: bool) -> anyhow::Resu
         false => output::result(format_args!("{winners} winner(s) in {}", own.display()))?,
     }
     Ok(Exit::Success)
-}
-
-/// Whether two paths lead to one file or folder; not if either leads nowhere.
-fn same(a: &Path, b: &Path) -> bool {
-    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// A cache folder or an export.

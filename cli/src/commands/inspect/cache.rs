@@ -6,9 +6,9 @@ use qtune_cache::{Poisoned, Store};
 use serde_json::json;
 use std::path::Path;
 
-/// Opens the store and lists its winners.
+/// Opens the store, which need not be writable, and lists its winners.
 pub fn report(path: &Path) -> anyhow::Result<Report> {
-    let store = CacheArgs { dir: Some(path.into()) }.open()?;
+    let (store, _) = CacheArgs { dir: Some(path.into()) }.open_required()?;
     let winners = store.winners()?;
     let poisoned = store.poison()?;
     let json = json!({

@@ -2,11 +2,13 @@
 
 use crate::cache_dir::{evidence, CacheArgs};
 use crate::exit::usage;
+use crate::output;
 use qtune_cache::trial_log::{self, Outcome, RunHeader, TrialEvent};
 use qtune_cache::{trials_dir, Evidence, Store, WinnerRecord};
 use qtune_ir::{Arch, Family, Problem, WeightSpec};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 /// Everything that the page shows.
 #[derive(Debug, Default)]
@@ -72,6 +74,10 @@ pub struct Winner {
     pub machines: usize,
 }
 
+/// Times in microseconds that can be a kernel's: from less than a clock to a day. Logs come from anywhere,
+/// and what lies outside would squeeze everything else into a corner of the figure.
+const POSSIBLE_US: RangeInclusive<f64> = 1e-4..=1e11;
+
 /// Problem key, fingerprint of the GPU, and whether a trial log was replayed: what such a search finds
 /// says nothing about the cache's kernels.
 type Place = (String, String, bool);
@@ -86,8 +92,12 @@ impl Report {
                 let path = source.display();
                 return Err(usage(format!("{path} holds no cache; name a cache or a trial log")));
             };
-            for log in logs(&trials_dir(source)) {
-                reader.log(&trial_log::read(&log)?);
+            for log in reads(source) {
+                match trial_log::read(&log) {
+                    Ok(events) => reader.log(&events),
+                    // The winners do not depend on it.
+                    Err(error) => output::warning(format_args!("left out: {error}")),
+                }
             }
             // Of what several generators or compilers found the newest is shown.
             let mut records = store.winners()?;
@@ -108,10 +118,13 @@ impl Report {
     }
 }
 
-/// The logs of a cache, in order of their names.
-fn logs(folder: &Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut logs: Vec<_> = entries.map(|entry| entry.path()).collect();
+/// The trial logs that a page of `source` is made of: itself, or those of a cache in order of their names.
+pub fn reads(source: &Path) -> Vec<PathBuf> {
+    if !source.is_dir() {
+        return vec![source.to_path_buf()];
+    }
+    let entries = std::fs::read_dir(trials_dir(source)).into_iter().flatten().flatten();
+    let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     logs.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     logs.sort();
     logs
@@ -161,7 +174,9 @@ impl Reader {
                         }
                     }
                 }
-                TrialEvent::Winner { problem, schedule, time_us, evidence, error_over_bound } => {
+                TrialEvent::Winner { problem, schedule, time_us, evidence, error_over_bound }
+                    if POSSIBLE_US.contains(time_us) =>
+                {
                     self.current(problem).winner = Some(Winner {
                         schedule: schedule.clone(),
                         us: *time_us,
@@ -174,7 +189,8 @@ impl Reader {
                     });
                     self.trial(problem, schedule, Some(*time_us), *evidence);
                 }
-                TrialEvent::Proposed { .. }
+                TrialEvent::Winner { .. }
+                | TrialEvent::Proposed { .. }
                 | TrialEvent::Compiled { .. }
                 | TrialEvent::Launch { .. }
                 | TrialEvent::Timed { .. }
@@ -184,7 +200,7 @@ impl Reader {
     }
 
     fn trial(&mut self, problem: &str, schedule: &str, us: Option<f64>, evidence: Evidence) {
-        let Some(us) = us.filter(|us| *us > 0.0) else { return };
+        let Some(us) = us.filter(|us| POSSIBLE_US.contains(us)) else { return };
         self.current(problem).trials.insert(schedule.into(), Trial { us, evidence });
     }
 
@@ -203,7 +219,7 @@ impl Reader {
         let default = winner.beat.iter().find(|b| b.reason.starts_with(qtune_search::DEFAULT_LOST));
         let problem = self.problem(&key.problem, &key.arch, key.is_replay());
         let trial = |us| Trial { us, evidence: winner.evidence };
-        for beaten in winner.beat.iter().filter(|b| b.time_us > 0.0) {
+        for beaten in winner.beat.iter().filter(|b| POSSIBLE_US.contains(&b.time_us)) {
             // Of what was found wrong only a modelled time is known, and it is no trial.
             if !beaten.reason.contains(": ") {
                 let us = beaten.time_us;

@@ -13,8 +13,8 @@ mod page;
 mod reproduce;
 mod roofline;
 
-use crate::exit::Exit;
-use crate::output;
+use crate::exit::{usage, Exit};
+use crate::{output, paths};
 use data::Report;
 use serde_json::json;
 use std::path::PathBuf;
@@ -35,6 +35,10 @@ pub struct Args {
 
 /// Writes the page.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
+    if data::reads(&args.source).iter().any(|read| paths::same(read, &args.out)) {
+        let out = args.out.display();
+        return Err(usage(format!("--out {out} is what the page is made of; name another file")));
+    }
     let report = Report::read(&args.source)?;
     output::file(&args.out, page::page(&report).as_bytes())?;
     let trials: usize = report.problems.iter().map(|problem| problem.trials.len()).sum();

@@ -2,6 +2,7 @@
 
 use super::Args;
 use crate::exit::usage;
+use crate::paths::same;
 use crate::progress::Reporter;
 use crate::workers;
 use qtune_cache::trial_log::TrialLog;
@@ -30,7 +31,14 @@ impl Bed {
             if !(0.0..=1.0).contains(&args.noise) {
                 return Err(usage("--noise is a share of the time, from 0 to 1"));
             }
+            if args.log.as_ref().is_some_and(|own| same(own, Path::new(log))) {
+                let reason = "is the log that is replayed; what is tried now goes to another one";
+                return Err(usage(format!("--log {log} {reason}")));
+            }
             return Ok(Bed::Log(Replay::open(Path::new(log), args.noise, args.seed)?));
+        }
+        if args.noise != 0.0 {
+            return Err(usage("--noise is for a trial log that is replayed: --device replay:LOG"));
         }
         let device = workers::device(args.device.choice()?, arch)?;
         let compilers = workers::compilers(&args.fetch.open()?, args.compile_timeout)?;
