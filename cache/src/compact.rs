@@ -25,6 +25,16 @@ use crate::sled_guard::{Fault, Opened};
 use crate::sled_store::{write_meta, SledStore};
 use crate::store::Store;
 
+/// What of a store is to be kept, and whether that is only asked.
+pub struct Compaction<'a> {
+    /// Whether a winner is wanted that nothing has superseded.
+    pub wanted: &'a dyn Fn(&WinnerKey) -> bool,
+    /// Whether poisoned schedules stay; where they go, searches try them again.
+    pub poison: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
 /// What compacting did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CompactReport {
@@ -32,7 +42,7 @@ pub struct CompactReport {
     pub kept: usize,
     /// Winners dropped: superseded ones, those that were not wanted, those whose code is lost.
     pub dropped: usize,
-    /// Poisoned schedules; all are kept.
+    /// Poisoned schedules kept.
     pub poisoned: usize,
     /// Size of the database before, in bytes.
     pub bytes_before: u64,
@@ -44,32 +54,28 @@ impl SledStore {
     /// Drops winners that nobody can want and rewrites the rest, as small as it gets.
     ///
     /// Of one problem and arch only the fingerprint with the newest winner stays, and of that only
-    /// what `wanted` accepts. What replayed trial logs found supersedes nothing but its like. With `dry_run` nothing is changed.
+    /// what is wanted. What replayed trial logs found supersedes nothing but its like.
     ///
     /// # Errors
     /// [`CacheError::Folder`] if the disk is full or refuses; the database is then as it was.
-    pub fn compact(
-        self,
-        wanted: &dyn Fn(&WinnerKey) -> bool,
-        dry_run: bool,
-    ) -> Result<CompactReport, CacheError> {
+    pub fn compact(self, how: &Compaction<'_>) -> Result<CompactReport, CacheError> {
         let place = self.engine().place().clone();
         let rows = self.rows_under(&[])?;
         let total = rows.len();
         let keys: Vec<WinnerKey> =
-            newest_fingerprints(rows).into_iter().filter(|key| wanted(key)).collect();
+            newest_fingerprints(rows).into_iter().filter(|key| (how.wanted)(key)).collect();
         let mut report = CompactReport {
             kept: keys.len(),
             dropped: total - keys.len(),
-            poisoned: self.poison()?.len(),
+            poisoned: if how.poison { self.poison()?.len() } else { 0 },
             bytes_before: bytes_in(&place)?,
             bytes_after: 0,
         };
         report.bytes_after = report.bytes_before;
-        if dry_run {
+        if how.dry_run {
             return Ok(report);
         }
-        let copied = write_new(&place, &self, &keys).inspect_err(|_| {
+        let copied = write_new(&place, &self, &keys, how.poison).inspect_err(|_| {
             // Best effort: what stays is removed at the next opening.
             let _ = fs::remove_dir_all(place.compacting());
         })?;
@@ -100,11 +106,17 @@ fn write_new(
     place: &Place,
     store: &SledStore,
     keys: &[WinnerKey],
+    poison: bool,
 ) -> Result<MergeReport, CacheError> {
     let fault = |fault| cache_error(place, "write a compacted database in", fault);
     let opened = Opened::open(&place.make_compacting()?).map_err(fault)?;
     let new = RecordStore::over(Compacting { place: place.clone(), opened });
-    let copied = merge::copy(&new, store, keys);
+    let copied = merge::copy(&new, store, keys).and_then(|mut report| {
+        if poison {
+            merge::merge_poison(&new, store, &mut report)?;
+        }
+        Ok(report)
+    });
     let Compacting { opened, .. } = new.into_engine();
     let finished = copied.and_then(|report| {
         write_meta(&opened).and_then(|()| opened.commit(Vec::new())).map_err(fault)?;

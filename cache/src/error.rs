@@ -98,6 +98,9 @@ pub enum CacheError {
     /// A file that was to be continued as a trial log begins with something else.
     #[error("{} is no trial log and stays as it is; name another file for the log", .0.display())]
     NoTrialLog(PathBuf),
+    /// Another search appends to a trial log.
+    #[error("trial log {} is in use by another search; name another file with --log", .0.display())]
+    TrialLogLocked(PathBuf),
     /// A line of a trial log is not an event.
     #[error("{}:{line}: {reason}; remove the line or start a new trial log", path.display())]
     TrialLogLine {

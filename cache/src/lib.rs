@@ -49,7 +49,7 @@ pub mod trial_log;
 
 pub use blob::Digest;
 pub use codec::CodecError;
-pub use compact::CompactReport;
+pub use compact::{CompactReport, Compaction};
 pub use error::CacheError;
 pub use export::{export, import, ExportSummary, EXPORT_BYTES_MAX};
 pub use folder::{holds_store, SetAside, SetAsideReason};

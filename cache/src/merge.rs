@@ -50,10 +50,12 @@ pub struct Conflict {
 /// Those of either store; what was added before stays, and merging again goes on.
 pub fn merge(into: &dyn Store, from: &dyn Store) -> Result<MergeReport, CacheError> {
     let keys: Vec<WinnerKey> = from.winners()?.into_iter().map(|record| record.key).collect();
-    copy(into, from, &keys)
+    let mut report = copy(into, from, &keys)?;
+    merge_poison(into, from, &mut report)?;
+    Ok(report)
 }
 
-/// Adds what `from` has under `keys`, and all its poisoned schedules.
+/// Adds what `from` has under `keys`.
 pub(crate) fn copy(
     into: &dyn Store,
     from: &dyn Store,
@@ -61,7 +63,6 @@ pub(crate) fn copy(
 ) -> Result<MergeReport, CacheError> {
     let mut report = MergeReport::default();
     keys.iter().try_for_each(|key| merge_key(into, from, key, &mut report))?;
-    merge_poison(into, from, &mut report)?;
     Ok(report)
 }
 
@@ -104,7 +105,7 @@ fn conflict(old: &WinnerRecord, new: &WinnerRecord) -> Option<Conflict> {
 }
 
 /// Unites the poisoned schedules; of two entries the one that keeps a schedule out for longer stays.
-fn merge_poison(
+pub(crate) fn merge_poison(
     into: &dyn Store,
     from: &dyn Store,
     report: &mut MergeReport,

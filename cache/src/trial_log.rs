@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CacheError;
@@ -180,7 +181,8 @@ impl TrialEvent {
     }
 }
 
-/// A log open for appending. The caller holds the cache's lock, so nobody else appends.
+/// A log open for appending, by one search at a time: what one has launched and not ended yet would be
+/// to another what the machine never came back from.
 #[derive(Debug)]
 pub struct TrialLog {
     file: File,
@@ -195,7 +197,7 @@ impl TrialLog {
     ///
     /// # Errors
     /// [`CacheError::TrialLogIo`] if the file cannot be created, read or written;
-    /// [`CacheError::NoTrialLog`] for a file that is none, which stays as it is.
+    /// [`CacheError::TrialLogLocked`] if another search appends to it; [`CacheError::NoTrialLog`] for a file that is none, which stays as it is.
     pub fn append_to(path: &Path) -> Result<Self, CacheError> {
         let open = || -> io::Result<File> {
             if let Some(folder) = path.parent() {
@@ -204,6 +206,11 @@ impl TrialLog {
             OpenOptions::new().read(true).append(true).create(true).open(path)
         };
         let mut file = open().map_err(log_error(path, "open"))?;
+        // Held until the file is closed. Somewhere without locks nobody is kept out.
+        if file.try_lock_exclusive().is_err_and(|e| e.kind() == fs2::lock_contended_error().kind())
+        {
+            return Err(CacheError::TrialLogLocked(path.to_path_buf()));
+        }
         if !begins_as_log(&file).map_err(log_error(path, "open"))? {
             return Err(CacheError::NoTrialLog(path.to_path_buf()));
         }

@@ -87,6 +87,17 @@ fn a_file_that_is_no_log_is_not_continued_and_stays_as_it_is() {
 }
 
 #[test]
+fn one_search_at_a_time_appends_to_a_log() {
+    let (_dir, path) = log_with(&[launch("s")]);
+    let first = TrialLog::append_to(&path).unwrap();
+    let error = TrialLog::append_to(&path).unwrap_err();
+    assert!(matches!(error, CacheError::TrialLogLocked(_)), "{error}");
+    assert_eq!(read(&path).unwrap(), [launch("s")], "it may be read meanwhile");
+    drop(first);
+    TrialLog::append_to(&path).unwrap();
+}
+
+#[test]
 fn a_log_cut_at_any_byte_reads_as_the_events_that_were_whole() {
     let (_dir, path) = log_with(&all_events());
     let whole = fs::read(&path).unwrap();

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{kernel, key, winner};
-use qtune_cache::{holds_store, Poisoned, Provenance, SledStore, Store, Winner, WinnerKey};
+use qtune_cache::{
+    holds_store, Compaction, Poisoned, Provenance, SledStore, Store, Winner, WinnerKey,
+};
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +13,11 @@ fn open(dir: &Path) -> SledStore {
     let (store, report) = SledStore::open(dir).unwrap();
     assert!(report.set_aside.is_none(), "{report:?}");
     store
+}
+
+/// All that nothing has superseded.
+fn everything() -> Compaction<'static> {
+    Compaction { wanted: &|_| true, poison: true, dry_run: false }
 }
 
 fn made_at(seconds: u64, time_us: f64) -> Winner {
@@ -56,6 +63,17 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn poisoned_schedules_go_where_that_is_asked_for_and_winners_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    used(dir.path());
+    let report = open(dir.path()).compact(&Compaction { poison: false, ..everything() }).unwrap();
+    assert_eq!((report.kept, report.poisoned), (3, 0));
+    let store = open(dir.path());
+    assert!(store.poison().unwrap().is_empty());
+    assert_eq!(store.winners().unwrap().len(), 3);
+}
+
+#[test]
 fn what_a_replay_found_supersedes_only_what_replays_found() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
@@ -64,7 +82,7 @@ fn what_a_replay_found_supersedes_only_what_replays_found() {
     for (seconds, log) in [(20, "first"), (30, "second")] {
         store.put(&replay(log), &made_at(seconds, 2.0), &kernel(1)).unwrap();
     }
-    store.compact(&|_| true, false).unwrap();
+    store.compact(&everything()).unwrap();
     let kept: Vec<WinnerKey> =
         open(dir.path()).winners().unwrap().into_iter().map(|record| record.key).collect();
     assert_eq!(kept, [key(1), replay("second")]);
@@ -74,7 +92,7 @@ fn what_a_replay_found_supersedes_only_what_replays_found() {
 fn a_compacted_store_holds_the_same_in_less_space() {
     let dir = tempfile::tempdir().unwrap();
     used(dir.path());
-    let report = open(dir.path()).compact(&|_| true, false).unwrap();
+    let report = open(dir.path()).compact(&everything()).unwrap();
     assert_eq!((report.kept, report.dropped, report.poisoned), (3, 0, 1));
     assert!(report.bytes_after < report.bytes_before / 2, "{report:?}");
     assert_eq!(names(dir.path()), ["winners", "winners.lock", "winners.seal"]);
@@ -93,7 +111,9 @@ fn only_the_newest_fingerprint_of_a_problem_and_what_is_wanted_stays() {
     store.put(&under(2, "z-old"), &made_at(10, 3.0), &kernel(3)).unwrap();
     store.put(&under(3, "z-old"), &made_at(10, 4.0), &kernel(4)).unwrap();
     let unwanted = key(3).problem;
-    let report = store.compact(&|key| key.problem != unwanted, false).unwrap();
+    let report = store
+        .compact(&Compaction { wanted: &|key| key.problem != unwanted, ..everything() })
+        .unwrap();
     assert_eq!((report.kept, report.dropped), (2, 2));
     let keys: Vec<WinnerKey> =
         open(dir.path()).winners().unwrap().into_iter().map(|record| record.key).collect();
@@ -104,7 +124,9 @@ fn only_the_newest_fingerprint_of_a_problem_and_what_is_wanted_stays() {
 fn a_dry_run_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     used(dir.path());
-    let report = open(dir.path()).compact(&|_| false, true).unwrap();
+    let report = open(dir.path())
+        .compact(&Compaction { wanted: &|_| false, dry_run: true, ..everything() })
+        .unwrap();
     assert_eq!((report.kept, report.dropped), (0, 3));
     assert_eq!(report.bytes_after, report.bytes_before);
     holds_three(dir.path());
@@ -123,7 +145,7 @@ fn a_compaction_cut_short_at_any_step_leaves_one_whole_store() {
         } else {
             let old = tempfile::tempdir().unwrap();
             used(old.path());
-            open(dir.path()).compact(&|_| true, false).unwrap();
+            open(dir.path()).compact(&everything()).unwrap();
             fs::remove_file(at("winners.seal")).unwrap();
             fs::rename(old.path().join("winners"), at("winners.outgoing")).unwrap();
             if step == 1 {

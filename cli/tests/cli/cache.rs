@@ -170,6 +170,20 @@ fn a_source_that_is_named_twice_is_merged_once() {
 }
 
 #[test]
+fn what_is_poisoned_is_listed_and_lifted_where_that_is_asked_for() {
+    let qtune = Qtune::new();
+    let dir = qtune.cache.path().join("cache");
+    machine(&dir, "a", 5.0, 2);
+    let path = dir.to_str().unwrap();
+    let listed = qtune.ok(&["inspect", path]);
+    assert!(listed.contains("\npoisoned: ") && listed.contains(": hung"), "{listed}");
+    qtune.ok(&["cache", "gc"]);
+    assert!(qtune.ok(&["inspect", path]).contains(" 1 poisoned schedule(s)"));
+    qtune.ok(&["cache", "gc", "--poison"]);
+    assert!(qtune.ok(&["inspect", path]).contains("2 winner(s), 0 poisoned schedule(s)"));
+}
+
+#[test]
 fn gc_drops_superseded_winners_and_shrinks_the_file() {
     let qtune = Qtune::new();
     let dir = qtune.cache.path().join("cache");

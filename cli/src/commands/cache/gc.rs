@@ -3,7 +3,7 @@
 use crate::exit::Exit;
 use crate::output;
 use crate::toolchain::FetchArgs;
-use qtune_cache::{SledStore, WinnerKey};
+use qtune_cache::{Compaction, SledStore, WinnerKey};
 use qtune_ir::Problem;
 use serde_json::json;
 
@@ -13,6 +13,10 @@ pub struct Args {
     /// Also drop what this qtune, with its compiler, would not serve
     #[arg(long)]
     stale: bool,
+    /// Also drop poisoned schedules, so that searches try them again: for when the machine was at fault.
+    /// Launches from which no search came back stay poisoned while their trial log is there
+    #[arg(long)]
+    poison: bool,
     /// Only say what would be dropped
     #[arg(long)]
     dry_run: bool,
@@ -27,7 +31,8 @@ pub fn run(store: SledStore, args: &Args, json: bool) -> anyhow::Result<Exit> {
         false => None,
     };
     let wanted = |key: &WinnerKey| compiler.as_ref().is_none_or(|c| is_current(key, c));
-    let report = store.compact(&wanted, args.dry_run)?;
+    let how = Compaction { wanted: &wanted, poison: !args.poison, dry_run: args.dry_run };
+    let report = store.compact(&how)?;
     match json {
         true => output::json(&json!({ "dry_run": args.dry_run, "report": report }))?,
         false => output::result(format_args!(

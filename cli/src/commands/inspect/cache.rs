@@ -36,5 +36,5 @@ fn out_of_use(entry: &Poisoned) -> String {
         None => String::new(),
     };
     let Poisoned { problem, schedule, reason, .. } = entry;
-    format!("poisoned: {problem} {schedule}: {reason}{until}\n")
+    format!("\npoisoned: {problem} {schedule}: {reason}{until}")
 }
