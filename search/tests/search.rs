@@ -266,6 +266,7 @@ fn a_search_answers_requests_of_its_effort_and_of_less() {
     // Another machine found something faster, with less effort.
     let mut theirs = Winner { extent: Extent::Quick, time_us: 4.0, ..record.winner };
     theirs.samples_us = vec![4.0];
+    theirs.schedule = theirs.beat[0].schedule.clone();
     theirs.provenance.host = "another".into();
     lab.store.contribute(&record.key, &theirs, &kernel).unwrap();
     assert_eq!(lab.store.get(&record.key).unwrap().unwrap().winner, theirs);
