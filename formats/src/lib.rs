@@ -4,8 +4,8 @@
 //!   packing and reader. [`resolve`] turns a name such as `awq-g128` into a [`WeightSpec`].
 //! - [`FormatName`] is the grammar of those names.
 //! - [`Checkpoint`] opens a folder or file, finds the quantized layers, checks them, and decodes
-//!   one into a [`QuantizedLinear`]: logical codes and group parameters, free of any packing. Those of
-//!   most formats are read from the file by the block of rows, when they are asked for.
+//!   one into a [`QuantizedLinear`]: logical codes and group parameters, free of any packing. Codes
+//!   are read from the file when they are asked for, by the block of rows.
 //! - [`safetensors`] and [`gguf`] read the containers strictly; the former writes matrices atomically.
 //! - [`presets`] holds the weight shapes of published models.
 //!

@@ -3,6 +3,16 @@
 
 use qtune_ir::vectorised;
 
+/// Byte `i` of the result has nibble `i` of the lower half of a word, and above it that of the upper half.
+#[inline(always)]
+pub(crate) fn join_halves(word: u32) -> u32 {
+    let apart = |half: u32| {
+        let bytes = (half | half << 8) & 0x00ff_00ff;
+        (bytes | bytes << 4) & 0x0f0f_0f0f
+    };
+    apart(word & 0xffff) | apart(word >> 16) << 4
+}
+
 /// Stores codes of `bits` bits, one per byte, as a row.
 pub(crate) fn pack(codes: &[u8], bits: u8, row: &mut [u8]) {
     if bits > 4 {
@@ -82,6 +92,11 @@ mod tests {
         assert_eq!(codes, [1, 2, 3, 4, 5]);
         pack(&[7, 8, 9], 8, &mut row);
         assert_eq!(row, [7, 8, 9]);
+    }
+
+    #[test]
+    fn bytes_are_nibbles_of_both_halves() {
+        assert_eq!(join_halves(0x7654_3210).to_le_bytes(), [0x40, 0x51, 0x62, 0x73]);
     }
 
     #[test]

@@ -12,10 +12,11 @@ use crate::container::Kept;
 use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
 use crate::name::{FormatName, Grouping};
+use crate::nibbles::join_halves;
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
-use crate::tensors::{word, Module, TensorRef, EXPORT_AGAIN};
-use qtune_ir::Group;
+use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
+use qtune_ir::{transpose_bytes, vectorised, Group};
 
 /// The name of the packing.
 pub(super) const LAYOUT: &str = "marlin";
@@ -142,26 +143,64 @@ fn codes(packed: Kept, n: usize, k: usize) -> Codes {
     })
 }
 
-/// The rows of a tile. Every word gives two bytes of each of two rows, 8 apart: those of four pairs of
-/// neighbours.
+/// Tiles of input features that are transposed before their rows are stored: a cache line.
+const LINE: usize = 8;
+/// Words of a tile that lie 4 apart: those of one lane of every four.
+const WORDS: usize = TILE_WORDS / 4;
+
+/// The words of a tile of one input tile.
+type Tile = [u32; TILE_WORDS];
+/// Parts of eight codes of rows of a tile.
+type Turned = [[u32; WORDS]; 4];
+
+/// The rows of a tile.
 fn unpack_tile(packed: &[u8], [n, k]: [usize; 2], tile: usize, rows: &mut [u8]) {
-    for tile_k in 0..k / TILE_K {
-        let first = tile_k * 2 * n + tile * TILE_WORDS;
-        for at in 0..TILE_WORDS {
-            let (lane, block, word) = (at / 4, at % 4, word(packed, first + at));
-            for upper in 0..2 {
-                let row = 16 * block + 8 * upper + lane / 4;
-                let bytes = &mut rows[row * k / 2 + tile_k * TILE_K / 2..][..TILE_K / 2];
-                bytes[lane % 4] = pair(word >> (8 * upper));
-                bytes[4 + lane % 4] = pair(word >> (8 * upper + 4));
+    let stride = k / 2;
+    let (mut words, mut turned) = ([[0; TILE_WORDS]; LINE], [[0; WORDS]; 4]);
+    let mut lines = [[[0; 2]; LINE]; TILE_N];
+    for start in (0..k / TILE_K).step_by(LINE) {
+        let end = (start + LINE).min(k / TILE_K);
+        for (words, tile_k) in words.iter_mut().zip(start..end) {
+            let bytes = &packed[4 * (tile_k * 2 * n + tile * TILE_WORDS)..][..4 * TILE_WORDS];
+            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+                *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            }
+        }
+        for (place, words) in words[..end - start].iter().enumerate() {
+            turn(words, &mut turned);
+            for (part, words) in turned.iter().enumerate() {
+                for (at, word) in words.iter().enumerate() {
+                    let row = at % 4 * 16 + part / 2 * 8 + at / 4;
+                    lines[row][place][part % 2] = *word;
+                }
+            }
+        }
+        for (row, line) in rows.chunks_exact_mut(stride).zip(&lines) {
+            let row = row[TILE_K / 2 * start..TILE_K / 2 * end].chunks_exact_mut(4);
+            for (bytes, word) in row.zip(line.as_flattened()) {
+                bytes.copy_from_slice(&word.to_le_bytes());
             }
         }
     }
 }
 
-/// The lowest nibbles of both halves of a word.
-fn pair(word: u32) -> u8 {
-    (word & 15 | word >> 12 & 0xf0) as u8
+vectorised!(
+    /// The words of each part of the rows: of row `at % 4 * 16 + part / 2 * 8 + at / 4` the first eight codes
+    /// or the second ones, as the part is even or odd. A word has bytes of two rows, 8 apart: those of four
+    /// pairs of neighbours; four lanes have all pairs of a row.
+    fn turn(tile: &Tile, turned: &mut Turned) = transpose
+);
+
+#[inline(always)]
+fn transpose(tile: &Tile, turned: &mut Turned) {
+    for at in 0..WORDS {
+        // Four words of a lane, one for every 16 rows.
+        let lane = |lane: usize| join_halves(tile[at / 4 * 16 + lane * 4 + at % 4]);
+        let parts = transpose_bytes([lane(0), lane(1), lane(2), lane(3)]);
+        for (words, part) in turned.iter_mut().zip(parts) {
+            words[at] = part;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -175,10 +214,5 @@ mod tests {
             let places: BTreeSet<usize> = (0..128).map(place).collect();
             assert!(places.into_iter().eq(0..128));
         }
-    }
-
-    #[test]
-    fn pairs_are_nibbles_of_both_halves() {
-        assert_eq!([0, 4, 8, 12].map(|shift| pair(0x7654_3210 >> shift)), [0x40, 0x51, 0x62, 0x73]);
     }
 }

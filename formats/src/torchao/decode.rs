@@ -4,8 +4,10 @@ use super::layout::{Params, Parts, TILE, TILE_K, TILE_N};
 use crate::codes::Codes;
 use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
+use crate::nibbles::join_halves;
 use crate::registry::{FormatRow, LayerHeader};
 use crate::tensors::{word, Module, TensorRef, VALUE_REMEDY};
+use qtune_ir::transpose_bytes;
 
 /// Bits of a code.
 const BITS: u8 = 4;
@@ -69,14 +71,17 @@ fn codes(parts: &Parts<'_>) -> Codes {
     })
 }
 
-/// The codes of a row of a tile, or the start of it. A word has four pairs of neighbours, 8 apart.
+/// The codes of a row of a tile, or the start of it. A word has four pairs of neighbours, 8 apart; four lanes
+/// have all pairs of 32 codes.
 fn unpack_tile(codes: &[u8], tile: usize, row: usize, bytes: &mut [u8]) {
     let [lanes, words] = TILE;
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        let (word_of, run, pair) = (at / 16, at % 16 / 4, at % 4);
-        let lane = 4 * row + pair;
-        let word = word(codes, (tile * lanes + lane) * words + word_of) >> (4 * run);
-        *byte = (word & 15 | word >> 12 & 0xf0) as u8;
+    for (at, bytes) in bytes.chunks_mut(16).enumerate() {
+        let lane =
+            |lane: usize| join_halves(word(codes, (tile * lanes + 4 * row + lane) * words + at));
+        let runs = transpose_bytes([lane(0), lane(1), lane(2), lane(3)]);
+        for (bytes, run) in bytes.chunks_mut(4).zip(runs) {
+            bytes.copy_from_slice(&run.to_le_bytes()[..bytes.len()]);
+        }
     }
 }
 
