@@ -255,34 +255,51 @@ pub(super) fn entries(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
     let mut at = 0;
     for field in fields {
         let column = field.column(params);
-        let places = entries.chunks_exact_mut(size).map(|entry| &mut entry[at..]);
+        let (place, values) = ((size, at), column.iter());
         match field.dtype {
             ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
                 let mut halves = vec![half::f16::ZERO; column.len()];
                 halves.convert_from_f32_slice(&column);
-                for (place, half) in places.zip(halves) {
-                    place[..2].copy_from_slice(&half.to_le_bytes());
-                }
+                put(&mut entries, place, halves.iter().map(|half| half.to_le_bytes()));
             }
             ParamType::E8M0 => {
-                for (place, value) in places.zip(&*column) {
-                    place[0] = (value.to_bits() >> F32_EXPONENT) as u8;
-                }
+                put(&mut entries, place, values.map(|v| [(v.to_bits() >> F32_EXPONENT) as u8]));
             }
-            ParamType::E4M3 => {
-                for (place, value) in places.zip(&*column) {
-                    place[0] = e4m3_code(*value);
-                }
-            }
-            ParamType::F32 => {
-                for (place, value) in places.zip(&*column) {
-                    place[..4].copy_from_slice(&value.to_le_bytes());
-                }
-            }
+            ParamType::E4M3 => put(&mut entries, place, values.map(|value| [e4m3_code(*value)])),
+            ParamType::F32 => put(&mut entries, place, values.map(|value| value.to_le_bytes())),
         }
         at += field.dtype.packed_bytes() as usize;
     }
     entries
+}
+
+/// Writes a value to every entry, at a byte of it.
+fn put<const WIDTH: usize>(
+    entries: &mut [u8],
+    (size, at): (usize, usize),
+    values: impl Iterator<Item = [u8; WIDTH]>,
+) {
+    match size {
+        2 => put_sized::<WIDTH, 2>(entries, at, values),
+        4 => put_sized::<WIDTH, 4>(entries, at, values),
+        _ => {
+            for (entry, value) in entries.chunks_exact_mut(size).zip(values) {
+                entry[at..at + WIDTH].copy_from_slice(&value);
+            }
+        }
+    }
+}
+
+/// The same where the size is known when this is compiled.
+fn put_sized<const WIDTH: usize, const SIZE: usize>(
+    entries: &mut [u8],
+    at: usize,
+    values: impl Iterator<Item = [u8; WIDTH]>,
+) {
+    assert!(at + WIDTH <= SIZE, "{WIDTH} bytes at {at} of {SIZE}");
+    for (entry, value) in entries.chunks_exact_mut(SIZE).zip(values) {
+        entry[at..at + WIDTH].copy_from_slice(&value);
+    }
 }
 
 /// Puts entries of `size` bytes in an order, those of them that are there.
