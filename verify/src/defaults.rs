@@ -8,9 +8,9 @@ use qtune_ir::dequant::{
 };
 use qtune_ir::tile::{estimate, registers};
 use qtune_ir::{
-    Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, LibraryGemm,
-    MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting, Split,
-    WeightCache, WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
+    Accumulate, Activations, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule,
+    LibraryGemm, MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting,
+    Split, WeightCache, WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -350,7 +350,10 @@ fn wide_tiles(block_m: u32, spec: &WeightSpec) -> &'static [Tile] {
 /// short K, small quant groups, narrow matrices and GPUs with less shared memory. Many tokens take
 /// warps along N, so that their accumulators fit registers.
 fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
-    let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(64) };
+    let block_m = match problem.m {
+        0..=8 => 8,
+        m => m.next_multiple_of(16).min(mma_tokens(spec, arch)),
+    };
     let rung = |(block_n, block_k, (warps_n, warps_k), stages): Tile, split_k| {
         Schedule::Mma(MmaSchedule {
             block_m,
@@ -395,6 +398,17 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
         }
     }
     ladder
+}
+
+/// Most tokens of an `mma` block: what a multiply of 8-bit floats is taken apart into, where tensor cores have
+/// none, takes the registers of half of them.
+fn mma_tokens(spec: &WeightSpec, arch: &Arch) -> u32 {
+    let apart = spec.activations == Activations::E4m3 && !arch.has_float8_mma();
+    if apart {
+        32
+    } else {
+        64
+    }
 }
 
 /// Whether stages of `block_k` copy at most a hundredth more than K.
