@@ -52,6 +52,18 @@ pub const CASES: &[(&str, &str, &str)] = &[
          dequant=(* (* 256 s) (sum (* (page q) (* 0.00390625 x))))",
     ),
     (
+        "gemv_nested",
+        "w4a16.nf4-b64-dq.f16-f16.n8192.k8192.m1",
+        "gemv tokens=1 rows=4 lanes=32 warps=8x2 unroll=2 split=1 x=shared acc=half2 cache=stream \
+         dequant=(* (* (nested s c n) 256) (sum (* (page q) (* 0.00390625 x))))",
+    ),
+    (
+        "mma_nested",
+        "w4a16.nf4-b64-dq.bf16-bf16.n8192.k8192.m16",
+        "mma tile=16x128x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows \
+         dequant=(sum (* (* (pair q) (nested s c n)) x))",
+    ),
+    (
         "mma_table",
         "w4a16.nf4-b64.bf16-bf16.n5120.k5120.m16",
         "mma tile=16x64x128 warps=2x2 stages=3 split=1 swizzle=xor raster=rows \

@@ -46,10 +46,17 @@ fn check(
 fn terms(problem: &Problem, spec: &WeightSpec, schedule: &Schedule, arch: &Arch) -> Vec<String> {
     let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
-    let options = Options { disabled_rules: schedule.useless_rules(), ..Options::default() };
-    let found = dequant::variants(&ctx, &params, arch, &options);
-    let found = found.map(|search| search.variants).unwrap_or_default();
-    found.into_iter().map(|variant| variant.term.to_string()).collect()
+    let useless = schedule.useless_rules();
+    let kept = dequant::packing_rule(spec).map(|rule| [useless, &[rule]].concat());
+    let of = |disabled_rules: &[&str]| {
+        let options = Options { disabled_rules, ..Options::default() };
+        let found = dequant::variants(&ctx, &params, arch, &options);
+        let found = found.map(|search| search.variants).unwrap_or_default();
+        found.into_iter().map(|variant| variant.term.to_string())
+    };
+    let mut terms: Vec<String> = of(useless).collect();
+    terms.extend(kept.iter().flat_map(|kept| of(kept)));
+    terms
 }
 
 fn pick<T: Clone + std::fmt::Debug + 'static>(choices: &[T]) -> impl Strategy<Value = T> {
@@ -192,6 +199,17 @@ fn eight_bit_problems() -> impl Strategy<Value = Problem> {
     )
 }
 
+/// Problems whose scales are quantized themselves; up to 256 quant groups share a float.
+fn nested_problems() -> impl Strategy<Value = Problem> {
+    let format = pick(&["nf4-b64-dq", "fp4-b32-dq", "nf4-b128-dq"]);
+    let types = pick(&["f16-f16", "bf16-bf16"]);
+    (format, types, 1u32..=20, 1u32..=6, 1u32..=70).prop_map(|(format, types, n, k, m)| {
+        let (n, k) = (n * 8, k * 512);
+        let key = format!("w4a16.{format}.{types}.n{n}.k{k}.m{m}");
+        key.parse().expect("a problem key")
+    })
+}
+
 fn random_schedules(family: impl Strategy<Value = Schedule>, seed: u8) {
     random_schedules_of(problems(), family, seed);
 }
@@ -279,6 +297,36 @@ fn nobodys_format(group: Group) -> WeightSpec {
         codebook: Default::default(),
         act_order: false,
         activations: Default::default(),
+    }
+}
+
+#[test]
+fn random_legal_schedules_of_nested_scales_verify() {
+    random_schedules_of(nested_problems(), prop_oneof![gemv(), mma(), wgmma()], 0x0e);
+}
+
+#[test]
+fn nested_scales_are_made_in_every_family_that_multiplies_codes() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let arch = Arch::named("h200").expect("a table row");
+    let gemv =
+        "gemv tokens=1 rows=4 lanes=8 warps=2x1 unroll=2 split=1 x=shared acc=half2 cache=stream \
+                dequant=(* (* (nested s c n) 256) (sum (* (prmt q) (* 0.00390625 x))))";
+    let wide =
+        "gemv tokens=2 rows=8 lanes=16 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal \
+                dequant=(* (nested s c n) (sum (* (pair q) x)))";
+    let mma = "mma tile=16x48x256 warps=3x1 stages=3 split=2 swizzle=xor raster=rows \
+               dequant=(sum (* (* (prmt q) (nested s c n)) x))";
+    let wgmma = "wgmma tile=24x128x128 groups=2 stages=3 split=1 producer=warp raster=rows \
+                 dequant=(sum (* (* (pair q) (nested s c n)) x))";
+    // 8, 48 and 20 quant groups to a row: floats are shared by 8, 16 and 4 of them.
+    for (k, m) in [(512, 3), (3072, 1), (1280, 2)] {
+        for line in [gemv, wide, mma, wgmma] {
+            let spec = qtune_formats::resolve("nf4-b64-dq").expect("a known format");
+            let problem = Problem::of(&spec, [DType::F16; 2], [56, k, m]);
+            let schedule: Schedule = line.parse().expect("a schedule line");
+            check(nvrtc, &problem, &spec, &schedule, &arch);
+        }
     }
 }
 
@@ -400,6 +448,8 @@ fn default_schedules_verify_on_awkward_shapes() {
         ("awq-g64", 1000, 192),
         ("awq-ch", 40, 416),
         ("nf4-b64", 40, 64),
+        ("nf4-b64-dq", 40, 64),
+        ("fp4-b64-dq", 24, 27648),
         ("fp4-b32", 24, 96),
         ("fp8-e4m3-ch", 40, 136),
         ("mxfp8-b32", 24, 96),

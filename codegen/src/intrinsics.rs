@@ -346,6 +346,20 @@ pub const TABLE: &[Intrinsic] = &[
         text: "float fma_f32(float a, float b, float c) { return __fmaf_rn(a, b, c); }",
     },
     Intrinsic {
+        name: "nested_scale",
+        args: &[In(F32), In(F32), In(F32)],
+        result: Some(U32),
+        capability: (5, 0),
+        source: "CUDA C++ Programming Guide, __fmul_rn() and __fadd_rn(), which are never one FMA",
+        meaning: Pure(|a| {
+            let [value, scale, offset] = [a[0], a[1], a[2]].map(f32::from_bits);
+            (value * scale + offset).to_bits()
+        }),
+        text: "unsigned nested_scale(float value, float scale, float offset) {
+  return __float_as_uint(__fadd_rn(__fmul_rn(value, scale), offset));
+}",
+    },
+    Intrinsic {
         name: "shfl_xor",
         args: &[In(F32), Constant],
         result: Some(F32),
@@ -404,6 +418,17 @@ pub const TABLE: &[Intrinsic] = &[
         meaning: Read("8 bytes of an array of words"),
         text: "uint2 load_two_words(const unsigned* p) {
   return __ldg(reinterpret_cast<const uint2*>(p));
+}",
+    },
+    Intrinsic {
+        name: "load_four_words",
+        args: &[Global],
+        result: Some(U32x4),
+        capability: (8, 0),
+        source: "CUDA C++ Programming Guide, __ldg",
+        meaning: Read("16 bytes of an array of smaller elements"),
+        text: "uint4 load_four_words(const void* p) {
+  return __ldg(reinterpret_cast<const uint4*>(p));
 }",
     },
     Intrinsic {

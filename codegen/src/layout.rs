@@ -34,7 +34,7 @@ use bytes::Bytes;
 use qtune_ir::dequant::{fields, CodeOrder, Field, Levels};
 use qtune_ir::{
     CodePacking, GemvSchedule, MmaSchedule, Problem, Rejected, Schedule, VectorCodes, WeightSpec,
-    WgmmaSchedule,
+    WgmmaSchedule, NESTED_NUMBERS,
 };
 
 /// Lanes of a warp: pieces of a slab.
@@ -81,8 +81,8 @@ pub struct Layout {
     order: CodeOrder,
     packing: CodePacking,
     vectors: Option<VectorCodes>,
-    /// Bytes of a layer's factors.
-    factor_bytes: usize,
+    /// Bytes of a layer's factors, or of its map of nested scales.
+    number_bytes: usize,
     kind: Kind,
     /// Where codes lie that are multiplied as they are; else `kind` and `packing` say it.
     bytes: Option<Bytes>,
@@ -132,14 +132,14 @@ impl Layout {
                 Schedule::Dequant(s) => s.groups_per_stage(spec, problem.k),
             },
             fields: match &levels {
-                Some(levels) => [&levels.shared[..], &levels.codes].concat(),
+                Some(levels) => levels.entry.clone(),
                 None => fields(schedule.dequant(), spec),
             },
             levels,
             order: CodeOrder::of_term(schedule.dequant()),
             packing,
             vectors: spec.codebook.vectors(),
-            factor_bytes: if spec.has_layer_factor() { FACTOR_BYTES } else { 0 },
+            number_bytes: number_bytes(spec),
             kind: match schedule {
                 Schedule::Gemv(s) => Kind::Gemv(s.clone()),
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
@@ -182,7 +182,11 @@ impl Layout {
             4 => tiles,
             bits => format!("{tiles}.w{bits}"),
         };
-        let tiles = if self.levels.is_some() { tiles + ".levels" } else { tiles };
+        let tiles = match &self.levels {
+            Some(levels) if levels.is_nested() => tiles + ".nested",
+            Some(_) => tiles + ".levels",
+            None => tiles,
+        };
         match self.order {
             CodeOrder::Split => tiles,
             CodeOrder::Raised => tiles + ".raised",
@@ -287,7 +291,7 @@ impl Layout {
 
     /// Bytes of the numbers that a layer brings: [`crate::Argument::Table`]; 0 where it brings none.
     pub fn table_bytes(&self) -> usize {
-        self.vectors.map_or(self.factor_bytes, |vectors| 2 * vectors.values())
+        self.vectors.map_or(self.number_bytes, |vectors| 2 * vectors.values())
     }
 
     /// Whether what is looked up in a layer's table decides what caches can keep of it.
@@ -381,6 +385,15 @@ impl Layout {
 }
 
 /// Where a weight's code lies: `row` in the tile, `k` in the step.
+/// Bytes of the numbers that a layer of this format brings, codebooks of vectors aside.
+fn number_bytes(spec: &WeightSpec) -> usize {
+    match (spec.has_layer_factor(), spec.has_nested_scales()) {
+        (true, _) => FACTOR_BYTES,
+        (_, true) => 4 * NESTED_NUMBERS,
+        _ => 0,
+    }
+}
+
 fn gemv_spot(s: &GemvSchedule, steps: u32, row: u32, step: u32, k: u32) -> Spot {
     let lane_rows = 32 / s.lanes;
     let (warp, row) = (row / s.warp_rows(), row % s.warp_rows());

@@ -71,7 +71,8 @@ fn by_turns(gate: &ParamValues, up: &ParamValues, groups: usize) -> ParamValues 
             let codes = rows_by_turns(gate.codes(), up.codes(), groups);
             ParamValues::Small(SmallScales::by_turns(codes, gate, up))
         }
-        // Equal specs store a parameter in one type; exact values survive the widest.
+        // Equal specs store a parameter in one type; exact values survive the widest. Codes of scales do not
+        // name values of one map then, and nobody reads them: the scales are there.
         (gate, up) => {
             let wide = |values: &ParamValues| -> Vec<f32> {
                 (0..values.len()).map(|index| values.get(index) as f32).collect()

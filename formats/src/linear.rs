@@ -6,9 +6,10 @@ use crate::vectors::Vectors;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use qtune_ir::dequant::CodeTable;
-use qtune_ir::WeightSpec;
+use qtune_ir::{NestedMap, WeightSpec};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The values of one group parameter, logical `[N, K/G]`, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub enum ParamValues {
     Code(Vec<u8>),
     /// 8-bit floats that a number of the layer multiplies.
     Small(SmallScales),
+    /// Numbers of values in the layer's map of scales.
+    Nested(Vec<u8>, Arc<NestedMap>),
 }
 
 impl ParamValues {
@@ -29,7 +32,7 @@ impl ParamValues {
         match self {
             ParamValues::F16(values) => values.len(),
             ParamValues::F32(values) => values.len(),
-            ParamValues::Code(values) => values.len(),
+            ParamValues::Code(values) | ParamValues::Nested(values, _) => values.len(),
             ParamValues::Small(scales) => scales.codes().len(),
         }
     }
@@ -44,7 +47,7 @@ impl ParamValues {
         match self {
             ParamValues::F16(values) => values[index].to_f64(),
             ParamValues::F32(values) => values[index].into(),
-            ParamValues::Code(values) => values[index].into(),
+            ParamValues::Code(values) | ParamValues::Nested(values, _) => values[index].into(),
             ParamValues::Small(scales) => scales.get(index).into(),
         }
     }
@@ -58,7 +61,9 @@ impl ParamValues {
                 converted
             }
             ParamValues::F32(values) => values[range].to_vec(),
-            ParamValues::Code(values) => values[range].iter().map(|code| (*code).into()).collect(),
+            ParamValues::Code(values) | ParamValues::Nested(values, _) => {
+                values[range].iter().map(|code| (*code).into()).collect()
+            }
             ParamValues::Small(scales) => scales.small(range),
         }
     }
@@ -157,21 +162,33 @@ impl QuantizedLinear {
     }
 
     /// The numbers that kernels get beside codes and parameters, little-endian: codebooks of vectors, or factors
-    /// of all weights, of even output features and of odd ones. Empty for most layers.
+    /// of all weights, of even output features and of odd ones, or the map of nested scales. Empty for most
+    /// layers.
     pub fn table(&self) -> Vec<u8> {
         if let Some(vectors) = self.codes.vectors() {
             return vectors.bytes();
         }
-        let factors = self.params.iter().find_map(|param| match &param.values {
-            ParamValues::Small(scales) => Some(scales.factors()),
+        let numbers = self.params.iter().find_map(|param| match &param.values {
+            ParamValues::Small(scales) => {
+                Some(scales.factors().into_iter().flat_map(f32::to_le_bytes).collect())
+            }
+            ParamValues::Nested(_, map) => Some(map.bytes()),
             _ => None,
         });
-        factors.into_iter().flatten().flat_map(f32::to_le_bytes).collect()
+        numbers.unwrap_or_default()
     }
 
     /// The values of the parameter called `name` in the expression.
     pub fn param(&self, name: &str) -> Option<&ParamValues> {
         self.params.iter().find(|param| param.name == name).map(|param| &param.values)
+    }
+
+    /// How codes of the scales are turned into scales, where they have codes.
+    pub fn nested_map(&self) -> Option<&NestedMap> {
+        self.params.iter().find_map(|param| match &param.values {
+            ParamValues::Nested(_, map) => Some(&**map),
+            _ => None,
+        })
     }
 
     /// The weights `[N, K]`, row-major, columns in the order of the input features, as the format's own library computes them, bit for bit.

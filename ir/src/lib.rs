@@ -40,8 +40,11 @@ pub use schedule::{
     integer_columns, pairs_of_k, sorted_slice, Accumulate, DenseGemm, DequantSchedule, Family,
     GemvSchedule, LibraryGemm, MmaSchedule, Mover, Overlap, Paired, Producer, Raster, Rejected,
     Schedule, ScheduleError, Shares, Sharing, Sorting, Split, Structure, WeightCache,
-    WgmmaSchedule, FOLDED_SUMS, GROUP_ROWS, MOST_OPERANDS, PAIR_CODES, PRODUCER_REGISTERS,
-    ROW_LANES,
+    WgmmaSchedule, FOLDED_SUMS, GROUP_ROWS, MAP_COPIES, MOST_OPERANDS, PAIR_CODES,
+    PRODUCER_REGISTERS, ROW_LANES,
 };
 pub use vectors::{vector_code, vector_shares, VectorCodes, VECTOR_SHARE_BITS, VECTOR_WEIGHTS};
-pub use weights::{Codebook, Group, Param, ParamType, WeightSpec};
+pub use weights::{
+    Codebook, Group, NestedMap, Param, ParamType, WeightSpec, NESTED_CODES, NESTED_GROUPS,
+    NESTED_NUMBERS,
+};

@@ -21,7 +21,7 @@ mod wgmma;
 pub use dequant::{DenseGemm, DequantSchedule};
 pub use eight_bit::{integer_columns, pairs_of_k, Paired, PAIR_CODES};
 pub use gemv::{Accumulate, GemvSchedule, WeightCache, FOLDED_SUMS};
-pub use levels::{MOST_OPERANDS, ROW_LANES};
+pub use levels::{MAP_COPIES, MOST_OPERANDS, ROW_LANES};
 pub use library::LibraryGemm;
 pub use mma::MmaSchedule;
 pub use overlap::Overlap;
@@ -32,7 +32,7 @@ pub use wgmma::{Producer, WgmmaSchedule, GROUP_ROWS, PRODUCER_REGISTERS};
 
 use gemv::LANE_K;
 
-use crate::dequant::{runs_on, Context, CostParams, Engine, PairTable, OUT_OF_SUM};
+use crate::dequant::{reads_nested, runs_on, Context, CostParams, Engine, PairTable, OUT_OF_SUM};
 use crate::{Arch, Group, Problem, WeightSpec};
 
 /// Kernel families: lowerings of schedules.
@@ -154,9 +154,14 @@ fn table_offset(bytes: u32) -> u32 {
     bytes.next_multiple_of(16)
 }
 
-/// Bytes of shared memory with the table of a term behind them.
+/// Bytes of shared memory with the table of a term behind them, and the map of nested scales that it reads.
 fn with_table(bytes: u32, dequant: &str) -> u32 {
-    PairTable::of_term(dequant).map_or(bytes, |table| table_offset(bytes) + table.bytes())
+    let bytes =
+        PairTable::of_term(dequant).map_or(bytes, |table| table_offset(bytes) + table.bytes());
+    match reads_nested(dequant) {
+        true => table_offset(bytes) + levels::MAP_BYTES,
+        false => bytes,
+    }
 }
 
 /// Whether weights share parameters: those that do not are smaller as floats.
@@ -216,6 +221,7 @@ impl Schedule {
         }?;
         self.overlap().check(arch)?;
         sorting::check(p, spec)?;
+        levels::check_nested(self, p, spec)?;
         rotation::check(p, spec, self.overlap(), arch)?;
         let rows = self.tile().0;
         require(rows % p.epilogue.rows_per_column() == 0, || {
@@ -429,6 +435,12 @@ impl Schedule {
             // The table is in another kernel than the ring: the one that dequantizes.
             Schedule::Dequant(_) => 0,
         })
+    }
+
+    /// The byte of dynamic shared memory at which the map of nested scales starts, if the term reads it.
+    pub fn map_offset(&self, problem: &Problem, spec: &WeightSpec) -> Option<u32> {
+        let last = || self.shared_bytes(problem, spec) - levels::MAP_BYTES;
+        reads_nested(self.dequant()).then(last)
     }
 
     /// Bytes of dynamic shared memory.

@@ -56,6 +56,47 @@ pub enum ParamType {
     /// layers it is the f32 that this makes. Kernels have the float, and multiply whatever is linear in it by
     /// the number of the layer at the end.
     E4M3,
+    /// The f32 that a [`ParamType::NestedCode`] and a [`ParamType::NestedScale`] of the same group make with
+    /// the layer's map. It takes no bits of a checkpoint.
+    Resolved,
+    /// The number of a value in the layer's map of 256: see [`NestedMap`].
+    NestedCode,
+    /// The f32 that multiplies this value; 256 consecutive quant groups of the whole matrix, counted along
+    /// its rows, share one. Decoded layers repeat it for every group.
+    NestedScale,
+}
+
+/// How a layer turns [`ParamType::NestedCode`] and [`ParamType::NestedScale`] into scales: scales that are
+/// quantized themselves, as double quantization has them (Dettmers et al., "QLoRA", NeurIPS 2023).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NestedMap {
+    values: [f32; NESTED_CODES],
+    offset: f32,
+}
+
+/// Values of a [`NestedMap`].
+pub const NESTED_CODES: usize = 256;
+/// Consecutive quant groups that share a [`ParamType::NestedScale`].
+pub const NESTED_GROUPS: u32 = 256;
+/// Numbers of a [`NestedMap`] as kernels read it: the values, then the offset.
+pub const NESTED_NUMBERS: usize = NESTED_CODES + 1;
+
+impl NestedMap {
+    /// The map of these values by code; `offset` is added to every scale.
+    pub fn new(values: [f32; NESTED_CODES], offset: f32) -> NestedMap {
+        NestedMap { values, offset }
+    }
+
+    /// The scale of a code: a product and a sum, each rounded to f32.
+    pub fn scale(&self, code: u8, scale: f32) -> f32 {
+        self.values[usize::from(code)] * scale + self.offset
+    }
+
+    /// The values, then the offset, as bytes of little-endian f32.
+    pub fn bytes(&self) -> Vec<u8> {
+        let numbers = self.values.iter().chain([&self.offset]);
+        numbers.flat_map(|number| number.to_le_bytes()).collect()
+    }
 }
 
 impl ParamType {
@@ -66,7 +107,9 @@ impl ParamType {
             ParamType::F32 => 32,
             ParamType::Code(bits) => bits.into(),
             ParamType::Shared(groups) => 16u32.div_ceil(groups.max(1).into()),
-            ParamType::E8M0 | ParamType::E4M3 => 8,
+            ParamType::E8M0 | ParamType::E4M3 | ParamType::NestedCode => 8,
+            ParamType::NestedScale => 32 / NESTED_GROUPS,
+            ParamType::Resolved => 0,
         }
     }
 
@@ -74,10 +117,16 @@ impl ParamType {
     /// exact in f16, which the kernels can convert without a table; of a power of two, the exponent of f32; a float of 8 bits is packed as it is.
     pub fn packed_bytes(self) -> u32 {
         match self {
-            ParamType::E8M0 | ParamType::E4M3 => 1,
+            ParamType::E8M0 | ParamType::E4M3 | ParamType::NestedCode => 1,
             ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => 2,
-            ParamType::F32 => 4,
+            ParamType::F32 | ParamType::Resolved | ParamType::NestedScale => 4,
         }
+    }
+
+    /// Whether entries of the packed parameter array hold it. What scales are made of lies beside them,
+    /// where kernels make the scales.
+    pub fn in_entries(self) -> bool {
+        !matches!(self, ParamType::NestedCode | ParamType::NestedScale)
     }
 }
 
@@ -242,7 +291,13 @@ impl WeightSpec {
     /// Bytes of one (row, group) entry of the packed parameter array, where it holds the parameters
     /// themselves.
     pub fn packed_param_bytes(&self) -> u32 {
-        self.params.iter().map(|p| p.dtype.packed_bytes()).sum()
+        let in_entries = self.params.iter().map(|p| p.dtype).filter(|dtype| dtype.in_entries());
+        in_entries.map(ParamType::packed_bytes).sum()
+    }
+
+    /// Whether scales are quantized themselves: see [`NestedMap`].
+    pub fn has_nested_scales(&self) -> bool {
+        self.params.iter().any(|param| param.dtype == ParamType::NestedCode)
     }
 
     /// The least number of bytes that hold the weights of an `n` x `k` matrix: codes and group

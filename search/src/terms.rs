@@ -1,8 +1,8 @@
 //! Dequantization terms for schedules, from the algebra's e-graph, each found once.
 
 use qtune_ir::dequant::{
-    variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options, PairTable,
-    Rounding, Variant, STORE_PRODUCT,
+    packing_rule, variants, Context, CostModel, CostParams, DequantError, Engine, Lowered, Options,
+    PairTable, Rounding, Variant,
 };
 use qtune_ir::tile::DequantChoice;
 use qtune_ir::{Arch, DType, Problem, Schedule, WeightSpec};
@@ -86,10 +86,10 @@ impl Terms {
         disabled: &[&str],
     ) -> Vec<DequantChoice> {
         let mut found = self.variants(context, params, disabled);
-        // Integers are fewer bytes than products with them: a term that costs more may save traffic.
-        if context.spec.has_two_levels() {
+        // What scales are made of is fewer bytes than scales: a term that costs more may save traffic.
+        if let Some(rule) = packing_rule(&context.spec) {
             let known: Vec<String> = found.iter().map(|v| v.term.to_string()).collect();
-            let others = self.variants(context, params, &[disabled, &[STORE_PRODUCT]].concat());
+            let others = self.variants(context, params, &[disabled, &[rule]].concat());
             found.extend(others.into_iter().filter(|v| !known.contains(&v.term.to_string())));
             found.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         }
@@ -153,6 +153,20 @@ mod tests {
         assert!(terms.len() >= 2, "{terms:?}");
         let costs: Vec<f64> = terms.iter().map(|t| t.instructions_per_weight).collect();
         assert!(costs.windows(2).all(|pair| pair[0] <= pair[1]), "{costs:?}");
+    }
+
+    #[test]
+    fn scales_that_have_codes_are_offered_made_in_the_kernel_and_packed() {
+        let (_, _, arch, schedule) = fixture(MMA);
+        let problem: Problem = "w4a16.nf4-b64-dq.f16-f16.n5120.k5120.m16".parse().unwrap();
+        let spec = qtune_formats::resolve(&problem.format).unwrap();
+        let terms = Terms::new(&arch, false).all(&problem, &spec, &schedule);
+        let legal = |term: &&DequantChoice| {
+            schedule.with_dequant(&term.term).check(&problem, &spec, &arch).is_ok()
+        };
+        let (made, packed): (Vec<_>, Vec<_>) =
+            terms.iter().filter(legal).partition(|term| term.term.contains("(nested s c n)"));
+        assert!(!made.is_empty() && !packed.is_empty(), "{terms:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
 use qtune_ir::dequant::{
-    self, CostModel, Engine, Options, PairTable, SumSite, Variant, STORE_PRODUCT,
+    self, packing_rule, CostModel, Engine, Options, PairTable, SumSite, Variant,
 };
 use qtune_ir::tile::{estimate, registers};
 use qtune_ir::{
@@ -549,14 +549,19 @@ fn with_term(
     // Without it, what it makes needless is found: the best of what is left.
     let raise = terms.any_scale.then_some(RAISE);
     let disabled: Vec<&str> = schedule.useless_rules().iter().copied().chain(raise).collect();
-    if schedule.levels(spec, problem.k).is_some() {
-        let levels = |found: &Schedule| found.levels(spec, problem.k).is_some();
-        let factors = [&disabled[..], &[STORE_PRODUCT]].concat();
-        if let Ok(smallest) = cheapest(&factors, &levels) {
-            return Ok(smallest);
-        }
+    let packed = || cheapest(&disabled, &|_| true);
+    let rule = packing_rule(spec).filter(|_| schedule.levels(spec, problem.k).is_some());
+    let Some(rule) = rule else { return packed() };
+    let levels = |found: &Schedule| found.levels(spec, problem.k).is_some();
+    let factors = [&disabled[..], &[rule]].concat();
+    let Ok(smallest) = cheapest(&factors, &levels) else { return packed() };
+    if spec.has_nested_scales() {
+        // Lookups may take longer than the bytes that they save.
+        let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
+        let packed = packed()?;
+        return Ok(if us(&smallest) < us(&packed) { smallest } else { packed });
     }
-    cheapest(&disabled, &|_| true)
+    Ok(smallest)
 }
 
 /// The same of what a search with these options finds, as far as schedules are wanted.
@@ -600,6 +605,17 @@ mod tests {
         let schedule = default_schedule(&problem, &spec, &arch)?;
         schedule.check(&problem, &spec, &arch)?;
         Ok(schedule)
+    }
+
+    #[test]
+    fn scales_that_have_codes_are_made_in_the_kernel_where_bytes_bound_it() {
+        let made = |m: u32, end: &str| {
+            let key = format!("w4a16.nf4-b64-dq.f16-f16.n8192.k8192.m{m}{end}");
+            default(&key, "h200").unwrap().dequant().contains("(nested s c n)")
+        };
+        assert!(made(1, "") && made(16, ""));
+        assert!(!made(512, ""), "arithmetic bounds it");
+        assert!(!made(1, "+silu_mul"), "gate and up have maps of their own");
     }
 
     #[test]

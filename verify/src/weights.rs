@@ -5,7 +5,9 @@ use crate::VerifyError;
 use half::f16;
 use qtune_formats::{ParamValues, QuantizedLinear, Rotation, SmallScales, Vectors};
 use qtune_ir::dequant::{e4m3, e4m3_nearest};
-use qtune_ir::{vector_code, vector_shares, DType, ParamType, Problem, WeightSpec};
+use qtune_ir::{
+    vector_code, vector_shares, DType, NestedMap, ParamType, Problem, WeightSpec, NESTED_GROUPS,
+};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub(crate) struct Weights<'a> {
     vectors: Option<Arc<Vectors>>,
     /// Of a format whose layers have factors of all weights, those of even rows and of odd ones.
     factors: Option<[f32; 2]>,
+    /// What codes of nested scales stand for.
+    nested_map: Option<Arc<NestedMap>>,
 }
 
 /// The logical weights of one row tile.
@@ -104,14 +108,20 @@ impl<'a> Weights<'a> {
             WeightSource::Real(layer) => small_scales(layer).map(SmallScales::factors),
             WeightSource::Synthetic { .. } => Some(SYNTHETIC_FACTORS),
         };
-        Ok(Weights { source, spec, n, k, out, bias, vectors, factors })
+        let nested_map = match source {
+            WeightSource::Real(layer) => layer.nested_map().cloned(),
+            WeightSource::Synthetic { .. } => spec.has_nested_scales().then(synthetic_map),
+        };
+        let nested_map = nested_map.map(Arc::new);
+        Ok(Weights { source, spec, n, k, out, bias, vectors, factors, nested_map })
     }
 
     /// The numbers that kernels get beside codes and parameters: see [`QuantizedLinear::table`].
     pub fn table(&self) -> Vec<u8> {
-        match (&self.vectors, self.factors) {
-            (Some(vectors), _) => vectors.bytes(),
-            (None, factors) => factors.into_iter().flatten().flat_map(f32::to_le_bytes).collect(),
+        match (&self.vectors, &self.nested_map, self.factors) {
+            (Some(vectors), ..) => vectors.bytes(),
+            (_, Some(map), _) => map.bytes(),
+            (.., factors) => factors.into_iter().flatten().flat_map(f32::to_le_bytes).collect(),
         }
     }
 
@@ -134,6 +144,7 @@ impl<'a> Weights<'a> {
             for (at, value) in row.iter_mut().enumerate() {
                 *value = self.param(n, (at / param_count) as u32, at % param_count);
             }
+            row.chunks_mut(param_count).for_each(|params| self.resolve(params));
         });
         let factors = self.factors;
         RowTile { index, rows, codes, params, k, groups, param_count, factors }
@@ -178,10 +189,15 @@ impl<'a> Weights<'a> {
             }
             WeightSource::Synthetic { seed } => {
                 let dtype = self.spec.params[index].dtype;
-                let group = match dtype {
+                let (n, group) = match dtype {
                     // All that share it have the same.
-                    ParamType::Shared(groups) => group - group % u32::from(groups),
-                    _ => group,
+                    ParamType::Shared(groups) => (n, group - group % u32::from(groups)),
+                    ParamType::NestedScale => {
+                        let groups = u64::from(self.spec.group.count(self.k));
+                        let flat = u64::from(n) * groups + u64::from(group);
+                        (0, (flat / u64::from(NESTED_GROUPS)) as u32)
+                    }
+                    _ => (n, group),
                 };
                 let bits = random::at(seed ^ (index as u64 + 1) << 32, n, group);
                 match dtype {
@@ -189,6 +205,19 @@ impl<'a> Weights<'a> {
                     _ => synthetic_param(dtype, bits),
                 }
             }
+        }
+    }
+
+    /// Makes the scale of a group of what it is made of, where that was drawn.
+    fn resolve(&self, params: &mut [f32]) {
+        let (WeightSource::Synthetic { .. }, Some(map)) = (self.source, &self.nested_map) else {
+            return;
+        };
+        let of = |dtype| self.spec.params.iter().position(|param| param.dtype == dtype);
+        let [scale, code, shared] =
+            [ParamType::Resolved, ParamType::NestedCode, ParamType::NestedScale].map(of);
+        if let (Some(scale), Some(code), Some(shared)) = (scale, code, shared) {
+            params[scale] = map.scale(params[code] as u8, params[shared]);
         }
     }
 
@@ -243,6 +272,12 @@ fn small_scales(layer: &QuantizedLinear) -> Option<&SmallScales> {
     })
 }
 
+/// Values of both signs, denser around zero, as the library's have them.
+fn synthetic_map() -> NestedMap {
+    let value = |code: usize| (code as f32 / 127.5 - 1.0).powi(3);
+    NestedMap::new(std::array::from_fn(value), (SCALES.start + SCALES.end) as f32 / 2.0)
+}
+
 /// Random signs, and magnitudes that are not one, since a factor may be more than a sign.
 fn synthetic_rotation(seed: u64, n: u32, k: u32) -> Rotation {
     let factors = |side: u32, count: u32| -> Vec<f16> {
@@ -263,7 +298,10 @@ fn synthetic_param(dtype: ParamType, bits: u64) -> f32 {
     match dtype {
         ParamType::F16 | ParamType::Shared(_) => f16::from_f64(scale).to_f32(),
         ParamType::E8M0 => scale.log2().round().exp2() as f32,
-        ParamType::F32 | ParamType::E4M3 => scale as f32,
+        ParamType::F32 | ParamType::E4M3 | ParamType::Resolved => scale as f32,
+        ParamType::NestedCode => (bits >> 56) as f32,
+        // The greatest value of a map is one.
+        ParamType::NestedScale => ((scale - SCALES.start) / 2.0) as f32,
         ParamType::Code(width) => {
             let top = ((1u32 << width) - 1) as f32;
             let middle = 2.0f32.powi(i32::from(width) - 1);
@@ -322,6 +360,23 @@ mod tests {
             assert_eq!(whole.row_codes(n), part.row_codes(n));
             assert_eq!(whole.row_params(n, 2), part.row_params(n, 2));
         }
+    }
+
+    #[test]
+    fn nested_scales_are_made_of_codes_and_what_consecutive_groups_share() {
+        // Rows of 27 groups: the groups that share a float end anywhere in a row.
+        let problem = "w4a16.nf4-b64-dq.f16-f16.n40.k1728.m1".parse().unwrap();
+        let spec = qtune_formats::resolve("nf4-b64-dq").unwrap();
+        let weights = Weights::new(WeightSource::Synthetic { seed: 3 }, &spec, &problem).unwrap();
+        let (tile, map) = (weights.row_tile(0, 40), weights.nested_map.as_deref().unwrap());
+        let params = |flat: u32| tile.row_params(flat / 27, flat % 27);
+        assert!((0..40 * 27).all(|flat| {
+            let &[scale, code, shared] = params(flat) else { return false };
+            let alike = shared == params(flat / 256 * 256)[2];
+            let within = scale > 0.0 && f64::from(scale) < SCALES.end;
+            alike && within && scale == map.scale(code as u8, shared)
+        }));
+        assert_ne!(params(255)[2], params(256)[2]);
     }
 
     #[test]

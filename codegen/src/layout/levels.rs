@@ -133,7 +133,7 @@ fn integers(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::two_levels;
+    use crate::fixtures::{nested, two_levels};
     use half::f16;
     use qtune_ir::Problem;
 
@@ -205,7 +205,9 @@ mod tests {
                         cache=stream dequant=(- (* (* d i) (sum (* (- (magic q) 1024) x))) \
                         (* (* e j) (sum x)))";
         let mut spec = two_levels();
-        [1, 3].map(|index| spec.params[index].dtype = qtune_ir::ParamType::Code(4));
+        for index in [1, 3] {
+            spec.params[index].dtype = qtune_ir::ParamType::Code(4);
+        }
         let problem: Problem = "w4a16.test.f16-f16.n4.k1024.m1".parse().unwrap();
         let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
         let loads = layout.loads().unwrap();
@@ -257,6 +259,44 @@ mod tests {
                 assert_eq!(floats(&shared[at..][..4]), wanted, "row {n}, group {g} of {block_k}");
             }
         }
+    }
+
+    /// Scales `n + g`, codes `g`, and what row `n` shares from group `g` on: `1000 n + g`.
+    fn nested_params(rows: std::ops::Range<u32>, groups: u32, sharing: u32) -> Vec<Vec<f32>> {
+        let value = |index, n: u32, g: u32| match index {
+            0 => n + g,
+            1 => g,
+            _ => 1000 * n + g / sharing * sharing,
+        };
+        let column = |index| {
+            let each = rows.clone().flat_map(|n| (0..groups).map(move |g| (n, g)));
+            each.map(|(n, g)| value(index, n, g) as f32).collect()
+        };
+        (0..3).map(column).collect()
+    }
+
+    #[test]
+    fn nested_scales_lie_as_bytes_and_the_floats_of_a_lane_side_by_side() {
+        // Rows of 48 groups: 16 share a float, and a step has 8.
+        let problem = "w4a16.test.f16-f16.n16.k3072.m1".parse().unwrap();
+        let schedule = "gemv tokens=1 rows=4 lanes=16 warps=1x1 unroll=1 split=1 x=shared acc=half2 \
+                        cache=stream dequant=(* (* (nested s c n) 256) (sum (* (prmt q) (* 0.00390625 x))))";
+        let layout = Layout::new(&problem, &nested(), &schedule.parse().unwrap()).unwrap();
+        let loads = layout.loads().unwrap();
+        assert_eq!((loads.bytes, loads.codes, loads.shared_bytes, loads.shared), (4, 1, 16, 1));
+        assert_eq!((loads.spans(), layout.entry_bytes(), layout.table_bytes()), (1, 4, 4 * 257));
+        assert!(layout.id().ends_with(".nested.sequential"), "{}", layout.id());
+        let params = nested_params(8..16, 48, 16);
+        let bytes = layout.pack_param_tile(&layout.param_order(), &params);
+        // Six steps of 2 lane rows of 8 groups of 4 rows, a byte each; then 2 lane rows of 4 floats.
+        assert_eq!((bytes.len(), layout.tile_param_bytes()), (6 * (64 + 32), 6 * (64 + 32)));
+        let step = &bytes[3 * 96..];
+        assert_eq!(step[(8 + 5) * 4..][..4], [29; 4]);
+        let floats: Vec<f32> = step[64 + 16..96]
+            .chunks(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        assert_eq!(floats, [9, 11, 13, 15].map(|n| (1000 * n + 16) as f32));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! loads; what a warp loads at once lies together. So loads are few and wide, and sectors full.
 
 use super::{Kind, Layout, LANES};
+use qtune_ir::dequant::Levels;
 use qtune_ir::GemvSchedule;
 
 /// Most bytes of one load.
@@ -56,20 +57,31 @@ impl Layout {
     pub fn loads(&self) -> Option<Loads> {
         let Kind::Gemv(s) = &self.kind else { return None };
         let [codes, shared, sharing] = match &self.levels {
-            Some(levels) => [levels.code_bytes(), levels.shared_bytes(), levels.groups],
+            Some(levels) => {
+                let sharing = levels.sharing(self.groups_per_step());
+                [levels.code_bytes(), levels.shared_bytes(), sharing]
+            }
             None => [self.entry_bytes() as u32, 0, self.groups_per_step()],
         };
         let [codes, shared] = [codes, shared].map(|bytes| bytes * s.rows);
         if codes == 0 {
             return None;
         }
-        // There are as many floats as integers: what divides the integers of all rows divides the floats.
+        // There are as many floats as integers, of as many bytes or more: what divides the integers of all rows
+        // divides the floats.
         let bytes = (1 << codes.trailing_zeros()).min(WIDEST);
         let (groups, lane_rows) = (self.groups_per_step(), LANES / s.lanes);
         // Few lanes have floats of their own, and words of theirs would leave a sector half empty.
         let narrow = bytes == WORD && lane_rows * (groups / sharing) * WORD < SECTOR;
         let aligned = shared % PAIR == 0 && lane_rows * groups * codes % PAIR == 0;
-        let shared_bytes = if narrow && aligned { PAIR } else { bytes };
+        // Nested scales have more bytes of floats than of integers.
+        let nested = self.levels.as_ref().is_some_and(Levels::is_nested);
+        let wide = nested && shared % WIDEST == 0 && lane_rows * groups * codes % WIDEST == 0;
+        let shared_bytes = match (wide, narrow && aligned) {
+            (true, _) => WIDEST,
+            (_, true) => PAIR,
+            _ => bytes,
+        };
         Some(Loads {
             bytes,
             codes: codes / bytes,

@@ -262,11 +262,14 @@ pub(super) fn entries(fields: &[Field], params: &[Vec<f32>]) -> Vec<u8> {
                 halves.convert_from_f32_slice(&column);
                 put(&mut entries, place, halves.iter().map(|half| half.to_le_bytes()));
             }
+            ParamType::NestedCode => put(&mut entries, place, values.map(|value| [*value as u8])),
             ParamType::E8M0 => {
                 put(&mut entries, place, values.map(|v| [(v.to_bits() >> F32_EXPONENT) as u8]));
             }
             ParamType::E4M3 => put(&mut entries, place, values.map(|value| [e4m3_code(*value)])),
-            ParamType::F32 => put(&mut entries, place, values.map(|value| value.to_le_bytes())),
+            ParamType::F32 | ParamType::Resolved | ParamType::NestedScale => {
+                put(&mut entries, place, values.map(|value| value.to_le_bytes()))
+            }
         }
         at += field.dtype.packed_bytes() as usize;
     }

@@ -35,11 +35,14 @@ pub(super) fn lower(cx: &Lowering, s: &GemvSchedule) -> Result<Lowered, CodegenE
     if let Some(table) = &gemv.table {
         table.fill(&mut body, s.threads());
     }
+    if let Some(map) = cx.scale_map {
+        map.fill(&mut body, s.threads(), gemv.lane_group());
+    }
     overlap::wait_ahead(cx, &mut body);
     if s.stage_x {
         gemv.stage_activations(&mut body);
     }
-    if s.stage_x || gemv.table.is_some() {
+    if s.stage_x || gemv.table.is_some() || cx.scale_map.is_some() {
         body.barrier();
     }
     gemv.mainloop(&mut body);
@@ -98,6 +101,7 @@ impl Gemv<'_> {
         }
         views.extend(output::pair_view(self.cx, staged));
         views.extend(self.table.iter().flat_map(SharedTable::views));
+        views.extend(self.cx.scale_map.iter().flat_map(|map| map.views()));
         views
     }
 

@@ -3,11 +3,12 @@
 //! of the groups' weights, and leave them in shared memory, where each of them finds all. No other warp has
 //! these rows and groups, so that a warp meets nobody else.
 
+use super::nested;
 use super::rows::Rows;
 use super::term::Row;
 use super::{entry_type, Lowering};
 use crate::kir::{call, hex, int, load, var, Body, Buffer, Expr, Space, Type};
-use qtune_ir::dequant::Levels;
+use qtune_ir::dequant::{Field, Levels};
 use qtune_ir::{Rejected, MOST_OPERANDS, ROW_LANES};
 
 /// The upper bytes of two f16 that have integers in their lower ones: 1024 and the integer.
@@ -199,6 +200,10 @@ impl RowLevels<'_> {
     fn compute_pair(&self, body: &mut Body, group: Expr) {
         let codes = load("level_codes", var("codes_at") + group.clone()).cast(Type::U32);
         let codes = body.bind("codes", Type::U32, codes);
+        if self.levels.is_nested() {
+            let rows = [0, 1].map(|half| self.nested(&codes, half));
+            return self.store_operands(body, group, &rows);
+        }
         let of_half = |half: u32| match self.levels.codes.len() {
             _ if self.levels.nibbles => nibbles(codes.clone(), 0, half == 1),
             1 => halves(codes.clone(), ONE_CODE, int(half)),
@@ -209,6 +214,18 @@ impl RowLevels<'_> {
             let integers = body.bind(format!("integers{half}"), Type::U32, integers);
             self.params(half, &integers)
         });
+        self.store_operands(body, group, &rows);
+    }
+
+    /// The nested scale of row g (`half` 0) or g+8 (`half` 1).
+    fn nested(&self, codes: &Expr, half: u32) -> Vec<(String, Expr)> {
+        let scale = nested::scale(codes.clone(), int(half), Expr::at("floats", [int(half)]));
+        let named = |field: &Field| (field.name.clone(), call("bits_f32", [scale.clone()]));
+        self.levels.entry.iter().map(named).collect()
+    }
+
+    /// Leaves the operands of rows g and g+8 with these parameters.
+    fn store_operands(&self, body: &mut Body, group: Expr, rows: &[Vec<(String, Expr)>; 2]) {
         let row = |position: usize| Row { params: &rows[position], position };
         let plan = self.rows.plan;
         let words = match plan.invariants()[..] {

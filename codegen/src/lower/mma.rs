@@ -138,6 +138,7 @@ impl Mma<'_> {
         }
         views.extend(output::pair_view(self.cx, red));
         views.extend(self.table.iter().flat_map(SharedTable::views));
+        views.extend(self.cx.scale_map.iter().flat_map(|map| map.views()));
         views
     }
 
@@ -303,6 +304,9 @@ impl Mma<'_> {
     fn fill_table(&self, body: &mut Body) {
         if let Some(table) = &self.table {
             table.fill(body, self.s.threads());
+        }
+        if let Some(map) = self.cx.scale_map {
+            map.fill(body, self.s.threads(), var("lane"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
 //! codebooks ([`table`], [`vectors`]) and the factor of a layer ([`factor`]), the parameters of fragment rows ([`rows`]) and
-//! their levels ([`levels`]), the shares of stream-K ([`stream`]), the blocks that registers must suffice for ([`resident`]),
+//! their levels ([`levels`], [`nested`]), the shares of stream-K ([`stream`]), the blocks that registers must suffice for ([`resident`]),
 //! the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
 //! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]).
 
@@ -12,6 +12,7 @@ mod gemv;
 mod levels;
 mod load_only;
 mod mma;
+mod nested;
 mod octet;
 mod output;
 mod overlap;
@@ -33,6 +34,7 @@ use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::{Layout, F32_EXPONENT};
 use crate::SlabProduct;
+use nested::ScaleMap;
 use qtune_ir::dequant::{Context, DequantError};
 use qtune_ir::{
     Arch, CodePacking, DType, Epilogue, Overlap, ParamType, Problem, Rejected, Schedule, Sorting,
@@ -77,6 +79,7 @@ pub fn generate(
     let layout = Layout::new(problem, spec, schedule)?;
     let context = schedule.context(problem, spec);
     let table_offset = schedule.table_offset(problem, spec);
+    let scale_map = schedule.map_offset(problem, spec).map(|offset| ScaleMap { offset });
     let overlap = schedule.overlap();
     let sorting = schedule.sorting(spec);
     let paired = schedule.in_pairs(problem, spec);
@@ -93,6 +96,7 @@ pub fn generate(
         layout: &layout,
         context,
         table_offset,
+        scale_map,
         overlap,
         sorting,
     };
@@ -203,6 +207,8 @@ struct Lowering<'a> {
     context: Context,
     /// Byte of dynamic shared memory at which the term's table starts, if it has one.
     table_offset: u32,
+    /// The map of nested scales, where the kernel makes them.
+    scale_map: Option<ScaleMap>,
     overlap: Overlap,
     /// Who puts the activations into the order of the columns.
     sorting: Sorting,
@@ -341,7 +347,7 @@ impl Lowering<'_> {
 
     /// Whether the kernel reads numbers that the layer brings.
     fn has_table(&self) -> bool {
-        self.vectors().is_some() || self.has_factor()
+        self.vectors().is_some() || self.has_factor() || self.scale_map.is_some()
     }
 
     /// Whether the weights are those of a slab that another step has dequantized.
@@ -377,6 +383,7 @@ impl Lowering<'_> {
                 ("weights", Space::GlobalRead, element)
             }
             Argument::Params => ("params", Space::GlobalRead, self.params_element()),
+            Argument::Table if self.scale_map.is_some() => return nested::parameter(),
             Argument::Table if self.has_factor() => return factor::parameter(),
             Argument::Table => return vectors::parameter(self),
             Argument::Activations | Argument::Prepared => ("x", Space::GlobalRead, Type::U32x4),
@@ -472,9 +479,13 @@ impl Lowering<'_> {
             let word = words[offset / 4].clone();
             let low = offset % 4 == 0;
             let value = match field.dtype {
-                ParamType::F32 => kir::call("bits_f32", [word]),
+                ParamType::F32 | ParamType::Resolved | ParamType::NestedScale => {
+                    kir::call("bits_f32", [word])
+                }
                 ParamType::E4M3 => factor::value(self, word, offset as u32 % 4),
                 ParamType::E8M0 => power_of_two(byte_of(word, offset as u32 % 4)),
+                // It is in no entry.
+                ParamType::NestedCode => kir::float(f64::NAN),
                 ParamType::F16 | ParamType::Code(_) | ParamType::Shared(_) => {
                     kir::call(if low { "h2_low" } else { "h2_high" }, [word])
                 }

@@ -1,12 +1,13 @@
 //! What a kernel does for the ones before and after it on the stream.
 
-use super::{factor, Lowering};
+use super::{factor, nested, Lowering};
 use crate::intrinsics::WAIT_AHEAD;
 use crate::kernel::LINE_BYTES;
 use crate::kir::{var, Body, Expr, Type};
 
 /// Buffers that no kernel writes: a dependent launch may read them before it waits.
-pub(super) const EARLY: [&str; 4] = ["weights", "params", factor::BUFFER, "next_matrix"];
+pub(super) const EARLY: [&str; 5] =
+    ["weights", "params", factor::BUFFER, nested::SOURCE, "next_matrix"];
 /// Pieces of 16 bytes in a line of L2.
 pub(super) const LINE_PIECES: u32 = LINE_BYTES / 16;
 

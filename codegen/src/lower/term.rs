@@ -180,7 +180,7 @@ impl<'a> Plan<'a> {
             Op::Mul([a, b]) => multiply(sub(a), sub(b)),
             Op::Fma([a, b, c]) => add(multiply(sub(a), sub(b)), sub(c)),
             Op::Neg(a) => negate(sub(a)),
-            Op::Param(_) | Op::Stored(_) => {
+            Op::Param(_) | Op::Stored(_) | Op::Nested(_) => {
                 let name = self.term.text_at(id);
                 self.entry(id, row).cloned().unwrap_or_else(|| var(name))
             }
@@ -189,7 +189,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A parameter or a stored product in a row's entry.
+    /// A parameter, a stored product or a nested scale in a row's entry.
     pub(super) fn entry<'r>(&self, id: Id, row: &'r Row) -> Option<&'r Expr> {
         let name = self.term.text_at(id);
         row.params.iter().find(|(field, _)| *field == name).map(|(_, value)| value)

@@ -190,6 +190,7 @@ impl Wgmma<'_> {
         }
         views.extend(output::pair_view(self.cx, red));
         views.extend(self.table.iter().flat_map(SharedTable::views));
+        views.extend(self.cx.scale_map.iter().flat_map(|map| map.views()));
         views
     }
 
@@ -269,6 +270,11 @@ impl Wgmma<'_> {
         self.declare_operands(body);
         if let Some(table) = &self.table {
             table.fill(body, s.consumer_threads());
+        }
+        if let Some(map) = self.cx.scale_map {
+            map.fill(body, s.consumer_threads(), var("lane"));
+        }
+        if self.table.is_some() || self.cx.scale_map.is_some() {
             body.barrier();
         }
         overlap::wait_ahead(self.cx, body);

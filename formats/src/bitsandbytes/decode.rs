@@ -9,7 +9,9 @@ use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear};
 use crate::registry::{FormatRow, LayerHeader};
 use crate::tensors::{Module, TensorRef};
+use qtune_ir::NestedMap;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// See [`crate::FormatRow::load`].
 pub(super) fn load(
@@ -22,11 +24,15 @@ pub(super) fn load(
     let spec = row.spec(&header.name)?;
     let State { n, k, block, rounding, .. } = parts.state;
     let absmax = absmax(&parts)?;
-    let values = ParamValues::F32(row_scales(&absmax, n, k, block));
-    let params =
-        spec.params.iter().map(|p| ParamArray { name: p.name.clone(), values: values.clone() });
+    let mut values = vec![ParamValues::F32(row_values(&absmax, n, k, block))];
+    if let (true, Some(nested), Some(tensors)) =
+        (spec.has_nested_scales(), parts.state.nested, parts.nested)
+    {
+        values.extend(nested_values(&parts, nested, tensors));
+    }
+    let named = spec.params.iter().zip(values);
     Ok(QuantizedLinear {
-        params: params.collect(),
+        params: named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect(),
         codes: codes(parts.weight.keep(), n, k),
         spec,
         n,
@@ -37,13 +43,39 @@ pub(super) fn load(
     })
 }
 
-/// The maxima `[N, K / run]` of the runs of columns that lie within blocks.
-pub(super) fn row_scales(absmax: &[f32], n: usize, k: usize, block: usize) -> Vec<f32> {
+/// What blocks have, as `[N, K / run]` of the runs of columns that lie within them.
+pub(super) fn row_values<T: Copy + Send + Sync>(
+    of_blocks: &[T],
+    n: usize,
+    k: usize,
+    block: usize,
+) -> Vec<T> {
     let run = row_block(k, block) as usize;
     if run == block {
-        return absmax[..n * (k / run)].to_vec();
+        return of_blocks[..n * (k / run)].to_vec();
     }
-    (0..n * (k / run)).into_par_iter().map(|index| absmax[index * run / block]).collect()
+    (0..n * (k / run)).into_par_iter().map(|index| of_blocks[index * run / block]).collect()
+}
+
+/// What the maxima are made of: a code each, and the f32 that it multiplies.
+fn nested_values(
+    parts: &Parts<'_>,
+    nested: Nested,
+    [maxima, values]: [TensorRef<'_>; 2],
+) -> [ParamValues; 2] {
+    let State { n, k, block, .. } = parts.state;
+    let of_block = |index: usize| f32::from_bits(maxima.word(index / nested.block));
+    let maxima: Vec<f32> = (0..parts.blocks()).map(of_block).collect();
+    let codes = row_values(parts.absmax.bytes, n, k, block);
+    [
+        ParamValues::Nested(codes, Arc::new(nested_map(nested, &values))),
+        ParamValues::F32(row_values(&maxima, n, k, block)),
+    ]
+}
+
+/// What the 8-bit codes of maxima stand for.
+fn nested_map(nested: Nested, values: &TensorRef<'_>) -> NestedMap {
+    NestedMap::new(std::array::from_fn(|code| f32::from_bits(values.word(code))), nested.offset)
 }
 
 /// The absolute maximum of every block, as the library computes it.
@@ -68,11 +100,11 @@ fn resolved(
     nested: Nested,
     [maxima, values]: [TensorRef<'_>; 2],
 ) -> Vec<f32> {
-    let table: Vec<f32> = (0..256).map(|code| f32::from_bits(values.word(code))).collect();
+    let map = nested_map(nested, &values);
     let blocks = codes.bytes.chunks(nested.block).enumerate();
     let of_block = |(block, codes): (usize, &[u8])| -> Vec<f32> {
         let maximum = f32::from_bits(maxima.word(block));
-        codes.iter().map(|code| table[usize::from(*code)] * maximum + nested.offset).collect()
+        codes.iter().map(|code| map.scale(*code, maximum)).collect()
     };
     blocks.flat_map(of_block).collect()
 }

@@ -8,10 +8,7 @@ use crate::name::{FormatName, Grouping, Modifier};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
-use qtune_ir::Group;
-
-/// Values of the 8-bit codes of double quantized absolute maxima.
-const NESTED_CODES: usize = 256;
+use qtune_ir::{Group, NESTED_CODES, NESTED_GROUPS};
 
 /// The tensors of a layer.
 #[derive(Clone, Copy)]
@@ -46,7 +43,9 @@ pub(super) fn inspect(kind: &Kind, module: &Module<'_>) -> Result<LayerHeader, F
     let parts = Parts::of(kind, module)?;
     let State { n, k, block, .. } = parts.state;
     let size = row_block(k, block);
-    let modifiers = parts.nested.map_or_else(Vec::new, |_| vec![Modifier::DoubleQuant]);
+    let nested =
+        parts.state.nested.is_some_and(|nested| nested.block % NESTED_GROUPS as usize == 0);
+    let modifiers = if nested { vec![Modifier::DoubleQuant] } else { Vec::new() };
     let name = FormatName {
         family: kind.family.into(),
         bits: None,

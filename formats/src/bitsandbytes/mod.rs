@@ -7,8 +7,9 @@
 //!
 //! - NF4's codebook has the quantiles of a normal distribution; FP4's is not the e2m1 of other
 //!   libraries: its smallest magnitude is 1/192, not 1/12, of the largest.
-//! - With double quantization (`-dq`) each `absmax` is itself an 8-bit code; it is resolved when a
-//!   layer is loaded, to the f32 that the library computes.
+//! - With double quantization (`-dq`) each `absmax` is itself an 8-bit code. A layer keeps both, the code and the
+//!   f32 that the library makes of it, so that a kernel may read either. Codes that fewer than 256 blocks
+//!   share a float for, which the library does not write, are resolved when the layer is loaded.
 //! - Blocks run over the ends of rows where K is no multiple of the block size. Such a layer is
 //!   decoded, and named, with the largest blocks that do not: `nf4-b32` for K = 96, blocks of 64.
 //! - Its 8-bit layers (LLM.int8) have other tensors: see `bytes`.
@@ -62,11 +63,18 @@ static FP4: Kind = Kind {
     codebook: &FP4_CODEBOOK,
 };
 
-/// A weight is a value of the codebook times the block's absolute maximum. How that maximum is
-/// stored does not change what it is.
-const fn variant(codebook: &'static [f32; 16], modifiers: &'static [Modifier]) -> Variant {
+/// A weight is a value of the codebook times the block's absolute maximum.
+const fn plain(codebook: &'static [f32; 16]) -> Variant {
     let params = &[("s", ParamType::F32)];
-    Variant { bits: 4, modifiers, params, expr: "(* (lookup q) s)", codebook }
+    Variant { bits: 4, modifiers: &[], params, expr: "(* (lookup q) s)", codebook }
+}
+
+/// The same where the maximum is made of a code and a maximum of maxima.
+const fn nested(codebook: &'static [f32; 16]) -> Variant {
+    let modifiers = &[Modifier::DoubleQuant];
+    let params =
+        &[("s", ParamType::Resolved), ("c", ParamType::NestedCode), ("n", ParamType::NestedScale)];
+    Variant { bits: 4, modifiers, params, expr: "(* (lookup q) (nested s c n))", codebook }
 }
 
 /// The registry row of NF4.
@@ -79,7 +87,7 @@ pub(crate) static NF4_ROW: FormatRow = FormatRow {
     names: "nf4-b<SIZE>, + -dq",
     examples: &["nf4-b64", "nf4-b64-dq", "nf4-b128", "nf4-b32"],
     groups: GroupNames::Blocks,
-    variants: &[variant(&NF4_CODEBOOK, &[]), variant(&NF4_CODEBOOK, &[Modifier::DoubleQuant])],
+    variants: &[plain(&NF4_CODEBOOK), nested(&NF4_CODEBOOK)],
     anchors: &[NF4.state_key, "weight.absmax"],
     companions: &[
         "weight",
@@ -105,7 +113,7 @@ pub(crate) static FP4_ROW: FormatRow = FormatRow {
         "FP4, 4-bit float codes of bitsandbytes with an absmax per block, plain or double quantized",
     names: "fp4-b<SIZE>, + -dq",
     examples: &["fp4-b64", "fp4-b64-dq", "fp4-b128", "fp4-b32"],
-    variants: &[variant(&FP4_CODEBOOK, &[]), variant(&FP4_CODEBOOK, &[Modifier::DoubleQuant])],
+    variants: &[plain(&FP4_CODEBOOK), nested(&FP4_CODEBOOK)],
     anchors: &[FP4.state_key, "weight.absmax"],
     companions: &[
         "weight",

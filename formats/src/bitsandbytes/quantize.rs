@@ -3,7 +3,7 @@
 //! Per block: `absmax`, then `x * (1 / absmax)` in f32, then the nearest value of the codebook, the
 //! decision being at midpoints and a tie going to the lower value.
 
-use super::decode::row_scales;
+use super::decode::row_values;
 use super::layout::row_block;
 use super::Kind;
 use crate::codes::Codes;
@@ -50,7 +50,7 @@ pub(super) fn quantize(
     })?;
     let run = Grouping::Block(row_block(k, block));
     let spec = row.spec(&FormatName { grouping: Some(run), ..name.clone() })?;
-    let values = ParamValues::F32(row_scales(&absmax, n, k, block));
+    let values = ParamValues::F32(row_values(&absmax, n, k, block));
     let params = vec![ParamArray { name: "s".into(), values }];
     let rounding = match weight.element() {
         ElementType::F16 => Rounding::F32ThenF16,

@@ -208,10 +208,10 @@ fn params<B: Block>(blocks: &Blocks<'_>, n: usize, index: usize) -> ParamValues 
             let groups = blocks.per_row * blocks.of.elements / B::GROUP as usize;
             ParamValues::Small(SmallScales::new(codes, groups, LayerNumber::Factor(1.0)))
         }
-        ParamType::F32 | ParamType::E8M0 => {
+        ParamType::F32 | ParamType::E8M0 | ParamType::Resolved | ParamType::NestedScale => {
             ParamValues::F32(gather::<B, _>(blocks, n, index, f32::from_bits))
         }
-        ParamType::Code(_) => {
+        ParamType::Code(_) | ParamType::NestedCode => {
             ParamValues::Code(gather::<B, _>(blocks, n, index, |bits| bits as u8))
         }
     }
@@ -249,7 +249,7 @@ fn check_params(
     let bad = match values {
         ParamValues::F16(values) => first_but(values, |value| value.is_finite()),
         ParamValues::F32(values) => first_but(values, |value| value.is_finite()),
-        ParamValues::Code(_) | ParamValues::Small(_) => None,
+        ParamValues::Code(_) | ParamValues::Small(_) | ParamValues::Nested(..) => None,
     };
     match bad {
         None => Ok(()),

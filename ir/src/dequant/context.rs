@@ -116,6 +116,7 @@ impl Context {
     fn cofactor(&self, term: &Term, id: egg::Id, name: &str) -> Option<f64> {
         match term.node(id) {
             Op::Param(param) if param.as_str() == name => Some(1.0),
+            Op::Nested([scale, ..]) => self.cofactor(term, *scale, name),
             Op::Mul([a, b]) => {
                 let of = |factor, integer| {
                     Some(self.cofactor(term, factor, name)? * self.integer_max(term, integer)?)

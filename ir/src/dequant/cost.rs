@@ -68,6 +68,10 @@ const FULL_FP32: f64 = 4.0;
 const FULL_INT: f64 = 2.0;
 const FULL_CONVERT: f64 = 2.0;
 
+/// Operations that make a nested scale: a shift and a mask for the address in the map, a load, a product and a
+/// sum.
+const NESTED: f64 = 5.0;
+
 /// The cost model of one search.
 #[derive(Clone, Debug)]
 pub struct CostModel<'a> {
@@ -145,11 +149,20 @@ impl<'a> CostModel<'a> {
         }
         let root = term.root();
         let runs_on = term.runs_on().is_some();
-        if runs_on && !term.nodes().iter().any(|op| matches!(op, Op::Stored(_))) {
+        if runs_on && self.reads_levels(term) {
             parts.uniforms /= self.row_lanes;
         }
         parts.outer = self.outer(runs_on, ops[usize::from(root)]);
         parts
+    }
+
+    /// Whether a term reads what scales are made of: both levels, or codes of the scales themselves.
+    fn reads_levels(&self, term: &Term) -> bool {
+        let any = |wanted: fn(&Op) -> bool| term.nodes().iter().any(wanted);
+        match self.ctx.spec.has_nested_scales() {
+            true => any(|op| matches!(op, Op::Nested(_))),
+            false => !any(|op| matches!(op, Op::Stored(_))),
+        }
     }
 
     /// The cost of the root, added to the running total, which a sum that `runs_on` is
@@ -200,7 +213,11 @@ impl<'a> CostModel<'a> {
             return 0.0;
         }
         let variants = if own.position && self.ctx.engine != Engine::Mma { 2.0 } else { 1.0 };
-        variants * self.per_uniform
+        match op {
+            // Made once, whatever the position.
+            Op::Nested(_) => NESTED * self.per_uniform,
+            _ => variants * self.per_uniform,
+        }
     }
 
     /// Rounding a uniform value to the compute type and doubling it, where a weight uses it. Packed

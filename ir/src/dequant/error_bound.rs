@@ -241,6 +241,8 @@ impl<'a> Evaluator<'a> {
             Op::Stored([a, b]) => {
                 self.stored(Bounded::exact(self.at(*a, place).value * self.at(*b, place).value))
             }
+            // The roundings on the way to it are its own.
+            Op::Nested([scale, ..]) => self.at(*scale, place),
             Op::Sum(_) => {
                 let index = self.lowered.sums.iter().position(|sum| sum.id == id);
                 let nothing = Bounded::exact(f64::NAN);

@@ -230,6 +230,7 @@ impl Facts {
             }
             Op::Neg(a) => negation_facts(child(*a)),
             Op::Stored([a, b]) => stored_facts(child(*a), child(*b)),
+            Op::Nested(made) => nested_facts(made.map(child)),
             Op::Sum(a) => match child(*a).role {
                 Role::Activation | Role::Product => Ok(Facts::leaf(Role::Outer, [None; 2])),
                 other => Err(format!("sum of {other:?}, expected x or a weight times x")),
@@ -268,9 +269,15 @@ fn param_facts(ctx: &Context, name: &str) -> Result<Facts, String> {
     };
     let grid = match dtype {
         ParamType::Code(bits) => Grid::integers(2.0f64.powi(bits.into()) - 1.0),
+        ParamType::NestedCode => Grid::integers(f64::from(u8::MAX)),
         // What kernels compute with, before the number of the layer.
         ParamType::E4M3 => float8::GRID,
-        ParamType::F16 | ParamType::F32 | ParamType::E8M0 | ParamType::Shared(_) => {
+        ParamType::F16
+        | ParamType::F32
+        | ParamType::Resolved
+        | ParamType::NestedScale
+        | ParamType::E8M0
+        | ParamType::Shared(_) => {
             let any = if matches!(dtype, ParamType::Shared(_)) { SHARED_MAX } else { PARAM_MAX };
             let hi = ctx.scale_max(name).unwrap_or(any);
             Grid { lo: -hi, hi, ulp: FLOAT_ULP }
@@ -387,6 +394,15 @@ fn stored_facts(a: &Facts, b: &Facts) -> Result<Facts, String> {
     }
     let product = product_facts(a, b)?;
     Ok(Facts { grid: map1(product.grid, |grid| Grid { ulp: FLOAT_ULP, ..grid }), ..product })
+}
+
+/// A scale and what it is made of.
+fn nested_facts(made: [&Facts; 3]) -> Result<Facts, String> {
+    let parameters = made.iter().all(|facts| facts.hoistable() && facts.param && !facts.position);
+    match parameters {
+        true => Ok(made[0].clone()),
+        false => Err("only group parameters are nested".into()),
+    }
 }
 
 fn negation_facts(a: &Facts) -> Result<Facts, String> {

@@ -1,21 +1,24 @@
 //! What a packed parameter array holds for one row and quant group.
 //!
 //! Usually the format's parameters as they are. A term with `(stored a b)` reads products that are
-//! multiplied when weights are packed; then an entry holds these, and what else the term reads.
+//! multiplied when weights are packed; then an entry holds these, and what else the term reads. A term with
+//! `(nested s c n)` reads what the scale `s` is made of, in the place of entries: see [`Levels`].
 
 use super::{Context, Engine, Op, Term};
-use crate::{DType, ParamType, WeightSpec};
+use crate::{DType, ParamType, WeightSpec, NESTED_GROUPS};
 use egg::Id;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The operator as it stands in the text of terms.
 const STORED: &str = "(stored ";
+/// The same of a scale that the kernel makes.
+const NESTED: &str = "(nested ";
 
 /// One value of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
-    /// What the term calls it: a parameter's name, or the text of a stored product.
+    /// What the term calls it: a parameter's name, or the text of a stored product or a nested scale.
     pub name: String,
     /// How it is packed.
     pub dtype: ParamType,
@@ -82,7 +85,10 @@ pub fn fields(term: &str, spec: &WeightSpec) -> Vec<Field> {
     // Dequantized weights have no parameters, whatever term made them.
     let stores = term.contains(STORED) && !spec.params.is_empty();
     let parsed = if stores { term.parse::<Term>().ok() } else { None };
-    let Some(parsed) = parsed else { return (0..spec.params.len()).map(param).collect() };
+    let in_entries = |i: &usize| spec.params[*i].dtype.in_entries();
+    let Some(parsed) = parsed else {
+        return (0..spec.params.len()).filter(in_entries).map(param).collect();
+    };
     let Reads { parameters, products } = reads(&parsed);
     let kept =
         (0..spec.params.len()).filter(|i| parameters.contains(&spec.params[*i].name.as_str()));
@@ -98,15 +104,23 @@ pub fn fields(term: &str, spec: &WeightSpec) -> Vec<Field> {
     fields
 }
 
+/// Whether a term reads what nested scales are made of.
+pub fn reads_nested(term: &str) -> bool {
+    term.contains(NESTED)
+}
+
 /// Scales of two levels packed level by level: for each quant group its integers, a byte each, or two in one
 /// if they are as small; and for several groups together the floats that these multiply. An entry for each group repeats the floats, or
-/// holds products that take more bits than their integers.
+/// holds products that take more bits than their integers. Of nested scales the integers are numbers
+/// of values in the layer's map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Levels {
     /// The floats that groups share.
     pub shared: Vec<Field>,
     /// The integers of each group: as many as there are floats.
     pub codes: Vec<Field>,
+    /// What an entry of a group holds once the levels are together in registers.
+    pub entry: Vec<Field>,
     /// Groups that share the floats.
     pub groups: u32,
     /// Whether both integers of a group take a byte together: of two rows that lie side by side one byte has
@@ -120,18 +134,46 @@ impl Levels {
     pub fn of(fields: Vec<Field>) -> Option<Levels> {
         let is_code = |field: &Field| matches!(field.dtype, ParamType::Code(bits) if bits <= 8);
         let (codes, shared): (Vec<Field>, Vec<Field>) = fields.into_iter().partition(is_code);
+        let entry = [&shared[..], &codes].concat();
         let dtype = shared.first()?.dtype;
         let ParamType::Shared(groups) = dtype else { return None };
         let alike = shared.iter().all(|field| field.dtype == dtype);
         let paired = codes.len() == shared.len() && codes.len() <= 2;
         let is_nibble = |field: &Field| matches!(field.dtype, ParamType::Code(bits) if bits <= 4);
         let nibbles = codes.len() == 2 && codes.iter().all(is_nibble);
-        (alike && paired).then(|| Levels { shared, codes, groups: groups.into(), nibbles })
+        (alike && paired).then(|| Levels { shared, codes, entry, groups: groups.into(), nibbles })
     }
 
     /// The same with a byte for each integer.
     pub fn in_bytes(self) -> Levels {
         Levels { nibbles: false, ..self }
+    }
+
+    /// The levels of the nested scales of a matrix with rows of `k`, if the term, or one that is still to be
+    /// chosen, reads them: wherever a row starts among the groups that share a float, at least so many follow
+    /// each other in it.
+    pub fn nested(term: &str, spec: &WeightSpec, k: u32) -> Option<Levels> {
+        if !term.is_empty() && !reads_nested(term) {
+            return None;
+        }
+        let of = |dtype: ParamType| {
+            let index = spec.params.iter().position(|param| param.dtype == dtype)?;
+            let name = spec.params[index].name.clone();
+            Some(Field { name, dtype, value: Value::Param(index) })
+        };
+        let [scale, code, shared] =
+            [of(ParamType::Resolved)?, of(ParamType::NestedCode)?, of(ParamType::NestedScale)?];
+        let name = format!("{NESTED}{} {} {})", scale.name, code.name, shared.name);
+        let entry = vec![Field { name, ..scale }];
+        // What rows start with differs by whole rows: the power of two in their groups.
+        let groups = 1 << spec.group.count(k).trailing_zeros();
+        let groups = NESTED_GROUPS.min(groups);
+        Some(Levels { shared: vec![shared], codes: vec![code], entry, groups, nibbles: false })
+    }
+
+    /// Whether the integers are numbers of values in the layer's map.
+    pub fn is_nested(&self) -> bool {
+        self.codes.iter().any(|code| code.dtype == ParamType::NestedCode)
     }
 
     /// Bytes of a group's integers.
@@ -144,7 +186,7 @@ impl Levels {
 
     /// Bytes of the floats that groups share.
     pub fn shared_bytes(&self) -> u32 {
-        2 * self.shared.len() as u32
+        self.shared.iter().map(|field| field.dtype.packed_bytes()).sum()
     }
 
     /// Of `groups` that lie together, those that share floats there.
@@ -192,7 +234,7 @@ pub fn packed_param_bytes(term: &str, spec: &WeightSpec) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::two_levels;
+    use super::super::tests::{nested, two_levels};
     use super::*;
 
     #[test]
@@ -226,6 +268,24 @@ mod tests {
         let levels = of(&spec).unwrap();
         assert_eq!((levels.code_bytes(), levels.bytes(8)), (1, 12));
         assert_eq!(levels.in_bytes().code_bytes(), 2);
+    }
+
+    #[test]
+    fn what_nested_scales_are_made_of_lies_in_their_place() {
+        let (spec, made) = (nested(), "(sum (* (* (pair q) (nested s c n)) x))");
+        let entry = fields("(* s (sum (* (pair q) x)))", &spec);
+        assert_eq!((entry[0].name.as_str(), entry.len()), ("s", 1));
+        assert_eq!(packed_param_bytes("", &spec), 4);
+        // Groups of 128: rows of 27, 48 and 512 of them.
+        for (groups, sharing) in [(27, 1), (48, 16), (512, 256)] {
+            let levels = Levels::nested(made, &spec, 128 * groups).unwrap();
+            assert!(levels.is_nested() && levels.groups == sharing, "{groups}");
+            assert_eq!((levels.code_bytes(), levels.shared_bytes()), (1, 4));
+            assert_eq!(levels.entry[0].name, "(nested s c n)");
+            assert_eq!(levels.bytes(8), 8 + 8 / sharing.min(8) * 4);
+        }
+        assert_eq!(Levels::nested("(* s (sum (* (pair q) x)))", &spec, 4096), None);
+        assert_eq!(Levels::nested(made, &two_levels(), 4096), None);
     }
 
     #[test]

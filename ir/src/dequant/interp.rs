@@ -66,6 +66,8 @@ impl GroupValues<'_> {
             Op::Mul([a, b]) | Op::Stored([a, b]) => real(*a) * real(*b),
             Op::Fma([a, b, c]) => real(*a) * real(*b) + real(*c),
             Op::Neg(a) => -real(*a),
+            // The other two are what it was made of.
+            Op::Nested([scale, ..]) => real(*scale),
             Op::Sum(a) => (0..self.codes.len()).map(|k| self.at(term, *a, k)).sum(),
         }
     }

@@ -142,6 +142,7 @@ egg::define_language! {
         "fma" = Fma([egg::Id; 3]),
         "neg" = Neg(egg::Id),
         "stored" = Stored([egg::Id; 2]),
+        "nested" = Nested([egg::Id; 3]),
         "sum" = Sum(egg::Id),
         Const(Num),
         Param(Name),

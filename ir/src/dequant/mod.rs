@@ -62,6 +62,7 @@
 //! | `(wide i)` | its bits under the exponent of a bf16, multiplied back: the value |
 //! | `+ - * fma neg` | real arithmetic; `(fma a b c)` is `a * b + c` with one rounding |
 //! | `(stored a b)` | the product of two group parameters, or of one and a constant, rounded to f16 when weights are packed ([`Field`]) |
+//! | `(nested s c n)` | the group parameter `s`, made in the kernel of `c` and `n` ([`crate::NestedMap`]) with the roundings that it was made with |
 //! | `(sum e)` | the sum over one quant group's k |
 //!
 //! Weights come in 16-bit half words, of up to four fields of 4 bits with a code each. A word shifted by
@@ -121,13 +122,13 @@ pub use cost::{CostModel, CostParams, CostParts};
 pub use error_bound::{Bounded, Evaluator};
 pub use explain::{explain, Derivation, Step};
 pub use facts::{Facts, Grid, Role};
-pub use fields::{fields, packed_param_bytes, Field, Levels};
+pub use fields::{fields, packed_param_bytes, reads_nested, Field, Levels};
 pub use float8::{e4m3, e4m3_code, e4m3_nearest};
 pub use interp::GroupValues;
 pub use language::{Name, Num, Op};
 pub use root::source;
 pub use rounding::Rounding;
-pub use rules::{rule_names, Rule, OUT_OF_SUM, RULES, STORE_PRODUCT};
+pub use rules::{packing_rule, rule_names, Rule, OUT_OF_SUM, RULES};
 pub use search::{variants, Options, Search, Variant};
 pub use tables::{CodeOrder, PairTable};
 pub use term::{runs_on, Term};
@@ -202,4 +203,4 @@ pub enum DequantError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -155,7 +155,7 @@ fn uniform_classes(ctx: &Context, op: &Op, facts: &Facts) -> Rounding {
         {
             Rounding::EXACT
         }
-        Op::Param(_) | Op::Const(_) => Rounding::WEIGHT_ROUNDED,
+        Op::Param(_) | Op::Nested(_) | Op::Const(_) => Rounding::WEIGHT_ROUNDED,
         _ => Rounding::WEIGHT_ROUNDED.with(Rounding::WEIGHT_REASSOCIATED),
     }
 }

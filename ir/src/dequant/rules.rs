@@ -2,7 +2,7 @@
 
 use super::check::{fits_magic, fits_short, fits_subnormal, fits_table};
 use super::{float8, Context, DequantError, Engine, Facts, Op, Role};
-use crate::DType;
+use crate::{DType, WeightSpec};
 use egg::{Analysis, DidMerge, EGraph, Id, Language, Pattern, Rewrite, Subst, Var};
 use std::sync::Arc;
 
@@ -59,14 +59,16 @@ enum Need {
     Parameter(&'static str),
     /// The format has scales of two levels.
     TwoLevels,
+    /// The format has scales that are quantized themselves.
+    NestedScales,
     /// The engine adds products in f16.
     HalfSums,
 }
 
 use Need::{
     AnyOuter, ExactOffset, FitsInPlace, FitsMagic, FitsNarrow, FitsRaised, FitsShort,
-    FitsSubnormal, FitsTable, FitsWide, HalfSums, Hoistable, Invariant, Parameter, Scale,
-    SmallOffset, TwoLevels, Varying, Weight,
+    FitsSubnormal, FitsTable, FitsWide, HalfSums, Hoistable, Invariant, NestedScales, Parameter,
+    Scale, SmallOffset, TwoLevels, Varying, Weight,
 };
 
 /// The rules that take a factor or an offset of weights out of their sum. Where weights are complete before
@@ -79,7 +81,21 @@ pub(super) const HARDWARE_FLOAT: &str = "hardware-float";
 
 /// The rule by which products of scales of two levels are packed in place of their factors. Without it
 /// kernels multiply: the integers among the factors are fewer bytes ([`super::Levels`]).
-pub const STORE_PRODUCT: &str = "store-product";
+const STORE_PRODUCT: &str = "store-product";
+
+/// The rule by which scales that are quantized themselves are made when weights are packed. Without it
+/// kernels make them, of fewer bytes.
+const RESOLVE_NESTED: &str = "resolve-nested";
+
+/// The rule without which the kernels of a format read what its scales are made of: fewer bytes for more
+/// instructions. `None` where scales are made of nothing, or kernels always read it.
+pub fn packing_rule(spec: &WeightSpec) -> Option<&'static str> {
+    match (spec.has_nested_scales(), spec.has_two_levels()) {
+        (true, _) => Some(RESOLVE_NESTED),
+        (_, true) => Some(STORE_PRODUCT),
+        _ => None,
+    }
+}
 
 /// The rule that the analysis applies: an operator on constants is a constant.
 pub const FOLD_CONSTANTS: &str = "fold-constants";
@@ -124,6 +140,9 @@ pub static RULES: &[Rule] = &[
     rule(STORE_PRODUCT, "parameters",
         &[("(* ?c ?d)", "(stored ?c ?d)")],
         &[TwoLevels, Parameter("?c"), Parameter("?d")]),
+    rule(RESOLVE_NESTED, "parameters",
+        &[("(nested ?s ?c ?d)", "?s")],
+        &[NestedScales, Parameter("?s"), Parameter("?c"), Parameter("?d")]),
 
     rule("magic-number", "conversions",
         &[("(real ?i)", "(- (magic ?i) BASE)")],
@@ -333,7 +352,7 @@ impl Need {
             | FitsInPlace(a) | FitsMagic(a) | FitsSubnormal(a) | FitsRaised(a) | FitsTable(a)
             | FitsShort(a) | FitsNarrow(a) | FitsWide(a) | Parameter(a) => vec![a],
             AnyOuter(a, b) | ExactOffset(a, b) => vec![a, b],
-            HalfSums | TwoLevels => vec![],
+            HalfSums | TwoLevels | NestedScales => vec![],
         }
     }
 
@@ -369,6 +388,7 @@ impl Need {
             (HalfSums, _) => ctx.engine == Engine::Half2,
             (Parameter(_), [a]) => a.hoistable() && a.param && !a.position,
             (TwoLevels, _) => ctx.spec.has_two_levels(),
+            (NestedScales, _) => ctx.spec.has_nested_scales(),
             _ => false,
         }
     }
@@ -417,7 +437,7 @@ impl Need {
                 vec![(a, Role::Integer)]
             }
             AnyOuter(a, b) => vec![(a, Role::Outer), (b, Role::Outer)],
-            ExactOffset(..) | SmallOffset(_) | HalfSums | TwoLevels => vec![],
+            ExactOffset(..) | SmallOffset(_) | HalfSums | TwoLevels | NestedScales => vec![],
         }
     }
 }

@@ -85,13 +85,18 @@ impl GemvSchedule {
     /// The levels that group parameters are packed by, where the term reads both and a step has all groups
     /// that share a float; `None` where each group has an entry with all of its parameters.
     pub fn levels(&self, spec: &WeightSpec, k: u32) -> Option<Levels> {
+        // A lane loads the integers of its rows in whole words.
+        let whole = |levels: &Levels| self.rows * levels.code_bytes() % 4 == 0;
+        if spec.has_nested_scales() {
+            let levels = Levels::nested(&self.dequant, spec, k).filter(whole)?;
+            let sharing = levels.sharing(self.groups_per_step(spec, k));
+            return (sharing > 1 && sharing >= self.groups_per_lane(spec, k)).then_some(levels);
+        }
         if !spec.has_two_levels() {
             return None;
         }
         let levels = Levels::of(fields(&self.dequant, spec))?;
         let span = spec.group.size(k) * levels.groups;
-        // A lane loads the integers of its rows in whole words.
-        let whole = |levels: &Levels| self.rows * levels.code_bytes() % 4 == 0;
         let levels = if whole(&levels) { levels } else { levels.in_bytes() };
         (whole(&levels) && self.step_k() % span == 0).then_some(levels)
     }
@@ -100,8 +105,9 @@ impl GemvSchedule {
     pub fn param_bytes(&self, spec: &WeightSpec, k: u32) -> f64 {
         match self.levels(spec, k) {
             Some(levels) => {
-                let shared = f64::from(levels.shared_bytes()) / f64::from(levels.groups);
-                f64::from(levels.code_bytes()) + shared
+                let sharing = levels.sharing(self.groups_per_step(spec, k));
+                f64::from(levels.code_bytes())
+                    + f64::from(levels.shared_bytes()) / f64::from(sharing)
             }
             None => packed_param_bytes(&self.dequant, spec).into(),
         }

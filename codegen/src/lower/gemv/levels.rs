@@ -1,10 +1,12 @@
 //! Scales whose two levels are packed apart: of the integers of a lane's groups and the floats that they
-//! multiply come the entries that each row would have had.
+//! multiply come the entries that each row would have had. Codes of nested scales are looked up for them.
 
 use super::super::levels::{halves, nibbles, ONE_CODE, TWO_CODES};
+use super::super::nested;
 use super::Gemv;
-use crate::kir::{call, int, Body, Expr, Type};
+use crate::kir::{call, int, var, Body, Expr, Type};
 use qtune_ir::dequant::Levels;
+use qtune_ir::PIECE_CODES;
 
 /// Selectors that put the lower half of a second word above that of a first, and how to take the first
 /// one's upper half instead.
@@ -18,6 +20,9 @@ impl Gemv<'_> {
             return self.join_nibbles(body, ahead);
         }
         let groups = self.lane_groups();
+        if levels.is_nested() {
+            return self.make_nested(body, ahead);
+        }
         body.unrolled("row_part", self.s.rows, |body, row| {
             body.unrolled("lane_group", groups, |body, inner| {
                 let entry = row.clone() * groups + inner.clone();
@@ -51,5 +56,26 @@ impl Gemv<'_> {
                 body.assign(entry(1), nibbles(word, row % 4 / 2 * 2, row % 2 == 1));
             }
         });
+    }
+    /// The nested scales of a step: a code each, and the floats of its spans.
+    fn make_nested(&self, body: &mut Body, ahead: &Expr) {
+        let groups = self.lane_groups();
+        body.unrolled("row_part", self.s.rows, |body, row| {
+            body.unrolled("lane_group", groups, |body, inner| {
+                let codes = [ahead.clone(), inner.clone(), row.clone() / 4u32];
+                let codes = Expr::at("codes", codes);
+                let shared = Expr::at("shared", [ahead.clone(), row.clone()]);
+                let scale = nested::scale(codes, row.clone() % 4u32, shared);
+                let entry = row.clone() * groups + inner;
+                body.assign(Expr::at("entry", [ahead.clone(), entry, int(0)]), scale);
+            });
+        });
+    }
+
+    /// Tells lanes apart that have different quant groups, or rows.
+    pub(super) fn lane_group(&self) -> Expr {
+        let group = self.cx.spec.group.size(self.cx.problem.k);
+        let lanes = (group / PIECE_CODES).clamp(1, self.s.lanes);
+        var("lane") / lanes
     }
 }

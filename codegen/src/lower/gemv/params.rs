@@ -97,9 +97,10 @@ impl Gemv<'_> {
         let words = ty.words() as u32;
         for nth in 0..run.count {
             let at = beyond(run.from.clone(), nth * run.distance);
-            let value = match ty == element {
-                true => load("params", at),
-                false => call("load_two_words", [Expr::address("params", at)]),
+            let value = match ty {
+                _ if ty == element => load("params", at),
+                Type::U32x4 => call("load_four_words", [Expr::address("params", at)]),
+                _ => call("load_two_words", [Expr::address("params", at)]),
             };
             if ty.bytes() >= 4 {
                 let places = (0..words).map(|word| place(nth * words + word)).collect();

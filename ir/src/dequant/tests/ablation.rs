@@ -37,6 +37,7 @@ const CANDIDATES: &[Row] = &[
         "(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))"),
     ("store-product", two_levels, MMA_F16,
         "(- (* (* (stored d i) (* rp 16777216)) (sum (* (subn (at q)) x))) (* (stored e j) (sum x)))"),
+    ("resolve-nested", nested, MMA_F16, "(* s (sum (* (pair q) x)))"),
     ("magic-number", awq, MMA_BF16,
         "(* s (sum (* (- (magic q) (+ 128 z)) x)))"),
     ("subnormal", awq, MMA_F16,

@@ -63,6 +63,7 @@ fn parameters(ctx: &Context) -> Vec<Vec<f64>> {
     let scale = DType::F16.round(0.011_37);
     let unit = if ctx.spec == odd() { DType::Bf16.round(scale) } else { 1.0 };
     let offset = |z: f64| match ctx.spec.params.len() {
+        3 => vec![scale, z, scale],
         4 => vec![scale, 37.0, DType::F16.round(8.0 * scale), z],
         count => [scale, unit * z][..count].to_vec(),
     };

@@ -83,6 +83,14 @@ pub(super) fn two_levels() -> WeightSpec {
     spec("(- (* q (* d i)) (* e j))", &params)
 }
 
+/// Scales that are quantized themselves, as double quantization has them.
+pub(crate) fn nested() -> WeightSpec {
+    let params =
+        [("s", ParamType::Resolved), ("c", ParamType::NestedCode), ("n", ParamType::NestedScale)];
+    let spec = spec("(* (lookup q) (nested s c n))", &params);
+    WeightSpec { codebook: codebook().codebook, ..spec }
+}
+
 fn formats() -> Vec<WeightSpec> {
     vec![
         awq(),
@@ -92,6 +100,7 @@ fn formats() -> Vec<WeightSpec> {
         codebook(),
         thirds(),
         two_levels(),
+        nested(),
         float8(),
         small_scales(),
     ]

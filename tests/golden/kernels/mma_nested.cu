@@ -1,0 +1,328 @@
+// qtune 0.1.0 (generator 7)
+// problem:  w4a16.nf4-b64-dq.bf16-bf16.n8192.k8192.m16@sm90a.132
+// schedule: mma tile=16x128x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows dequant=(sum (* (* (pair q) (nested s c n)) x))
+
+static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, unsigned bits) {
+  unsigned d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned permute(unsigned a, unsigned b, unsigned selectors) {
+  unsigned d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selectors));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned table_word(const unsigned* table, unsigned offset) {
+  return *reinterpret_cast<const unsigned*>(reinterpret_cast<const char*>(table) + offset);
+}
+
+static __device__ __forceinline__ unsigned bf2_fma(unsigned a, unsigned b, unsigned c) {
+  unsigned d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_low(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ float bits_f32(unsigned a) { return __uint_as_float(a); }
+
+static __device__ __forceinline__ unsigned bf2_pack(float low, float high) {
+  unsigned d;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned short to_bf16(float a) {
+  unsigned short d;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(d) : "f"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned nested_scale(float value, float scale, float offset) {
+  return __float_as_uint(__fadd_rn(__fmul_rn(value, scale), offset));
+}
+
+static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
+
+static __device__ __forceinline__ uint4 pack_u32x4(unsigned a, unsigned b, unsigned c, unsigned d) { return make_uint4(a, b, c, d); }
+
+static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
+               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+}
+
+static __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int pending> static __device__ __forceinline__ void copy_wait() {
+  asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
+}
+
+static __device__ __forceinline__ unsigned shared_place(const void* place) {
+  return (unsigned)__cvta_generic_to_shared(place);
+}
+
+static __device__ __forceinline__ unsigned shared_behind(unsigned place, int bytes) { return place + bytes; }
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(row) : "memory");
+}
+
+static __device__ __forceinline__ void mma_bf16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
+              unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+constexpr int N = 8192;
+constexpr int K = 8192;
+constexpr int STEPS = 32;
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ weights,
+    const uint4* __restrict__ params,
+    const unsigned* __restrict__ nested_map,
+    const uint4* __restrict__ x,
+    unsigned short* __restrict__ out,
+    const int tokens) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 0);
+  uint4* const ring_x = reinterpret_cast<uint4*>(shared + 49152);
+  float* const red = reinterpret_cast<float*>(shared + 0);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 73728);
+  unsigned short* const level_codes = reinterpret_cast<unsigned short*>(shared + 73728);
+  uint2* const level_floats = reinterpret_cast<uint2*>(shared + 73728);
+  unsigned* const operands = reinterpret_cast<unsigned*>(shared + 76800);
+  unsigned* const table = reinterpret_cast<unsigned*>(shared + 78848);
+  uint4* const table_pieces = reinterpret_cast<uint4*>(shared + 78848);
+  unsigned* const scale_map = reinterpret_cast<unsigned*>(shared + 111616);
+  uint4* const scale_map_pieces = reinterpret_cast<uint4*>(shared + 111616);
+  // prologue: this block's tile and this warp's part of it
+  const int thread = threadIdx.x;
+  const int lane = thread % 32;
+  const int warp = thread / 32;
+  const int warp_n = warp % 2;
+  const int warp_k = warp / 2;
+  const int row_tile = blockIdx.x;
+  const int token_tile = blockIdx.y;
+  const int first = 0;
+  const int last = STEPS;
+  const int lane_piece = (warp_n * 4 * 4 + warp_k * 2) * 32 + lane;
+  int x_from[4] = {};
+  #pragma unroll
+  for (int x_piece_turn = 0; x_piece_turn < 4; ++x_piece_turn) {
+    const int x_piece = x_piece_turn * 128 + thread;
+    const int x_m = token_tile * 16 + x_piece / 32;
+    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 32;
+  }
+  int x_to[2];
+  #pragma unroll
+  for (int x_place_turn = 0; x_place_turn < 2; ++x_place_turn) {
+    const int x_place = x_place_turn * 128 + thread;
+    const int x_token = x_place / 32;
+    x_to[x_place_turn] = x_token * 32 + (x_place % 32 ^ x_token % 8);
+  }
+  const int lane_tokens = (lane / 16 * 8 + lane % 8) * 32 + warp_k * 16;
+  unsigned lane_rows[4];
+  #pragma unroll
+  for (int part = 0; part < 4; ++part) {
+    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2 ^ lane % 8)]);
+  }
+  const int lane_operands = (warp_n * 4 * 4 + warp_k * 2) * 8 + lane / 4;
+  const int lane_codes = ((warp_n * 4 + lane / 8 / 2) * 4 + (warp_k * 2 + lane / 8 % 2)) * 8 + lane % 8;
+  const int lane_floats = (warp_n * 4 + lane / 8 / 2) * 8 + lane % 8;
+  float total[4][2][4] = {};
+
+  // fill the ring: all stages but one
+  for (int ahead = 0; ahead < 2; ++ahead) {
+    const int step = first + ahead;
+    if (step < last) {
+      const int weights_to = ahead * 1024 + lane_piece;
+      const int weights_from = (row_tile * STEPS + step) * 1024 + lane_piece;
+      #pragma unroll
+      for (int row_part = 0; row_part < 4; ++row_part) {
+        #pragma unroll
+        for (int chunk = 0; chunk < 2; ++chunk) {
+          copy_async_16(&ring_weights[weights_to + (row_part * 128 + chunk * 32)], &weights[weights_from + (row_part * 128 + chunk * 32)]);
+        }
+      }
+      const int x_stage = ahead * 512;
+      const int x_k8 = step * 32;
+      #pragma unroll
+      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
+        const int x_copy = x_copy_turn * 128 + thread;
+        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
+      }
+      const int params_to = ahead * 64;
+      const int params_from = (row_tile * STEPS + step) * 64;
+      const int param_piece = thread;
+      if (param_piece < 64) {
+        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
+      }
+    }
+    copy_commit();
+  }
+
+  // fill the table: for every pair of codes their values, a copy for each lane
+  const unsigned lane_bytes = static_cast<unsigned>(lane) * 0x00000004u;
+  for (int piece = thread; piece < 2048; piece += 128) {
+    const unsigned codes = static_cast<unsigned>(piece / 8);
+    const unsigned fill_entry = codes & 0x77777777u;
+    const unsigned fill_half = and_or(codes >> 1, 0x44444444u, 0x32103210u);
+    const unsigned fill_low_lower = permute(0xca063280u, 0x00ba3d92u, fill_entry);
+    const unsigned fill_low_upper = permute(0xad7c25a3u, 0x803910e2u, fill_entry);
+    const unsigned fill_low = permute(fill_low_lower, fill_low_upper, fill_half);
+    const unsigned fill_high_lower = permute(0xbebfbfbfu, 0x00bdbebeu, fill_entry);
+    const unsigned fill_high_upper = permute(0x3e3e3e3du, 0x3f3f3f3eu, fill_entry);
+    const unsigned fill_high = permute(fill_high_lower, fill_high_upper, fill_half);
+    const unsigned values = permute(fill_low, fill_high, 0x00005140u);
+    table_pieces[piece / 8 * 8 + piece % 8] = pack_u32x4(values, values, values, values);
+  }
+
+  // fill the map of nested scales, some copies of each value
+  const unsigned copy_bytes = static_cast<unsigned>(lane % 4) * 0x00000004u;
+  const float scale_offset = bits_f32(nested_map[256]);
+  for (int value = thread; value < 256; value += 128) {
+    const unsigned bits = nested_map[value];
+    scale_map_pieces[value] = pack_u32x4(bits, bits, bits, bits);
+  }
+
+  // mainloop: wait for the oldest stage, refill the one before it, compute
+  int slot = 0;
+  for (int step = first; step < last; ++step) {
+    copy_wait<1>();
+    __syncthreads();
+    const int next = step + 2;
+    const int free = (slot == 0) ? 2 : slot - 1;
+    if (next < last) {
+      const int weights_to = free * 1024 + lane_piece;
+      const int weights_from = (row_tile * STEPS + next) * 1024 + lane_piece;
+      #pragma unroll
+      for (int row_part = 0; row_part < 4; ++row_part) {
+        #pragma unroll
+        for (int chunk = 0; chunk < 2; ++chunk) {
+          copy_async_16(&ring_weights[weights_to + (row_part * 128 + chunk * 32)], &weights[weights_from + (row_part * 128 + chunk * 32)]);
+        }
+      }
+      const int x_stage = free * 512;
+      const int x_k8 = next * 32;
+      #pragma unroll
+      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
+        const int x_copy = x_copy_turn * 128 + thread;
+        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
+      }
+      const int params_to = free * 64;
+      const int params_from = (row_tile * STEPS + next) * 64;
+      const int param_piece = thread;
+      if (param_piece < 64) {
+        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
+      }
+    }
+    copy_commit();
+    const int weights_at = slot * 1024 + lane_piece;
+    const int tokens_at = slot * 512;
+    const int codes_at = slot * 512 + lane_codes;
+    const int floats_at = slot * 128 + lane_floats;
+    #pragma unroll
+    for (int row_turn = 0; row_turn < 2; ++row_turn) {
+      unsigned floats[2];
+      {
+        const uint2 packed = level_floats[floats_at + (row_turn * 2 * 8 + 64)];
+        floats[0] = packed.x;
+        floats[1] = packed.y;
+      }
+      const unsigned codes = static_cast<unsigned>(level_codes[codes_at + row_turn * 2 * 4 * 8]);
+      operands[lane_codes + row_turn * 2 * 4 * 8] = bf2_pack(bits_f32(nested_scale(bits_f32(table_word(&scale_map[0], ((codes << 4) & 0x00000ff0u) | copy_bytes)), bits_f32(floats[0]), scale_offset)), bits_f32(nested_scale(bits_f32(table_word(&scale_map[0], (((codes >> 8) << 4) & 0x00000ff0u) | copy_bytes)), bits_f32(floats[1]), scale_offset)));
+    }
+    warp_sync();
+    #pragma unroll
+    for (int segment = 0; segment < 2; ++segment) {
+      unsigned invariant0[4][2];
+      #pragma unroll
+      for (int row_part = 0; row_part < 4; ++row_part) {
+        unsigned joined[1];
+        joined[0] = operands[lane_operands + (row_part * 4 + segment) * 8];
+        invariant0[row_part][0] = h2_both_low(joined[0]);
+        invariant0[row_part][1] = h2_both_high(joined[0]);
+      }
+      unsigned words[4][4];
+      #pragma unroll
+      for (int row_part = 0; row_part < 4; ++row_part) {
+        {
+          const uint4 packed = ring_weights[weights_at + (row_part * 128 + segment * 32)];
+          words[row_part][0] = packed.x;
+          words[row_part][1] = packed.y;
+          words[row_part][2] = packed.z;
+          words[row_part][3] = packed.w;
+        }
+      }
+      #pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        unsigned frag_b[2][2][2];
+        #pragma unroll
+        for (int k16 = 0; k16 < 2; ++k16) {
+          const unsigned matrices_at = shared_behind(lane_rows[half * 2 + k16], tokens_at * 16);
+          ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(matrices_at, segment * 8 * 16));
+        }
+        #pragma unroll
+        for (int k16 = 0; k16 < 2; ++k16) {
+          #pragma unroll
+          for (int row_part = 0; row_part < 4; ++row_part) {
+            const unsigned word = words[row_part][half * 2 + k16];
+            const unsigned frag0_a0 = bf2_fma(table_word(&table[0], and_or(word << 7, 0x00007f80u, lane_bytes)), invariant0[row_part][0], 0x80008000u);
+            const unsigned frag0_a1 = bf2_fma(table_word(&table[0], and_or(word >> 1, 0x00007f80u, lane_bytes)), invariant0[row_part][1], 0x80008000u);
+            const unsigned frag0_a2 = bf2_fma(table_word(&table[0], and_or(word >> 9, 0x00007f80u, lane_bytes)), invariant0[row_part][0], 0x80008000u);
+            const unsigned frag0_a3 = bf2_fma(table_word(&table[0], and_or(word >> 17, 0x00007f80u, lane_bytes)), invariant0[row_part][1], 0x80008000u);
+            #pragma unroll
+            for (int token_part = 0; token_part < 2; ++token_part) {
+              mma_bf16(total[row_part][token_part][0], total[row_part][token_part][1], total[row_part][token_part][2], total[row_part][token_part][3], frag0_a0, frag0_a1, frag0_a2, frag0_a3, frag_b[k16][token_part][0], frag_b[k16][token_part][1]);
+            }
+          }
+        }
+      }
+    }
+    slot = (slot + 1 == 3) ? 0 : slot + 1;
+  }
+  copy_wait<0>();
+
+  // partial sums of all warps meet in shared memory
+  __syncthreads();
+  #pragma unroll
+  for (int row_part = 0; row_part < 4; ++row_part) {
+    #pragma unroll
+    for (int token_part = 0; token_part < 2; ++token_part) {
+      red[(warp_k * 16 + (token_part * 8 + lane % 4 * 2)) * 132 + ((warp_n * 4 + row_part) * 16 + lane / 4)] = total[row_part][token_part][0];
+      red[(warp_k * 16 + (token_part * 8 + lane % 4 * 2 + 1)) * 132 + ((warp_n * 4 + row_part) * 16 + lane / 4)] = total[row_part][token_part][1];
+      red[(warp_k * 16 + (token_part * 8 + lane % 4 * 2)) * 132 + ((warp_n * 4 + row_part) * 16 + lane / 4 + 8)] = total[row_part][token_part][2];
+      red[(warp_k * 16 + (token_part * 8 + lane % 4 * 2 + 1)) * 132 + ((warp_n * 4 + row_part) * 16 + lane / 4 + 8)] = total[row_part][token_part][3];
+    }
+  }
+
+  // epilogue: add the warps' partial sums
+  __syncthreads();
+  for (int i = thread; i < 2048; i += 128) {
+    const int row = i % 128;
+    const int token = i / 128;
+    float sum = red[token * 132 + row];
+    sum = sum + red[(16 + token) * 132 + row];
+    const int n = row_tile * 128 + row;
+    const int m = token_tile * 16 + token;
+    if ((n < N) && (m < tokens)) {
+      out[m * N + n] = to_bf16(sum);
+    }
+  }
+}
