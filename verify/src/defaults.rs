@@ -459,7 +459,10 @@ fn wgmma_rungs(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedul
         let block_m = problem.m.div_ceil(problem.m.div_ceil(most)).next_multiple_of(columns);
         for &(stages, block_k) in rings {
             // A long stage has the fewest instructions per weight, but must not copy padding.
-            if problem.k % block_k != 0 && block_k > least_k {
+            let ragged = problem.k % block_k != 0 && block_k > least_k;
+            // Half a super-block of padding is less than what shorter stages repeat of it.
+            let shares = spec.has_two_levels() && pads_little(problem.k, block_k);
+            if ragged && !shares {
                 continue;
             }
             let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
