@@ -227,16 +227,32 @@ fn gather<B: Block, T: Clone + Default + Send>(
     let groups = blocks.of.elements / B::GROUP as usize;
     let mut values = vec![T::default(); n * blocks.per_row * groups];
     values.par_chunks_mut(blocks.per_row * groups).enumerate().for_each(|(n, row)| {
-        let mut bits = [0; GROUPS_MAX];
-        let bits = &mut bits[..groups];
-        for (values, block) in row.chunks_exact_mut(groups).zip(blocks.row(n)) {
-            B::param(block, index, bits);
-            for (value, bits) in values.iter_mut().zip(&*bits) {
-                *value = of_bits(*bits);
-            }
+        let blocks = blocks.row(n);
+        match groups {
+            1 => gather_row::<B, T, 1>(blocks, index, &of_bits, row),
+            8 => gather_row::<B, T, 8>(blocks, index, &of_bits, row),
+            4 => gather_row::<B, T, 4>(blocks, index, &of_bits, row),
+            _ => gather_row::<B, T, GROUPS_MAX>(blocks, index, &of_bits, row),
         }
     });
     values
+}
+
+/// The values of a row whose blocks have so many quant groups: loops over few are worth little where their
+/// number is not known when this is compiled.
+fn gather_row<'a, B: Block, T, const GROUPS: usize>(
+    blocks: impl Iterator<Item = &'a [u8]>,
+    index: usize,
+    of_bits: &impl Fn(u32) -> T,
+    row: &mut [T],
+) {
+    let mut bits = [0; GROUPS];
+    for (values, block) in row.chunks_exact_mut(GROUPS).zip(blocks) {
+        B::param(block, index, &mut bits);
+        for (value, bits) in values.iter_mut().zip(bits) {
+            *value = of_bits(bits);
+        }
+    }
 }
 
 /// Checks that all values are finite.

@@ -110,7 +110,7 @@ impl Block for ThreeBit {
 
 /// The eight 6-bit scales (`minimum` false) or minima that Q4_K and Q5_K keep in 12 bytes: those of the
 /// first four groups in the low bits of four bytes, of which the high bits belong to the last four.
-#[inline]
+#[inline(always)]
 fn six_bits(packed: &[u8], minimum: bool) -> [u8; 8] {
     let word = |at: usize| {
         let bytes = &packed[4 * at..4 * at + 4];
@@ -123,7 +123,7 @@ fn six_bits(packed: &[u8], minimum: bool) -> [u8; 8] {
 }
 
 /// A parameter of Q4_K and Q5_K: both scales, then the 12 bytes.
-#[inline]
+#[inline(always)]
 fn six_bit_param(block: &[u8], index: usize, groups: &mut [u32]) {
     if index % 2 == 0 {
         return groups.fill(half(block, index));
@@ -147,6 +147,7 @@ impl Block for FourBit {
     const VARIANT: Variant = with_minima(4, SIX_BIT_PARAMS);
     const CODES: BlockCodes = BlockCodes::Runs { first: 16, pack: pack_runs_of_32 };
 
+    #[inline(always)]
     fn param(block: &[u8], index: usize, groups: &mut [u32]) {
         six_bit_param(block, index, groups);
     }
@@ -171,6 +172,7 @@ impl Block for FiveBit {
         }
     });
 
+    #[inline(always)]
     fn param(block: &[u8], index: usize, groups: &mut [u32]) {
         six_bit_param(block, index, groups);
     }
