@@ -41,7 +41,7 @@ pub const MMA_MAINLOOP: [Plant; 8] = [
     ("lost barrier", "copy_wait<1>();\n    __syncthreads();", "copy_wait<1>();"),
     ("wait too lax", "copy_wait<1>()", "copy_wait<2>()"),
     ("stage refilled while it is read", "(slot == 0) ? 2 : slot - 1", "slot"),
-    ("lost swizzle", "(x_chunk ^ x_token % 8)", "x_chunk"),
+    ("lost swizzle", "(x_place % 16 ^ x_token % 8)", "x_place % 16"),
     ("activations of the wrong step", "x_k8 = next * 16", "x_k8 = step * 16"),
 ];
 
