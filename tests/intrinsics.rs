@@ -24,6 +24,7 @@ fn kernel(row: &'static Intrinsic) -> Program {
         let bits = load("operands", thread.clone() * 3u32 + index as u32);
         match arg {
             Arg::In(Type::F32) => kir::call("bits_f32", [bits]),
+            Arg::In(Type::I32) => bits.cast(Type::I32),
             _ => bits,
         }
     };

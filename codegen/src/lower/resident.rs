@@ -14,9 +14,8 @@ pub(super) fn blocks(cx: &Lowering, schedule: &Schedule, shared_bytes: u32) -> O
         Schedule::Mma(_) if gated => Some(1),
         // Of addresses of vectors it keeps too few, and spills.
         Schedule::Gemv(s) if CodeOrder::of_term(&s.dequant) == CodeOrder::Vectors => Some(1),
-        // By shared memory alone: as if a thread took one register.
-        Schedule::Mma(s) if resident_blocks(cx.arch, s.threads(), 1, shared_bytes) == 1 => Some(1),
         _ if PairTable::of_term(schedule.dequant()).is_some() => Some(1),
+        Schedule::Mma(s) => room(cx, s.threads(), shared_bytes),
         Schedule::Gemv(s) => {
             let registers = gemv_registers(cx, s);
             Some((cx.arch.sm.registers / registers / s.threads()).max(1))
@@ -25,12 +24,23 @@ pub(super) fn blocks(cx: &Lowering, schedule: &Schedule, shared_bytes: u32) -> O
     }
 }
 
+/// Registers that suffice for a thread of `mma`.
+const ROOMY: u32 = 168;
+
+/// The blocks that shared memory has room for, where they leave registers enough: fewer than the compiler
+/// guesses, and it spills for its guess.
+fn room(cx: &Lowering, threads: u32, shared_bytes: u32) -> Option<u32> {
+    // By shared memory alone: as if a thread took one register.
+    let blocks = resident_blocks(cx.arch, threads, 1, shared_bytes);
+    (blocks == 1 || blocks * threads * ROOMY <= cx.arch.sm.registers).then_some(blocks)
+}
+
 /// Registers of a thread of `gemv`, whatever it sums.
 const ANY: u32 = 64;
 /// For each row and token.
 const SUM: u32 = 4;
-/// For the group sum of activations, where a term has one beside the products'.
-const ACTIVATIONS: u32 = 8;
+/// For each token, where a term has a group sum of activations beside the products'.
+const ACTIVATIONS: u32 = 4;
 
 /// Registers that a thread of `gemv` may take. Left to guess, the compiler wants 1024 threads to an SM, and
 /// spills for them.
@@ -38,7 +48,7 @@ fn gemv_registers(cx: &Lowering, s: &GemvSchedule) -> u32 {
     let sums = s.dequant.parse().map_or(1, |term| sums(&term));
     // Parameters that are the same for all steps are held from the first to the last.
     let held = if cx.layout.groups() == 1 { s.rows * cx.spec.params.len() as u32 } else { 0 };
-    ANY + SUM * s.rows * s.tokens + ACTIVATIONS * sums.saturating_sub(1) + held
+    ANY + (SUM * s.rows + ACTIVATIONS * sums.saturating_sub(1)) * s.tokens + held
 }
 
 /// The sums of a term.
