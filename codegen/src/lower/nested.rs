@@ -15,6 +15,8 @@ const COPY: &str = "copy_bytes";
 
 /// Bytes of all copies of a value.
 const VALUE_BYTES: u32 = 4 * MAP_COPIES;
+/// The same in pieces of 16 bytes.
+const VALUE_PIECES: u32 = VALUE_BYTES / 16;
 
 /// The map as a parameter.
 pub(super) fn parameter() -> Parameter {
@@ -42,14 +44,16 @@ impl ScaleMap {
     /// Fills the map by all `threads` of the block. The values are there after the next barrier. Lanes that
     /// differ in `reader` read different codes, and different copies as far as there are some.
     pub fn fill(self, body: &mut Body, threads: u32, reader: Expr) {
-        body.section("fill the map of nested scales, some copies of each value");
+        body.section("fill the map of nested scales, a copy of each value in every bank");
         body.bind(COPY, Type::U32, (reader % MAP_COPIES).cast(Type::U32) * hex(4));
         let offset = call("bits_f32", [load(SOURCE, int(NESTED_CODES as u32))]);
         body.bind(OFFSET, Type::F32, offset);
-        body.range("value", var("thread"), NESTED_CODES as u32, threads, |body, value| {
-            let bits = body.bind("bits", Type::U32, load(SOURCE, value.clone()));
-            let copies = std::array::from_fn::<_, { MAP_COPIES as usize }, _>(|_| bits.clone());
-            body.store(MAP_PIECES, value, call("pack_u32x4", copies));
+        let pieces = NESTED_CODES as u32 * VALUE_PIECES;
+        body.range("map_piece", var("thread"), pieces, threads, |body, piece| {
+            let bits = load(SOURCE, piece.clone() / VALUE_PIECES);
+            let bits = body.bind("bits", Type::U32, bits);
+            let copies = [(); 4].map(|()| bits.clone());
+            body.store(MAP_PIECES, piece, call("pack_u32x4", copies));
         });
     }
 }

@@ -24,15 +24,17 @@ pub(super) fn blocks(cx: &Lowering, schedule: &Schedule, shared_bytes: u32) -> O
     }
 }
 
-/// Registers that suffice for a thread of `mma`.
+/// Registers that suffice for a thread of most `mma` kernels, and the most that one can have.
 const ROOMY: u32 = 168;
+const MOST: u32 = 255;
 
-/// The blocks that shared memory has room for, where they leave registers enough: fewer than the compiler
-/// guesses, and it spills for its guess.
+/// Where shared memory has room for so few blocks that each could have many registers: as many of them as leave
+/// a thread all that it can have. The compiler guesses more blocks, and spills for its guess.
 fn room(cx: &Lowering, threads: u32, shared_bytes: u32) -> Option<u32> {
     // By shared memory alone: as if a thread took one register.
     let blocks = resident_blocks(cx.arch, threads, 1, shared_bytes);
-    (blocks == 1 || blocks * threads * ROOMY <= cx.arch.sm.registers).then_some(blocks)
+    let registers = cx.arch.sm.registers / threads;
+    (blocks == 1 || blocks * ROOMY <= registers).then_some(blocks.min(registers / MOST).max(1))
 }
 
 /// Registers of a thread of `gemv`, whatever it sums.

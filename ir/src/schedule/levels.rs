@@ -45,9 +45,9 @@ pub(super) fn row_lanes(spec: &WeightSpec, k: u32, tile: (u32, u32)) -> u32 {
     of_fragments("", spec, k, tile).map_or(1, |_| ROW_LANES)
 }
 
-/// Copies of a layer's map of nested scales in shared memory, number by number: lanes that read different ones
-/// meet fewer bank conflicts.
-pub const MAP_COPIES: u32 = 4;
+/// Copies of a layer's map of nested scales in shared memory, number by number: one per bank, so that lanes
+/// that read different ones never wait for each other.
+pub const MAP_COPIES: u32 = 32;
 /// Bytes of the map with its copies.
 pub(super) const MAP_BYTES: u32 = NESTED_CODES as u32 * MAP_COPIES * 4;
 

@@ -118,12 +118,12 @@ qtune_gemv_w4a16_nf4_b64_dq_f16_f16_n8192_k8192_m1(const uint4* __restrict__ wei
     table_pieces[piece / 8 * 16 + piece % 8] = pack_u32x4(values, values, values, values);
   }
 
-  // fill the map of nested scales, some copies of each value
-  const unsigned copy_bytes = static_cast<unsigned>(lane / 2 % 4) * 0x00000004u;
+  // fill the map of nested scales, a copy of each value in every bank
+  const unsigned copy_bytes = static_cast<unsigned>(lane / 2 % 32) * 0x00000004u;
   const float scale_offset = bits_f32(nested_map[256]);
-  for (int value = thread; value < 256; value += 512) {
-    const unsigned bits = nested_map[value];
-    scale_map_pieces[value] = pack_u32x4(bits, bits, bits, bits);
+  for (int map_piece = thread; map_piece < 2048; map_piece += 512) {
+    const unsigned bits = nested_map[map_piece / 8];
+    scale_map_pieces[map_piece] = pack_u32x4(bits, bits, bits, bits);
   }
 
   // stage the activations of this block's k range
@@ -180,7 +180,7 @@ qtune_gemv_w4a16_nf4_b64_dq_f16_f16_n8192_k8192_m1(const uint4* __restrict__ wei
     for (int ahead = 0; ahead < 2; ++ahead) {
       #pragma unroll
       for (int row_part = 0; row_part < 4; ++row_part) {
-        entry[ahead][row_part][0] = nested_scale(bits_f32(table_word(&scale_map[0], (((codes[ahead][0][row_part / 4] >> row_part % 4 * 8) << 4) & 0x00000ff0u) | copy_bytes)), bits_f32(shared[ahead][row_part]), scale_offset);
+        entry[ahead][row_part][0] = nested_scale(bits_f32(table_word(&scale_map[0], (((codes[ahead][0][row_part / 4] >> row_part % 4 * 8) << 7) & 0x00007f80u) | copy_bytes)), bits_f32(shared[ahead][row_part]), scale_offset);
       }
       unsigned group_sum0[1][4] = {};
       #pragma unroll
@@ -244,7 +244,7 @@ qtune_gemv_w4a16_nf4_b64_dq_f16_f16_n8192_k8192_m1(const uint4* __restrict__ wei
     }
     #pragma unroll
     for (int row_part = 0; row_part < 4; ++row_part) {
-      entry[0][row_part][0] = nested_scale(bits_f32(table_word(&scale_map[0], (((codes[0][0][row_part / 4] >> row_part % 4 * 8) << 4) & 0x00000ff0u) | copy_bytes)), bits_f32(shared[0][row_part]), scale_offset);
+      entry[0][row_part][0] = nested_scale(bits_f32(table_word(&scale_map[0], (((codes[0][0][row_part / 4] >> row_part % 4 * 8) << 7) & 0x00007f80u) | copy_bytes)), bits_f32(shared[0][row_part]), scale_offset);
     }
     unsigned group_sum0[1][4] = {};
     #pragma unroll

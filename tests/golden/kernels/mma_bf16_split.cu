@@ -74,7 +74,7 @@ constexpr int N = 5120;
 constexpr int K = 27648;
 constexpr int STEPS = 216;
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
 qtune_mma_w4a16_awq_g128_bf16_f32_n5120_k27648_m64_bias(const uint4* __restrict__ weights,
     const uint4* __restrict__ params,
     const uint4* __restrict__ x,

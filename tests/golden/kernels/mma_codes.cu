@@ -142,7 +142,7 @@ qtune_mma_w8a8_int8_ch_bf16_a8_bf16_bf16_n5120_k5120_m16_codes(const uint4* __re
   }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
 qtune_mma_w8a8_int8_ch_bf16_a8_bf16_bf16_n5120_k5120_m16(const uint4* __restrict__ weights,
     const unsigned* __restrict__ params,
     const uint4* __restrict__ x,

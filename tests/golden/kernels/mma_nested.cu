@@ -193,12 +193,12 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
     table_pieces[piece / 8 * 8 + piece % 8] = pack_u32x4(values, values, values, values);
   }
 
-  // fill the map of nested scales, some copies of each value
-  const unsigned copy_bytes = static_cast<unsigned>(lane % 4) * 0x00000004u;
+  // fill the map of nested scales, a copy of each value in every bank
+  const unsigned copy_bytes = static_cast<unsigned>(lane % 32) * 0x00000004u;
   const float scale_offset = bits_f32(nested_map[256]);
-  for (int value = thread; value < 256; value += 128) {
-    const unsigned bits = nested_map[value];
-    scale_map_pieces[value] = pack_u32x4(bits, bits, bits, bits);
+  for (int map_piece = thread; map_piece < 2048; map_piece += 128) {
+    const unsigned bits = nested_map[map_piece / 8];
+    scale_map_pieces[map_piece] = pack_u32x4(bits, bits, bits, bits);
   }
 
   // mainloop: wait for the oldest stage, refill the one before it, compute
@@ -246,7 +246,7 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
         floats[1] = packed.y;
       }
       const unsigned codes = static_cast<unsigned>(level_codes[codes_at + row_turn * 2 * 4 * 8]);
-      operands[lane_codes + row_turn * 2 * 4 * 8] = bf2_pack(bits_f32(nested_scale(bits_f32(table_word(&scale_map[0], ((codes << 4) & 0x00000ff0u) | copy_bytes)), bits_f32(floats[0]), scale_offset)), bits_f32(nested_scale(bits_f32(table_word(&scale_map[0], (((codes >> 8) << 4) & 0x00000ff0u) | copy_bytes)), bits_f32(floats[1]), scale_offset)));
+      operands[lane_codes + row_turn * 2 * 4 * 8] = bf2_pack(bits_f32(nested_scale(bits_f32(table_word(&scale_map[0], ((codes << 7) & 0x00007f80u) | copy_bytes)), bits_f32(floats[0]), scale_offset)), bits_f32(nested_scale(bits_f32(table_word(&scale_map[0], (((codes >> 8) << 7) & 0x00007f80u) | copy_bytes)), bits_f32(floats[1]), scale_offset)));
     }
     warp_sync();
     #pragma unroll
