@@ -61,7 +61,7 @@ impl ScaleMap {
 /// The bits of the scale that byte `byte` of `codes` and the f32 in the bits of `scale` make.
 pub(super) fn scale(codes: Expr, byte: Expr, scale: Expr) -> Expr {
     // A multiple of what a value takes, and the copy below it.
-    let code = (codes >> byte * 8u32) << VALUE_BYTES.trailing_zeros();
+    let code = (codes >> (byte * 8u32)) << VALUE_BYTES.trailing_zeros();
     let place = (code & hex(0xff * VALUE_BYTES)) | var(COPY);
     let value = call("bits_f32", [call("table_word", [Expr::address(MAP, int(0)), place])]);
     call("nested_scale", [value, call("bits_f32", [scale]), var(OFFSET)])
