@@ -3,6 +3,7 @@
 use crate::exit::usage;
 use anyhow::Context;
 use qtune_codegen::CodegenError;
+use qtune_formats::{in_act_bits, served_on, ActBits, FormatError};
 use qtune_ir::{Arch, DType, Epilogue, Family, Group, Problem, Schedule, WeightSpec};
 use qtune_runtime::BUCKETS;
 use qtune_verify::{default_of_family, default_schedule, default_with_library};
@@ -34,6 +35,25 @@ impl ElementArgs {
     /// Element type of the output.
     pub fn out(self) -> DType {
         self.out_type.unwrap_or(self.act.act)
+    }
+}
+
+/// In how many bits activations are multiplied with the layers of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct ActBitsArgs {
+    /// Bits in which activations are multiplied: 16 dequantizes weights, 8 quantizes activations per token
+    /// [default: what the checkpoint asks for]
+    #[arg(long, value_name = "8|16", value_parser = str::parse::<ActBits>)]
+    pub act_bits: Option<ActBits>,
+}
+
+impl ActBitsArgs {
+    /// `spec` of a checkpoint as the command line wants it; without a wish, as the GPU can serve it.
+    pub fn served(self, spec: WeightSpec, arch: &Arch) -> Result<WeightSpec, FormatError> {
+        match self.act_bits {
+            Some(bits) => in_act_bits(spec, bits),
+            None => Ok(served_on(spec, arch)),
+        }
     }
 }
 

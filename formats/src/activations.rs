@@ -1,4 +1,5 @@
-//! Whether a checkpoint asks for activations that are quantized to 8 bits with a scale per token.
+//! Whether a checkpoint asks for activations that are quantized to 8 bits with a scale per token, and what
+//! is served instead where a GPU cannot or the caller will not.
 
 use crate::config::QuantConfig;
 use crate::error::FormatError;
@@ -7,6 +8,7 @@ use crate::name::{FormatName, Modifier};
 use crate::registry::resolve;
 use qtune_ir::{Activations, Arch, WeightSpec};
 use serde_json::Value;
+use std::str::FromStr;
 
 /// Whether every layer of the configuration has weights of 8 bits of this `kind` (`int` or `float`) and
 /// dynamic activations of the same, with a scale per token.
@@ -44,23 +46,67 @@ fn group_is_per_token(group: &Value, kind: &str) -> bool {
     eight_bits("weights").is_some() && per_token && dynamic
 }
 
+/// In how many bits activations are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActBits {
+    /// 16: as they are, with dequantized weights.
+    Sixteen,
+    /// 8: as codes, with the weights' codes. Those with a scale per token, unless the layer has codes already.
+    Eight,
+}
+
+impl FromStr for ActBits {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ActBits, String> {
+        match text {
+            "16" => Ok(ActBits::Sixteen),
+            "8" => Ok(ActBits::Eight),
+            _ => Err("activations are multiplied in 8 bits or in 16".into()),
+        }
+    }
+}
+
+/// The format whose weights are those of `spec`, with activations that are multiplied in `bits`, whatever
+/// the checkpoint asks for.
+///
+/// # Errors
+/// [`FormatError::UnknownFormat`] if the codes of the weights cannot be multiplied as they are.
+pub fn in_act_bits(spec: WeightSpec, bits: ActBits) -> Result<WeightSpec, FormatError> {
+    let wanted = bits == ActBits::Eight;
+    if spec.activations.are_quantized() == wanted {
+        return Ok(spec);
+    }
+    let mut name: FormatName = spec.name.parse()?;
+    match wanted {
+        true => name.modifiers.push(Modifier::EightBitActivations),
+        false => name.modifiers.retain(|modifier| *modifier != Modifier::EightBitActivations),
+    }
+    name.modifiers.sort();
+    resolve(&name.to_string())
+}
+
 /// The format as a GPU serves it: one that does not multiply 8-bit floats keeps 16-bit activations.
 pub fn served_on(spec: WeightSpec, arch: &Arch) -> WeightSpec {
     if spec.activations != Activations::E4m3 || arch.multiplies_float8() {
         return spec;
     }
-    let plain = spec.name.parse::<FormatName>().and_then(|mut name| {
-        name.modifiers.retain(|modifier| *modifier != Modifier::EightBitActivations);
-        resolve(&name.to_string())
-    });
     // Without the modifier a name of the registry is one, too.
-    plain.unwrap_or(spec)
+    in_act_bits(spec.clone(), ActBits::Sixteen).unwrap_or(spec)
 }
 
 impl QuantizedLinear {
     /// The layer as a GPU serves it: see [`served_on`].
     pub fn suited_to(self, arch: &Arch) -> QuantizedLinear {
         QuantizedLinear { spec: served_on(self.spec.clone(), arch), ..self }
+    }
+
+    /// The same weights with activations that are multiplied in `bits`: see [`in_act_bits`].
+    ///
+    /// # Errors
+    /// As [`in_act_bits`].
+    pub fn in_act_bits(self, bits: ActBits) -> Result<QuantizedLinear, FormatError> {
+        Ok(QuantizedLinear { spec: in_act_bits(self.spec.clone(), bits)?, ..self })
     }
 }
 
@@ -112,5 +158,24 @@ mod tests {
         assert_eq!(Some(on(float8, "a100").as_str()), float8.strip_suffix("-a8"));
         let integers = crate::compressed_tensors::INT8.examples[3];
         assert_eq!(on(integers, "a100"), integers);
+    }
+
+    #[test]
+    fn whoever_serves_a_layer_chooses_the_width_of_its_activations() {
+        let in_bits = |name: &str, bits: &str| {
+            let spec = in_act_bits(resolve(name).unwrap(), bits.parse().unwrap());
+            spec.map(|spec| spec.name).map_err(|error| error.to_string())
+        };
+        for row in [&crate::compressed_tensors::INT8, &crate::float8::ROW] {
+            let with = row.examples.last().unwrap();
+            let without = with.strip_suffix("-a8").unwrap();
+            for name in [*with, without] {
+                assert_eq!(in_bits(name, "16").as_deref(), Ok(without));
+                assert_eq!(in_bits(name, "8").as_deref(), Ok(*with));
+            }
+        }
+        let groups = crate::compressed_tensors::INT8.examples[1];
+        assert!(in_bits(groups, "8").unwrap_err().contains("one scale for each channel"));
+        assert!("4".parse::<ActBits>().is_err());
     }
 }

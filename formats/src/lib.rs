@@ -55,7 +55,7 @@ mod tensors;
 mod torchao;
 mod vectors;
 
-pub use activations::served_on;
+pub use activations::{in_act_bits, served_on, ActBits};
 pub use checkpoint::{Checkpoint, Layer, PlainTensor, StoredTensor, WeightShape};
 pub use codes::{CodeBlock, Codes};
 pub use config::QuantConfig;

@@ -121,7 +121,8 @@ impl fmt::Debug for LinearLayer<'_> {
 
 impl<'r> LinearLayer<'r> {
     /// Decodes the layer at `path`, finds the kernels for the wanted token counts and packs the
-    /// weights for them.
+    /// weights for them. Activations are quantized where the checkpoint asks for it and the GPU multiplies such
+    /// codes; [`QuantizedLinear::in_act_bits`] and [`LinearLayer::of`] serve a layer otherwise.
     ///
     /// # Errors
     /// [`RuntimeError`]; the message names the file and tensor, or the problem.

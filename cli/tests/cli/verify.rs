@@ -120,3 +120,35 @@ fn a_schedule_that_computes_something_else_is_exit_code_4_with_the_output_that_i
     assert!(case["error_over_bound"].as_f64().unwrap() > 1.0, "{case}");
     assert!(run.stderr.contains("m 16: FAILED"), "{}", run.stderr);
 }
+
+#[test]
+fn a_checkpoint_says_how_activations_are_multiplied_unless_the_command_line_does() {
+    if !has_compiler() {
+        return;
+    }
+    let qtune = Qtune::new();
+    let layer = "model.layers.0.mlp.up_proj";
+    let args = |gpu, case: &str, extra: &[&str]| -> Vec<String> {
+        let path = golden("..").join("compressed_tensors").join(case);
+        let path = path.to_str().unwrap();
+        let args = ["verify", "--gpu", gpu, "--checkpoint", path, "--tensor", layer, "--m", "3"];
+        args.iter().chain(extra).map(|arg| arg.to_string()).collect()
+    };
+    for (gpu, case, extra, widths) in [
+        ("h200", "int8_w8a8_channel", &[][..], "w8a8."),
+        ("h200", "int8_w8a8_channel", &["--act-bits", "16"], "w8a16."),
+        ("h200", "fp8_tensor_static", &["--act-bits", "8"], "w8a8."),
+        ("a100", "fp8_channel_dynamic", &[], "w8a16."),
+    ] {
+        let args = args(gpu, case, &[extra, &["--json"]].concat());
+        let cases = qtune.json(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_passed(&cases, &[3]);
+        assert!(cases["cases"][0]["problem"].as_str().unwrap().starts_with(widths), "{cases}");
+    }
+    let refused = |gpu, case, exit, reason| {
+        let args = args(gpu, case, &["--act-bits", "8"]);
+        qtune.fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), exit, &[reason]);
+    };
+    refused("a100", "fp8_channel_dynamic", 1, "e4m3 need compute capability 8.9");
+    refused("h200", "w4a16_sym_channel", 2, "no such width or modifier");
+}

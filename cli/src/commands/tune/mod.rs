@@ -16,7 +16,7 @@ use crate::cache_dir::CacheArgs;
 use crate::exit::Exit;
 use crate::gpu::{DeviceArgs, GpuArgs};
 use crate::output;
-use crate::problem::{self, ElementArgs, EpilogueArgs};
+use crate::problem::{self, ActBitsArgs, ElementArgs, EpilogueArgs};
 use crate::progress::Reporter;
 use crate::toolchain::FetchArgs;
 use clap::ValueEnum;
@@ -35,7 +35,12 @@ pub struct Args {
     #[command(flatten)]
     gpu: GpuArgs,
     /// Format of the weights, such as awq-g128
-    #[arg(long, value_name = "NAME", required_unless_present = "model")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "model",
+        conflicts_with = "act_bits"
+    )]
     format: Option<String>,
     /// Checkpoint whose weight shapes and formats are tuned
     #[arg(long, value_name = "PATH", conflicts_with_all = ["format", "preset", "shape"])]
@@ -55,6 +60,8 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = BUCKETS.map(u64::from))]
     #[arg(value_name = "M,...")]
     m: Vec<u64>,
+    #[command(flatten)]
+    act_bits: ActBitsArgs,
     #[command(flatten)]
     types: ElementArgs,
     #[command(flatten)]

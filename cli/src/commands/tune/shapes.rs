@@ -4,7 +4,7 @@ use super::Args;
 use crate::exit::usage;
 use crate::problem::{self, ElementArgs, EpilogueArgs};
 use qtune_formats::presets::{self, PresetMatrix};
-use qtune_formats::{resolve, served_on, Checkpoint};
+use qtune_formats::{resolve, Checkpoint};
 use qtune_ir::{Problem, WeightSpec};
 use qtune_search::Shape;
 use std::path::Path;
@@ -64,7 +64,7 @@ fn of_model(args: &Args, path: &Path) -> anyhow::Result<Vec<Matrix>> {
     let matrix = |shape: qtune_formats::WeightShape| {
         Ok(Matrix {
             name: short_name(&shape.layers),
-            spec: served_on(resolve(&shape.format)?, &arch),
+            spec: args.act_bits.served(resolve(&shape.format)?, &arch)?,
             n: shape.n as u64,
             k: shape.k as u64,
             end: EpilogueArgs { bias: shape.has_bias, ..args.epilogue },

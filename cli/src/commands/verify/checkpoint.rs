@@ -20,7 +20,8 @@ pub fn cases(args: &Args, path: &Path, tensor: &str) -> anyhow::Result<Vec<Case>
     // Before a device or a compiler is looked for: a wrong name is the more likely mistake.
     let weights = weights(args, &checkpoint, tensor)?;
     let arch = args.gpu.arch()?;
-    let weights = weights.suited_to(&arch);
+    let spec = args.act_bits.served(weights.spec.clone(), &arch)?;
+    let weights = QuantizedLinear { spec, ..weights };
     let device = args.device.open(&arch)?;
     let runtime = Runtime::open(device, args.fetch.open()?, store(args)?);
     let given: Option<Schedule> = args.schedule.as_deref().map(str::parse).transpose()?;

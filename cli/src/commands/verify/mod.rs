@@ -10,7 +10,7 @@ mod synthetic;
 use crate::cache_dir::CacheArgs;
 use crate::exit::{usage, Exit};
 use crate::gpu::{DeviceArgs, GpuArgs};
-use crate::problem::{ElementArgs, EpilogueArgs};
+use crate::problem::{ActBitsArgs, ElementArgs, EpilogueArgs};
 use crate::toolchain::FetchArgs;
 use crate::{output, problem};
 use qtune_ir::{Family, Problem};
@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", required_unless_present = "checkpoint")]
     format: Option<String>,
     /// Output features of synthetic weights
-    #[arg(long, required_unless_present = "checkpoint")]
+    #[arg(long, required_unless_present = "checkpoint", conflicts_with = "act_bits")]
     n: Option<u64>,
     /// Input features of synthetic weights
     #[arg(long, required_unless_present = "checkpoint")]
@@ -44,6 +44,8 @@ pub struct Args {
     /// Token counts, each 1 to 65536
     #[arg(long, value_delimiter = ',', default_value = "1,16", value_name = "M,...")]
     m: Vec<u64>,
+    #[command(flatten)]
+    act_bits: ActBitsArgs,
     #[command(flatten)]
     types: ElementArgs,
     #[command(flatten)]

@@ -1,5 +1,7 @@
 //! Layers of golden checkpoints, run in the simulator. Skipped where NVRTC is missing.
 
+mod eight_bit;
+
 use qtune_cache::{Evidence, Extent, Kernel, MemoryStore, Store, Winner};
 use qtune_codegen::nvrtc::{Nvrtc, OpenOptions};
 use qtune_device::{Access, AsyncSchedule, KernelImage, SimDevice, WarpOrder};
