@@ -77,6 +77,7 @@ pub struct Layout {
     groups: u32,
     groups_per_step: u32,
     fields: Vec<Field>,
+    groups_together: u32,
     levels: Option<Levels>,
     order: CodeOrder,
     packing: CodePacking,
@@ -120,6 +121,12 @@ impl Layout {
         })?;
         let bytes = Bytes::of(spec, schedule);
         let levels = schedule.levels(spec, problem.k);
+        let fields = match &levels {
+            Some(levels) => levels.entry.clone(),
+            None => fields(schedule.dequant(), spec),
+        };
+        let apart = bytes.is_some() || levels.is_some();
+        let groups_together = if apart { 1 } else { together(&fields, problem.k, spec, schedule) };
         Ok(Layout {
             n: problem.n,
             k: problem.k,
@@ -131,10 +138,8 @@ impl Layout {
                 Schedule::Wgmma(s) => s.groups_per_stage(spec, problem.k),
                 Schedule::Dequant(s) => s.groups_per_stage(spec, problem.k),
             },
-            fields: match &levels {
-                Some(levels) => levels.entry.clone(),
-                None => fields(schedule.dequant(), spec),
-            },
+            fields,
+            groups_together,
             levels,
             order: CodeOrder::of_term(schedule.dequant()),
             packing,
@@ -186,6 +191,10 @@ impl Layout {
             Some(levels) if levels.is_nested() => tiles + ".nested",
             Some(_) => tiles + ".levels",
             None => tiles,
+        };
+        let tiles = match self.groups_together {
+            1 => tiles,
+            together => format!("{tiles}.by{together}"),
         };
         match self.order {
             CodeOrder::Split => tiles,
@@ -260,6 +269,11 @@ impl Layout {
     /// Bytes of one (row, group) parameter entry.
     pub fn entry_bytes(&self) -> usize {
         self.fields.iter().map(|field| field.dtype.packed_bytes() as usize).sum()
+    }
+
+    /// Quant groups whose entries for two rows of a fragment lie together, so that a load brings them all.
+    pub fn groups_together(&self) -> u32 {
+        self.groups_together
     }
 
     /// Bytes of packed weights in one row tile.
@@ -384,7 +398,22 @@ impl Layout {
     }
 }
 
-/// Where a weight's code lies: `row` in the tile, `k` in the step.
+/// Quant groups that lanes of fragments need at once, where an entry is but a byte.
+fn together(fields: &[Field], k: u32, spec: &WeightSpec, schedule: &Schedule) -> u32 {
+    /// Entries of two rows that one load brings.
+    const MOST: u32 = 8;
+    let needed = match schedule {
+        Schedule::Mma(s) => s.groups_per_segment(spec, k),
+        Schedule::Wgmma(s) => s.groups_per_segment(spec, k),
+        Schedule::Gemv(_) | Schedule::Dequant(_) => 1,
+    };
+    let bytes: u32 = fields.iter().map(|field| field.dtype.packed_bytes()).sum();
+    match bytes == 1 && needed.is_power_of_two() && needed <= MOST {
+        true => needed,
+        false => 1,
+    }
+}
+
 /// Bytes of the numbers that a layer of this format brings, codebooks of vectors aside.
 fn number_bytes(spec: &WeightSpec) -> usize {
     match (spec.has_layer_factor(), spec.has_nested_scales()) {
@@ -394,6 +423,7 @@ fn number_bytes(spec: &WeightSpec) -> usize {
     }
 }
 
+/// Where a weight's code lies: `row` in the tile, `k` in the step.
 fn gemv_spot(s: &GemvSchedule, steps: u32, row: u32, step: u32, k: u32) -> Spot {
     let lane_rows = 32 / s.lanes;
     let (warp, row) = (row / s.warp_rows(), row % s.warp_rows());

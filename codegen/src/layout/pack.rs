@@ -219,9 +219,14 @@ impl Layout {
             Kind::Fragments(_) if self.bytes.is_some() => (0..rows).for_each(|row| each(row, 0)),
             // Rows g and g+8 of a 16-row tile lie side by side: one load serves a lane.
             Kind::Fragments(_) => {
-                for group in (0..sets).flat_map(groups) {
-                    for row in 0..rows {
-                        each(row / 16 * 16 + row % 16 / 2 + 8 * (row & 1), group);
+                let groups: Vec<u32> = (0..sets).flat_map(groups).collect();
+                for together in groups.chunks(self.groups_together as usize) {
+                    for pair in 0..rows / 2 {
+                        let row = pair / 8 * 16 + pair % 8;
+                        together
+                            .iter()
+                            .flat_map(|g| [(row, g), (row + 8, g)])
+                            .for_each(|(r, g)| each(r, *g));
                     }
                 }
             }
@@ -406,6 +411,24 @@ mod tests {
         assert_eq!(packed[..4], [127, 135, 128, 136]);
         assert_eq!(packed[16..20], [125, 133, 126, 134]);
         assert_eq!(packed[6], 0);
+    }
+
+    #[test]
+    fn groups_that_lanes_need_at_once_lie_together() {
+        let problem: Problem = "w4a16.test.f16-f16.n16.k64.m1".parse().unwrap();
+        let mut spec = two_levels();
+        spec.params = vec![Param { name: "s".into(), dtype: ParamType::E8M0 }];
+        (spec.expr, spec.group) = ("(* q s)".into(), Group::Size(16));
+        let schedule = "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows \
+                        dequant=(sum (* (* (- (magic q) 1024) s) x))";
+        let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
+        assert_eq!(layout.groups_together(), 2);
+        assert!(layout.id().ends_with(".by2"), "{}", layout.id());
+        // Row n, group g: 2^(4n + g).
+        let values: Vec<f32> = (0..64).map(|at| 2.0f32.powi(at)).collect();
+        let packed = layout.pack_param_tile(&layout.param_order(), &[values]);
+        assert_eq!(packed[..4], [0, 32, 1, 33].map(|exponent| 127 + exponent));
+        assert_eq!(packed[32..36], [2, 34, 3, 35].map(|exponent| 127 + exponent));
     }
 
     #[test]

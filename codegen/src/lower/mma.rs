@@ -576,8 +576,12 @@ impl Mma<'_> {
                 1 => group.clone(),
                 _ => group.clone() + inner,
             };
-            let pair = match self.once_param_bytes() {
-                0 => (slot.clone() * groups + group) * (s.block_n / 2) + row * 8u32,
+            let pair = match (self.once_param_bytes(), self.cx.layout.groups_together()) {
+                (0, 1) => (slot.clone() * groups + group) * (s.block_n / 2) + row * 8u32,
+                (0, together) => {
+                    let set = (slot.clone() * groups + group) / together;
+                    set * (s.block_n / 2) + row * 8u32
+                }
                 _ => row * 8u32,
             };
             pair + var("lane") / 4u32

@@ -62,7 +62,7 @@ pub enum CodegenError {
 
 /// Version of the generator: part of every cache fingerprint. A change of generated text or of
 /// packed layouts raises it, so that older winners miss.
-pub const GENERATOR_VERSION: u32 = 7;
+pub const GENERATOR_VERSION: u32 = 8;
 
 /// Generates the kernel of `schedule` for `problem`.
 ///
@@ -343,6 +343,11 @@ impl Lowering<'_> {
             (Argument::FirstTile, dense),
         ];
         all.into_iter().filter(|(_, needed)| *needed).map(|(argument, _)| argument).collect()
+    }
+
+    /// Whether the entries of group parameters are exponents of powers of two.
+    fn has_exponents(&self) -> bool {
+        self.layout.fields().iter().any(|field| field.dtype == ParamType::E8M0)
     }
 
     /// Whether the kernel reads numbers that the layer brings.

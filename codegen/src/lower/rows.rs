@@ -3,7 +3,8 @@
 
 use super::term::{Plan, Prepared, Row};
 use super::{entry_type, Lowering};
-use crate::kir::{int, load, Body, Expr, Type};
+use crate::kir::{call, int, load, Body, Expr, Type};
+use egg::Id;
 
 /// The parameters of the row tiles of one lane, in `row_words`: one place for each tile and quant
 /// group of a segment, the groups of a tile side by side.
@@ -19,9 +20,9 @@ pub(super) struct Rows<'a> {
     pub factor: Option<Expr>,
 }
 
-/// The type that loads the parameters of rows g and g+8.
+/// The type that loads the parameters of rows g and g+8, in all groups that lie together.
 pub(super) fn pair_type(cx: &Lowering) -> Type {
-    entry_type(2 * cx.layout.entry_bytes())
+    entry_type(2 * cx.layout.entry_bytes() * cx.layout.groups_together() as usize)
 }
 
 impl Rows<'_> {
@@ -55,23 +56,34 @@ impl Rows<'_> {
         !self.cx.spec.params.is_empty()
     }
 
-    /// Declares `row_words`.
-    pub fn declare(&self, body: &mut Body) {
-        body.array("row_words", Type::U32, &[self.count(), self.words()]);
+    /// Places whose groups lie together.
+    fn together(&self) -> u32 {
+        self.cx.layout.groups_together()
     }
 
-    /// Loads `row_words`; `pair(place)` is the index of a place's pair in `row_pairs`.
+    /// Declares `row_words`.
+    pub fn declare(&self, body: &mut Body) {
+        body.array("row_words", Type::U32, &[self.count() / self.together(), self.words()]);
+    }
+
+    /// Loads `row_words`; `pair(place)` is the index in `row_pairs` of the pair of a place, the first of those
+    /// whose groups lie together.
     pub fn load(&self, body: &mut Body, pair: impl Fn(&Expr) -> Expr) {
         let ty = pair_type(self.cx);
-        body.unrolled("row_part", self.count(), |body, row_part| {
-            let value = load("row_pairs", pair(&row_part));
+        body.unrolled("row_part", self.count() / self.together(), |body, row_part| {
+            let place = match self.together() {
+                1 => row_part.clone(),
+                together => row_part.clone() * together,
+            };
+            let value = load("row_pairs", pair(&place));
             let places =
                 (0..self.words()).map(|w| Expr::at("row_words", [row_part.clone(), int(w)]));
             body.unpack(places.collect(), ty, value);
         });
     }
 
-    /// The named parameters of row g (`half` 0) or g+8 (`half` 1) of a place.
+    /// The named parameters of row g (`half` 0) or g+8 (`half` 1) of a place; of places whose groups lie
+    /// together those of a further group have further halves.
     pub fn params(&self, row_part: &Expr, half: usize) -> Vec<(String, Expr)> {
         let words: Vec<Expr> =
             (0..self.words()).map(|w| Expr::at("row_words", [row_part.clone(), int(w)])).collect();
@@ -89,15 +101,33 @@ impl Rows<'_> {
         for (index, id) in self.plan.invariants().into_iter().enumerate() {
             let name = format!("invariant{index}");
             body.array(&*name, Type::U32, &[self.count(), 2]);
-            body.unrolled("row_part", self.count(), |body, row_part| {
-                for half in 0..2 {
-                    let params = self.params(&row_part, half);
-                    let row = Row { params: &params, position: half };
-                    let place = Expr::at(&*name, [row_part.clone(), int(half as u32)]);
-                    body.assign(place, self.plan.broadcast(id, &row));
+            let together = self.together();
+            body.unrolled("row_part", self.count() / together, |body, row_part| {
+                for nth in 0..together {
+                    let place = match together {
+                        1 => row_part.clone(),
+                        _ => row_part.clone() * together + nth,
+                    };
+                    let halves = self.broadcasts(body, id, &row_part, nth);
+                    for (half, value) in (0u32..).zip(halves) {
+                        body.assign(Expr::at(&*name, [place.clone(), int(half)]), value);
+                    }
                 }
             });
         }
+    }
+
+    /// An operand in group `nth` of those that lie together, for rows g and g+8.
+    fn broadcasts(&self, body: &mut Body, id: Id, row_part: &Expr, nth: u32) -> [Expr; 2] {
+        let params = [0, 1].map(|half| self.params(row_part, 2 * nth as usize + half));
+        let row = |half: usize| Row { params: &params[half], position: half };
+        if !self.cx.has_exponents() {
+            return [0, 1].map(|half| self.plan.broadcast(id, &row(half)));
+        }
+        // Rounded together, which is one conversion less.
+        let both = self.plan.joined([(id, &row(0)), (id, &row(1))]);
+        let both = body.bind(format!("both{nth}"), Type::U32, both);
+        ["h2_both_low", "h2_both_high"].map(|half| call(half, [both.clone()]))
     }
 
     /// Where [`Rows::prepare`] put the operands of a place.

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g64.bf16-bf16.n1024.k4096.m2+bias@sm90a.132
 // schedule: gemv tokens=2 rows=1 lanes=8 warps=2x2 unroll=2 split=2 x=shared acc=f32 cache=normal dequant=(* s (sum (* (- (magic q) (+ 1024 z)) x)))
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m1@sm90a.132
 // schedule: gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(* (* s 256) (sum (* (fma (magic (at q)) rp (- (neg (* 1024 rp)) z)) (* 0.00390625 x))))
 

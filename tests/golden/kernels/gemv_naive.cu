@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g32.f16-f16.n96.k64.m1@sm90a.132
 // schedule: gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal dequant=(sum (* (* (- (real q) z) s) x))
 

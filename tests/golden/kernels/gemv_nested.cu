@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.nf4-b64-dq.f16-f16.n8192.k8192.m1@sm90a.132
 // schedule: gemv tokens=1 rows=4 lanes=32 warps=8x2 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(* (* (nested s c n) 256) (sum (* (page q) (* 0.00390625 x))))
 

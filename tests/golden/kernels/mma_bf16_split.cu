@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g128.bf16-f32.n5120.k27648.m64+bias@sm90a.132
 // schedule: mma tile=64x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=tokens dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m8@sm90a.132
 // schedule: mma tile=8x64x256 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))
 

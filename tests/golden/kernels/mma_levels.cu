@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.q4_k.f16-f16.n5120.k5120.m8@sm90a.132
 // schedule: mma tile=8x128x512 warps=1x4 stages=3 split=1 swizzle=xor raster=rows dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 (* d i)) (* (neg (* e j)) (* p 0.00390625))) x)))
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.nf4-b64-dq.bf16-bf16.n8192.k8192.m16@sm90a.132
 // schedule: mma tile=16x128x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows dequant=(sum (* (* (pair q) (nested s c n)) x))
 

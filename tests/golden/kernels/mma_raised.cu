@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m32@sm90a.132
 // schedule: mma tile=32x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=rows dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) (* (neg (* z s)) (* p 0.00390625))) x)))
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g32.f16-f16.n144.k96.m16@sm90a.132
 // schedule: mma tile=16x48x64 warps=3x1 stages=1 split=1 swizzle=none raster=rows dequant=(sum (* (* (- (real q) z) s) x))
 

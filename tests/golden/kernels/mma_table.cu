@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.nf4-b64.bf16-bf16.n5120.k5120.m16@sm90a.132
 // schedule: mma tile=16x64x128 warps=2x2 stages=3 split=1 swizzle=xor raster=rows dequant=(* s (sum (* (pair q) x)))
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g64.bf16-f32.n5120.k27648.m40+bias@sm90a.132
 // schedule: wgmma tile=40x256x128 groups=2 stages=4 split=2 producer=group raster=rows dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))
 

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w8a8.fp8-e4m3-ch-a8.bf16-bf16.n5120.k5120.m128@sm90a.132
 // schedule: wgmma tile=128x128x256 groups=2 stages=3 split=1 producer=group raster=rows dequant=(* s (sum (* (e4m3 q) x)))
 // K:        pairs of 8-bit codes

@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m128@sm90a.132
 // schedule: wgmma tile=128x128x128 groups=2 stages=4 split=1 producer=warp raster=rows dequant=(sum (* (* (- (magic q) (+ 1024 z)) s) x))
 

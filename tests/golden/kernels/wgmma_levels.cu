@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w6a16.q6_k.bf16-bf16.n5120.k5120.m64@sm90a.132
 // schedule: wgmma tile=64x128x128 groups=2 stages=4 split=1 producer=warp raster=rows dequant=(sum (* (* (- (magic q) 160) (* d (- i 128))) x))
 

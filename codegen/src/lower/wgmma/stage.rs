@@ -65,10 +65,12 @@ impl Wgmma<'_> {
             (_, 1) => slot.clone() * groups + segment.clone(),
             _ => slot.clone() * groups + segment.clone() * within,
         };
-        let first = group * (self.s.block_n / 2) + var("warp_tile") * 8u32 + var("lane") / 4u32;
+        let together = self.cx.layout.groups_together();
+        let set = if together == 1 { group } else { group / together };
+        let first = set * (self.s.block_n / 2) + var("warp_tile") * 8u32 + var("lane") / 4u32;
         self.rows().load(body, |place| {
             let (row_part, inner) = self.rows().tile_and_group(place);
-            match within {
+            match within / together {
                 1 => first.clone() + row_part * 32u32,
                 _ => first.clone() + inner * (self.s.block_n / 2) + row_part * 32u32,
             }
