@@ -18,10 +18,11 @@ const WGMMA_TOKENS: u32 = 64;
 /// Fewest tokens for which weights are dequantized ahead where warps multiply: from there on the
 /// cost model has the multiplications of floats make up for it.
 const DEQUANT_TOKENS: u32 = 4096;
-/// Most tokens for which CUDA cores are preferred to tensor cores: from the second on, products alone
-/// cost them half an instruction per weight.
+/// Most tokens for which CUDA cores are preferred to tensor cores where they have packed FMAs: from the second on,
+/// products alone cost them half an instruction per weight.
 const GEMV_TOKENS: u32 = 1;
-/// The same where codes name vectors: tensor cores then take a step that looks up every weight first.
+/// Most tokens for which vectors that codes name are multiplied as they are looked up: tensor cores take a step
+/// that looks up every weight first.
 const VECTOR_GEMV_TOKENS: u32 = 2;
 /// Most tokens of a thread block of theirs.
 const GEMV_TILE: u32 = 2;
@@ -42,10 +43,9 @@ const ROOMY_REGISTERS: u32 = 240;
 /// which the shape may lack shared memory.
 const TERM_COST: f64 = 1.5;
 
-/// A legal schedule for `problem` on `arch`: `gemv` for one token in f16, `wgmma` for many where the GPU
-/// has it and the grid fills it, `dequant` for thousands where it has not, else `mma`; `gemv` or `dequant`
-/// for codes that name vectors; another family
-/// where the preferred one is not legal.
+/// A legal schedule for `problem` on `arch`: `gemv` for one token in f16, `gemv` or `mma` for two, `wgmma` for
+/// many where the GPU has it and the grid fills it, `dequant` for thousands where it has not, else `mma`; `gemv` or
+/// `dequant` for codes that name vectors; another family where the preferred one is not legal.
 ///
 /// # Errors
 /// [`Rejected`] with the reason of the first rung if no rung of any family is legal.
@@ -54,35 +54,30 @@ pub fn default_schedule(
     spec: &WeightSpec,
     arch: &Arch,
 ) -> Result<Schedule, Rejected> {
-    // Without f16 activations `gemv` has no packed FMAs to use: tensor cores take fewer instructions.
     let vectors = spec.codebook.vectors().is_some();
     let order = match problem.m {
         0..=VECTOR_GEMV_TOKENS if vectors => [Family::Gemv, Family::Dequant].as_slice(),
         _ if vectors => &[Family::Dequant, Family::Gemv],
         0..=GEMV_TOKENS if problem.act == DType::F16 => &[Family::Gemv, Family::Mma],
+        0..=GEMV_TILE => return of_few_tokens(problem, spec, arch),
         WGMMA_TOKENS.. if arch.has_wgmma() => &[Family::Wgmma, Family::Mma, Family::Gemv],
         DEQUANT_TOKENS.. => &[Family::Dequant, Family::Mma, Family::Gemv],
         _ => &[Family::Mma, Family::Gemv],
     };
     let rungs = order.iter().flat_map(|family| ladder(*family, problem, spec, arch));
-    let usual = first_legal(rungs, problem, spec, arch)?;
-    Ok(sorting_inside(problem, spec, arch, &usual).unwrap_or(usual))
+    first_legal(rungs, problem, spec, arch)
 }
 
-/// Blocks of `gemv` sort a tile of tokens while their first weights are on their way: more instructions per
-/// weight than tensor cores take, but where these wait for a step that sorts, the less as the cost model has it.
-fn sorting_inside(
-    problem: &Problem,
-    spec: &WeightSpec,
-    arch: &Arch,
-    usual: &Schedule,
-) -> Option<Schedule> {
-    if usual.sorting(spec) != Sorting::Step || problem.m > GEMV_TILE {
-        return None;
-    }
-    let gemv = default_of_family(Family::Gemv, problem, spec, arch).ok()?;
+/// For a tile of `gemv`: CUDA cores take more instructions per weight than tensor cores; but their blocks have less to
+/// do before and after the weights, and sort activations while the first ones are on their way. The less as the cost
+/// model has it.
+fn of_few_tokens(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<Schedule, Rejected> {
+    let of_family = |family| default_of_family(family, problem, spec, arch);
     let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
-    (us(&gemv) < us(usual)).then_some(gemv)
+    match (of_family(Family::Gemv), of_family(Family::Mma)) {
+        (Ok(gemv), Ok(mma)) => Ok(if us(&gemv) <= us(&mma) { gemv } else { mma }),
+        (gemv, mma) => gemv.or(mma),
+    }
 }
 
 /// The default schedule of one family.
@@ -219,8 +214,8 @@ fn first_legal(
 }
 
 /// Where a step sorts the activations and the GPU lets them overlap, what multiplies asks for its weights
-/// meanwhile: most of the step's time is that of a launch. Where blocks could sort as they stage, the cost
-/// model decides which is less: all of them together look at the order more often.
+/// meanwhile: most of the step's time is that of a launch. Where blocks could sort as they stage, or could leave the
+/// step room on their SMs, the cost model decides which is less.
 fn beside_sorting(
     schedule: Schedule,
     problem: &Problem,
@@ -236,15 +231,25 @@ fn beside_sorting(
     if ahead.sorting(spec) != Sorting::Step {
         return schedule;
     }
-    let early = ahead.with_overlap(Overlap { pdl: true, ..Overlap::NONE });
-    let ahead = if early.check(problem, spec, arch).is_ok() { early } else { ahead };
-    let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
+    let overlapped = |schedule: Schedule| {
+        let early = schedule.with_overlap(Overlap { pdl: true, ..Overlap::NONE });
+        early.check(problem, spec, arch).is_ok().then_some(early)
+    };
     let inside = schedule.sorting(spec) == Sorting::Prologue;
-    if inside && us(&schedule) <= us(&ahead) {
-        schedule
-    } else {
-        ahead
-    }
+    let ahead = overlapped(ahead.clone()).unwrap_or(ahead);
+    let roomy = leaving_registers(&schedule).into_iter().filter_map(overlapped);
+    let all = inside.then_some(schedule).into_iter().chain([ahead]).chain(roomy);
+    let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
+    all.min_by(|a, b| us(a).total_cmp(&us(b))).expect("one at least")
+}
+
+/// The same multiplication by blocks that leave registers of their SM to others: of those whose producer gives its
+/// registers away, no thread of another kernel can have any.
+fn leaving_registers(schedule: &Schedule) -> Vec<Schedule> {
+    let Schedule::Wgmma(s) = schedule else { return Vec::new() };
+    let warp = WgmmaSchedule { producer: Producer::Warp, ..s.clone() };
+    let fewer_rows = WgmmaSchedule { block_n: s.block_n / 2, ..warp.clone() };
+    [warp, fewer_rows].map(Schedule::Wgmma).into()
 }
 
 /// The time that the cost model has for a schedule with its term, in us; infinite where the term is none of

@@ -14,10 +14,6 @@ use qtune_ir::{sorted_slice, Mover, Problem};
 
 /// Activations of a 16-byte access.
 const PIECE: u32 = 8;
-/// Threads of a block that moves a slice, at most: 2048 features are 8 for each.
-const SLICE_THREADS_MAX: u32 = 256;
-/// Threads of a block that scatters, at most: 8192 features are one load each.
-const ROW_THREADS_MAX: u32 = 1024;
 
 /// Thread blocks of the step that sorts, in x and y: parts of the tokens, and of K.
 pub(crate) fn grid(problem: &Problem, tokens: u32) -> [u32; 3] {
@@ -37,27 +33,24 @@ pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
         // What multiplies asks for weights meanwhile, and waits for the end of this step.
         body.call("start_next", []);
     }
-    let shape = match Mover::of(cx.problem) {
+    let mover = Mover::of(cx.problem);
+    let threads = mover.threads(k);
+    let (order, sorted) = match mover {
         Mover::Slices(tokens) => {
-            let slice = sorted_slice(k);
-            let threads = (slice / PIECE).next_multiple_of(32).min(SLICE_THREADS_MAX);
-            Slices { slice, tokens, threads }.lower(&mut body);
-            Shape { threads, staged: slice * tokens, order: Type::U32, sorted: Type::U16 }
+            Slices { slice: sorted_slice(k), tokens, threads }.lower(&mut body);
+            (Type::U32, Type::U16)
         }
         Mover::Rows(columns) => {
-            let threads = (k / PIECE).next_multiple_of(32).min(ROW_THREADS_MAX);
             scatter(&mut body, columns, columns == k, threads);
-            Shape { threads, staged: columns, order: Type::U32x4, sorted: Type::U32x4 }
+            (Type::U32x4, Type::U32x4)
         }
     };
-    shape.part(cx, shared_align, body)
+    Shape { mover, order, sorted }.part(cx, shared_align, body)
 }
 
 /// What tells the ways of moving activations apart from outside.
 struct Shape {
-    threads: u32,
-    /// Activations in shared memory.
-    staged: u32,
+    mover: Mover,
     /// What the order is loaded as.
     order: Type,
     /// What sorted activations are stored as.
@@ -66,6 +59,7 @@ struct Shape {
 
 impl Shape {
     fn part(self, cx: &Lowering, shared_align: u32, body: Body) -> Part {
+        let k = cx.problem.k;
         let buffer = |name: &str, space, element| {
             Parameter::Buffer(Buffer { name: name.into(), space, element })
         };
@@ -75,7 +69,7 @@ impl Shape {
             buffer("places", Space::GlobalRead, self.order),
             buffer("sorted", Space::GlobalWrite, self.sorted),
         ];
-        if matches!(Mover::of(cx.problem), Mover::Slices(_)) {
+        if matches!(self.mover, Mover::Slices(_)) {
             arguments.push(Argument::Tokens);
             parameters.push(cx.parameter(Argument::Tokens));
         }
@@ -85,11 +79,10 @@ impl Shape {
             role: Role::Sort,
             parameters,
             arguments,
-            threads: self.threads,
-            // For two blocks of so many threads the compiler keeps to 32 registers, and spills.
-            resident: (self.threads == ROW_THREADS_MAX).then_some(1),
+            threads: self.mover.threads(k),
+            resident: self.mover.fills_block(k).then_some(1),
             cluster: [1; 3],
-            shared_bytes: self.staged * cx.problem.act.bytes(),
+            shared_bytes: self.mover.staged(k) * cx.problem.act.bytes(),
             shared_align,
             lowered: (body.finish(), vec![halves("row", 0), pieces], Vec::new()),
             library: None,

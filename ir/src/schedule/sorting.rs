@@ -36,6 +36,10 @@ const SLICED_TOKENS: u32 = 64;
 const ROW_COLUMNS: u32 = 1 << 15;
 /// Activations of a 16-byte access.
 const PIECE: u32 = 8;
+/// Most threads of a block of [`Mover::Slices`]: 2048 features are 8 for each.
+const SLICE_THREADS_MAX: u32 = 256;
+/// Most threads of a block of [`Mover::Rows`]: 8192 features are a load each.
+const ROW_THREADS_MAX: u32 = 1024;
 
 /// How the step of [`Sorting::Step`] moves activations. In both ways random places are in shared memory,
 /// where they cost few wavefronts; in global memory they would be a sector of 32 bytes for each activation of 2.
@@ -53,10 +57,33 @@ impl Mover {
     pub fn of(p: &Problem) -> Mover {
         if p.m <= SLICED_TOKENS {
             let room = SLICE_ACTIVATIONS / sorted_slice(p.k);
-            return Mover::Slices((p.m * SLICES / SLICE_BLOCKS).min(room).max(1));
+            return Mover::Slices((p.m * SLICES).div_ceil(SLICE_BLOCKS).min(room).max(1));
         }
         let parts = p.k.div_ceil(ROW_COLUMNS);
         Mover::Rows(p.k.div_ceil(PIECE * parts) * PIECE)
+    }
+
+    /// Threads of a block, for `k` features.
+    pub fn threads(self, k: u32) -> u32 {
+        let (pieces, most) = match self {
+            Mover::Slices(_) => (sorted_slice(k) / PIECE, SLICE_THREADS_MAX),
+            Mover::Rows(_) => (k / PIECE, ROW_THREADS_MAX),
+        };
+        pieces.next_multiple_of(32).min(most)
+    }
+
+    /// Whether a block has as many threads as blocks can have. For two of them on an SM the compiler keeps to 32
+    /// registers, and spills.
+    pub fn fills_block(self, k: u32) -> bool {
+        self.threads(k) == ROW_THREADS_MAX
+    }
+
+    /// Activations that a block has in shared memory, of `k` features.
+    pub fn staged(self, k: u32) -> u32 {
+        match self {
+            Mover::Slices(tokens) => sorted_slice(k) * tokens,
+            Mover::Rows(columns) => columns,
+        }
     }
 }
 
@@ -124,8 +151,8 @@ mod tests {
     #[test]
     fn blocks_take_more_tokens_once_there_are_enough_of_them_then_one_whole() {
         let mover = |k, m| Mover::of(&problem(64, k, m));
-        let slices = [1, 16, 32, 64].map(|m| mover(4096, m));
-        assert_eq!(slices, [1, 1, 2, 4].map(Mover::Slices));
+        let slices = [1, 16, 32, 33, 64].map(|m| mover(4096, m));
+        assert_eq!(slices, [1, 1, 2, 3, 4].map(Mover::Slices));
         assert_eq!(mover(1 << 16, 64), Mover::Slices(2), "as many as have room");
         assert_eq!(mover(27648, 1024), Mover::Rows(27648));
         assert_eq!(mover(1 << 16, 1024), Mover::Rows(ROW_COLUMNS));

@@ -106,11 +106,43 @@ fn mma_registers(s: &MmaSchedule, copies: u32, dense: bool) -> u32 {
 /// system's share.
 pub fn resident_blocks(arch: &Arch, threads: u32, registers: u32, shared: u32) -> u32 {
     let warps = threads.div_ceil(32).max(1);
-    let per_warp = registers.clamp(1, arch.sm.registers).saturating_mul(32);
-    let per_block = per_warp.next_multiple_of(REGISTER_UNIT).saturating_mul(warps);
-    let by_registers = arch.sm.registers / per_block;
+    let by_registers = arch.sm.registers / block_registers(arch, threads, registers);
     let by_shared = arch.sm.shared_bytes / shared.saturating_add(SHARED_RESERVE);
     by_registers.min(by_shared).min(arch.sm.warps / warps).min(arch.sm.blocks)
+}
+
+/// Registers of a block.
+fn block_registers(arch: &Arch, threads: u32, registers: u32) -> u32 {
+    let per_warp = registers.clamp(1, arch.sm.registers).saturating_mul(32);
+    per_warp.next_multiple_of(REGISTER_UNIT).saturating_mul(threads.div_ceil(32).max(1))
+}
+
+/// Thread blocks of a kernel on one SM.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Occupants {
+    pub blocks: u32,
+    /// Per block.
+    pub threads: u32,
+    /// Per thread.
+    pub registers: u32,
+    /// Per block, without the system's share.
+    pub shared_bytes: u32,
+}
+
+impl Occupants {
+    /// How many of these blocks an SM holds beside all of `others`.
+    pub fn beside(&self, others: &Occupants, arch: &Arch) -> u32 {
+        let fitting = |limit: u32, each: &dyn Fn(&Occupants) -> u32| {
+            let left = limit.saturating_sub(others.blocks.saturating_mul(each(others)));
+            left / each(self).max(1)
+        };
+        let by_registers =
+            fitting(arch.sm.registers, &|k| block_registers(arch, k.threads, k.registers));
+        let by_shared = fitting(arch.sm.shared_bytes, &|k| k.shared_bytes + SHARED_RESERVE);
+        let by_warps = fitting(arch.sm.warps, &|k| k.threads.div_ceil(32));
+        let by_blocks = fitting(arch.sm.blocks, &|_| 1);
+        self.blocks.min(by_registers).min(by_shared).min(by_warps).min(by_blocks)
+    }
 }
 
 /// Thread blocks that multiply in the whole launch: row tiles, token tiles, splits, or the blocks
@@ -189,6 +221,25 @@ mod tests {
         let h200 = Arch::named("h200").unwrap();
         // 33 registers take 40: 65536 / (40 * 32 * 8) = 6.4.
         assert_eq!(resident_blocks(&h200, 256, 33, 0), 6);
+    }
+
+    #[test]
+    fn blocks_of_two_kernels_share_registers_and_shared_memory() {
+        let h200 = Arch::named("h200").unwrap();
+        let block = |threads, registers, shared_bytes| Occupants {
+            blocks: 1,
+            threads,
+            registers,
+            shared_bytes,
+        };
+        let step = block(256, 40, 32 << 10);
+        let beside_step = |kernel: Occupants| kernel.beside(&step, &h200);
+        assert_eq!(beside_step(block(256, 168, 128 << 10)), 1);
+        assert_eq!(beside_step(block(384, 168, 128 << 10)), 0, "registers");
+        assert_eq!(beside_step(block(256, 168, 200 << 10)), 0, "shared memory");
+        assert_eq!(beside_step(Occupants { blocks: 8, ..block(256, 32, 0) }), 6, "registers");
+        let many = Occupants { blocks: 30_000_000, ..step };
+        assert_eq!(many.beside(&many, &h200), 0);
     }
 
     #[test]
