@@ -88,6 +88,12 @@ pub const CASES: &[(&str, &str, &str)] = &[
          dequant=(* s (sum (* (- (real q) 128) x)))",
     ),
     (
+        "mma_static_codes",
+        "w8a8.fp8-e4m3-ch-a8-static.bf16-bf16.n5120.k5120.m16",
+        "mma tile=16x64x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows pdl=on \
+         dequant=(* s (sum (* (e4m3 q) x)))",
+    ),
+    (
         "wgmma_codes",
         "w8a8.fp8-e4m3-ch-a8.bf16-bf16.n5120.k5120.m128",
         "wgmma tile=128x128x256 groups=2 stages=3 split=1 producer=group raster=rows \

@@ -187,7 +187,13 @@ fn problems() -> impl Strategy<Value = Problem> {
 
 /// Problems whose activations are quantized: one scale to a row, K in pieces of eight.
 fn eight_bit_problems() -> impl Strategy<Value = Problem> {
-    let format = pick(&["int8-ch-a8", "int8-ch-bf16-a8", "fp8-e4m3-ch-a8"]);
+    let format = pick(&[
+        "int8-ch-a8",
+        "int8-ch-bf16-a8",
+        "fp8-e4m3-ch-a8",
+        "int8-ch-bf16-a8-static",
+        "fp8-e4m3-ch-a8-static",
+    ]);
     let types = pick(&["f16-f16", "bf16-bf16", "f16-f32"]);
     let end = (pick(&["", "+bias"]), pick(&["", "+residual", "+silu_mul"]));
     (format, types, 1u32..=20, 1u32..=96, 1u32..=70, end).prop_map(
@@ -459,6 +465,8 @@ fn default_schedules_verify_on_awkward_shapes() {
         ("int8-ch-a8", 40, 136),
         ("int8-ch-bf16-a8", 1000, 520),
         ("fp8-e4m3-ch-a8", 24, 8),
+        ("int8-ch-a8-static", 24, 8),
+        ("fp8-e4m3-ch-a8-static", 40, 136),
     ] {
         let spec = qtune_formats::resolve(format).expect("a known format");
         for m in [1, 3, 13, 17, 33, 118] {

@@ -23,7 +23,7 @@ pub enum Argument {
     /// Numbers that a layer brings, read-only, 16-byte aligned: codebooks of vectors, f16 `[books, entries, 8]`; or
     /// the factor of all weights, f32 `[2]`, of even output features and of odd ones, which differ where rows of
     /// two layers lie by turns; or the map of nested scales, f32 `[257]`, the values, then the offset
-    /// ([`qtune_ir::NestedMap`]).
+    /// ([`qtune_ir::NestedMap`]); or the scale of a layer's activations, f32 `[1]`.
     Table,
     /// Activations A, `[M, K]` row-major in the problem's activation type, read-only, 16-byte
     /// aligned.

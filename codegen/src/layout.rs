@@ -41,6 +41,8 @@ use qtune_ir::{
 const LANES: u32 = 32;
 /// Bytes of a layer's factors, f32 of even output features and of odd ones.
 const FACTOR_BYTES: usize = 8;
+/// Bytes of the scale of a layer's activations, f32.
+const STATIC_SCALE_BYTES: usize = 4;
 
 /// Where some bits of a code lie: in a 32-bit word of the packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -419,6 +421,7 @@ fn number_bytes(spec: &WeightSpec) -> usize {
     match (spec.has_layer_factor(), spec.has_nested_scales()) {
         (true, _) => FACTOR_BYTES,
         (_, true) => 4 * NESTED_NUMBERS,
+        _ if spec.activations.are_static() => STATIC_SCALE_BYTES,
         _ => 0,
     }
 }
@@ -520,7 +523,7 @@ mod tests {
         all.extend(tables.map(|schedule| layout(4, schedule)));
         all.extend(vectors.map(|schedule| layout(2, schedule)));
         // Rows of codes that are multiplied as they are have one scale.
-        let floats = qtune_ir::Activations::E4m3;
+        let floats = qtune_ir::Activations::E4m3(qtune_ir::ActivationScales::Token);
         all.extend((group == qtune_ir::Group::Channel).then(|| bytes(n, k, floats)));
         all
     }

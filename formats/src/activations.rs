@@ -1,38 +1,95 @@
-//! Whether a checkpoint asks for activations that are quantized to 8 bits with a scale per token, and what
-//! is served instead where a GPU cannot or the caller will not.
+//! Whether a checkpoint asks for activations that are quantized to 8 bits, with a scale per token or one that
+//! it brings, and what is served instead where a GPU cannot or the caller will not.
 
 use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::linear::QuantizedLinear;
 use crate::name::{FormatName, Modifier};
 use crate::registry::resolve;
-use qtune_ir::{Activations, Arch, WeightSpec};
+use crate::tensors::{Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
+use qtune_ir::{ActivationScales, Arch, WeightSpec, STATIC_SCALES};
 use serde_json::Value;
 use std::str::FromStr;
 
-/// Whether every layer of the configuration has weights of 8 bits of this `kind` (`int` or `float`) and
-/// dynamic activations of the same, with a scale per token.
+/// The modifiers of a layer whose codes can be multiplied as they are, of this `kind` (`int` or `float`).
 ///
-/// compressed-tensors says so for each group of layers. Checkpoints of plain `fp8` have a scheme for
-/// all of them; those of FBGEMM are always so. A static scale is none of a token: such layers are
-/// served with 16-bit activations.
-pub(crate) fn per_token(config: Option<&QuantConfig>, kind: &str) -> Result<bool, FormatError> {
-    let Some(config) = config else { return Ok(false) };
-    match config.method()?.as_deref() {
-        Some("compressed-tensors") => {
-            let mut groups = config.children("config_groups").peekable();
-            Ok(groups.peek().is_some() && groups.all(|group| group_is_per_token(group, kind)))
+/// A layer whose configuration asks for a scale that it brings and that has none, or has a zero-point beside
+/// it, is served with 16-bit activations: sums would need a correction by the sums of weights.
+pub(crate) fn modifiers(
+    module: &Module<'_>,
+    config: Option<&QuantConfig>,
+    kind: &str,
+) -> Result<Vec<Modifier>, FormatError> {
+    Ok(match asked(config, kind)? {
+        Some(ActivationScales::Token) => vec![Modifier::EightBitActivations],
+        Some(ActivationScales::Layer) if usable_scale(module)?.is_some() => {
+            vec![Modifier::EightBitActivations, Modifier::StaticActivations]
         }
-        Some("fp8") => {
-            let scheme = config.text(&["activation_scheme"])?;
-            Ok(kind == "float" && scheme.as_deref() == Some("dynamic"))
+        Some(ActivationScales::Layer) | None => Vec::new(),
+    })
+}
+
+/// The scale of a layer's activations, of one element, where there is nothing beside it.
+fn usable_scale<'a>(module: &Module<'a>) -> Result<Option<TensorRef<'a>>, FormatError> {
+    let zero = module.get("input_zero_point");
+    if zero.is_some_and(|zero| zero.bytes.iter().any(|byte| *byte != 0)) {
+        return Ok(None);
+    }
+    match module.get("input_scale") {
+        Some(scale) if !scale.is_float() || scale.shape.iter().any(|size| *size != 1) => {
+            let problem = format!("is {} {:?}, not one float", scale.stored, scale.shape);
+            Err(scale.error(problem, EXPORT_AGAIN))
         }
-        Some("fbgemm_fp8") => Ok(kind == "float"),
-        _ => Ok(false),
+        scale => Ok(scale),
     }
 }
 
-fn group_is_per_token(group: &Value, kind: &str) -> bool {
+/// The scale of a layer's activations, where its name says that it brings one.
+pub(crate) fn input_scale(
+    module: &Module<'_>,
+    name: &FormatName,
+) -> Result<Option<f32>, FormatError> {
+    if !name.modifiers.contains(&Modifier::StaticActivations) {
+        return Ok(None);
+    }
+    let Some(scale) = usable_scale(module)? else { return Ok(None) };
+    match scale.floats().first() {
+        Some(value) if !STATIC_SCALES.contains(value) => {
+            let problem = format!("holds {value}, which is no scale of activations");
+            Err(scale.error(problem, VALUE_REMEDY))
+        }
+        value => Ok(value.copied()),
+    }
+}
+
+/// How every layer of the configuration that has weights of 8 bits of this `kind` wants activations of the
+/// same, if all do alike.
+///
+/// compressed-tensors says so for each group of layers. Checkpoints of plain `fp8` have a scheme for
+/// all of them; those of FBGEMM have a scale per token always.
+fn asked(
+    config: Option<&QuantConfig>,
+    kind: &str,
+) -> Result<Option<ActivationScales>, FormatError> {
+    let Some(config) = config else { return Ok(None) };
+    let float = kind == "float";
+    match config.method()?.as_deref() {
+        Some("compressed-tensors") => {
+            let mut groups = config.children("config_groups").map(|group| of_group(group, kind));
+            let first = groups.next().flatten();
+            Ok(first.filter(|_| groups.all(|other| other == first)))
+        }
+        Some("fp8") => Ok(match config.text(&["activation_scheme"])?.as_deref() {
+            Some("dynamic") if float => Some(ActivationScales::Token),
+            Some("static") if float => Some(ActivationScales::Layer),
+            _ => None,
+        }),
+        Some("fbgemm_fp8") => Ok(float.then_some(ActivationScales::Token)),
+        _ => Ok(None),
+    }
+}
+
+fn of_group(group: &Value, kind: &str) -> Option<ActivationScales> {
     let eight_bits = |part: &str| {
         let part = group.get(part)?;
         let width = part.get("num_bits").and_then(Value::as_i64);
@@ -40,10 +97,14 @@ fn group_is_per_token(group: &Value, kind: &str) -> bool {
         let symmetric = part.get("symmetric").and_then(Value::as_bool) != Some(false);
         (width == Some(8) && is_kind && symmetric).then_some(part)
     };
-    let Some(input) = eight_bits("input_activations") else { return false };
-    let per_token = input.get("strategy").and_then(Value::as_str) == Some("token");
-    let dynamic = input.get("dynamic").and_then(Value::as_bool) == Some(true);
-    eight_bits("weights").is_some() && per_token && dynamic
+    let input = eight_bits("input_activations")?;
+    eight_bits("weights")?;
+    let dynamic = input.get("dynamic").and_then(Value::as_bool);
+    match (input.get("strategy").and_then(Value::as_str), dynamic) {
+        (Some("token"), Some(true)) => Some(ActivationScales::Token),
+        (Some("tensor"), Some(false)) => Some(ActivationScales::Layer),
+        _ => None,
+    }
 }
 
 /// In how many bits activations are multiplied.
@@ -51,7 +112,7 @@ fn group_is_per_token(group: &Value, kind: &str) -> bool {
 pub enum ActBits {
     /// 16: as they are, with dequantized weights.
     Sixteen,
-    /// 8: as codes, with the weights' codes. Those with a scale per token, unless the layer has codes already.
+    /// 8: as codes, with the weights' codes. Their scales are of tokens, unless the format has some already.
     Eight,
 }
 
@@ -80,7 +141,7 @@ pub fn in_act_bits(spec: WeightSpec, bits: ActBits) -> Result<WeightSpec, Format
     let mut name: FormatName = spec.name.parse()?;
     match wanted {
         true => name.modifiers.push(Modifier::EightBitActivations),
-        false => name.modifiers.retain(|modifier| *modifier != Modifier::EightBitActivations),
+        false => name.modifiers.retain(|modifier| !modifier.is_of_activations()),
     }
     name.modifiers.sort();
     resolve(&name.to_string())
@@ -88,10 +149,10 @@ pub fn in_act_bits(spec: WeightSpec, bits: ActBits) -> Result<WeightSpec, Format
 
 /// The format as a GPU serves it: one that does not multiply 8-bit floats keeps 16-bit activations.
 pub fn served_on(spec: WeightSpec, arch: &Arch) -> WeightSpec {
-    if spec.activations != Activations::E4m3 || arch.multiplies_float8() {
+    if !spec.activations.are_float8() || arch.multiplies_float8() {
         return spec;
     }
-    // Without the modifier a name of the registry is one, too.
+    // Without these modifiers a name of the registry is one, too.
     in_act_bits(spec.clone(), ActBits::Sixteen).unwrap_or(spec)
 }
 
@@ -115,9 +176,13 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn asks(json: &str, kind: &str) -> bool {
+    fn asks_for(json: &str, kind: &str) -> Option<ActivationScales> {
         let config = QuantConfig::parse(Path::new("quantize_config.json"), json.as_bytes());
-        per_token(config.unwrap().as_ref(), kind).unwrap()
+        asked(config.unwrap().as_ref(), kind).unwrap()
+    }
+
+    fn asks(json: &str, kind: &str) -> bool {
+        asks_for(json, kind) == Some(ActivationScales::Token)
     }
 
     const EIGHT: &str = r#"{"num_bits":8,"type":"int","strategy":"channel"}"#;
@@ -145,7 +210,19 @@ mod tests {
         assert!(!asks(r#"{"quant_method":"fp8","activation_scheme":"static"}"#, "float"));
         assert!(!asks(r#"{"quant_method":"fp8","activation_scheme":"dynamic"}"#, "int"));
         assert!(asks(r#"{"quant_method":"fbgemm_fp8"}"#, "float"));
-        assert!(!per_token(None, "int").unwrap());
+        assert_eq!(asked(None, "int").unwrap(), None);
+    }
+
+    #[test]
+    fn scales_that_layers_bring_are_asked_for_by_configuration() {
+        let tensor = r#"{"num_bits":8,"type":"int","strategy":"tensor","dynamic":false}"#;
+        let brings = |json: &str, kind| asks_for(json, kind) == Some(ActivationScales::Layer);
+        assert!(brings(&group(tensor), "int"));
+        assert!(brings(r#"{"quant_method":"fp8","activation_scheme":"static"}"#, "float"));
+        // Found anew for each tensor: the layer brings none.
+        assert_eq!(asks_for(&group(&tensor.replace("false", "true")), "int"), None);
+        let asymmetric = tensor.replace("{", r#"{"symmetric":false,"#);
+        assert_eq!(asks_for(&group(&asymmetric), "int"), None);
     }
 
     #[test]
@@ -166,13 +243,15 @@ mod tests {
             let spec = in_act_bits(resolve(name).unwrap(), bits.parse().unwrap());
             spec.map(|spec| spec.name).map_err(|error| error.to_string())
         };
-        for row in [&crate::compressed_tensors::INT8, &crate::float8::ROW] {
-            let with = row.examples.last().unwrap();
+        for with in [crate::compressed_tensors::INT8.examples[3], crate::float8::ROW.examples[2]] {
             let without = with.strip_suffix("-a8").unwrap();
-            for name in [*with, without] {
+            for name in [with, without] {
                 assert_eq!(in_bits(name, "16").as_deref(), Ok(without));
-                assert_eq!(in_bits(name, "8").as_deref(), Ok(*with));
+                assert_eq!(in_bits(name, "8").as_deref(), Ok(with));
             }
+            let fixed = format!("{with}-static");
+            assert_eq!(in_bits(&fixed, "8").as_deref(), Ok(fixed.as_str()));
+            assert_eq!(in_bits(&fixed, "16").as_deref(), Ok(without));
         }
         let groups = crate::compressed_tensors::INT8.examples[1];
         assert!(in_bits(groups, "8").unwrap_err().contains("one scale for each channel"));

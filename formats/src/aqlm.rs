@@ -206,6 +206,7 @@ fn load_vectors(module: &Module<'_>, header: &LayerHeader) -> Result<QuantizedLi
         bias: parts.bias.map(|bias| bias.bias(parts.n)).transpose()?,
         rounding: Rounding::F32,
         k_order: None,
+        input_scale: None,
     })
 }
 

@@ -26,6 +26,8 @@ impl QuantizedLinear {
             bias: bias.map(|(gate, up)| rows_by_turns(gate, up, 1)),
             rounding: self.rounding,
             k_order: self.k_order.clone(),
+            // Of the greater scale, so that nothing saturates that would not in a layer of its own.
+            input_scale: self.input_scale.zip(up.input_scale).map(|(gate, up)| gate.max(up)),
         })
     }
 
@@ -115,6 +117,7 @@ mod tests {
             bias: bias.then(|| (0..n).map(|i| (i + seed) as f32).collect()),
             rounding: Rounding::F16,
             k_order: None,
+            input_scale: None,
         }
     }
 

@@ -145,6 +145,9 @@ pub struct QuantizedLinear {
     /// columns are sorted by quant group, so that groups are runs. Activations must be gathered in
     /// this order before they meet the codes.
     pub k_order: Option<Vec<u32>>,
+    /// The scale of the layer's activations, where the checkpoint brings one that is in use: see
+    /// [`QuantizedLinear::activation_scale`].
+    pub input_scale: Option<f32>,
 }
 
 impl QuantizedLinear {
@@ -161,10 +164,18 @@ impl QuantizedLinear {
         self.k.div_ceil(self.group_size())
     }
 
+    /// The scale that codes of all activations have, of formats whose layers bring it.
+    pub fn activation_scale(&self) -> Option<f32> {
+        self.input_scale.filter(|_| self.spec.activations.are_static())
+    }
+
     /// The numbers that kernels get beside codes and parameters, little-endian: codebooks of vectors, or factors
-    /// of all weights, of even output features and of odd ones, or the map of nested scales. Empty for most
-    /// layers.
+    /// of all weights, of even output features and of odd ones, or the map of nested scales, or the scale of the
+    /// activations. Empty for most layers.
     pub fn table(&self) -> Vec<u8> {
+        if let Some(scale) = self.activation_scale() {
+            return scale.to_le_bytes().into();
+        }
         if let Some(vectors) = self.codes.vectors() {
             return vectors.bytes();
         }
@@ -306,9 +317,18 @@ mod tests {
         let values = ParamValues::F32(vec![10.0, 100.0]);
         let params = vec![ParamArray { name: "s".into(), values }];
         let rounding = Rounding::F32;
-        let (bias, k_order) = (None, None);
-        let mut layer =
-            QuantizedLinear { spec, n: 1, k: 3, codes, params, bias, rounding, k_order };
+        let (bias, k_order, input_scale) = (None, None, None);
+        let mut layer = QuantizedLinear {
+            spec,
+            n: 1,
+            k: 3,
+            codes,
+            params,
+            bias,
+            rounding,
+            k_order,
+            input_scale,
+        };
         assert_eq!(layer.dequantize(), [10.0, 20.0, 300.0]);
         layer.k_order = Some(vec![2, 0, 1]);
         assert_eq!(layer.dequantize(), [20.0, 300.0, 10.0], "in the order of the features");

@@ -5,7 +5,7 @@
 //! family   = word { "-" word }          awq, nf4, fp8-e4m3, w8a8-int8, q4_k
 //! part     = "w" bits                   bits per code, when not the family's usual width
 //!          | "g" size | "b" size | "ch" one scale per quant group | flat block | output channel
-//!          | modifier                   fast, asym, actorder, dq, bf16, a8, e8p
+//!          | modifier                   fast, asym, actorder, dq, bf16, a8, static, e8p
 //!          | books "x" bits             codebooks whose vectors are added, and the width of their codes
 //! ```
 //!
@@ -61,8 +61,10 @@ pub enum Modifier {
     DoubleQuant,
     /// `bf16`: bf16 scales, in a family whose scales are usually f16.
     Bf16Scales,
-    /// `a8`: multiplied by activations that are quantized to 8 bits per token.
+    /// `a8`: multiplied by activations that are quantized to 8 bits, per token.
     EightBitActivations,
+    /// `static`: by the scale that a layer brings, not one of each token.
+    StaticActivations,
     /// `e8p`: codes name points of a lattice, of weights between rotations.
     Lattice,
     /// `2x8`: codes name vectors, an entry of so many codebooks by so many bits each.
@@ -70,15 +72,21 @@ pub enum Modifier {
 }
 
 impl Modifier {
-    const WORDS: [(&'static str, Modifier); 7] = [
+    const WORDS: [(&'static str, Modifier); 8] = [
         ("fast", Modifier::Fast),
         ("asym", Modifier::Asym),
         ("actorder", Modifier::ActOrder),
         ("dq", Modifier::DoubleQuant),
         ("bf16", Modifier::Bf16Scales),
         ("a8", Modifier::EightBitActivations),
+        ("static", Modifier::StaticActivations),
         ("e8p", Modifier::Lattice),
     ];
+
+    /// Whether it says how activations are multiplied, not what weights are.
+    pub fn is_of_activations(self) -> bool {
+        matches!(self, Modifier::EightBitActivations | Modifier::StaticActivations)
+    }
 }
 
 impl fmt::Display for Modifier {
@@ -239,6 +247,7 @@ mod tests {
             "w8a8-int8-ch",
             "mxfp4-b32",
             "int8-ch-bf16-a8",
+            "int8-ch-bf16-a8-static",
             "torchao-int4-g128",
             "vq-2x8",
         ] {

@@ -55,5 +55,6 @@ pub(crate) fn layer(
         bias,
         rounding: Rounding::F32,
         k_order: None,
+        input_scale: None,
     })
 }

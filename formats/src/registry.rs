@@ -10,7 +10,9 @@ use crate::name::{FormatName, Grouping, Modifier};
 use crate::plain::PlainWeight;
 use crate::suggest::did_you_mean;
 use crate::tensors::Module;
-use qtune_ir::{Activations, Codebook, Group, Param, ParamType, VectorCodes, WeightSpec};
+use qtune_ir::{
+    ActivationScales, Activations, Codebook, Group, Param, ParamType, VectorCodes, WeightSpec,
+};
 
 /// Every format that this version reads.
 pub static FORMATS: &[&FormatRow] = &[
@@ -222,7 +224,13 @@ impl FormatRow {
         let param =
             |(name, dtype): &(&str, ParamType)| Param { name: (*name).into(), dtype: *dtype };
         let activations = match name.modifiers.contains(&Modifier::EightBitActivations) {
-            true => Activations::for_weight(variant.expr).unwrap_or_default(),
+            true => {
+                let scales = match name.modifiers.contains(&Modifier::StaticActivations) {
+                    true => ActivationScales::Layer,
+                    false => ActivationScales::Token,
+                };
+                Activations::for_weight(variant.expr, scales).unwrap_or_default()
+            }
             false => Activations::Floats,
         };
         if activations.are_quantized() && group != Group::Channel {
@@ -324,13 +332,15 @@ mod tests {
     #[test]
     fn activations_are_quantized_for_weights_that_can_be_multiplied_as_they_are() {
         let of = |name: &str| resolve(name).unwrap().activations;
-        assert_eq!(of("int8-ch-a8"), Activations::Integers);
+        assert_eq!(of("int8-ch-a8"), Activations::Integers(ActivationScales::Token));
+        assert_eq!(of("int8-ch-a8-static"), Activations::Integers(ActivationScales::Layer));
         assert_eq!(of("int8-ch-bf16"), Activations::Floats);
-        assert_eq!(of("fp8-e4m3-ch-a8"), Activations::E4m3);
+        assert_eq!(of("fp8-e4m3-ch-a8"), Activations::E4m3(ActivationScales::Token));
         for row in FORMATS {
             let quantized = |v: &&Variant| v.modifiers.contains(&Modifier::EightBitActivations);
             for variant in row.variants.iter().filter(quantized) {
-                assert!(Activations::for_weight(variant.expr).is_some(), "{}", variant.expr);
+                let scheme = Activations::for_weight(variant.expr, ActivationScales::Token);
+                assert!(scheme.is_some(), "{}", variant.expr);
             }
         }
     }

@@ -27,7 +27,9 @@ mod vectorised;
 mod vectors;
 mod weights;
 
-pub use activations::{Activations, QuantizedToken, LEAST_LARGEST};
+pub use activations::{
+    ActivationScales, Activations, QuantizedToken, LEAST_LARGEST, STATIC_SCALES,
+};
 pub use arch::Arch;
 pub use dtype::DType;
 pub use epilogue::Epilogue;

@@ -383,6 +383,11 @@ fn problem_of(
 ) -> Result<Problem, RuntimeError> {
     Problem::check_sizes(weights.n as u64, weights.k as u64, 1)
         .map_err(|source| RuntimeError::Size { layer: path.into(), source })?;
+    if weights.spec.activations.are_static() && weights.input_scale.is_none() {
+        let reason =
+            format!("{} takes the scale of activations that a layer brings", weights.spec.name);
+        return Err(RuntimeError::Activations { layer: path.into(), reason });
+    }
     let sizes = [weights.n as u32, weights.k as u32, 1];
     let product = Problem::of(&weights.spec, [options.act, options.out], sizes);
     let problem = Problem { bias: weights.bias.is_some(), ..product };

@@ -32,6 +32,8 @@ pub(crate) struct Setting<'a> {
     pub finish: Finish,
     /// How the kernel multiplies activations.
     pub activations: qtune_ir::Activations,
+    /// The scale of their codes, where the layer brings it.
+    pub given_scale: Option<f32>,
     /// The layer's rotations, of a kernel that has steps for them.
     pub turns: Option<Turns>,
     pub effort: Effort,
@@ -106,7 +108,7 @@ pub(crate) fn count(
     let problem = &setting.kernel.problem;
     let patterns = vec![Pattern::Normal; tokens as usize];
     let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
-    let x = x.quantized(setting.activations);
+    let x = x.quantized(setting.activations, setting.given_scale);
     setting.bench.feed(&space, &x)?;
     let launched = setting.bench.launch(&space, &sample, &before, Mode::default())?;
     Ok((launched.outcome, sample.completed()))
@@ -164,7 +166,7 @@ impl Judge<'_> {
         let setting = self.setting;
         let problem = &setting.kernel.problem;
         let x = Activations::new(patterns, setting.seed, problem.k, problem.act);
-        let x = x.quantized(setting.activations);
+        let x = x.quantized(setting.activations, setting.given_scale);
         setting.bench.feed(&self.space, &x)?;
         let mode = Mode::default();
         let launched = setting.bench.launch(&self.space, &self.sample, &self.before, mode)?;

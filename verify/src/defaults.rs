@@ -8,9 +8,9 @@ use qtune_ir::dequant::{
 };
 use qtune_ir::tile::{estimate, registers};
 use qtune_ir::{
-    Accumulate, Activations, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule,
-    LibraryGemm, MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting,
-    Split, WeightCache, WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
+    Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, LibraryGemm,
+    MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting, Split,
+    WeightCache, WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
 };
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
@@ -408,7 +408,7 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
 /// Most tokens of an `mma` block: what a multiply of 8-bit floats is taken apart into, where tensor cores have
 /// none, takes the registers of half of them.
 fn mma_tokens(spec: &WeightSpec, arch: &Arch) -> u32 {
-    let apart = spec.activations == Activations::E4m3 && !arch.has_float8_mma();
+    let apart = spec.activations.are_float8() && !arch.has_float8_mma();
     if apart {
         32
     } else {

@@ -77,12 +77,12 @@ impl Activations {
         Activations { patterns: vec![Pattern::Normal; tokens], values, codes: None, k: k as usize }
     }
 
-    /// The same as a kernel multiplies them.
-    pub fn quantized(self, scheme: qtune_ir::Activations) -> Activations {
+    /// The same as a kernel multiplies them; `given` is the scale where the layer brings it.
+    pub fn quantized(self, scheme: qtune_ir::Activations, given: Option<f32>) -> Activations {
         if !scheme.are_quantized() {
             return self;
         }
-        let tokens = self.values.chunks(self.k).map(|values| scheme.quantize(values));
+        let tokens = self.values.chunks(self.k).map(|values| scheme.quantize(values, given));
         let tokens: Vec<QuantizedToken> = tokens.collect();
         let codes = tokens.iter().flat_map(|token| &token.codes);
         let values = codes.map(|code| scheme.value(*code)).collect();

@@ -12,8 +12,8 @@ use crate::codes::Meaning;
 use qtune_device::KernelImage;
 use qtune_ir::tile::occupancy::grid_blocks;
 use qtune_ir::{
-    Accumulate, Activations, Arch, DType, GemvSchedule, MmaSchedule, Schedule, Split, WeightSpec,
-    WgmmaSchedule, PAIR_CODES, PIECE_CODES,
+    Accumulate, Arch, DType, GemvSchedule, MmaSchedule, Schedule, Split, WeightSpec, WgmmaSchedule,
+    PAIR_CODES, PIECE_CODES,
 };
 use qtune_sim::cubin::Cubin;
 use qtune_sim::sass::{Class, Counts, Program};
@@ -157,7 +157,7 @@ fn multiplies(image: &KernelImage, spec: &WeightSpec) -> u32 {
     let of_target = |arch: &Arch| arch.target() == image.target;
     let mut gpus = Arch::names().filter_map(|name| Arch::named(name).ok());
     let expanded = gpus.find(of_target).is_some_and(|arch| !arch.has_float8_mma());
-    match spec.activations == Activations::E4m3 && expanded {
+    match spec.activations.are_float8() && expanded {
         true => 2,
         false => 1,
     }

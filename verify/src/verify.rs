@@ -180,6 +180,7 @@ fn setting<'a>(
         rounding: meaning.rounding(&kernel.problem, &kernel.schedule)?,
         finish: Finish::new(&kernel.problem, request.seed),
         activations: request.spec.activations,
+        given_scale: weights.activation_scale(),
         turns: turns(kernel, weights),
         effort: request.effort,
         seed: request.seed,

@@ -29,6 +29,10 @@ pub enum WeightSource<'a> {
 /// Range of synthetic scales, as 4-bit models of 7B to 70B parameters have them.
 const SCALES: Range<f64> = 0.002..0.03;
 
+/// The activation that becomes the largest code with the scale that a synthetic layer brings: bell-shaped ones of
+/// variance 1 are past it now and then.
+const SYNTHETIC_LARGEST: f32 = 3.0;
+
 /// Tells synthetic codebooks from what else a seed decides.
 const VECTORS: u64 = 0x0ec7;
 /// Tells factors of synthetic rotations likewise.
@@ -51,6 +55,8 @@ pub(crate) struct Weights<'a> {
     factors: Option<[f32; 2]>,
     /// What codes of nested scales stand for.
     nested_map: Option<Arc<NestedMap>>,
+    /// Of a format whose layers bring the scale of their activations.
+    activation_scale: Option<f32>,
 }
 
 /// The logical weights of one row tile.
@@ -82,6 +88,7 @@ impl<'a> Weights<'a> {
             let sizes = layer.n == problem.n as usize && layer.k == problem.k as usize;
             let sizes = sizes && layer.k_order.is_some() == spec.act_order;
             let same = layer.spec.params == spec.params && layer.spec.group == spec.group;
+            let same = same && (layer.input_scale.is_some() || !spec.activations.are_static());
             if !sizes || !same || layer.spec.codebook != spec.codebook {
                 let reason = format!(
                     "the layer is {} {}x{}, the problem {} {}x{}",
@@ -113,16 +120,40 @@ impl<'a> Weights<'a> {
             WeightSource::Synthetic { .. } => spec.has_nested_scales().then(synthetic_map),
         };
         let nested_map = nested_map.map(Arc::new);
-        Ok(Weights { source, spec, n, k, out, bias, vectors, factors, nested_map })
+        let activation_scale = match source {
+            _ if !spec.activations.are_static() => None,
+            WeightSource::Real(layer) => layer.input_scale,
+            WeightSource::Synthetic { .. } => Some(SYNTHETIC_LARGEST / spec.activations.top()),
+        };
+        Ok(Weights {
+            source,
+            spec,
+            n,
+            k,
+            out,
+            bias,
+            vectors,
+            factors,
+            nested_map,
+            activation_scale,
+        })
     }
 
     /// The numbers that kernels get beside codes and parameters: see [`QuantizedLinear::table`].
     pub fn table(&self) -> Vec<u8> {
+        if let Some(scale) = self.activation_scale {
+            return scale.to_le_bytes().into();
+        }
         match (&self.vectors, &self.nested_map, self.factors) {
             (Some(vectors), ..) => vectors.bytes(),
             (_, Some(map), _) => map.bytes(),
             (.., factors) => factors.into_iter().flatten().flat_map(f32::to_le_bytes).collect(),
         }
+    }
+
+    /// The scale of codes of activations, where the layer brings it.
+    pub fn activation_scale(&self) -> Option<f32> {
+        self.activation_scale
     }
 
     /// The codebooks that codes name vectors of, where they do.

@@ -99,13 +99,13 @@ impl Bytes {
 mod tests {
     use super::super::tests::bytes;
     use super::*;
-    use qtune_ir::Activations;
+    use qtune_ir::{ActivationScales, Activations};
 
     #[test]
     fn a_word_is_four_codes_of_a_row_with_the_sign_that_is_multiplied() {
         let code = |n: u32, k: u32| (n * 31 + k * 7) as u8;
         let rows: Vec<Vec<u8>> = (0..9).map(|n| (0..70).map(|k| code(n, k)).collect()).collect();
-        let layout = bytes(9, 70, Activations::Integers);
+        let layout = bytes(9, 70, Activations::Integers(ActivationScales::Token));
         let packed = layout.pack_weight_tile(0, &|n| CodeRow::Bytes(&rows[n as usize]));
         // Row 1 of the first fragment, k 4 to 7: lane 5, its first word.
         assert_eq!(packed[80..84], [4, 5, 6, 7].map(|k| code(1, k) ^ 0x80));

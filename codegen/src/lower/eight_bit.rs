@@ -16,8 +16,8 @@ impl Lowering<'_> {
     /// What tensor cores multiply, as the names of their multiplies have it.
     pub(super) fn operands(&self) -> &'static str {
         match (self.spec.activations, self.problem.act) {
-            (Activations::Integers, _) => "s8",
-            (Activations::E4m3, _) => "e4m3",
+            (Activations::Integers(_), _) => "s8",
+            (Activations::E4m3(_), _) => "e4m3",
             (Activations::Floats, DType::Bf16) => "bf16",
             (Activations::Floats, _) => "f16",
         }
@@ -31,8 +31,8 @@ impl Lowering<'_> {
     /// The type of the accumulators of a multiply: sums of integers are exact.
     pub(super) fn sum_type(&self) -> Type {
         match self.spec.activations {
-            Activations::Integers => Type::U32,
-            Activations::Floats | Activations::E4m3 => Type::F32,
+            Activations::Integers(_) => Type::U32,
+            Activations::Floats | Activations::E4m3(_) => Type::F32,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The step that makes codes of 8 bits of the activations, ahead of a multiplication of codes. A block
-//! takes one token: it looks for the largest activation, then rounds all of them, by the steps that
-//! [`qtune_ir::Activations`] defines to the bit.
+//! takes one token: it looks for the largest activation, unless the layer brings the scale, then rounds all of
+//! them, by the steps that [`qtune_ir::Activations`] defines to the bit.
 
 use super::{Lowering, Part};
 use crate::kernel::{Argument, Role};
@@ -33,26 +33,31 @@ pub(super) fn part(cx: &Lowering, problem: &Problem, shared_align: u32) -> Part 
     };
     let warps =
         Buffer { name: "of_warps".into(), space: Space::Shared { offset: 0 }, element: Type::F32 };
+    let given = step.to.are_static();
     let mut body = Body::new();
     if cx.overlap.pdl {
         // What multiplies asks for weights meanwhile, and waits for the end of this step.
         body.call("start_next", []);
     }
     step.lower(&mut body);
+    let arguments = [
+        (Argument::Table, buffer("layer_scale", Space::GlobalRead, Type::F32)),
+        (Argument::Activations, buffer("activations", Space::GlobalRead, Type::U32x4)),
+        (Argument::Prepared, buffer("codes", Space::GlobalWrite, Type::U32x4)),
+        (Argument::TokenScales, buffer("scales", Space::GlobalWrite, Type::F32)),
+    ];
+    let needed = arguments.into_iter().skip(usize::from(!given));
+    let (arguments, parameters) = needed.unzip();
     Part {
         role: Role::Quantize,
-        parameters: vec![
-            buffer("activations", Space::GlobalRead, Type::U32x4),
-            buffer("codes", Space::GlobalWrite, Type::U32x4),
-            buffer("scales", Space::GlobalWrite, Type::F32),
-        ],
-        arguments: vec![Argument::Activations, Argument::Prepared, Argument::TokenScales],
+        parameters,
+        arguments,
         threads: THREADS,
         resident: None,
         cluster: [1; 3],
-        shared_bytes: 4 * WARPS,
+        shared_bytes: if given { 0 } else { 4 * WARPS },
         shared_align,
-        lowered: (body.finish(), vec![warps], Vec::new()),
+        lowered: (body.finish(), if given { Vec::new() } else { vec![warps] }, Vec::new()),
         library: None,
     }
 }
@@ -79,22 +84,11 @@ impl Quantize {
         body.comment("each block: the activations of one token");
         let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
         let row = body.bind("row", Type::I32, var("blockIdx.x") * self.pieces());
-        let largest = body.variable("largest", Type::F32, float(LEAST_LARGEST.into()));
-        body.range("piece", thread.clone(), self.pieces(), THREADS, |body, piece| {
-            body.array("words", Type::U32, &[4]);
-            self.load(body, 0, row.clone() + piece);
-            for value in (0..4).flat_map(|word| self.widened(word)) {
-                body.assign(largest.clone(), call("largest_f32", [largest.clone(), value]));
-            }
-        });
-        self.meet(body, &largest);
-        body.section("the largest activation becomes the largest code");
-        let top = float(self.to.top().into());
-        let inverse = call("divide_f32", [top.clone(), largest.clone()]);
-        let inverse = body.bind("inverse", Type::F32, inverse);
-        body.when(thread.clone().equals(0u32), |body| {
-            body.store("scales", var("blockIdx.x"), call("divide_f32", [largest.clone(), top]));
-        });
+        match self.to.are_static() {
+            true => self.take_scale(body, &thread),
+            false => self.find_scale(body, &thread, &row),
+        }
+        let inverse = var("inverse");
         body.range("piece", thread, self.code_pieces(), THREADS, |body, piece| {
             body.zeros("words", Type::U32, &[8]);
             self.load(body, 0, row.clone() + piece.clone() * 2u32);
@@ -108,6 +102,37 @@ impl Quantize {
             let codes: Vec<Expr> = (0..4).map(|word| self.codes(word, &inverse)).collect();
             let to = var("blockIdx.x") * self.code_pieces() + piece;
             body.store("codes", to, call("pack_u32x4", codes));
+        });
+    }
+
+    /// Stores the scale of the token's largest activation and binds its inverse.
+    fn find_scale(&self, body: &mut Body, thread: &Expr, row: &Expr) {
+        let largest = body.variable("largest", Type::F32, float(LEAST_LARGEST.into()));
+        body.range("piece", thread.clone(), self.pieces(), THREADS, |body, piece| {
+            body.array("words", Type::U32, &[4]);
+            self.load(body, 0, row.clone() + piece);
+            for value in (0..4).flat_map(|word| self.widened(word)) {
+                body.assign(largest.clone(), call("largest_f32", [largest.clone(), value]));
+            }
+        });
+        self.meet(body, &largest);
+        body.section("the largest activation becomes the largest code");
+        let top = float(self.to.top().into());
+        let inverse = call("divide_f32", [top.clone(), largest.clone()]);
+        body.bind("inverse", Type::F32, inverse);
+        body.when(thread.clone().equals(0u32), |body| {
+            body.store("scales", var("blockIdx.x"), call("divide_f32", [largest.clone(), top]));
+        });
+    }
+
+    /// Stores the layer's scale as the token's, where the multiplication looks for it, and binds its
+    /// inverse.
+    fn take_scale(&self, body: &mut Body, thread: &Expr) {
+        let scale = body.bind("scale", Type::F32, load("layer_scale", int(0)));
+        let inverse = call("divide_f32", [float(1.0), scale.clone()]);
+        body.bind("inverse", Type::F32, inverse);
+        body.when(thread.clone().equals(0u32), |body| {
+            body.store("scales", var("blockIdx.x"), scale.clone());
         });
     }
 
@@ -129,8 +154,8 @@ impl Quantize {
     /// Four codes, of two words of activations.
     fn codes(&self, word: u32, inverse: &Expr) -> Expr {
         let name = match self.to {
-            Activations::E4m3 => "e4m3_pair",
-            Activations::Floats | Activations::Integers => "s8_pair",
+            Activations::E4m3(_) => "e4m3_pair",
+            Activations::Floats | Activations::Integers(_) => "s8_pair",
         };
         let pair = |word| call(name, self.widened(word).map(|value| value * inverse.clone()));
         pair(2 * word) | pair(2 * word + 1) << 16u32

@@ -54,7 +54,17 @@ pub(super) fn load(
     let values = [ParamValues::F16(scales), second];
     let named = spec.params.iter().zip(values);
     let params = named.map(|(p, values)| ParamArray { name: p.name.clone(), values }).collect();
-    Ok(QuantizedLinear { spec, n, k, codes, params, bias, rounding, k_order: None })
+    Ok(QuantizedLinear {
+        spec,
+        n,
+        k,
+        codes,
+        params,
+        bias,
+        rounding,
+        k_order: None,
+        input_scale: None,
+    })
 }
 
 /// Zero-points `[N, groups]` of a `gemm` tensor `[groups, N/8]`, which have the interleave of the codes.

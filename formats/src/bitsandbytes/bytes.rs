@@ -97,5 +97,6 @@ fn load(module: &Module<'_>, header: &LayerHeader) -> Result<QuantizedLinear, Fo
         bias: parts.bias.map(|bias| bias.bias(parts.n)).transpose()?,
         rounding: Rounding::F32Steps,
         k_order: None,
+        input_scale: None,
     })
 }

@@ -40,6 +40,7 @@ pub(super) fn load(
         bias: parts.bias.map(|bias| bias.bias(n)).transpose()?,
         rounding,
         k_order: None,
+        input_scale: None,
     })
 }
 

@@ -57,7 +57,17 @@ pub(super) fn quantize(
         ElementType::Bf16 => Rounding::F32ThenBf16,
         _ => Rounding::F32,
     };
-    Ok(QuantizedLinear { spec, n, k, codes, params, bias: weight.bias()?, rounding, k_order: None })
+    Ok(QuantizedLinear {
+        spec,
+        n,
+        k,
+        codes,
+        params,
+        bias: weight.bias()?,
+        rounding,
+        k_order: None,
+        input_scale: None,
+    })
 }
 
 /// The block size that a name asks for.

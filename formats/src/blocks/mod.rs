@@ -166,6 +166,7 @@ fn load<B: Block>(
         bias: module.get("bias").map(|bias| bias.bias(n)).transpose()?,
         rounding: Rounding::F32,
         k_order: None,
+        input_scale: None,
     })
 }
 

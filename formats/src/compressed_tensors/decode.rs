@@ -2,6 +2,7 @@
 
 use super::layout::{k_order, packing_named, Parts, Weight};
 use super::Packing;
+use crate::activations::input_scale;
 use crate::codes::Codes;
 use crate::container::Kept;
 use crate::error::FormatError;
@@ -50,6 +51,7 @@ pub(super) fn load(
             false => Rounding::F16,
         },
         k_order,
+        input_scale: input_scale(module, &header.name)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::scheme::Scheme;
 use super::{Packing, WIDTHS};
-use crate::activations::per_token;
+use crate::activations;
 use crate::config::QuantConfig;
 use crate::error::FormatError;
 use crate::name::{FormatName, Grouping, Modifier};
@@ -168,8 +168,8 @@ pub(super) fn inspect(
     ];
     name.modifiers.extend(modifiers.into_iter().filter(|(_, has)| *has).map(|(m, _)| m));
     let as_they_are = layout == BYTES && parts.zeros.is_none() && group == Group::Channel;
-    if as_they_are && per_token(config, "int")? {
-        name.modifiers.push(Modifier::EightBitActivations);
+    if as_they_are {
+        name.modifiers.extend(activations::modifiers(module, config, "int")?);
     }
     Ok(LayerHeader { name, layout, n: parts.n, k: parts.k, group })
 }

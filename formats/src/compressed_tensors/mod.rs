@@ -8,8 +8,9 @@
 //!   lowest bit. Releases up to 0.15 start a new word rather than let a code cross words, which
 //!   shows in the width of 3-bit tensors.
 //! - `int-quantized` (W8A8): `weight` int8 `[N, K]`. Symmetric layers whose configuration asks for
-//!   activations that are quantized per token are `-a8` ones, others are served with 16-bit
-//!   activations.
+//!   activations that are quantized per token are `-a8` ones, those with an `input_scale` `[1]` for all
+//!   tokens `-a8-static`; others are served with 16-bit activations, layers with an `input_zero_point` other than 0
+//!   among them.
 //!
 //! Scales have the type of the model; bf16 ones make a format of their own (`-bf16`) whose kernels
 //! keep them as f32, which holds them exactly. Weights are `(q - z) * s` rounded to that type once. So
@@ -82,9 +83,9 @@ impl Width for Int8 {
     const BITS: u8 = 8;
     const DOC: &'static str = "compressed-tensors, 8-bit integers (W8A16; W8A8 with -a8)";
     const NAMES: &'static str =
-        "int8-g<SIZE> | int8-ch, + -asym, -actorder, -bf16, -a8 per channel";
+        "int8-g<SIZE> | int8-ch, + -asym, -actorder, -bf16, -a8 or -a8-static per channel";
     const EXAMPLES: &'static [&'static str] =
-        &["int8-ch", "int8-g128", "int8-ch-bf16", "int8-ch-a8"];
+        &["int8-ch", "int8-g128", "int8-ch-bf16", "int8-ch-a8", "int8-ch-a8-static"];
     const SYMMETRIC: &'static str = "(* (- q 128) s)";
     const ZEROS: [&'static [(&'static str, ParamType)]; 2] = [
         &[("s", ParamType::F16), ("z", ParamType::Code(8))],
@@ -92,7 +93,7 @@ impl Width for Int8 {
     ];
 }
 
-use Modifier::{ActOrder, Asym, Bf16Scales, EightBitActivations};
+use Modifier::{ActOrder, Asym, Bf16Scales, EightBitActivations, StaticActivations};
 
 /// The constant slices that a row of `W` refers to.
 struct Row<W>(std::marker::PhantomData<W>);
@@ -101,8 +102,8 @@ impl<W: Width> Row<W> {
     /// Codes of 8 bits can be multiplied as they are.
     const VARIANTS: &'static [Variant] = match W::BITS {
         8 => Self::EIGHT_BIT,
-        // The last two.
-        _ => Self::EIGHT_BIT.split_at(Self::EIGHT_BIT.len() - 2).0,
+        // The last four.
+        _ => Self::EIGHT_BIT.split_at(Self::EIGHT_BIT.len() - 4).0,
     };
 
     const EIGHT_BIT: &'static [Variant] = &[
@@ -116,11 +117,13 @@ impl<W: Width> Row<W> {
         Self::with_zeros(&[Asym, ActOrder, Bf16Scales]),
         Self::symmetric(&[EightBitActivations]),
         Self::symmetric(&[Bf16Scales, EightBitActivations]),
+        Self::symmetric(&[EightBitActivations, StaticActivations]),
+        Self::symmetric(&[Bf16Scales, EightBitActivations, StaticActivations]),
     ];
 
     const fn symmetric(modifiers: &'static [Modifier]) -> Variant {
         let params: &'static [_] = match modifiers {
-            [.., Bf16Scales] | [Bf16Scales, EightBitActivations] => &[("s", ParamType::F32)],
+            [.., Bf16Scales] | [Bf16Scales, EightBitActivations, ..] => &[("s", ParamType::F32)],
             _ => &[("s", ParamType::F16)],
         };
         Variant { bits: W::BITS, modifiers, params, expr: W::SYMMETRIC, codebook: &[] }

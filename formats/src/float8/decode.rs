@@ -1,6 +1,7 @@
 //! Codes as they are stored, scales for every row.
 
 use super::layout::{rows_of_scale, Parts};
+use crate::activations::input_scale;
 use crate::codes::Codes;
 use crate::error::FormatError;
 use crate::linear::{ParamArray, ParamValues, QuantizedLinear, Rounding};
@@ -29,6 +30,7 @@ pub(super) fn load(
             false => Rounding::F32ThenBf16,
         },
         k_order: None,
+        input_scale: input_scale(module, &header.name)?,
     })
 }
 

@@ -1,10 +1,10 @@
 //! Whether a layer's tensors agree, and which weights a scale belongs to.
 
-use crate::activations::per_token;
+use crate::activations;
 use crate::compressed_tensors::refuse_transforms;
 use crate::config::QuantConfig;
 use crate::error::FormatError;
-use crate::name::{FormatName, Grouping, Modifier};
+use crate::name::{FormatName, Grouping};
 use crate::registry::LayerHeader;
 use crate::safetensors::ElementType;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN};
@@ -128,8 +128,8 @@ pub(super) fn inspect(
         grouping: Some(Grouping::from(block.group)),
         modifiers: Vec::new(),
     };
-    if block.group == Group::Channel && per_token(config, "float")? {
-        name.modifiers.push(Modifier::EightBitActivations);
+    if block.group == Group::Channel {
+        name.modifiers.extend(activations::modifiers(module, config, "float")?);
     }
     Ok(LayerHeader {
         name,

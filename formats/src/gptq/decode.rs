@@ -52,6 +52,7 @@ pub(super) fn load(
         bias,
         rounding: Rounding::F16,
         k_order,
+        input_scale: None,
     })
 }
 

@@ -115,6 +115,7 @@ pub(super) fn load(
         bias: parts.bias.map(|bias| bias.bias(n)).transpose()?,
         rounding: Rounding::F16,
         k_order: None,
+        input_scale: None,
     })
 }
 

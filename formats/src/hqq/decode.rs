@@ -36,6 +36,7 @@ pub(super) fn load(
             false => Rounding::F16Steps,
         },
         k_order: None,
+        input_scale: None,
     })
 }
 

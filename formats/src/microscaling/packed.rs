@@ -84,6 +84,7 @@ impl<'a> Parts<'a> {
             bias: self.bias.map(|bias| bias.bias(self.n)).transpose()?,
             rounding: Rounding::F32ThenBf16,
             k_order: None,
+            input_scale: None,
         })
     }
 

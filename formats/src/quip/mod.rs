@@ -174,5 +174,6 @@ fn load(module: &Module<'_>, header: &LayerHeader) -> Result<QuantizedLinear, Fo
         bias: parts.bias.map(|bias| bias.bias(parts.n)).transpose()?,
         rounding: Rounding::F32,
         k_order: None,
+        input_scale: None,
     })
 }

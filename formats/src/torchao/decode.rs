@@ -45,6 +45,7 @@ pub(super) fn load(
         bias: parts.bias.map(|bias| bias.bias(parts.n)).transpose()?,
         rounding,
         k_order: None,
+        input_scale: None,
     })
 }
 

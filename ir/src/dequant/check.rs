@@ -169,7 +169,7 @@ pub(super) fn check_node<'a>(
         Op::Pair(_) | Op::Page(_) | Op::Permuted(_) => fits_table(ctx)?,
         Op::Short(_) => fits_short(ctx)?,
         // Where codes are multiplied as they are, nothing moves them.
-        Op::Float8(_) if ctx.spec.activations != crate::Activations::E4m3 => {
+        Op::Float8(_) if !ctx.spec.activations.are_float8() => {
             return Err("the bits of a float of 8 bits are moved first".into())
         }
         Op::Narrow(_) | Op::Converted(_) => float8::fits(ctx, DType::F16)?,

@@ -80,7 +80,7 @@ pub(super) fn check(
         format!("codes of {} are not multiplied as they are: one scale to a row", spec.name)
     })?;
     require(p.act.bytes() == 2, || format!("{} activations are not quantized", p.act))?;
-    require(activations != Activations::E4m3 || arch.multiplies_float8(), || {
+    require(!activations.are_float8() || arch.multiplies_float8(), || {
         format!("multiplies of e4m3 need compute capability 8.9, {} has less", arch.target())
     })?;
     require(p.k % 8 == 0 && p.k <= MOST_K, || {
@@ -103,7 +103,7 @@ pub fn integer_columns(columns: u32) -> bool {
 /// k tiles are whole chunks of pairs; those of `wgmma` two of them, as for floats.
 fn check_tile(schedule: &Schedule, activations: Activations) -> Result<(), Rejected> {
     if let Schedule::Wgmma(WgmmaSchedule { block_m, .. }) = schedule {
-        require(activations != Activations::Integers || integer_columns(*block_m), || {
+        require(!activations.are_integers() || integer_columns(*block_m), || {
             format!("no wgmma of integers has {block_m} columns: 8, 24 or a multiple of 16")
         })?;
     }
@@ -119,7 +119,7 @@ fn check_tile(schedule: &Schedule, activations: Activations) -> Result<(), Rejec
 mod tests {
     use super::*;
     use crate::tile::tests::{awq, h200, problem};
-    use crate::{Param, ParamType};
+    use crate::{ActivationScales, Param, ParamType};
 
     const MMA: &str = "mma tile=16x64x256 warps=1x2 stages=4 split=2 swizzle=xor raster=rows \
                        dequant=(* s (sum (* (- (real q) 128) x)))";
@@ -131,7 +131,7 @@ mod tests {
             group: Group::Channel,
             params: vec![Param { name: "s".into(), dtype: ParamType::F32 }],
             expr: "(* (- q 128) s)".into(),
-            activations: Activations::Integers,
+            activations: Activations::Integers(ActivationScales::Token),
             ..awq()
         }
     }
@@ -172,8 +172,8 @@ mod tests {
         assert!(refusal(MMA, &problem(64, 512, 1), &int8(), "h200").contains("16 bits"));
         let groups = WeightSpec { group: Group::Size(128), ..int8() };
         assert!(refusal(MMA, &p, &groups, "h200").contains("one scale to a row"));
-        let float8 =
-            WeightSpec { expr: "(* (e4m3 q) s)".into(), activations: Activations::E4m3, ..int8() };
+        let activations = Activations::E4m3(ActivationScales::Token);
+        let float8 = WeightSpec { expr: "(* (e4m3 q) s)".into(), activations, ..int8() };
         assert!(refusal(MMA, &p, &float8, "a100").contains("8.9"));
     }
 }

@@ -31,8 +31,8 @@ use super::occupancy::{
 };
 use super::work::{count, Work};
 use crate::{
-    Activations, Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, Sorting, Split,
-    WeightSpec, PAIR_CODES,
+    Arch, DequantSchedule, Epilogue, Problem, Raster, Schedule, Sorting, Split, WeightSpec,
+    PAIR_CODES,
 };
 
 /// Reachable share of nominal DRAM bandwidth: load-only kernels reach 4.3 of the H200's 4.8 TB/s.
@@ -280,7 +280,7 @@ pub(super) fn times(
 
 /// Lane-instructions per pair of codes that `mma` of 8-bit floats takes where it is made of f16 ones.
 fn float8_conversions(spec: &WeightSpec, arch: &Arch, schedule: &Schedule) -> f64 {
-    let expanded = spec.activations == Activations::E4m3 && !arch.has_float8_mma();
+    let expanded = spec.activations.are_float8() && !arch.has_float8_mma();
     match schedule {
         Schedule::Mma(s) if expanded => FLOAT8_CONVERSIONS * f64::from(s.token_tiles()),
         _ => 0.0,

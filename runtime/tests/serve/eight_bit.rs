@@ -35,7 +35,8 @@ fn multiplied(weights: &QuantizedLinear, x: &[f32]) -> Vec<f32> {
     if !scheme.are_quantized() {
         return x.to_vec();
     }
-    let tokens = x.chunks(weights.k).map(|token| scheme.quantize(token));
+    let given = weights.activation_scale();
+    let tokens = x.chunks(weights.k).map(|token| scheme.quantize(token, given));
     tokens.flat_map(|t| t.codes.into_iter().map(move |c| scheme.value(c) * t.scale)).collect()
 }
 
@@ -76,9 +77,11 @@ fn activations_are_quantized_where_the_checkpoint_asks_for_it_and_the_caller_let
     let Some(nvrtc) = nvrtc() else { return };
     let runtime = runtime(nvrtc, None);
     let options = LoadOptions { tokens: &TOKENS, ..LoadOptions::new(DType::Bf16) };
-    for (case, format) in
-        [("int8_w8a8_channel", "int8-ch-bf16-a8"), ("fp8_channel_dynamic", "fp8-e4m3-ch-a8")]
-    {
+    for (case, format) in [
+        ("int8_w8a8_channel", "int8-ch-bf16-a8"),
+        ("fp8_channel_dynamic", "fp8-e4m3-ch-a8"),
+        ("fp8_tensor_static", "fp8-e4m3-ch-a8-static"),
+    ] {
         let (checkpoint, path) = first_layer(case);
         let asked = checkpoint.load_layer(&path).unwrap();
         assert_eq!(asked.spec.name, format);
@@ -101,6 +104,19 @@ fn codes_that_nobody_asked_to_multiply_are_multiplied_for_a_caller_who_does() {
     let weights = checkpoint.load_layer(&path).unwrap();
     let weights = weights.in_act_bits(ActBits::Sixteen).unwrap();
     let weights = weights.in_act_bits(ActBits::Eight).unwrap();
+    assert_eq!(weights.activation_scale(), None);
     let layer = LinearLayer::of(&runtime, &weights, &path, &options).unwrap();
     assert_eq!(serves(&runtime, &layer, &weights), 2);
+}
+
+#[test]
+fn a_layer_that_does_not_bring_the_scale_of_its_format_is_refused_by_name() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let runtime = runtime(nvrtc, None);
+    let (checkpoint, path) = first_layer("fp8_tensor_static");
+    let weights = checkpoint.load_layer(&path).unwrap();
+    let without = QuantizedLinear { input_scale: None, ..weights };
+    let error = LinearLayer::of(&runtime, &without, &path, &LoadOptions::new(DType::Bf16));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains(&path) && error.contains("the scale of activations"), "{error}");
 }

@@ -251,5 +251,6 @@ fn no_defect_of_copies_to_a_cluster_is_stored() {
 #[test]
 fn no_defect_of_quantized_activations_is_stored() {
     none_is_ever_stored(plants::CODES_PROBLEM, plants::CODES, &plants::CODES_PLANTS);
+    none_is_ever_stored(plants::STATIC_PROBLEM, plants::CODES, &plants::STATIC_PLANTS);
     none_is_ever_stored(plants::FLOAT8_PROBLEM, plants::FLOAT8, &plants::FLOAT8_PLANTS);
 }

@@ -249,6 +249,20 @@ pub const CODES_PLANTS: [Plant; 12] = [
     ("integers cut to nothing", "cvt.rni.sat.s8.f32", "cvt.rzi.sat.s8.f32"),
 ];
 
+pub const STATIC_PROBLEM: &str = "w8a8.int8-ch-a8-static.f16-f16.n80.k520.m9";
+
+/// Where a layer brings the scale of its activations.
+pub const STATIC_PLANTS: [Plant; 4] = [
+    ("layer's scale not inverted", "divide_f32(1.0f, scale)", "scale"),
+    (
+        "layer's scale lost behind the codes",
+        "scales[blockIdx.x] = scale",
+        "scales[blockIdx.x] = 1.0f",
+    ),
+    ("scale of the first token alone", "if (thread == 0)", "if (thread == 0 && blockIdx.x == 0)"),
+    ("codes that wrap around", "cvt.rni.sat.s8.f32", "cvt.rni.s32.f32"),
+];
+
 pub const FLOAT8_PROBLEM: &str = "w8a8.fp8-e4m3-ch-a8.bf16-bf16.n40.k520.m9";
 pub const FLOAT8: &str = "mma tile=16x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
                       dequant=(* s (sum (* (e4m3 q) x)))";

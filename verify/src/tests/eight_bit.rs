@@ -45,6 +45,25 @@ fn products_of_small_floats_are_right_for_edges_splits_and_epilogues() {
 }
 
 #[test]
+fn scales_that_layers_bring_are_those_of_all_tokens() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let mma = "mma tile=16x32x128 warps=2x1 stages=3 split=2 swizzle=xor raster=rows";
+    let wgmma = "wgmma tile=16x64x256 groups=1 stages=2 split=1 producer=warp raster=rows pdl=on";
+    for (problem, shape, term) in [
+        ("int8-ch-a8-static.f16-f16.n40.k520.m13", mma, INT8),
+        ("int8-ch-bf16-a8-static.bf16-bf16.n72.k264.m5+silu_mul", mma, INT8),
+        ("fp8-e4m3-ch-a8-static.bf16-f32.n96.k776.m9+bias", mma, E4M3),
+        ("fp8-e4m3-ch-a8-static.f16-f16.n96.k520.m16", wgmma, E4M3),
+    ] {
+        let schedule = format!("{shape} dequant={term}");
+        let (kernel, spec) = kernel(&format!("w8a8.{problem}"), &schedule);
+        assert!(!kernel.source.contains("largest"), "{}", kernel.source);
+        let verdict = judge(&nvrtc, kernel, &spec);
+        assert!(verdict.passed, "{problem} {schedule}: {verdict:#?}");
+    }
+}
+
+#[test]
 fn warpgroups_multiply_codes_from_shared_memory() {
     let Some(nvrtc) = nvrtc() else { return };
     let cases = [

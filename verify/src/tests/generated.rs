@@ -114,6 +114,7 @@ fn the_weights_of_a_checkpoint_are_verified_with_their_bias() {
         bias: Some((0..n).map(|i| i as f32 - 9.5).collect()),
         rounding: Rounding::F16,
         k_order: None,
+        input_scale: None,
     };
     let problem: Problem = "w4a16.awq-g32.f16-f16.n24.k64.m7+bias".parse().unwrap();
     let schedule = default_schedule(&problem, &spec, &arch()).unwrap();
