@@ -46,7 +46,7 @@ fn check(
 fn terms(problem: &Problem, spec: &WeightSpec, schedule: &Schedule, arch: &Arch) -> Vec<String> {
     let ctx = schedule.context(problem, spec);
     let params = schedule.cost_params(problem, spec);
-    let useless = schedule.useless_rules();
+    let useless = schedule.useless_rules(spec);
     let kept = dequant::packing_rule(spec).map(|rule| [useless, &[rule]].concat());
     let of = |disabled_rules: &[&str]| {
         let options = Options { disabled_rules, ..Options::default() };
@@ -461,6 +461,7 @@ fn default_schedules_verify_on_awkward_shapes() {
         ("mxfp8-b32", 24, 96),
         ("nvfp4-b16", 24, 16),
         ("hqq-w3-g64-bf16", 40, 64),
+        ("hqq-g64-axis0", 192, 136),
         ("torchao-int4-g64", 1000, 192),
         ("int8-ch-a8", 40, 136),
         ("int8-ch-bf16-a8", 1000, 520),

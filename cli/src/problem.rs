@@ -140,6 +140,14 @@ pub fn problem(
             )));
         }
     }
+    let rows = spec.group.rows();
+    if n % u64::from(rows) != 0 {
+        return Err(usage(format!(
+            "N = {n} is not a multiple of the {rows} rows of {} that share parameters; choose another N or \
+             another format",
+            spec.name
+        )));
+    }
     // The sizes are below 2^20, so nothing is cut off.
     let sizes = [n as u32, k as u32, m as u32];
     let product = Problem::of(spec, [types.act(), types.out()], sizes);

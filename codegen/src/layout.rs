@@ -33,8 +33,8 @@ pub use pack::{CodeRow, ParamOrder};
 use bytes::Bytes;
 use qtune_ir::dequant::{fields, CodeOrder, Field, Levels};
 use qtune_ir::{
-    CodePacking, GemvSchedule, MmaSchedule, Problem, Rejected, Schedule, VectorCodes, WeightSpec,
-    WgmmaSchedule, NESTED_NUMBERS,
+    CodePacking, GemvSchedule, Group, MmaSchedule, Problem, Rejected, Schedule, VectorCodes,
+    WeightSpec, WgmmaSchedule, NESTED_NUMBERS,
 };
 
 /// Lanes of a warp: pieces of a slab.
@@ -89,6 +89,8 @@ pub struct Layout {
     kind: Kind,
     /// Where codes lie that are multiplied as they are; else `kind` and `packing` say it.
     bytes: Option<Bytes>,
+    /// Which weights share parameters.
+    sharing: Group,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +166,7 @@ impl Layout {
                 }),
             },
             bytes,
+            sharing: spec.group,
         })
     }
 
@@ -184,6 +187,10 @@ impl Layout {
                 let name = if s.params_by_stage { "mma" } else { "dequant" };
                 format!("{name}.{}x{}.g{}", s.block_n, s.block_k, self.groups_per_step())
             }
+        };
+        let tiles = match self.sharing {
+            Group::Rows(rows) => format!("{tiles}.rows{rows}"),
+            Group::Size(_) | Group::Channel => tiles,
         };
         let tiles = match self.packing.bits() {
             4 => tiles,
@@ -219,6 +226,45 @@ impl Layout {
         }
     }
 
+    /// The output feature that a row of codes is for.
+    pub fn feature(&self, row: u32) -> u32 {
+        self.sharing.feature(row, self.n)
+    }
+
+    /// Which weights share parameters.
+    pub fn sharing(&self) -> Group {
+        self.sharing
+    }
+
+    /// Whether rows share their parameters, of which every column has its own.
+    fn shares_rows(&self) -> bool {
+        matches!(self.sharing, Group::Rows(_))
+    }
+
+    /// Whether parameters of 16 bits lie in the halves of a word for two columns, side by side as their weights are; else
+    /// the entries of both follow each other.
+    pub fn has_halves_by_parameter(&self) -> bool {
+        self.shares_rows() && self.fields.len() == 2 && self.entry_bytes() == 4
+    }
+
+    /// Row tiles that read the same parameters: in `gemv`, whose tiles are small, those whose rows share them.
+    pub fn tiles_of_params(&self) -> u32 {
+        match &self.kind {
+            Kind::Gemv(_) => (self.sharing.rows() / self.tile_rows()).max(1),
+            Kind::Fragments(_) => 1,
+        }
+    }
+
+    /// The byte at which the parameters of a row tile start.
+    pub fn param_offset(&self, tile: u32) -> usize {
+        (tile / self.tiles_of_params()) as usize * self.tile_param_bytes()
+    }
+
+    /// Rows of parameters in a row tile.
+    pub fn tile_param_rows(&self) -> u32 {
+        self.sharing.param_rows(self.tile_rows())
+    }
+
     /// Number of row tiles; the last one may reach past N.
     pub fn tiles(&self) -> u32 {
         self.n.div_ceil(self.tile_rows())
@@ -237,7 +283,7 @@ impl Layout {
         self.k.div_ceil(self.step_k())
     }
 
-    /// Quant groups of a row.
+    /// Quant groups of a row of parameters.
     pub fn groups(&self) -> u32 {
         self.groups
     }
@@ -257,7 +303,7 @@ impl Layout {
         }
     }
 
-    /// Stored parameter sets per row.
+    /// Stored parameter sets per row of parameters.
     pub fn param_sets(&self) -> u32 {
         self.steps().div_ceil(self.steps_per_param_set())
     }
@@ -284,9 +330,9 @@ impl Layout {
         codes * self.packing.bits() as usize / 8
     }
 
-    /// Bytes of packed parameters in one row tile.
+    /// Bytes of packed parameters of one row tile.
     pub fn tile_param_bytes(&self) -> usize {
-        let rows = (self.param_sets() * self.tile_rows()) as usize;
+        let rows = (self.param_sets() * self.tile_param_rows()) as usize;
         let row = match (self.loads(), &self.levels) {
             (Some(loads), _) => loads.row_bytes() as usize,
             (None, Some(levels)) => levels.bytes(self.groups_per_step()) as usize,
@@ -302,7 +348,7 @@ impl Layout {
 
     /// Bytes of the packed group parameters.
     pub fn param_bytes(&self) -> usize {
-        self.tiles() as usize * self.tile_param_bytes()
+        self.tiles().div_ceil(self.tiles_of_params()) as usize * self.tile_param_bytes()
     }
 
     /// Bytes of the numbers that a layer brings: [`crate::Argument::Table`]; 0 where it brings none.

@@ -48,6 +48,10 @@ impl QuantizedLinear {
         if self.codes.vectors() != up.codes.vectors() {
             return differs("codebooks", "one".into(), "another".into());
         }
+        if matches!(self.spec.group, qtune_ir::Group::Rows(_)) {
+            let shared = || "rows that share parameters, which rows by turns would not".to_string();
+            return differs("formats", shared(), shared());
+        }
         let bias = |layer: &QuantizedLinear| {
             if layer.bias.is_some() { "with" } else { "without" }.to_string()
         };

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The values of one group parameter, logical `[N, K/G]`, row-major.
+/// The values of one group parameter, logical `[N, K/G]`, or `[N/G, K]` where rows share them, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ParamValues {
     /// 16-bit floats.
@@ -133,9 +133,9 @@ pub struct QuantizedLinear {
     pub n: usize,
     /// Input features.
     pub k: usize,
-    /// Codes `[N, K]`.
+    /// Codes `[N, K]`, the rows in the order of [`qtune_ir::Group::feature`].
     pub codes: Codes,
-    /// Group parameters `[N, K/G]`, in the order of `spec.params`.
+    /// Group parameters `[N, K/G]`, or `[N/G, K]` where rows share them, in the order of `spec.params`.
     pub params: Vec<ParamArray>,
     /// Bias `[N]`, added to the output; f32 holds the values of every type it is stored in.
     pub bias: Option<Vec<f32>>,
@@ -156,10 +156,11 @@ impl QuantizedLinear {
         match self.spec.group {
             qtune_ir::Group::Size(size) => (size as usize).min(self.k),
             qtune_ir::Group::Channel => self.k,
+            qtune_ir::Group::Rows(_) => 1,
         }
     }
 
-    /// Quant groups per output row.
+    /// Quant groups per row of parameters.
     pub fn groups(&self) -> usize {
         self.k.div_ceil(self.group_size())
     }
@@ -233,6 +234,19 @@ impl QuantizedLinear {
                 }
             },
         );
+        match self.spec.group {
+            qtune_ir::Group::Rows(_) => self.by_feature(&weights),
+            _ => weights,
+        }
+    }
+
+    /// The rows of codes put into the order of the output features.
+    fn by_feature(&self, rows: &[f32]) -> Vec<f32> {
+        let mut weights = vec![0.0; rows.len()];
+        for (row, values) in (0..).zip(rows.chunks(self.k.max(1))) {
+            let feature = self.spec.group.feature(row, self.n as u32) as usize;
+            weights[feature * self.k..][..self.k].copy_from_slice(values);
+        }
         weights
     }
 
@@ -261,10 +275,11 @@ impl QuantizedLinear {
         let mut params = vec![0.0; self.params.len()];
         let mut exact = vec![0.0; 1 << self.codes.bits()];
         let mut value_of = vec![0.0; exact.len()];
+        let param_row = n / self.spec.group.rows() as usize;
         let groups = codes.chunks(self.group_size()).zip(row.chunks_mut(self.group_size()));
         for (group, (codes, weights)) in groups.enumerate() {
             for (value, param) in params.iter_mut().zip(&self.params) {
-                *value = param.values.get(n * self.groups() + group);
+                *value = param.values.get(param_row * self.groups() + group);
             }
             match self.rounding {
                 Rounding::F32Steps | Rounding::F16Steps | Rounding::Bf16Steps => {

@@ -5,7 +5,7 @@
 //! family   = word { "-" word }          awq, nf4, fp8-e4m3, w8a8-int8, q4_k
 //! part     = "w" bits                   bits per code, when not the family's usual width
 //!          | "g" size | "b" size | "ch" one scale per quant group | flat block | output channel
-//!          | modifier                   fast, asym, actorder, dq, bf16, a8, static, e8p
+//!          | modifier                   fast, asym, actorder, dq, bf16, axis0, a8, static, e8p
 //!          | books "x" bits             codebooks whose vectors are added, and the width of their codes
 //! ```
 //!
@@ -21,7 +21,7 @@ use std::str::FromStr;
 /// How a format's name says that weights share scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Grouping {
-    /// `-g128`: consecutive weights along k of one output row.
+    /// `-g128`: consecutive weights along k of one output row, or weights of as many rows.
     Size(u32),
     /// `-b64`: consecutive weights of the flattened matrix, possibly across rows.
     Block(u32),
@@ -32,7 +32,7 @@ pub enum Grouping {
 impl From<Group> for Grouping {
     fn from(group: Group) -> Grouping {
         match group {
-            Group::Size(size) => Grouping::Size(size),
+            Group::Size(size) | Group::Rows(size) => Grouping::Size(size),
             Group::Channel => Grouping::Channel,
         }
     }
@@ -61,6 +61,8 @@ pub enum Modifier {
     DoubleQuant,
     /// `bf16`: bf16 scales, in a family whose scales are usually f16.
     Bf16Scales,
+    /// `axis0`: the groups lie across output features, with a row of parameters for as many of them.
+    AcrossRows,
     /// `a8`: multiplied by activations that are quantized to 8 bits, per token.
     EightBitActivations,
     /// `static`: by the scale that a layer brings, not one of each token.
@@ -72,12 +74,13 @@ pub enum Modifier {
 }
 
 impl Modifier {
-    const WORDS: [(&'static str, Modifier); 8] = [
+    const WORDS: [(&'static str, Modifier); 9] = [
         ("fast", Modifier::Fast),
         ("asym", Modifier::Asym),
         ("actorder", Modifier::ActOrder),
         ("dq", Modifier::DoubleQuant),
         ("bf16", Modifier::Bf16Scales),
+        ("axis0", Modifier::AcrossRows),
         ("a8", Modifier::EightBitActivations),
         ("static", Modifier::StaticActivations),
         ("e8p", Modifier::Lattice),
@@ -249,6 +252,7 @@ mod tests {
             "int8-ch-bf16-a8",
             "int8-ch-bf16-a8-static",
             "torchao-int4-g128",
+            "hqq-w2-g64-bf16-axis0",
             "vq-2x8",
         ] {
             assert_eq!(parsed(text).to_string(), text);

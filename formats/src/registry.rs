@@ -190,7 +190,7 @@ pub struct LayerHeader {
     pub n: usize,
     /// Input features.
     pub k: usize,
-    /// Quant groups along k.
+    /// Which weights share parameters.
     pub group: Group,
 }
 
@@ -200,6 +200,7 @@ impl LayerHeader {
         match self.group {
             Group::Size(size) => self.k.div_ceil(size as usize),
             Group::Channel => 1,
+            Group::Rows(_) => self.k,
         }
     }
 }
@@ -214,7 +215,12 @@ impl FormatRow {
         };
         let default_bits = self.variants.first().map_or(0, |variant| variant.bits);
         let bits = name.bits.unwrap_or(default_bits);
-        let group = self.groups.group(name.grouping, self).map_err(bad)?;
+        let group = match self.groups.group(name.grouping, self).map_err(bad)? {
+            Group::Size(size) if name.modifiers.contains(&Modifier::AcrossRows) => {
+                Group::Rows(size)
+            }
+            group => group,
+        };
         let fits = |variant: &&Variant| variant.bits == bits && variant.modifiers == name.modifiers;
         let variant = self.variants.iter().find(fits).ok_or_else(|| {
             bad(format!("{} has no such width or modifier: {}", self.family, self.names))

@@ -31,7 +31,7 @@ const CASES: [(&str, &str, &str, usize); 22] = [
     ("compressed_tensors/w4a16_sym_g128", "int4-g128-bf16", "pack-quantized", 0),
     ("compressed_tensors/w8a16_sym_g128", "int8-g128-bf16", "pack-quantized", 0),
     ("hqq/hqq3_g64_axis1", "hqq-w3-g64-bf16", "axis 1", 0),
-    ("hqq/hqq4_g64_axis0", "hqq-g1", "axis 0", 0),
+    ("hqq/hqq4_g64_axis0", "hqq-g64-axis0", "axis 0", 0),
     ("hqq/hqq4_g64_axis1", "hqq-g64", "axis 1", 0),
     ("marlin/gptq_marlin_g128", "gptq-g128", "marlin", 0),
     ("marlin/gptq_marlin_gchan", "gptq-ch", "marlin", 0),

@@ -12,6 +12,7 @@ mod library;
 mod mma;
 mod overlap;
 mod rotation;
+mod shared_rows;
 mod sorting;
 mod split;
 mod structure;
@@ -221,6 +222,7 @@ impl Schedule {
         }?;
         self.overlap().check(arch)?;
         sorting::check(p, spec)?;
+        shared_rows::check(self, p, spec)?;
         levels::check_nested(self, p, spec)?;
         rotation::check(p, spec, self.overlap(), arch)?;
         let rows = self.tile().0;
@@ -246,9 +248,11 @@ impl Schedule {
     }
 
     /// The rules of the algebra whose terms the family cannot lower: a search for its terms does without.
-    pub fn useless_rules(&self) -> &'static [&'static str] {
+    pub fn useless_rules(&self, spec: &WeightSpec) -> &'static [&'static str] {
         match self {
             Schedule::Dequant(_) => OUT_OF_SUM,
+            // Every column would have a sum.
+            _ if matches!(spec.group, Group::Rows(_)) => OUT_OF_SUM,
             Schedule::Gemv(_) | Schedule::Mma(_) | Schedule::Wgmma(_) => &[],
         }
     }
@@ -256,7 +260,7 @@ impl Schedule {
     /// What decides the cost of a dequantization term under this schedule.
     pub fn cost_params(&self, problem: &Problem, spec: &WeightSpec) -> CostParams {
         let group = spec.group.size(problem.k);
-        match self {
+        let params = match self {
             Schedule::Gemv(s) => CostParams {
                 group,
                 segment: LANE_K,
@@ -285,6 +289,10 @@ impl Schedule {
                 row_tiles: 1,
                 row_lanes: 1,
             },
+        };
+        match shared_rows::segment(self, spec) {
+            Some(segment) => CostParams { group: segment, segment, ..params },
+            None => params,
         }
     }
 

@@ -4,13 +4,17 @@
 use crate::{Activations, CodePacking, VectorCodes};
 use std::fmt;
 
-/// How many consecutive input features (k) of one output row share their group parameters.
+/// Which weights share their group parameters: consecutive input features (k) of one output row, or rows
+/// of one input feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Group {
     /// `Size(g)`: columns `g*i .. g*i+g` form quant group `i`; the last one may be short.
     Size(u32),
     /// One group per output channel: the whole row.
     Channel,
+    /// `Rows(g)`: every column of a row has parameters of its own, and rows `g*i .. g*i+g` share them. N is a multiple
+    /// of `g`. Codes have their rows in an order of their own: see [`Group::feature`].
+    Rows(u32),
 }
 
 impl Group {
@@ -19,6 +23,39 @@ impl Group {
         match self {
             Group::Size(g) => g.min(k),
             Group::Channel => k,
+            Group::Rows(_) => 1,
+        }
+    }
+
+    /// k over which products may be added before parameters apply, for a row of length `k`: a quant group; all of
+    /// it where no two columns have the same parameters, which then apply to each weight.
+    pub fn run(self, k: u32) -> u32 {
+        match self {
+            Group::Rows(_) => k,
+            Group::Size(_) | Group::Channel => self.size(k),
+        }
+    }
+
+    /// Consecutive rows that share parameters.
+    pub fn rows(self) -> u32 {
+        match self {
+            Group::Rows(rows) => rows,
+            Group::Size(_) | Group::Channel => 1,
+        }
+    }
+
+    /// Rows of parameters that `rows` consecutive rows of codes have; the first one starts with a row of parameters, or
+    /// all of them share one.
+    pub fn param_rows(self, rows: u32) -> u32 {
+        rows.div_ceil(self.rows())
+    }
+
+    /// The output feature of a row of codes, of `n`. Rows that share parameters are features `n/g` apart:
+    /// the matrix was cut into columns after its rows had been put one behind the other.
+    pub fn feature(self, row: u32, n: u32) -> u32 {
+        match self {
+            Group::Rows(rows) => row % rows * (n / rows) + row / rows,
+            Group::Size(_) | Group::Channel => row,
         }
     }
 
@@ -33,6 +70,7 @@ impl fmt::Display for Group {
         match self {
             Group::Size(g) => write!(f, "g{g}"),
             Group::Channel => f.write_str("ch"),
+            Group::Rows(g) => write!(f, "{g} rows"),
         }
     }
 }
@@ -130,7 +168,7 @@ impl ParamType {
     }
 }
 
-/// One value per output row and quant group, named as in the dequantization expression.
+/// One value per row of parameters and quant group, named as in the dequantization expression.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Param {
     /// The symbol in the expression, `s` or `z` for instance.
@@ -207,7 +245,7 @@ pub struct WeightSpec {
     pub name: String,
     /// Bits per code.
     pub bits: u8,
-    /// Grouping along k.
+    /// Which weights share parameters.
     pub group: Group,
     /// Group parameters in the order in which they are packed.
     pub params: Vec<Param>,
@@ -304,7 +342,7 @@ impl WeightSpec {
     /// parameters, bit-packed without padding. Weight traffic is judged against this.
     pub fn compulsory_bytes(&self, n: u32, k: u32) -> u64 {
         let codes = n as u64 * k as u64 * self.bits as u64;
-        let groups = n as u64 * self.group.count(k) as u64;
+        let groups = u64::from(self.group.param_rows(n)) * u64::from(self.group.count(k));
         let params: u64 = self.params.iter().map(|p| p.dtype.bits() as u64).sum();
         (codes + groups * params).div_ceil(8)
     }

@@ -19,7 +19,7 @@ pub struct Packer<'a> {
 pub struct PackedTile {
     /// [`Layout::tile_weight_bytes`] bytes.
     pub weights: Vec<u8>,
-    /// [`Layout::tile_param_bytes`] bytes.
+    /// [`Layout::tile_param_bytes`] bytes; none where a tile before it has the same.
     pub params: Vec<u8>,
 }
 
@@ -54,12 +54,14 @@ impl<'a> Packer<'a> {
         };
         let groups = self.layer.groups();
         let pack = |tile: u32| {
-            let entries = row(tile) * groups..row(tile + 1) * groups;
-            let params = self.layer.params.iter().map(|param| param.values.packed(entries.clone()));
-            PackedTile {
-                weights: self.layout.pack_weight_tile(tile, &code_row),
-                params: self.layout.pack_param_tile(&self.order, &params.collect::<Vec<_>>()),
-            }
+            let sharing = self.layout.sharing().rows() as usize;
+            let entries = row(tile) / sharing * groups..row(tile + 1).div_ceil(sharing) * groups;
+            let values = self.layer.params.iter().map(|param| param.values.packed(entries.clone()));
+            let params = match tile % self.layout.tiles_of_params() {
+                0 => self.layout.pack_param_tile(&self.order, &values.collect::<Vec<_>>()),
+                _ => Vec::new(),
+            };
+            PackedTile { weights: self.layout.pack_weight_tile(tile, &code_row), params }
         };
         tiles.map(pack).collect()
     }

@@ -42,9 +42,9 @@ pub(crate) fn pack(
         let packed: Vec<_> = packed.map(|(scratch, block)| packer.pack(*block, scratch)).collect();
         for (block, tiles) in batch.iter().zip(packed) {
             for (tile, packed) in packer.tiles(*block).zip(tiles) {
-                let [codes, values] = [layout.tile_weight_bytes(), layout.tile_param_bytes()];
-                device.upload(&weights, tile as usize * codes, &packed.weights)?;
-                device.upload(&params, tile as usize * values, &packed.params)?;
+                let codes = tile as usize * layout.tile_weight_bytes();
+                device.upload(&weights, codes, &packed.weights)?;
+                device.upload(&params, layout.param_offset(tile), &packed.params)?;
             }
             progress(packer.tiles(*block).end, layout.tiles());
         }

@@ -38,7 +38,7 @@ impl Terms {
         let params = schedule.cost_params(problem, spec);
         let CostParams { group, segment, tokens, row_tiles, row_lanes } = params;
         let engine = schedule.engine();
-        let rules = schedule.useless_rules();
+        let rules = schedule.useless_rules(spec);
         let sizes = [group, segment, tokens, row_tiles, row_lanes];
         let key = (spec.name.clone(), problem.act, engine, sizes, rules);
         let lock = || self.found.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,6 @@
 //! A kernel set up on a device: packed weights uploaded, ready for launch after launch.
 
+use crate::compare;
 use crate::epilogue::Finish;
 use crate::guard::Guarded;
 use crate::inputs::Activations;
@@ -97,12 +98,13 @@ impl<'a> Bench<'a> {
         let pack = |(_, reference): (&u32, &Reference)| {
             let tile = reference.tile();
             let codes = layout.pack_weight_tile(tile.index, &|n| CodeRow::Bytes(tile.row_codes(n)));
-            (tile.index as usize, codes, layout.pack_param_tile(&order, &tile.param_columns()))
+            (tile.index, codes, layout.pack_param_tile(&order, &tile.param_columns()))
         };
         let packed: Vec<_> = references.par_iter().map(pack).collect();
         for (tile, codes, params) in packed {
-            device.upload(&packed_weights, tile * layout.tile_weight_bytes(), &codes)?;
-            device.upload(&packed_params, tile * layout.tile_param_bytes(), &params)?;
+            let at = tile as usize * layout.tile_weight_bytes();
+            device.upload(&packed_weights, at, &codes)?;
+            device.upload(&packed_params, layout.param_offset(tile), &params)?;
         }
         let problem = &kernel.problem;
         let bias = read_only("bias", (problem.n * problem.out.bytes()) as usize)?;
@@ -177,11 +179,12 @@ impl<'a> Bench<'a> {
         }
         let buffer = self.device.alloc("residual", bytes, Access::ReadOnly)?;
         for tile in &sample.tiles {
-            let columns = tile.columns(layout.tile_rows(), problem);
-            for token in tile.tokens() {
+            let columns = tile.columns(layout, problem);
+            let of_token = |token| compare::runs(&columns).map(move |run| (token, run));
+            for (token, run) in tile.tokens().flat_map(of_token) {
                 let values: Vec<f32> =
-                    columns.clone().map(|column| finish.residual(token, column)).collect();
-                let at = token as usize * problem.columns() as usize + columns.start as usize;
+                    run.iter().map(|column| finish.residual(token, *column)).collect();
+                let at = token as usize * problem.columns() as usize + run[0] as usize;
                 let at = at * problem.out.bytes() as usize;
                 self.device.upload(&buffer, at, &problem.out.encode(&values))?;
             }

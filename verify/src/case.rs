@@ -211,16 +211,18 @@ impl Judge<'_> {
         launched: &Launched,
     ) {
         let setting = self.setting;
-        let tile_rows = setting.kernel.layout.tile_rows();
+        let layout = &setting.kernel.layout;
         for tile in &self.sample.tiles {
             let Some(reference) = setting.references.get(&tile.row_tile) else { continue };
-            let expected = reference.expected(x, tile.tokens(), &setting.rounding, finish);
-            let columns = tile.columns(tile_rows, problem);
-            self.worst.merge(compare::tile(output, problem, x, columns, tile.tokens(), &expected));
+            let (columns, tokens) = (tile.columns(layout, problem), tile.tokens());
+            let expected =
+                reference.expected(x, tokens.clone(), &setting.rounding, finish, &columns);
+            self.worst.merge(compare::tile(output, problem, x, &columns, tokens, &expected));
         }
         if launched.outcome.blocks_run < launched.outcome.blocks_total {
-            let tiles = &self.sample.tiles;
-            let stray = compare::stray_write((before, output), problem, tiles, tile_rows);
+            let tiles = self.sample.tiles.iter();
+            let tiles = tiles.map(|tile| (tile.columns(layout, problem), tile.tokens()));
+            let stray = compare::stray_write((before, output), problem, tiles);
             stray.into_iter().for_each(|line| self.fail(line));
         }
     }

@@ -2,7 +2,6 @@
 
 use crate::inputs::{decode, Activations};
 use crate::reference::Expected;
-use crate::sample::OutputTile;
 use qtune_ir::Problem;
 use std::ops::Range;
 
@@ -54,12 +53,12 @@ pub(crate) fn tile(
     output: &[u8],
     problem: &Problem,
     x: &Activations,
-    columns: Range<u32>,
+    columns: &[u32],
     tokens: Range<u32>,
     expected: &[Vec<Expected>],
 ) -> Worst {
     let mut worst = Worst::default();
-    for (n, column) in columns.zip(expected) {
+    for (&n, column) in columns.iter().zip(expected) {
         for (m, expected) in tokens.clone().zip(column) {
             let index = m as usize * problem.columns() as usize + n as usize;
             let found = decode(output, index, problem.out);
@@ -81,22 +80,25 @@ pub(crate) fn tile(
     worst
 }
 
-/// The first element outside `tiles` that is not as it was `before`. Blocks that did not run write nothing, so
+/// Columns that follow each other in the output, none of these runs empty.
+pub(crate) fn runs(columns: &[u32]) -> impl Iterator<Item = &[u32]> {
+    columns.chunk_by(|one, next| one + 1 == *next)
+}
+
+/// The first element outside `tiles`, columns and tokens of each, that is not as it was `before`. Blocks that did not run write nothing, so
 /// whoever wrote it strayed out of its tile.
 pub(crate) fn stray_write(
     (before, output): (&[u8], &[u8]),
     problem: &Problem,
-    tiles: &[OutputTile],
-    tile_rows: u32,
+    tiles: impl Iterator<Item = (Vec<u32>, Range<u32>)>,
 ) -> Option<String> {
     let element = problem.out.bytes() as usize;
     let width = problem.columns() as usize;
     let mut outside = output.to_vec();
-    for tile in tiles {
-        let columns = tile.columns(tile_rows, problem);
-        for m in tile.tokens() {
-            let start = (m as usize * width + columns.start as usize) * element;
-            let end = start + columns.len() * element;
+    for (columns, tokens) in tiles {
+        for (m, run) in tokens.flat_map(|m| runs(&columns).map(move |run| (m, run))) {
+            let start = (m as usize * width + run[0] as usize) * element;
+            let end = start + run.len() * element;
             outside[start..end].copy_from_slice(&before[start..end]);
         }
     }
@@ -131,13 +133,15 @@ mod tests {
     #[test]
     fn a_write_outside_the_tiles_that_ran_is_named() {
         let problem: Problem = "w4a16.awq-g128.f16-f16.n4.k128.m2".parse().unwrap();
-        let tiles = [OutputTile { row_tile: 1, first_token: 0, end_token: 2 }];
+        let stray = |before: &[u8], output: &[u8]| {
+            stray_write((before, output), &problem, [(vec![2, 3], 0..2)].into_iter())
+        };
         let mut output = vec![0xff; 16];
         let before = output.clone();
         output[4] = 0;
-        assert_eq!(stray_write((&before, &output), &problem, &tiles, 2), None);
+        assert_eq!(stray(&before, &output), None);
         output[2] = 0;
-        let line = stray_write((&before, &output), &problem, &tiles, 2).unwrap();
+        let line = stray(&before, &output).unwrap();
         assert!(line.starts_with("token 0, output 1"), "{line}");
     }
 }

@@ -58,6 +58,8 @@ pub fn default_schedule(
     let order = match problem.m {
         0..=VECTOR_GEMV_TOKENS if vectors => [Family::Gemv, Family::Dequant].as_slice(),
         _ if vectors => &[Family::Dequant, Family::Gemv],
+        // A ring brings the parameters that rows share once for all rows of a block, `gemv` for those of a warp.
+        0..=GEMV_TOKENS if spec.group.rows() > 1 => &[Family::Mma, Family::Gemv],
         0..=GEMV_TOKENS if problem.act == DType::F16 => &[Family::Gemv, Family::Mma],
         0..=GEMV_TILE => return of_few_tokens(problem, spec, arch),
         WGMMA_TOKENS.. if arch.has_wgmma() => &[Family::Wgmma, Family::Mma, Family::Gemv],
@@ -556,7 +558,7 @@ fn with_term(
     };
     // Without it, what it makes needless is found: the best of what is left.
     let raise = terms.any_scale.then_some(RAISE);
-    let disabled: Vec<&str> = schedule.useless_rules().iter().copied().chain(raise).collect();
+    let disabled: Vec<&str> = schedule.useless_rules(spec).iter().copied().chain(raise).collect();
     let packed = || cheapest(&disabled, &|_| true);
     let rule = packing_rule(spec).filter(|_| schedule.levels(spec, problem.k).is_some());
     let Some(rule) = rule else { return packed() };

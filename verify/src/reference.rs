@@ -33,7 +33,7 @@ pub(crate) struct Reference {
     tile: RowTile,
     /// Elements of k per quant group.
     group: usize,
-    /// `[rows, groups]`.
+    /// `[rows of parameters, groups]`.
     tables: Vec<CodeTable>,
     /// Index into a table for every weight, `[rows, K]`: see [`CodeTable::index`].
     entries: Vec<u32>,
@@ -52,7 +52,7 @@ impl Reference {
         layout: &Layout,
     ) -> Result<Reference, VerifyError> {
         let rows: Vec<u32> = tile.rows.clone().collect();
-        let bias = rows.iter().map(|&n| weights.bias(n).into()).collect();
+        let bias = rows.iter().map(|&n| weights.bias(layout.feature(n)).into()).collect();
         let (tables, entries) = match weights.vectors() {
             Some(vectors) => vector_tables(decoder, vectors, &tile)?,
             None => code_tables(decoder, &tile, layout),
@@ -65,18 +65,18 @@ impl Reference {
         &self.tile
     }
 
-    /// Expected outputs of `tokens` for every output column of the tile: `[columns][tokens]`.
+    /// Expected outputs of `tokens` for the output columns of the tile: `[columns][tokens]`.
     pub fn expected(
         &self,
         x: &Activations,
         tokens: Range<u32>,
         rounding: &Rounding,
         finish: &Finish,
+        columns: &[u32],
     ) -> Vec<Vec<Expected>> {
         let rows = self.sums(x, tokens.clone(), rounding, finish);
-        let columns = finish.epilogue().columns(self.tile.rows.clone());
         let together = finish.epilogue().rows_per_column() as usize;
-        let column = |(rows, column): (&[Vec<Approximate>], u32)| {
+        let column = |(rows, &column): (&[Vec<Approximate>], &u32)| {
             let element = |(at, token)| {
                 let sums: Vec<Approximate> = rows.iter().map(|row| row[at]).collect();
                 finish.expected(&sums, token, column)
@@ -124,22 +124,24 @@ impl Reference {
     fn row(&self, index: usize) -> Row<'_> {
         let k = self.entries.len() / self.tile.rows.len();
         let groups = self.tile.groups();
+        let param_row = self.tile.param_row(self.tile.rows.start + index as u32);
         Row {
             entries: &self.entries[index * k..][..k],
-            tables: &self.tables[index * groups..][..groups],
+            tables: &self.tables[param_row * groups..][..groups],
             group: self.group,
             bias: self.bias[index],
         }
     }
 }
 
-/// Tables `[rows, groups]`, and an index into them for every weight.
+/// Tables `[rows of parameters, groups]`, and an index into them for every weight.
 type Tables = (Vec<CodeTable>, Vec<u32>);
 
 fn code_tables(decoder: &Decoder, tile: &RowTile, layout: &Layout) -> Tables {
     let rows: Vec<u32> = tile.rows.clone().collect();
     let groups = tile.groups() as u32;
-    let tables = rows
+    let param_rows: Vec<u32> = tile.param_rows().collect();
+    let tables = param_rows
         .par_iter()
         .flat_map_iter(|&n| (0..groups).map(move |g| (n, g)))
         .map(|(n, g)| decoder.table(tile.row_params(n, g)))

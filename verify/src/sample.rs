@@ -6,7 +6,7 @@
 //! parts of other tiles, too: those are run without being finished.
 
 use crate::random;
-use qtune_codegen::{BlockTile, Kernel, Role};
+use qtune_codegen::{BlockTile, Kernel, Layout, Role};
 use qtune_device::Blocks;
 use qtune_ir::Problem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,10 +66,12 @@ pub(crate) struct OutputTile {
 }
 
 impl OutputTile {
-    /// Output columns of the tile, cut at the edge of the problem.
-    pub fn columns(&self, tile_rows: u32, problem: &Problem) -> Range<u32> {
+    /// Output columns of the tile in the order of its rows, cut at the edge of the problem.
+    pub fn columns(&self, layout: &Layout, problem: &Problem) -> Vec<u32> {
+        let tile_rows = layout.tile_rows();
         let rows = self.row_tile * tile_rows..((self.row_tile + 1) * tile_rows).min(problem.n);
-        problem.epilogue.columns(rows)
+        // Rows in an order of their own are columns each.
+        problem.epilogue.columns(rows).map(|column| layout.feature(column)).collect()
     }
 
     /// Tokens of the tile.

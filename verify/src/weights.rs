@@ -68,8 +68,10 @@ pub(crate) struct RowTile {
     pub rows: Range<u32>,
     /// Codes `[rows, K]`.
     codes: Vec<u8>,
-    /// Parameters `[rows, groups, params]`.
+    /// Parameters `[rows of parameters, groups, params]`.
     params: Vec<f32>,
+    /// Rows that share a row of parameters.
+    sharing: u32,
     k: usize,
     groups: usize,
     param_count: usize,
@@ -168,17 +170,19 @@ impl<'a> Weights<'a> {
         let param_count = self.spec.params.len();
         let k = self.k as usize;
         let mut codes = vec![0; rows.len() * k];
-        let mut params = vec![0.0; rows.len() * groups * param_count];
+        let sharing = self.spec.group.rows();
+        let param_rows = rows.start / sharing..rows.end.div_ceil(sharing);
+        let mut params = vec![0.0; param_rows.len() * groups * param_count];
         let per_row = (groups * param_count).max(1);
         self.fill_codes(rows.clone(), &mut codes);
-        params.par_chunks_mut(per_row).zip(rows.clone()).for_each(|(row, n)| {
+        params.par_chunks_mut(per_row).zip(param_rows).for_each(|(row, n)| {
             for (at, value) in row.iter_mut().enumerate() {
                 *value = self.param(n, (at / param_count) as u32, at % param_count);
             }
             row.chunks_mut(param_count).for_each(|params| self.resolve(params));
         });
         let factors = self.factors;
-        RowTile { index, rows, codes, params, k, groups, param_count, factors }
+        RowTile { index, rows, codes, params, sharing, k, groups, param_count, factors }
     }
 
     /// Writes the codes of rows, one per byte.
@@ -212,6 +216,7 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// The parameter of a quant group, of row `n` of parameters.
     fn param(&self, n: u32, group: u32, index: usize) -> f32 {
         match self.source {
             WeightSource::Real(layer) => {
@@ -342,6 +347,17 @@ fn synthetic_param(dtype: ParamType, bits: u64) -> f32 {
 }
 
 impl RowTile {
+    /// Rows whose parameters the tile has, the first of each that shares them.
+    pub fn param_rows(&self) -> impl Iterator<Item = u32> {
+        let first = self.rows.start / self.sharing * self.sharing;
+        (first..self.rows.end).step_by(self.sharing as usize)
+    }
+
+    /// Which of [`Self::param_rows`] has the parameters of row `n`.
+    pub fn param_row(&self, n: u32) -> usize {
+        (n / self.sharing - self.rows.start / self.sharing) as usize
+    }
+
     /// Quant groups per row.
     pub fn groups(&self) -> usize {
         self.groups
@@ -355,11 +371,11 @@ impl RowTile {
 
     /// The parameters of a row's quant group, in the spec's order.
     pub fn row_params(&self, n: u32, group: u32) -> &[f32] {
-        let entry = (n - self.rows.start) as usize * self.groups + group as usize;
+        let entry = self.param_row(n) * self.groups + group as usize;
         &self.params[entry * self.param_count..][..self.param_count]
     }
 
-    /// The values of each parameter, `[rows, groups]`, as they are packed: those of a layer with a factor without
+    /// The values of each parameter, `[rows of parameters, groups]`, as they are packed: those of a layer with a factor without
     /// it, but for a rounding.
     pub fn param_columns(&self) -> Vec<Vec<f32>> {
         let column = |param| self.params.iter().skip(param).step_by(self.param_count).copied();

@@ -3,7 +3,7 @@
 
 use super::{Kind, Layout, LANES};
 use qtune_ir::dequant::Levels;
-use qtune_ir::GemvSchedule;
+use qtune_ir::{GemvSchedule, PIECE_CODES};
 
 /// Most bytes of one load.
 const WIDEST: u32 = 16;
@@ -53,9 +53,12 @@ impl Loads {
 }
 
 impl Layout {
-    /// How a lane of `gemv` loads the parameters, if the weights have any.
+    /// How a lane of `gemv` loads the parameters of its rows, if these have any of their own.
     pub fn loads(&self) -> Option<Loads> {
         let Kind::Gemv(s) = &self.kind else { return None };
+        if self.shares_rows() {
+            return None;
+        }
         let [codes, shared, sharing] = match &self.levels {
             Some(levels) => {
                 let sharing = levels.sharing(self.groups_per_step());
@@ -97,6 +100,28 @@ impl Layout {
     /// Quant groups of the weights that a lane loads at once.
     pub(super) fn lane_groups(&self, s: &GemvSchedule) -> u32 {
         (self.groups_per_step() / s.lanes).max(1)
+    }
+
+    /// Tells row of parameters and column of every entry of a `gemv` row tile whose rows share them: of each step
+    /// and row of parameters all lanes' first loads, then all second ones.
+    pub(super) fn for_columns<Columns: Iterator<Item = u32> + Clone>(
+        &self,
+        s: &GemvSchedule,
+        columns: impl Fn(u32) -> Columns,
+        mut each: impl FnMut(u32, u32),
+    ) {
+        let of_load = WIDEST as usize / self.entry_bytes();
+        for columns in (0..self.param_sets()).map(&columns) {
+            let load = |lane: u32, nth: usize| {
+                let first = (lane * PIECE_CODES) as usize + nth * of_load;
+                columns.clone().skip(first).take(of_load)
+            };
+            for row in 0..self.tile_param_rows() {
+                for nth in 0..PIECE_CODES as usize / of_load {
+                    (0..s.lanes).for_each(|lane| load(lane, nth).for_each(|k| each(row, k)));
+                }
+            }
+        }
     }
 
     /// Tells row in the tile and quant group of every parameter entry of a `gemv` row tile, lane by lane: for

@@ -180,7 +180,7 @@ impl Layout {
     }
 
     /// Packs one row tile of group parameters, from the values of each, `[rows, groups]` for those rows
-    /// of the tile that exist; of a layer with a factor, before it multiplies them. Rows past N get zeros, so that padding contributes nothing.
+    /// of the tile that exist, or rows of parameters; of a layer with a factor, before it multiplies them. Rows past N get zeros, so that padding contributes nothing.
     pub fn pack_param_tile(&self, order: &ParamOrder, params: &[Vec<f32>]) -> Vec<u8> {
         if let Some(levels) = &self.levels {
             return self.pack_levels(levels, order, params);
@@ -189,6 +189,14 @@ impl Layout {
         apply(&order.entries, self.entry_bytes(), &entries(&self.fields, params), &mut packed);
         match (&self.kind, self.loads()) {
             (Kind::Gemv(s), Some(loads)) => self.cut_runs(s, loads, packed),
+            _ if self.has_halves_by_parameter() => {
+                // Two columns of two parameters: [a b] [a b] becomes [a a] [b b].
+                for [_, _, b0, b1, a0, a1, _, _] in packed.as_chunks_mut().0 {
+                    std::mem::swap(b0, a0);
+                    std::mem::swap(b1, a1);
+                }
+                packed
+            }
             _ => packed,
         }
     }
@@ -203,7 +211,7 @@ impl Layout {
         order
     }
 
-    /// Tells row in the tile and quant group of every parameter entry of a row tile, in their order.
+    /// Tells row (of parameters) in the tile and quant group of every parameter entry of a row tile, in their order.
     fn for_entries(&self, mut each: impl FnMut(u32, u32)) {
         let (sets, rows) = (self.param_sets(), self.tile_rows());
         let last = self.groups - 1;
@@ -213,10 +221,19 @@ impl Layout {
             (first..first + self.groups_per_step()).map(move |group| group.min(last))
         };
         match &self.kind {
+            Kind::Gemv(s) if self.shares_rows() => self.for_columns(s, groups, each),
             // Sets of one warp follow each other.
             Kind::Gemv(s) => self.for_runs(s, groups, each),
             // Read by the row, at the end.
             Kind::Fragments(_) if self.bytes.is_some() => (0..rows).for_each(|row| each(row, 0)),
+            // Columns side by side: one load serves two of them.
+            Kind::Fragments(_) if self.shares_rows() => {
+                for set in (0..sets).map(groups) {
+                    for row in 0..self.tile_param_rows() {
+                        set.clone().for_each(|column| each(row, column));
+                    }
+                }
+            }
             // Rows g and g+8 of a 16-row tile lie side by side: one load serves a lane.
             Kind::Fragments(_) => {
                 let groups: Vec<u32> = (0..sets).flat_map(groups).collect();
@@ -432,8 +449,36 @@ mod tests {
     }
 
     #[test]
+    fn columns_lie_side_by_side_where_rows_share_their_parameters() {
+        let problem: Problem = "w4a16.test.f16-f16.n48.k72.m1".parse().unwrap();
+        let param = |name: &str| Param { name: name.into(), dtype: ParamType::F16 };
+        let mut spec = two_levels();
+        (spec.group, spec.params) = (Group::Rows(16), vec![param("s"), param("z")]);
+        spec.expr = "(* (- q z) s)".into();
+        let schedule = "mma tile=8x32x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows \
+                        dequant=(sum (* (* (- (magic q) 1024) s) x))";
+        let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
+        let features: Vec<u32> = (0..48).map(|row| layout.feature(row)).collect();
+        assert_eq!(features[..3], [0, 3, 6], "rows that are three apart share parameters");
+        assert_eq!(features[16..18], [1, 4]);
+        // Of the second row tile one row of parameters exists.
+        let values: Vec<f32> = (0..72u8).map(f32::from).collect();
+        let packed = layout.pack_param_tile(&layout.param_order(), &[values.clone(), values]);
+        // Of two columns the first parameter, then the second one.
+        let first = |column: usize| {
+            let at = 8 * (column / 2) + 2 * (column % 2);
+            half::f16::from_le_bytes([packed[at], packed[at + 1]])
+        };
+        assert_eq!(packed.len(), 2 * 128 * layout.entry_bytes());
+        assert_eq!([0, 1, 63].map(|column| first(column).to_f32()), [0.0, 1.0, 63.0]);
+        assert_eq!(first(64).to_f32(), 0.0, "the row that does not exist");
+        assert_eq!(first(128 + 7).to_f32(), 71.0, "the second stage");
+        assert_eq!(layout.param_bytes(), 2 * packed.len());
+    }
+
+    #[test]
     fn every_group_of_every_row_is_among_the_packed_parameters() {
-        for group in [Group::Size(32), Group::Size(128), Group::Channel] {
+        for group in [Group::Size(32), Group::Size(128), Group::Channel, Group::Rows(8)] {
             for layout in layouts(40, 256, group) {
                 let mut seen = std::collections::HashSet::new();
                 let mut entries = 0;
@@ -442,7 +487,7 @@ mod tests {
                     entries += 1;
                 });
                 assert_eq!(entries * layout.entry_bytes(), layout.tile_param_bytes());
-                let wanted = layout.tile_rows() * group.count(256);
+                let wanted = layout.tile_param_rows() * group.count(256);
                 assert_eq!(seen.len(), wanted as usize, "{} {group}", layout.id());
             }
         }

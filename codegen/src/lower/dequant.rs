@@ -9,18 +9,19 @@
 
 mod row_major;
 
+use super::columns::Columns;
 use super::factor;
 use super::octet::Octet;
 use super::rows::{self, Rows};
 use super::table::SharedTable;
-use super::term::Plan;
+use super::term::{Plan, Prepared};
 use super::vectors;
 use super::{beyond, load_type, CodegenError, Lowered, Lowering, Part};
 use crate::kernel::{Argument, Role};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{PairTable, Term};
-use qtune_ir::{CodePacking, DenseGemm, DequantSchedule, VectorCodes, WeightSpec};
+use qtune_ir::{CodePacking, DenseGemm, DequantSchedule, Group, VectorCodes, WeightSpec};
 
 /// Threads of a block that dequantizes.
 const THREADS: u32 = 256;
@@ -185,18 +186,41 @@ impl Slab<'_> {
         }
         let halves = self.parts();
         body.unrolled("half", halves, |body, half| {
-            if self.rows().needed() {
+            if self.rows().needed() && self.columns().is_none() {
                 self.load_params(body, &half);
             }
             body.unrolled("k16", 4 / halves, |body, k16| {
                 let k16 = half.clone() * (4 / halves) + k16;
+                let prepared = self.prepared(body, &k16);
                 let octet = match self.cx.vectors() {
                     Some(vectors) => self.vectors(body, vectors, &codes, &k16),
                     None => Octet::load(packing, body, &k16, word),
                 };
-                self.store(body, &octet, &k16);
+                self.store(body, &octet, &k16, &prepared);
             });
         });
+    }
+
+    /// The columns' parameters, where rows share them.
+    fn columns(&self) -> Option<Columns<'_>> {
+        let shared = matches!(self.cx.spec.group, Group::Rows(_));
+        shared.then(|| Columns { cx: self.cx, plan: &self.plan })
+    }
+
+    /// The operands of a k16's weights: those of its rows, or of its columns, which are made now.
+    fn prepared(&self, body: &mut Body, k16: &Expr) -> Prepared {
+        let Some(columns) = self.columns() else { return self.rows().prepared(&int(0)) };
+        let (layout, chunks) = (self.cx.layout, self.chunks());
+        let set = var("row_tile") * layout.param_sets() + var("stage");
+        let row = match layout.tile_param_rows() {
+            1 => set,
+            rows => set * rows + var("chunk") / chunks * 16u32 / layout.sharing().rows(),
+        };
+        let k16 = var("chunk") % chunks * (CHUNK_K / 16) + k16.clone();
+        let pair = row * (self.s.block_k() / 2) + k16 * 8u32 + var("lane") % 4u32;
+        let pair = body.bind("pair_at", Type::I32, pair);
+        columns.prepare(body, "row_pairs", &pair);
+        columns.prepared()
     }
 
     /// The numbers of this lane's weights of a k16. Four lanes share vectors, and their codes lie side by side.
@@ -211,6 +235,7 @@ impl Slab<'_> {
     fn parts(&self) -> u32 {
         let k = self.cx.problem.k;
         match self.cx.spec.group.size(k) {
+            _ if self.columns().is_some() => 1,
             group if self.rows().needed() && group < CHUNK_K.min(k) => CHUNK_K / group,
             _ => 1,
         }
@@ -240,11 +265,10 @@ impl Slab<'_> {
         self.rows().prepare(body);
     }
 
-    fn store(&self, body: &mut Body, octet: &Octet, k16: &Expr) {
-        let prepared = self.rows().prepared(&int(0));
+    fn store(&self, body: &mut Body, octet: &Octet, k16: &Expr, prepared: &Prepared) {
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
-            let pairs = self.plan.pairs(body, index, weight, octet, &prepared);
+            let pairs = self.plan.pairs(body, index, weight, octet, prepared);
             if self.is_row_major() {
                 row_major::store(body, pairs, k16, self.cx.problem.k);
                 continue;

@@ -3,6 +3,7 @@
 //! A lane loads a piece, 32 weights of one row (16 bytes if they have 4 bits), and owns the matching 32 activations of every
 //! token. Lanes that share a row add up by shuffles, warps that share it through shared memory.
 
+mod columns;
 mod fold;
 mod levels;
 mod params;
@@ -192,8 +193,10 @@ impl Gemv<'_> {
     fn turn(&self, body: &mut Body, step: &Expr, count: u32) {
         let s = self.s;
         body.array("words", Type::U32, &[count, s.rows, self.cx.packing().words()]);
-        if !self.has_params_once() {
-            self.declare_params(body, count);
+        match self.has_columns() {
+            true => self.declare_columns(body, count),
+            false if self.has_params_once() => {}
+            false => self.declare_params(body, count),
         }
         let at = |ahead: &Expr| step.clone() + ahead.clone() * s.warps_k;
         body.unrolled("ahead", count, |body, ahead| self.load(body, &ahead, &at(&ahead)));
@@ -251,8 +254,10 @@ impl Gemv<'_> {
                 }
             });
         });
-        if !self.has_params_once() {
-            self.load_params(body, ahead, step);
+        match self.has_columns() {
+            true => self.load_columns(body, ahead, step),
+            false if self.has_params_once() => {}
+            false => self.load_params(body, ahead, step),
         }
     }
 
@@ -262,7 +267,9 @@ impl Gemv<'_> {
         let group = if self.has_params_once() {
             int(0)
         } else {
-            self.begin_group(body, ahead);
+            if !self.has_columns() {
+                self.begin_group(body, ahead);
+            }
             ahead.clone()
         };
         for (index, _) in self.plan.sums().iter().enumerate() {
@@ -273,6 +280,9 @@ impl Gemv<'_> {
             body.unrolled("token", s.tokens, |body, token| {
                 self.load_activations(body, step, &token, &part);
             });
+            if self.has_columns() {
+                self.prepare_columns(body, ahead, &part);
+            }
             body.unrolled("row_part", s.rows, |body, row_part| {
                 let word = |w| Expr::at("words", [ahead.clone(), row_part.clone(), w]);
                 let octet = match self.cx.vectors() {
@@ -346,6 +356,9 @@ impl Gemv<'_> {
     }
 
     fn prepared(&self, row_part: &Expr) -> Prepared {
+        if self.has_columns() {
+            return self.prepared_columns();
+        }
         let mut values = Vec::new();
         for (index, id) in self.plan.invariants().into_iter().enumerate() {
             for position in 0..2 {

@@ -8,6 +8,7 @@
 //! barrier is for the weights, too.
 
 mod activations;
+mod columns;
 
 use super::factor;
 use super::levels::RowLevels;
@@ -17,7 +18,7 @@ use super::overlap;
 use super::rows::{self, Rows};
 use super::stream::{self, Incoming};
 use super::table::SharedTable;
-use super::term::Plan;
+use super::term::{Plan, Prepared};
 use super::{beyond, CodegenError, Lowered, Lowering};
 use crate::intrinsics::warp_multiply_name;
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Space, Type};
@@ -441,6 +442,9 @@ impl Mma<'_> {
         if let Some(levels) = self.row_levels() {
             levels.compute(body, slot);
         }
+        if self.columns().is_some() {
+            self.begin_columns(body, slot);
+        }
         body.unrolled("segment", s.warp_k() / segment, |body, index| {
             self.begin_segment(body, slot, &index, segment);
             body.unrolled("chunk", chunks, |body, chunk| {
@@ -472,21 +476,34 @@ impl Mma<'_> {
         self.load_tokens(body, chunk, half);
         body.unrolled("k16", 2, |body, k16| {
             self.sum_activations(body, &k16);
-            body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
-                let index = half.clone() * 2u32 + k16.clone();
+            let index = half.clone() * 2u32 + k16.clone();
+            let multiply = |body: &mut Body, row_part: &Expr, prepared: &Prepared| {
                 let word = |w| Expr::at("words", [row_part.clone(), w]);
                 let octet = Octet::load(self.cx.packing(), body, &index, word);
-                self.multiply_row_tile(body, &octet, &row_part, &k16);
+                self.multiply_row_tile(body, &octet, (row_part, &k16), prepared);
+            };
+            if let Some(columns) = self.columns() {
+                let k16 = chunk.clone() * 4u32 + index.clone();
+                return self.multiply_columns(body, &columns, &k16, multiply);
+            }
+            body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
+                // A segment of several groups has one for each k16.
+                let place = self.rows().place(&row_part, k16.clone());
+                multiply(body, &row_part, &self.rows().prepared(&place));
             });
         });
     }
 
-    fn multiply_row_tile(&self, body: &mut Body, octet: &Octet, row_part: &Expr, k16: &Expr) {
-        // A segment of several groups has one for each k16.
-        let prepared = self.rows().prepared(&self.rows().place(row_part, k16.clone()));
+    fn multiply_row_tile(
+        &self,
+        body: &mut Body,
+        octet: &Octet,
+        (row_part, k16): (&Expr, &Expr),
+        prepared: &Prepared,
+    ) {
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
-            let pairs = self.plan.pairs(body, index, weight, octet, &prepared);
+            let pairs = self.plan.pairs(body, index, weight, octet, prepared);
             let name = |pair: usize| format!("frag{index}_a{pair}");
             let a: Vec<Expr> = pairs
                 .into_iter()
@@ -550,7 +567,7 @@ impl Mma<'_> {
         }
         match self.row_levels() {
             Some(levels) => levels.load(body, segment),
-            None if self.rows().needed() => {
+            None if self.rows().needed() && self.columns().is_none() => {
                 self.load_row_params(body, slot, segment, segment_k);
                 self.rows().prepare(body);
             }

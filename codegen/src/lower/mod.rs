@@ -1,10 +1,11 @@
 //! Lowering: problem + schedule -> kernel IR -> text. One file per family, and what they share:
 //! the octets of codes of any width ([`octet`]), the dequantization term ([`term`], [`uniform`]) with its
-//! codebooks ([`table`], [`vectors`]) and the factor of a layer ([`factor`]), the parameters of fragment rows ([`rows`]) and
+//! codebooks ([`table`], [`vectors`]) and the factor of a layer ([`factor`]), the parameters of fragment rows ([`rows`]), or of columns ([`columns`]), and
 //! their levels ([`levels`], [`nested`]), the shares of stream-K ([`stream`]), the blocks that registers must suffice for ([`resident`]),
 //! the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
 //! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]).
 
+mod columns;
 mod dequant;
 mod eight_bit;
 mod factor;

@@ -9,7 +9,7 @@
 use super::{factor, overlap, stream, Lowering};
 use crate::intrinsics::CLUSTER_BARRIER;
 use crate::kir::{call, int, load, var, Body, Buffer, Expr, Space, Type};
-use qtune_ir::{DType, Epilogue, Split};
+use qtune_ir::{DType, Epilogue, Group, Split};
 
 /// The tile that a block reduces: the buffer `red` holds `parts` copies of `[tokens][pitch]` f32.
 pub(super) struct Tile {
@@ -285,6 +285,13 @@ impl Output<'_> {
         sums
     }
 
+    /// The output feature of a row, see [`Group::feature`].
+    fn feature(&self, body: &mut Body, row: Expr) -> Expr {
+        let Group::Rows(rows) = self.cx.layout.sharing() else { return row };
+        let apart = self.cx.problem.n / rows;
+        body.bind("feature", Type::I32, row.clone() % rows * apart + row / rows)
+    }
+
     /// Bias, the problem's epilogue, conversion and the guarded store of one column.
     fn store(&self, body: &mut Body, at: &At, sums: Vec<Expr>) {
         let (cx, tile) = (self.cx, self.tile);
@@ -294,6 +301,7 @@ impl Output<'_> {
         let m = body.bind("m", Type::I32, var("token_tile") * tile.tokens + at.token.clone());
         let inside = n.clone().less(columns.clone()).and(m.clone().less(var("tokens")));
         body.when(inside, |body| {
+            let n = self.feature(body, n);
             let to = m.clone() * columns + n.clone();
             let scale = cx.token_scale(body, &m);
             let biased = |(nth, sum): (u32, Expr)| {

@@ -13,7 +13,7 @@ use egg::{Id, Language};
 use qtune_ir::dequant::{
     CodeOrder, Context, Facts, GroupValues, Lowered, Op, PairTable, Role, SumSite, Term, POSITIONS,
 };
-use qtune_ir::{CodePacking, DType};
+use qtune_ir::{CodePacking, DType, OCTET_CODES};
 
 /// A dequantization term that can be lowered.
 pub(super) struct Plan<'a> {
@@ -30,8 +30,13 @@ pub(super) struct Row<'a> {
     pub position: usize,
 }
 
-/// Invariant parts of a weight expression, as packed values broadcast to both halves.
-pub(super) struct Prepared(Vec<(Id, usize, Expr)>);
+/// Invariant parts of a weight expression, as packed values.
+pub(super) struct Prepared {
+    /// Invariant, index of its place, register.
+    values: Vec<(Id, usize, Expr)>,
+    /// Places of an octet's pairs, which take turns.
+    places: usize,
+}
 
 impl<'a> Plan<'a> {
     /// Checks the term and takes it apart.
@@ -310,9 +315,14 @@ impl<'a> Plan<'a> {
 }
 
 impl Prepared {
-    /// `values` are (invariant, position weight index, register).
+    /// `values` are (invariant, position weight index, register), the same for all columns: broadcast to both halves.
     pub fn new(values: Vec<(Id, usize, Expr)>) -> Prepared {
-        Prepared(values)
+        Prepared { values, places: POSITIONS.len() }
+    }
+
+    /// `values` are (invariant, pair of the octet, register), with a column in each half.
+    pub fn by_pair(values: Vec<(Id, usize, Expr)>) -> Prepared {
+        Prepared { values, places: OCTET_CODES / 2 }
     }
 }
 
@@ -381,9 +391,9 @@ impl Packed<'_, '_> {
     }
 
     fn invariant(&self, id: Id) -> Expr {
-        let wanted =
-            |(other, position, _): &&(Id, usize, Expr)| *position == self.pair % 2 && *other == id;
-        let found = self.prepared.0.iter().find(wanted);
+        let place = self.pair % self.prepared.places;
+        let wanted = |(other, at, _): &&(Id, usize, Expr)| *at == place && *other == id;
+        let found = self.prepared.values.iter().find(wanted);
         found.map_or_else(|| var("missing_invariant"), |(_, _, value)| value.clone())
     }
 

@@ -12,6 +12,8 @@ use qtune_ir::DType;
 
 /// Selectors that put the lower half of a second word above that of a first.
 const LOWER_HALVES: u32 = 0x5410;
+/// The signs of both halves.
+const SIGNS: u32 = 0x8000_8000;
 
 /// A constant times parameters.
 struct Product {
@@ -125,6 +127,38 @@ impl Plan<'_> {
                 let values = [self.invariant(low, low_row), self.invariant(high, high_row)];
                 call(self.op("pack"), values)
             }
+        }
+    }
+
+    /// The values of an invariant in two columns, the second one in the upper half, each rounded to the compute type.
+    pub fn side_by_side(&self, id: Id, columns: [&Row; 2]) -> Expr {
+        let halves = self.product_of_halves(id, columns);
+        halves.unwrap_or_else(|| self.joined(columns.map(|row| (id, row))))
+    }
+
+    /// The same in both halves at once: of parameters that lie side by side one, times a power of two, or a product
+    /// of two, which is rounded once.
+    fn product_of_halves(&self, id: Id, columns: [&Row; 2]) -> Option<Expr> {
+        if self.compute() != DType::F16 {
+            return None;
+        }
+        let [low, high] = columns.map(|row| self.product(id, row));
+        let (low, high) = (low?, high?);
+        let halves = |((low, _), (high, _)): (&(Expr, bool), &(Expr, bool))| match (low, high) {
+            (Expr::Call("h2_both_low", a), Expr::Call("h2_both_high", b)) if a == b => {
+                a.first().cloned()
+            }
+            _ => None,
+        };
+        let words: Option<Vec<Expr>> = low.params.iter().zip(&high.params).map(halves).collect();
+        match (&words?[..], low.constant) {
+            ([word], 1.0) => Some(word.clone()),
+            ([word], constant) if is_power_of_two(constant) => {
+                Some(call("h2_mul", [word.clone(), self.both(constant)]))
+            }
+            ([a, b], 1.0) => Some(call("h2_mul", [a.clone(), b.clone()])),
+            ([a, b], -1.0) => Some(call("h2_mul", [a.clone() ^ hex(SIGNS), b.clone()])),
+            _ => None,
         }
     }
 

@@ -12,6 +12,7 @@
 //! for all batches but the newest leaves that one running while the next unit is converted; two fragment
 //! buffers take turns.
 
+mod columns;
 mod produce;
 mod stage;
 

@@ -82,7 +82,7 @@ pub(super) fn group(
 fn size_of(group: Group, k: usize) -> usize {
     match group {
         Group::Size(size) => size as usize,
-        Group::Channel => k,
+        Group::Channel | Group::Rows(_) => k,
     }
 }
 

@@ -235,7 +235,7 @@ pub(super) fn k_order(
     let Some(g_idx) = &parts.g_idx else { return Ok(None) };
     let size = match group {
         Group::Size(size) => size as usize,
-        Group::Channel => parts.k,
+        Group::Channel | Group::Rows(_) => parts.k,
     };
     order::k_order(g_idx, groups, size)
 }

@@ -86,7 +86,7 @@ pub(super) fn k_order(
     };
     let size = match header.group {
         Group::Size(size) => size as usize,
-        Group::Channel => header.k,
+        Group::Channel | Group::Rows(_) => header.k,
     };
     order::k_order(g_idx, header.groups(), size)
 }
@@ -139,7 +139,7 @@ fn group(parts: &Parts<'_>, k: usize, settings: &Settings) -> Result<Group, Form
     let groups = parts.scales.shape[0];
     let rows_of = |group| match group {
         Group::Size(size) => k.div_ceil(size as usize),
-        Group::Channel => 1,
+        Group::Channel | Group::Rows(_) => 1,
     };
     let group = match settings.binding().1 {
         Some(group) => group,
@@ -150,7 +150,7 @@ fn group(parts: &Parts<'_>, k: usize, settings: &Settings) -> Result<Group, Form
         let origin = &settings.origin;
         let shown = match group {
             Group::Size(size) => format!("groups of {size}"),
-            Group::Channel => "one group".into(),
+            Group::Channel | Group::Rows(_) => "one group".into(),
         };
         let problem = format!("has {groups} rows where K = {k} in {shown} needs {expected}");
         let problem = if origin.is_empty() { problem } else { format!("{problem} ({origin})") };

@@ -9,6 +9,7 @@ use crate::registry::{FormatRow, LayerHeader};
 use crate::safetensors::ElementType;
 use crate::tensors::{word, Module, TensorRef, VALUE_REMEDY};
 use half::f16;
+use qtune_ir::Group;
 use rayon::prelude::*;
 
 /// See [`FormatRow::load`].
@@ -26,7 +27,7 @@ pub(super) fn load(
     };
     Ok(QuantizedLinear {
         params: named.map(param).collect::<Result<_, FormatError>>()?,
-        codes: codes(&parts),
+        codes: codes(&parts, header.group),
         spec,
         n: parts.n,
         k: parts.k,
@@ -40,14 +41,16 @@ pub(super) fn load(
     })
 }
 
-/// Codes `[N, K]`.
-fn codes(parts: &Parts<'_>) -> Codes {
-    let Parts { n, k, bits, groups, .. } = *parts;
+/// Codes `[N, K]`, rows that share parameters one behind the other.
+fn codes(parts: &Parts<'_>, group: Group) -> Codes {
+    let Parts { n: count, k, bits, groups, .. } = *parts;
     let packed = parts.codes.keep();
-    Codes::stored([n, k], bits, move |first, rows, stride| {
+    Codes::stored([count, k], bits, move |first, rows, stride| {
         let mut natural = vec![0; k];
         for (n, row) in (first..).zip(rows.chunks_mut(stride)) {
-            unpack_run(&packed, groups, bits, n * k, &mut natural);
+            // Rows of a layer fit 32 bits.
+            let feature = group.feature(n as u32, count as u32) as usize;
+            unpack_run(&packed, groups, bits, feature * k, &mut natural);
             pack(&natural, bits, row);
         }
     })
@@ -80,7 +83,8 @@ fn unpack_run(packed: &[u8], groups: Groups, bits: u8, first: usize, codes: &mut
     }
 }
 
-/// Values `[N, groups]` of a tensor of scales or zero-points.
+/// Values `[N, groups]` of a tensor of scales or zero-points, or `[N/G, K]` where rows share them: output feature n
+/// is in row n of these then, as far as there are so many.
 fn values(
     tensor: &TensorRef<'_>,
     parts: &Parts<'_>,
@@ -93,7 +97,8 @@ fn values(
     }
     let (groups, run) = (header.groups(), parts.k / header.groups());
     let value = |at: usize| stored[parts.groups.of(at / groups * parts.k + at % groups * run)];
-    let all = (0..parts.n * groups).into_par_iter().map(value);
+    let count = parts.n / header.group.rows() as usize * groups;
+    let all = (0..count).into_par_iter().map(value);
     Ok(match tensor.stored == ElementType::F16 {
         true => ParamValues::F16(all.map(f16::from_f32).collect()),
         false => ParamValues::F32(all.collect()),

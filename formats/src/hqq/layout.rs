@@ -41,12 +41,19 @@ impl Groups {
         }
     }
 
-    /// Weights of a row of the layer of `k` columns that surely share a group.
-    fn run(self, k: usize) -> usize {
+    /// Which weights of a layer of `k` columns surely share a group: those of as many rows where each row of
+    /// the regrouped matrix is rows of the layer. Sizes divide the weights of a layer, which has less than 2^32
+    /// columns and rows.
+    fn group(self, k: usize) -> Group {
         if self.in_rows {
-            greatest_divisor(k, self.columns)
-        } else {
-            1
+            return match greatest_divisor(k, self.columns) {
+                run if run == k => Group::Channel,
+                run => Group::Size(run as u32),
+            };
+        }
+        match self.columns % k {
+            0 => Group::Rows(self.rows as u32),
+            _ => Group::Size(1),
         }
     }
 }
@@ -158,17 +165,17 @@ fn groups(
 pub(super) fn inspect(module: &Module<'_>, family: &str) -> Result<LayerHeader, FormatError> {
     let parts = Parts::of(module)?;
     let (n, k) = (parts.n, parts.k);
-    // A run divides K, which fits 32 bits.
-    let group = match parts.groups.run(k) {
-        run if run == k => Group::Channel,
-        run => Group::Size(run as u32),
-    };
+    let group = parts.groups.group(k);
     let is_bf16 = parts.scale.stored == ElementType::Bf16;
+    let modifiers = [
+        is_bf16.then_some(Modifier::Bf16Scales),
+        matches!(group, Group::Rows(_)).then_some(Modifier::AcrossRows),
+    ];
     let name = FormatName {
         family: family.into(),
         bits: Some(parts.bits),
         grouping: Some(Grouping::from(group)),
-        modifiers: if is_bf16 { vec![Modifier::Bf16Scales] } else { Vec::new() },
+        modifiers: modifiers.into_iter().flatten().collect(),
     };
     let layout = if parts.groups.in_rows { "axis 1" } else { "axis 0" };
     Ok(LayerHeader { name, layout, n, k, group })
@@ -181,9 +188,13 @@ mod tests {
     #[test]
     fn groups_of_rows_are_cut_where_rows_of_the_layer_end() {
         let groups = Groups { rows: 9, columns: 64, in_rows: true };
-        assert_eq!((groups.run(128), groups.run(96), groups.run(32)), (64, 32, 32));
+        assert_eq!(
+            [128, 96, 64].map(|k| groups.group(k)),
+            [Group::Size(64), Group::Size(32), Group::Channel]
+        );
         assert_eq!((groups.of(63), groups.of(64)), (0, 1));
         let across = Groups { rows: 64, columns: 9, in_rows: false };
-        assert_eq!((across.run(128), across.of(8), across.of(9)), (1, 8, 0));
+        assert_eq!((across.group(128), across.of(8), across.of(9)), (Group::Size(1), 8, 0));
+        assert_eq!([across.group(9), across.group(3)], [Group::Rows(64), Group::Rows(64)]);
     }
 }

@@ -8,9 +8,11 @@
 //!
 //! - Groups of axis 1 are runs of a row of the weight. Where they run over the ends of rows, a layer is
 //!   decoded, and named, with the largest runs that do not.
-//! - Groups of axis 0 are weights that lie far apart. Every weight of a row has its own parameters then,
-//!   which the name says as groups of one: such a layer is decoded, but no kernel serves it. Packed with
-//!   its scale and zero-point a weight would take 36 bits, more than twice those of a float.
+//! - Groups of axis 0 are weights of a column. Where a row of `Q` is a number of rows of the weight, `G` rows that lie
+//!   `N/G` apart share a row of parameters: they are decoded one behind the other ([`qtune_ir::Group::Rows`]).
+//!   Else every weight has its own parameters, which the name says as groups of one: such a layer is decoded, but no
+//!   kernel serves it. Packed with its scale and zero-point a weight would take 36 bits, more than
+//!   twice those of a float.
 //!
 //! The library subtracts the zero-point and multiplies by the scale in the type of both, rounding twice.
 
@@ -24,13 +26,15 @@ use qtune_ir::ParamType;
 /// A width with parameters of a type.
 const fn variant(bits: u8, modifiers: &'static [Modifier]) -> Variant {
     let params: &'static [_] = match modifiers {
-        [] => &[("s", ParamType::F16), ("z", ParamType::F16)],
+        [] | [Modifier::AcrossRows] => &[("s", ParamType::F16), ("z", ParamType::F16)],
         _ => &[("s", ParamType::F32), ("z", ParamType::F32)],
     };
     Variant { bits, modifiers, params, expr: "(* (- q z) s)", codebook: &[] }
 }
 
 const BF16: &[Modifier] = &[Modifier::Bf16Scales];
+const ACROSS: &[Modifier] = &[Modifier::AcrossRows];
+const BF16_ACROSS: &[Modifier] = &[Modifier::Bf16Scales, Modifier::AcrossRows];
 
 /// The registry row.
 pub(crate) static ROW: FormatRow = FormatRow {
@@ -40,8 +44,17 @@ pub(crate) static ROW: FormatRow = FormatRow {
     packing:
         "uint8 [r/p, c], p parts of the rows of the regrouped matrix from the highest bits down; \
               int32 of ten 3-bit codes",
-    names: "hqq[-w2|-w3|-w8]-g<SIZE> | hqq-ch, + -bf16",
-    examples: &["hqq-g64", "hqq-g128", "hqq-w3-g64-bf16", "hqq-w2-g64", "hqq-w8-g64", "hqq-g1"],
+    names: "hqq[-w2|-w3|-w8]-g<SIZE> | hqq-ch, + -bf16, -axis0",
+    examples: &[
+        "hqq-g64",
+        "hqq-g128",
+        "hqq-w3-g64-bf16",
+        "hqq-w2-g64",
+        "hqq-w8-g64",
+        "hqq-g64-axis0",
+        "hqq-w3-g64-bf16-axis0",
+        "hqq-g1",
+    ],
     groups: GroupNames::Rows,
     variants: &[
         variant(4, &[]),
@@ -52,6 +65,14 @@ pub(crate) static ROW: FormatRow = FormatRow {
         variant(3, BF16),
         variant(8, &[]),
         variant(8, BF16),
+        variant(4, ACROSS),
+        variant(4, BF16_ACROSS),
+        variant(2, ACROSS),
+        variant(2, BF16_ACROSS),
+        variant(3, ACROSS),
+        variant(3, BF16_ACROSS),
+        variant(8, ACROSS),
+        variant(8, BF16_ACROSS),
     ],
     anchors: &["W_q"],
     companions: &[

@@ -169,7 +169,7 @@ impl DequantSchedule {
         require(self.slab > 0 && self.slab % block_n == 0, || {
             format!("a slab of {} rows and row tiles of {block_n}", self.slab)
         })?;
-        let (group, block_k) = (spec.group.size(p.k), self.gemm.block_k());
+        let (group, block_k) = (spec.group.run(p.k), self.gemm.block_k());
         let nested = group == p.k || group % block_k == 0 || block_k % group == 0;
         require(nested, || format!("quant group {group} and k tile {block_k}"))?;
         let parts = group % HALF_CHUNK_K == 0 || group * 2 == HALF_CHUNK_K;

@@ -63,7 +63,10 @@ pub struct GemvSchedule {
 impl GemvSchedule {
     /// Quant groups of the weights that a lane loads at once.
     pub fn groups_per_lane(&self, spec: &WeightSpec, k: u32) -> u32 {
-        groups_in(LANE_K, spec, k)
+        match spec.group.run(k) {
+            run if run >= k => 1,
+            _ => groups_in(LANE_K, spec, k),
+        }
     }
 
     /// k covered by one warp step.
@@ -171,7 +174,7 @@ impl GemvSchedule {
         arch: &Arch,
     ) -> Result<(), Rejected> {
         check_width("gemv", spec)?;
-        let group = spec.group.size(p.k);
+        let group = spec.group.run(p.k);
         require(group % LANE_K == 0 || group == p.k || group * 2 == LANE_K, || {
             format!("quant group {group} is no multiple or half of a lane's {LANE_K} weights")
         })?;

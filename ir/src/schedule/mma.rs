@@ -74,7 +74,7 @@ impl MmaSchedule {
 
     /// k over which a warp accumulates before the group parameters apply.
     pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
-        match spec.group.size(k) {
+        match spec.group.run(k) {
             group if group >= k => self.warp_k(),
             group => group.max(SEGMENT_K).min(self.warp_k()),
         }
@@ -82,7 +82,10 @@ impl MmaSchedule {
 
     /// Quant groups of such a segment.
     pub fn groups_per_segment(&self, spec: &WeightSpec, k: u32) -> u32 {
-        groups_in(self.segment_k(spec, k), spec, k)
+        match spec.group.run(k) {
+            run if run >= k => 1,
+            _ => groups_in(self.segment_k(spec, k), spec, k),
+        }
     }
 
     /// Bytes of weights per stage.
@@ -119,7 +122,7 @@ impl MmaSchedule {
     pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
         match params_once(self.split, spec, k) {
             true => 0,
-            false => self.block_n * self.row_param_bytes(spec, k),
+            false => spec.group.param_rows(self.block_n) * self.row_param_bytes(spec, k),
         }
     }
 
@@ -198,7 +201,7 @@ impl MmaSchedule {
         require(self.block_k > 0 && self.block_k % (CHUNK_K * self.warps_k) == 0, || {
             format!("k tile {} over {} warps of {CHUNK_K}", self.block_k, self.warps_k)
         })?;
-        let group = spec.group.size(p.k);
+        let group = spec.group.run(p.k);
         let nested = |tile: u32| group == p.k || group % tile == 0 || tile % group == 0;
         require(nested(self.block_k) && nested(self.warp_k()), || {
             format!("quant group {group} and k tiles {}/{}", self.block_k, self.warp_k())

@@ -138,7 +138,7 @@ impl WgmmaSchedule {
 
     /// k over which a warpgroup accumulates before the group parameters apply.
     pub fn segment_k(&self, spec: &WeightSpec, k: u32) -> u32 {
-        match spec.group.size(k) {
+        match spec.group.run(k) {
             group if group >= k => self.block_k,
             group => group.max(UNIT_K).min(self.block_k),
         }
@@ -146,7 +146,10 @@ impl WgmmaSchedule {
 
     /// Quant groups of such a segment.
     pub fn groups_per_segment(&self, spec: &WeightSpec, k: u32) -> u32 {
-        groups_in(self.segment_k(spec, k), spec, k)
+        match spec.group.run(k) {
+            run if run >= k => 1,
+            _ => groups_in(self.segment_k(spec, k), spec, k),
+        }
     }
 
     /// Bytes of weights per stage.
@@ -188,7 +191,7 @@ impl WgmmaSchedule {
     pub fn stage_param_bytes(&self, spec: &WeightSpec, k: u32) -> u32 {
         match params_once(self.split, spec, k) {
             true => 0,
-            false => self.block_n * self.row_param_bytes(spec, k),
+            false => spec.group.param_rows(self.block_n) * self.row_param_bytes(spec, k),
         }
     }
 
@@ -324,7 +327,7 @@ impl WgmmaSchedule {
         require(p.act != DType::F32, || "wgmma multiplies 16-bit floats, not f32".into())?;
         self.check_tile()?;
         self.check_multicast(p, arch)?;
-        let group = spec.group.size(p.k);
+        let group = spec.group.run(p.k);
         let nested = group == p.k || group % self.block_k == 0 || self.block_k % group == 0;
         require(nested, || format!("quant group {group} and k tile {}", self.block_k))?;
         let split = group % 16 == 0 && UNIT_K % group == 0 && scales_inside(&self.dequant);

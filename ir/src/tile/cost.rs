@@ -190,7 +190,7 @@ fn dram_bytes(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) 
     let n = p.n.next_multiple_of(block_n);
     let groups = spec.group.count(p.k) as f64;
     let codes = n as f64 * k as f64 * spec.bits as f64 / 8.0;
-    let params = n as f64 * groups * schedule.param_bytes(spec, p.k);
+    let params = f64::from(spec.group.param_rows(n)) * groups * schedule.param_bytes(spec, p.k);
     let rest = compulsory_bytes(p, spec) - spec.compulsory_bytes(p.n, p.k);
     let written = match (schedule.shares(p, p.m), schedule.split().per_tile()) {
         (Some(shares), _) => shares.most_parts() as f64 * f64::from(block_n * block_m),

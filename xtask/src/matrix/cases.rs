@@ -68,9 +68,9 @@ fn families(gpu: &str, format: &str, size: Size) -> Result<Vec<Case>> {
 /// Matrices that are no multiple of any tile.
 #[derive(Clone, Copy, Debug)]
 enum Size {
-    /// K is one quant group.
+    /// K is one quant group, or N is.
     OneGroup,
-    /// K is an odd number of them.
+    /// K, or N, is an odd number of them.
     FewGroups,
 }
 
@@ -80,6 +80,7 @@ impl Size {
     fn of(self, group: Group) -> (u32, u32) {
         match (self, group) {
             (Size::OneGroup, Group::Size(size)) if size % 8 == 0 => (ODD_ROWS, size),
+            (Size::OneGroup, Group::Rows(rows)) => (rows, 72),
             (Size::OneGroup, _) => (ODD_ROWS, 72),
             (Size::FewGroups, Group::Size(size)) if size % 8 == 0 => {
                 let groups = match size {
@@ -89,6 +90,7 @@ impl Size {
                 };
                 (FEW_ROWS, size * groups)
             }
+            (Size::FewGroups, Group::Rows(rows)) => (3 * rows, 200),
             (Size::FewGroups, _) => (FEW_ROWS, 200),
         }
     }
@@ -162,11 +164,17 @@ mod tests {
     }
 
     #[test]
-    fn every_format_is_there_with_one_group_to_a_row() {
+    fn every_format_is_there_with_one_group_to_a_row_or_column() {
         let cases = all().unwrap();
         for format in FORMATS.iter().flat_map(|row| row.examples) {
             let group = qtune_formats::resolve(format).unwrap().group;
-            let one = |case: &Case| case.format == *format && group.count(case.k) == 1;
+            let one = |case: &Case| {
+                let group = match group {
+                    Group::Rows(rows) => case.n == rows,
+                    Group::Size(_) | Group::Channel => group.count(case.k) == 1,
+                };
+                case.format == *format && group
+            };
             assert!(cases.iter().any(one) || group == Group::Size(1), "{format}");
         }
     }

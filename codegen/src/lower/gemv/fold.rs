@@ -44,7 +44,8 @@ impl Gemv<'_> {
             self.fold(body);
         }
         body.unrolled("row_part", self.entries(), |body, row_part| {
-            let params = match self.needs_params() {
+            // What columns have of their own stands inside of the sum.
+            let params = match self.needs_params() && !self.has_columns() {
                 true => self.row_params(ahead, &row_part),
                 false => Vec::new(),
             };

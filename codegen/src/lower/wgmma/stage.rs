@@ -2,6 +2,7 @@
 
 use super::super::beyond;
 use super::super::octet::Octet;
+use super::super::term::Prepared;
 use super::{Stage, Wgmma};
 use crate::intrinsics::{self, multiply_name};
 use crate::kir::{call, int, load, var, Body, Expr, Type};
@@ -36,7 +37,7 @@ impl Wgmma<'_> {
         body.unrolled("segment", segments, |body, segment| {
             match self.row_levels() {
                 Some(levels) => levels.load(body, &segment),
-                None if self.rows().needed() => {
+                None if self.rows().needed() && self.columns().is_none() => {
                     self.load_params(body, slot, &segment);
                     self.rows().prepare(body);
                 }
@@ -109,7 +110,11 @@ impl Wgmma<'_> {
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
             body.unrolled("k16", self.unit_k16, |body, k16| {
                 let octet = first.clone() + k16.clone();
-                self.convert(body, &octet, [&turn, &row_part, &k16]);
+                let columns = self.columns();
+                let columns = columns.map(|columns| {
+                    self.prepare_columns(body, &columns, stage, [whole, &octet, &row_part])
+                });
+                self.convert(body, &octet, [&turn, &row_part, &k16], columns);
             });
         });
         body.call(intrinsics::FENCE, []);
@@ -149,12 +154,19 @@ impl Wgmma<'_> {
         });
     }
 
-    fn convert(&self, body: &mut Body, index: &Expr, [turn, row_part, k16]: [&Expr; 3]) {
+    /// Makes the fragment of an octet, with the operands of its columns or those of its rows.
+    fn convert(
+        &self,
+        body: &mut Body,
+        index: &Expr,
+        [turn, row_part, k16]: [&Expr; 3],
+        columns: Option<Prepared>,
+    ) {
         let word = |w| Expr::at("words", [row_part.clone(), w]);
         let octet = Octet::load(self.cx.packing(), body, index, word);
         let rows = self.rows();
         let group = index.clone() / (PANEL_K16 / rows.groups).max(1);
-        let prepared = rows.prepared(&rows.place(row_part, group));
+        let prepared = columns.unwrap_or_else(|| rows.prepared(&rows.place(row_part, group)));
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, &octet, &prepared);
