@@ -1,4 +1,4 @@
-// qtune 0.1.0 (generator 7)
+// qtune 0.1.0 (generator 8)
 // problem:  w8a8.fp8-e4m3-ch-a8-static.bf16-bf16.n5120.k5120.m16@sm90a.132
 // schedule: mma tile=16x64x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows pdl=on dequant=(* s (sum (* (e4m3 q) x)))
 // K:        pairs of 8-bit codes
