@@ -49,8 +49,8 @@ impl QuantizedLinear {
             return differs("codebooks", "one".into(), "another".into());
         }
         if matches!(self.spec.group, qtune_ir::Group::Rows(_)) {
-            let shared = || "rows that share parameters, which rows by turns would not".to_string();
-            return differs("formats", shared(), shared());
+            let what = "parameters, which rows of one layer share";
+            return differs(what, "the gate's".into(), "those of up".into());
         }
         let bias = |layer: &QuantizedLinear| {
             if layer.bias.is_some() { "with" } else { "without" }.to_string()
@@ -147,5 +147,12 @@ mod tests {
         assert!(why(&layer(3, 5, true)).contains("biases"));
         let other = QuantizedLinear { rounding: Rounding::F32, ..layer(3, 5, false) };
         assert!(why(&other).contains("formats"));
+        let spec = crate::resolve("hqq-g5-axis0").unwrap();
+        let shared = QuantizedLinear { spec, ..gate.clone() };
+        assert!(shared
+            .interleave(&shared)
+            .unwrap_err()
+            .to_string()
+            .contains("rows of one layer share"));
     }
 }

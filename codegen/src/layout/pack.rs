@@ -191,9 +191,9 @@ impl Layout {
             (Kind::Gemv(s), Some(loads)) => self.cut_runs(s, loads, packed),
             _ if self.has_halves_by_parameter() => {
                 // Two columns of two parameters: [a b] [a b] becomes [a a] [b b].
-                for [_, _, b0, b1, a0, a1, _, _] in packed.as_chunks_mut().0 {
-                    std::mem::swap(b0, a0);
-                    std::mem::swap(b1, a1);
+                for columns in packed.chunks_exact_mut(8) {
+                    columns.swap(2, 4);
+                    columns.swap(3, 5);
                 }
                 packed
             }

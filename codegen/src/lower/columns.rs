@@ -6,6 +6,7 @@ use super::term::{Plan, Prepared, Row};
 use super::Lowering;
 use crate::kir::{call, int, load, Body, Expr, Type};
 use egg::Id;
+use qtune_ir::Group;
 
 /// Pairs of columns of a lane in a k16.
 const PAIRS: u32 = 2;
@@ -18,7 +19,12 @@ pub(super) struct Columns<'a> {
     pub plan: &'a Plan<'a>,
 }
 
-impl Columns<'_> {
+impl<'a> Columns<'a> {
+    /// Those of weights whose rows share parameters.
+    pub fn of(cx: &'a Lowering<'a>, plan: &'a Plan<'a>) -> Option<Columns<'a>> {
+        matches!(cx.spec.group, Group::Rows(_)).then_some(Columns { cx, plan })
+    }
+
     fn words(&self) -> u32 {
         pair_type(self.cx).words() as u32
     }

@@ -21,7 +21,7 @@ use crate::kernel::{Argument, Role};
 use crate::kir::{call, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
 use crate::layout::Layout;
 use qtune_ir::dequant::{PairTable, Term};
-use qtune_ir::{CodePacking, DenseGemm, DequantSchedule, Group, VectorCodes, WeightSpec};
+use qtune_ir::{CodePacking, DenseGemm, DequantSchedule, VectorCodes, WeightSpec};
 
 /// Threads of a block that dequantizes.
 const THREADS: u32 = 256;
@@ -203,8 +203,7 @@ impl Slab<'_> {
 
     /// The columns' parameters, where rows share them.
     fn columns(&self) -> Option<Columns<'_>> {
-        let shared = matches!(self.cx.spec.group, Group::Rows(_));
-        shared.then(|| Columns { cx: self.cx, plan: &self.plan })
+        Columns::of(self.cx, &self.plan)
     }
 
     /// The operands of a k16's weights: those of its rows, or of its columns, which are made now.

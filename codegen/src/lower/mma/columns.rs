@@ -4,7 +4,6 @@
 use super::Mma;
 use crate::kir::{var, Body, Expr, Type};
 use crate::lower::columns::Columns;
-use qtune_ir::Group;
 
 /// Rows of a row tile.
 const TILE_ROWS: u32 = 16;
@@ -14,8 +13,7 @@ const K16_PAIRS: u32 = 8;
 impl Mma<'_> {
     /// The columns' parameters, where rows share them.
     pub(super) fn columns(&self) -> Option<Columns<'_>> {
-        let shared = matches!(self.cx.spec.group, Group::Rows(_));
-        shared.then(|| Columns { cx: self.cx, plan: &self.plan })
+        Columns::of(self.cx, &self.plan)
     }
 
     /// Binds the first pair of columns of this warp's rows and k in a stage.

@@ -5,7 +5,6 @@ use super::{Stage, Wgmma};
 use crate::kir::{var, Body, Expr, Type};
 use crate::lower::columns::Columns;
 use crate::lower::term::Prepared;
-use qtune_ir::Group;
 
 /// Rows of a warp's part of a row tile, and such parts from one row tile to the next.
 const WARP_ROWS: u32 = 16;
@@ -17,8 +16,7 @@ const K16_PAIRS: u32 = 8;
 impl Wgmma<'_> {
     /// The columns' parameters, where rows share them.
     pub(super) fn columns(&self) -> Option<Columns<'_>> {
-        let shared = matches!(self.cx.spec.group, Group::Rows(_));
-        shared.then(|| Columns { cx: self.cx, plan: &self.plan })
+        Columns::of(self.cx, &self.plan)
     }
 
     /// Makes the operands of a k16 of a panel of a stage, for a row tile.
