@@ -624,6 +624,7 @@ mod tests {
             default(&key, "h200").unwrap().dequant().contains("(nested s c n)")
         };
         assert!(made(1, "") && made(16, ""));
+        assert!(!made(64, ""), "lookups of codes and of their scales meet in shared memory");
         assert!(!made(512, ""), "arithmetic bounds it");
         assert!(!made(1, "+silu_mul"), "gate and up have maps of their own");
     }

@@ -9,10 +9,10 @@
 use super::cost::SCATTER_WAVEFRONTS;
 use super::lower::{FRAGMENT_N, PIECE_K};
 use crate::arch::WGMMA_MACS_PER_CLOCK;
-use crate::dequant::PairTable;
+use crate::dequant::{reads_nested, PairTable};
 use crate::{
     Accumulate, Arch, GemvSchedule, LibraryGemm, MmaSchedule, Problem, Schedule, WeightSpec,
-    WgmmaSchedule, FOLDED_SUMS, GROUP_ROWS,
+    WgmmaSchedule, FOLDED_SUMS, GROUP_ROWS, MAP_COPIES, NESTED_CODES,
 };
 
 /// Bytes of one wavefront: what the L1 and shared memory move per clock (CUDA C++ Programming
@@ -57,6 +57,10 @@ const COPY_X: f64 = 4.0;
 const SEGMENT_PARAMS: f64 = 4.0;
 /// Lane-instructions per 16-byte store of a table of pairs: its values and its address.
 const TABLE_FILL: f64 = 18.0;
+/// The same of a map of nested scales: a load, a share of its index, the store.
+const MAP_FILL: f64 = 5.0;
+/// Rows whose scales a warp of fragments looks up at once: four lanes share each.
+const MAP_ROWS: f64 = 8.0;
 /// Cycles until the first values of a table are computed and the last are seen by all warps.
 const TABLE_CYCLES: f64 = 150.0;
 /// Per stage of a `wgmma` main loop and consumer warp: wait, ring index and phase, addresses,
@@ -191,7 +195,7 @@ fn library(p: &Problem, arch: &Arch) -> Work {
     }
 }
 
-/// What a table of pairs in shared memory adds to a block.
+/// What tables in shared memory add to a block: of pairs of codes, and of nested scales.
 #[derive(Clone, Copy, Default)]
 struct Table {
     /// Lane-instructions that fill it.
@@ -213,9 +217,28 @@ impl Table {
         }
     }
 
+    /// With the map of a term that makes scales of their codes, which warps do so many times. Copies of a value are in
+    /// all banks: lanes do not meet.
+    fn with_map(self, dequant: &str, lookups: f64) -> Table {
+        if !reads_nested(dequant) {
+            return self;
+        }
+        let stores = f64::from(NESTED_CODES as u32 * MAP_COPIES) / 4.0;
+        Table {
+            instructions: self.instructions + stores * MAP_FILL,
+            filled: self.filled + stores * 16.0 / WAVEFRONT_BYTES,
+            read: self.read + lookups,
+        }
+    }
+
     fn wavefronts(self) -> f64 {
         self.filled + self.read
     }
+}
+
+/// How often warps of fragments look up the scales of so many weights.
+fn scale_lookups(spec: &WeightSpec, k: u32, segment_k: u32, weights: f64) -> f64 {
+    weights / f64::from(segment_k.min(spec.group.size(k))) / MAP_ROWS
 }
 
 /// Loads of a piece of codes after the first.
@@ -263,7 +286,7 @@ fn gemv(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &GemvSchedule, dequant: 
     let x_wavefronts = PIECE_X_LOADS * tokens * s.lanes.div_ceil(8) as f64;
     let staging = Staging::of(p, spec, s, x_bytes);
     let results = s.block_n() as f64 * tokens * 4.0;
-    let table = Table::of(&s.dequant, weights);
+    let table = Table::of(&s.dequant, weights).with_map(&s.dequant, weights / piece / 32.0);
     Work {
         weights,
         lane_instructions_per_weight,
@@ -344,7 +367,8 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
     let conflicts = if s.swizzle { 1.0 } else { CONFLICT };
     let read_bytes = weight_bytes + act_bytes * s.warps_n as f64 * conflicts;
     let results = (s.block_n * s.block_m) as f64 * 4.0;
-    let table = Table::of(&s.dequant, weights);
+    let lookups = scale_lookups(spec, p.k, s.segment_k(spec, p.k), weights);
+    let table = Table::of(&s.dequant, weights).with_map(&s.dequant, lookups);
     Work {
         weights,
         lane_instructions_per_weight,
@@ -403,7 +427,8 @@ fn wgmma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &WgmmaSchedule, dequant
     let read_bytes = stage_bytes + (row_tiles - 1.0) * s.stage_act_bytes() as f64;
     let results = (s.block_n * s.block_m) as f64 * 4.0;
     let lane_weights = stage_weights / s.consumer_threads() as f64;
-    let table = Table::of(&s.dequant, weights);
+    let lookups = scale_lookups(spec, p.k, s.segment_k(spec, p.k), weights);
+    let table = Table::of(&s.dequant, weights).with_map(&s.dequant, lookups);
     Work {
         weights,
         lane_instructions_per_weight,
