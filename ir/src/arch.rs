@@ -226,6 +226,11 @@ impl Arch {
         self.capability.0 >= 9
     }
 
+    /// Whether one instruction copies or asks for many bytes (PTX ISA, `cp.async.bulk`).
+    pub fn has_bulk_copies(&self) -> bool {
+        self.capability.0 >= 9
+    }
+
     /// Whether kernels may use programmatic dependent launch (`griddepcontrol`).
     pub fn has_dependent_launch(&self) -> bool {
         self.capability.0 >= 9

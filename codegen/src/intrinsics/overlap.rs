@@ -1,6 +1,6 @@
 //! Rows by which a kernel overlaps with those before and after it.
 
-use super::Arg::Global;
+use super::Arg::{Constant, Global};
 use super::Intrinsic;
 use super::Meaning::Effect;
 
@@ -32,6 +32,17 @@ pub const ROWS: &[Intrinsic] = &[
         source: "PTX ISA, prefetch.global.L2",
         meaning: Effect("asks L2 for the line of an address"),
         text: "void prefetch_l2(const void* p) { asm volatile(\"prefetch.global.L2 [%0];\" :: \"l\"(p)); }",
+    },
+    Intrinsic {
+        name: "prefetch_l2_bytes",
+        args: &[Global, Constant],
+        result: None,
+        capability: (9, 0),
+        source: "PTX ISA, cp.async.bulk.prefetch.L2.global",
+        meaning: Effect("asks L2 for so many bytes behind an address, a multiple of 16"),
+        text: "void prefetch_l2_bytes(const void* p, unsigned bytes) {
+  asm volatile(\"cp.async.bulk.prefetch.L2.global [%0], %1;\" :: \"l\"(p), \"r\"(bytes));
+}",
     },
 ];
 

@@ -3,12 +3,13 @@
 //! codebooks ([`table`], [`vectors`]) and the factor of a layer ([`factor`]), the parameters of fragment rows ([`rows`]), or of columns ([`columns`]), and
 //! their levels ([`levels`], [`nested`]), the shares of stream-K ([`stream`]), the blocks that registers must suffice for ([`resident`]),
 //! the reduction and output ([`output`]), the order of activations ([`sort`]), their codes
-//! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]).
+//! ([`quantize`], [`eight_bit`]) and rotations ([`rotate`]), and what such steps ask for meanwhile ([`first`]).
 
 mod columns;
 mod dequant;
 mod eight_bit;
 mod factor;
+mod first;
 mod gemv;
 mod levels;
 mod load_only;
@@ -35,6 +36,7 @@ use crate::kernel::{Argument, Entry, Kernel, Role};
 use crate::kir::{self, var, Body, Buffer, Expr, Parameter, Program, Space, Type};
 use crate::layout::{Layout, F32_EXPONENT};
 use crate::SlabProduct;
+use first::FirstStages;
 use nested::ScaleMap;
 use qtune_ir::dequant::{Context, DequantError};
 use qtune_ir::{
@@ -106,7 +108,7 @@ pub fn generate(
         _ => vec![cx.part(loop_schedule)?],
     };
     let (mut programs, mut entries) = (Vec::new(), Vec::new());
-    for part in with_other_steps(&cx, problem, parts) {
+    for part in with_other_steps(&cx, problem, loop_schedule, parts) {
         let name = entry_name(problem, schedule) + part.suffix();
         entries.push(part.entry(&name));
         if part.library.is_some() {
@@ -133,13 +135,19 @@ pub fn generate(
 }
 
 /// The steps of a launch in order: what prepares activations for `parts`, these, and what undoes a rotation.
-fn with_other_steps(cx: &Lowering, problem: &Problem, mut parts: Vec<Part>) -> Vec<Part> {
+fn with_other_steps(
+    cx: &Lowering,
+    problem: &Problem,
+    schedule: &Schedule,
+    mut parts: Vec<Part>,
+) -> Vec<Part> {
     let align = parts[0].shared_align;
+    let first = FirstStages::of(cx, schedule);
     if cx.has_codes() {
-        parts.insert(0, quantize::part(cx, problem, align));
+        parts.insert(0, quantize::part(cx, problem, &first, align));
     }
     match cx.sorting {
-        Sorting::Step => parts.insert(0, sort::part(cx, align)),
+        Sorting::Step => parts.insert(0, sort::part(cx, &first, align)),
         Sorting::Rotation => {
             parts.insert(0, rotate::inputs(problem, align));
             parts.push(rotate::outputs(problem, align));

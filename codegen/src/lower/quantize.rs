@@ -2,6 +2,7 @@
 //! takes one token: it looks for the largest activation, unless the layer brings the scale, then rounds all of
 //! them, by the steps that [`qtune_ir::Activations`] defines to the bit.
 
+use super::first::FirstStages;
 use super::{Lowering, Part};
 use crate::kernel::{Argument, Role};
 use crate::kir::{call, float, int, load, var, Body, Buffer, Expr, Parameter, Space, Type};
@@ -26,7 +27,12 @@ pub(crate) fn code_bytes(problem: &Problem, tokens: u32) -> usize {
 
 /// The function that quantizes ahead of the one that multiplies. All functions declare the same shared
 /// memory, so its alignment is theirs.
-pub(super) fn part(cx: &Lowering, problem: &Problem, shared_align: u32) -> Part {
+pub(super) fn part(
+    cx: &Lowering,
+    problem: &Problem,
+    first: &FirstStages,
+    shared_align: u32,
+) -> Part {
     let step = Quantize { act: problem.act, k: problem.k, to: cx.spec.activations };
     let buffer = |name: &str, space, element| {
         Parameter::Buffer(Buffer { name: name.into(), space, element })
@@ -39,14 +45,14 @@ pub(super) fn part(cx: &Lowering, problem: &Problem, shared_align: u32) -> Part 
         // What multiplies asks for weights meanwhile, and waits for the end of this step.
         body.call("start_next", []);
     }
-    step.lower(&mut body);
+    step.lower(first, &mut body);
     let arguments = [
         (Argument::Table, buffer("layer_scale", Space::GlobalRead, Type::F32)),
         (Argument::Activations, buffer("activations", Space::GlobalRead, Type::U32x4)),
         (Argument::Prepared, buffer("codes", Space::GlobalWrite, Type::U32x4)),
         (Argument::TokenScales, buffer("scales", Space::GlobalWrite, Type::F32)),
     ];
-    let needed = arguments.into_iter().skip(usize::from(!given));
+    let needed = arguments.into_iter().skip(usize::from(!given)).chain(first.arguments());
     let (arguments, parameters) = needed.unzip();
     Part {
         role: Role::Quantize,
@@ -80,10 +86,11 @@ impl Quantize {
         self.pieces().div_ceil(2)
     }
 
-    fn lower(&self, body: &mut Body) {
+    fn lower(&self, first: &FirstStages, body: &mut Body) {
         body.comment("each block: the activations of one token");
         let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
         let row = body.bind("row", Type::I32, var("blockIdx.x") * self.pieces());
+        first.ask(body, THREADS);
         match self.to.are_static() {
             true => self.take_scale(body, &thread),
             false => self.find_scale(body, &thread, &row),

@@ -5,8 +5,11 @@
 //! The step has a slice of few tokens in shared memory, where random places cost few wavefronts, and stores it
 //! in the order of the columns. Columns of a quant group are in the order of the features, so that what a slice
 //! has of it is a run: sectors are written almost whole. A slice's order is loaded once for several tokens. Many
-//! tokens are scattered in shared memory, each by a block of its own.
+//! tokens are scattered in shared memory, each by a block of its own; twice as many, two by a block ([`pairs`]).
 
+mod pairs;
+
+use super::first::FirstStages;
 use super::{Lowering, Part};
 use crate::kernel::{Argument, Role};
 use crate::kir::{hex, int, load, select, var, Body, Buffer, Expr, Parameter, Space, Type};
@@ -17,16 +20,13 @@ const PIECE: u32 = 8;
 
 /// Thread blocks of the step that sorts, in x and y: parts of the tokens, and of K.
 pub(crate) fn grid(problem: &Problem, tokens: u32) -> [u32; 3] {
-    let (together, features) = match Mover::of(problem) {
-        Mover::Slices(together) => (together, sorted_slice(problem.k)),
-        Mover::Rows(columns) => (1, columns),
-    };
-    [tokens.div_ceil(together), problem.k.div_ceil(features), 1]
+    let [tokens, features] = Mover::of(problem).blocks(tokens, problem.k);
+    [tokens, features, 1]
 }
 
 /// The function that sorts ahead of the one that multiplies. All functions declare the same shared
 /// memory, so its alignment is theirs.
-pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
+pub(super) fn part(cx: &Lowering, first: &FirstStages, shared_align: u32) -> Part {
     let k = cx.problem.k;
     let mut body = Body::new();
     if cx.overlap.pdl {
@@ -37,15 +37,19 @@ pub(super) fn part(cx: &Lowering, shared_align: u32) -> Part {
     let threads = mover.threads(k);
     let (order, sorted) = match mover {
         Mover::Slices(tokens) => {
-            Slices { slice: sorted_slice(k), tokens, threads }.lower(&mut body);
+            Slices { slice: sorted_slice(k), tokens, threads }.lower(first, &mut body);
             (Type::U32, Type::U16)
         }
         Mover::Rows(columns) => {
-            scatter(&mut body, columns, columns == k, threads);
+            scatter(&mut body, columns, columns == k, (first, threads));
             (Type::U32x4, Type::U32x4)
         }
+        Mover::Pairs => {
+            pairs::lower(&mut body, first, threads);
+            (Type::U32x4, Type::U32x2)
+        }
     };
-    Shape { mover, order, sorted }.part(cx, shared_align, body)
+    Shape { mover, order, sorted }.part(cx, first, shared_align, body)
 }
 
 /// What tells the ways of moving activations apart from outside.
@@ -58,7 +62,16 @@ struct Shape {
 }
 
 impl Shape {
-    fn part(self, cx: &Lowering, shared_align: u32, body: Body) -> Part {
+    /// Shared memory in what is put at random places.
+    fn places(&self) -> Buffer {
+        let space = Space::Shared { offset: 0 };
+        match self.mover {
+            Mover::Slices(_) | Mover::Rows(_) => halves("row", 0),
+            Mover::Pairs => Buffer { name: "pairs".into(), space, element: Type::U32 },
+        }
+    }
+
+    fn part(self, cx: &Lowering, first: &FirstStages, shared_align: u32, body: Body) -> Part {
         let k = cx.problem.k;
         let buffer = |name: &str, space, element| {
             Parameter::Buffer(Buffer { name: name.into(), space, element })
@@ -69,10 +82,13 @@ impl Shape {
             buffer("places", Space::GlobalRead, self.order),
             buffer("sorted", Space::GlobalWrite, self.sorted),
         ];
-        if matches!(self.mover, Mover::Slices(_)) {
+        if !matches!(self.mover, Mover::Rows(_)) {
             arguments.push(Argument::Tokens);
             parameters.push(cx.parameter(Argument::Tokens));
         }
+        let (asked, buffers): (Vec<_>, Vec<_>) = first.arguments().unzip();
+        arguments.extend(asked);
+        parameters.extend(buffers);
         let space = Space::Shared { offset: 0 };
         let pieces = Buffer { name: "row_pieces".into(), space, element: Type::U32x4 };
         Part {
@@ -84,7 +100,7 @@ impl Shape {
             cluster: [1; 3],
             shared_bytes: self.mover.staged(k) * cx.problem.act.bytes(),
             shared_align,
-            lowered: (body.finish(), vec![halves("row", 0), pieces], Vec::new()),
+            lowered: (body.finish(), vec![self.places(), pieces], Vec::new()),
             library: None,
         }
     }
@@ -104,7 +120,7 @@ struct Slices {
 }
 
 impl Slices {
-    fn lower(&self, body: &mut Body) {
+    fn lower(&self, first_stages: &FirstStages, body: &mut Body) {
         body.comment("each block: a slice of several tokens");
         let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
         body.bind("first_token", Type::I32, var("blockIdx.x") * self.tokens);
@@ -121,6 +137,7 @@ impl Slices {
             let entry = load("places", var("K") / 2u32 + feature);
             body.assign(Expr::at("order", [nth]), entry);
         });
+        first_stages.ask(body, self.threads);
         self.stage(body);
         body.barrier();
         body.section("every activation goes to its column");
@@ -168,11 +185,17 @@ impl Slices {
 
 /// A part of one token's columns to a block, which looks at all of its activations; `whole` if the part
 /// is everything.
-fn scatter(body: &mut Body, columns: u32, whole: bool, threads: u32) {
+fn scatter(
+    body: &mut Body,
+    columns: u32,
+    whole: bool,
+    (first_stages, threads): (&FirstStages, u32),
+) {
     body.comment("each block: one token, a part of its columns");
     let thread = body.bind("thread", Type::I32, var("threadIdx.x"));
     let row = body.bind("token_piece", Type::I32, var("blockIdx.x") * (var("K") / PIECE));
     let first = body.bind("first", Type::I32, var("blockIdx.y") * columns);
+    first_stages.ask(body, threads);
     body.section("every activation goes to its column");
     body.range("piece", thread.clone(), var("K") / PIECE, threads, |body, piece| {
         body.array("words", Type::U32, &[4]);

@@ -34,6 +34,8 @@ const SLICE_ACTIVATIONS: u32 = 1 << 14;
 const SLICED_TOKENS: u32 = 64;
 /// Most columns that a block of [`Mover::Rows`] has in shared memory: 64 KB.
 const ROW_COLUMNS: u32 = 1 << 15;
+/// Most columns of [`Mover::Pairs`]: 96 KB of two tokens.
+const PAIR_COLUMNS: u32 = 3 << 13;
 /// Activations of a 16-byte access.
 const PIECE: u32 = 8;
 /// Most threads of a block of [`Mover::Slices`]: 2048 features are 8 for each.
@@ -50,6 +52,9 @@ pub enum Mover {
     Slices(u32),
     /// Tokens enough for a block each: it loads a token whole, and stores this many columns of it in whole pieces.
     Rows(u32),
+    /// Tokens enough for a block to each two, whose activations are a word together: half as many places to scatter to,
+    /// and the order is loaded half as often.
+    Pairs,
 }
 
 impl Mover {
@@ -59,6 +64,9 @@ impl Mover {
             let room = SLICE_ACTIVATIONS / sorted_slice(p.k);
             return Mover::Slices((p.m * SLICES).div_ceil(SLICE_BLOCKS).min(room).max(1));
         }
+        if p.m > SLICE_BLOCKS && p.k <= PAIR_COLUMNS {
+            return Mover::Pairs;
+        }
         let parts = p.k.div_ceil(ROW_COLUMNS);
         Mover::Rows(p.k.div_ceil(PIECE * parts) * PIECE)
     }
@@ -67,7 +75,7 @@ impl Mover {
     pub fn threads(self, k: u32) -> u32 {
         let (pieces, most) = match self {
             Mover::Slices(_) => (sorted_slice(k) / PIECE, SLICE_THREADS_MAX),
-            Mover::Rows(_) => (k / PIECE, ROW_THREADS_MAX),
+            Mover::Rows(_) | Mover::Pairs => (k / PIECE, ROW_THREADS_MAX),
         };
         pieces.next_multiple_of(32).min(most)
     }
@@ -83,6 +91,16 @@ impl Mover {
         match self {
             Mover::Slices(tokens) => sorted_slice(k) * tokens,
             Mover::Rows(columns) => columns,
+            Mover::Pairs => 2 * k,
+        }
+    }
+
+    /// Thread blocks that move `tokens` tokens of `k` features, and parts of the features.
+    pub fn blocks(self, tokens: u32, k: u32) -> [u32; 2] {
+        match self {
+            Mover::Slices(together) => [tokens.div_ceil(together), k.div_ceil(sorted_slice(k))],
+            Mover::Rows(columns) => [tokens, k.div_ceil(columns)],
+            Mover::Pairs => [tokens.div_ceil(2), 1],
         }
     }
 }
@@ -154,7 +172,9 @@ mod tests {
         let slices = [1, 16, 32, 33, 64].map(|m| mover(4096, m));
         assert_eq!(slices, [1, 1, 2, 3, 4].map(Mover::Slices));
         assert_eq!(mover(1 << 16, 64), Mover::Slices(2), "as many as have room");
-        assert_eq!(mover(27648, 1024), Mover::Rows(27648));
+        assert_eq!(mover(4096, 128), Mover::Rows(4096));
+        assert_eq!(mover(4096, 129), Mover::Pairs);
+        assert_eq!(mover(27648, 1024), Mover::Rows(27648), "two have no room");
         assert_eq!(mover(1 << 16, 1024), Mover::Rows(ROW_COLUMNS));
     }
 

@@ -1,12 +1,12 @@
 //! What the steps cost that prepare activations ahead of a multiplication.
 //!
-//! Under programmatic dependent launch the multiplication starts while the step runs, if its blocks fit beside
-//! the step's: it asks for its first weights, and waits for activations only then. What the step takes from its first
-//! instruction to its last is hidden as far as the first weights take as long.
+//! A step asks L2 for the weights that fill the rings of the multiplication's blocks. Under programmatic dependent launch
+//! these start while it runs, if they fit beside the step's: they fill their rings, and wait for activations only then.
+//! What the step takes from its first instruction to its last is hidden as far as the first weights take as long.
 
 use super::cost::{
-    DEPENDENT_SAVES_US, DEPENDENT_US, DRAM_LATENCY_US, FILL_US, KERNEL_GAP_US, L2_EFFICIENCY,
-    L2_LATENCY_US, SCATTER_WAVEFRONTS,
+    DEPENDENT_SAVES_US, DEPENDENT_US, DRAM_LATENCY_US, FILL_US, IDLE_DRAM_CYCLES, KERNEL_GAP_US,
+    L2_EFFICIENCY, L2_LATENCY_US, SCATTER_WAVEFRONTS,
 };
 use super::occupancy::Occupants;
 use super::work::WAVEFRONT_BYTES;
@@ -48,12 +48,16 @@ pub(super) struct Step {
     us: f64,
     /// Its thread blocks on the busiest SM.
     occupants: Occupants,
+    /// Share of the SMs that have one: each asks L2 for as much as its own copies take.
+    of_sms: f64,
 }
 
 /// The kernel behind a step.
 pub(super) struct Behind {
     /// Whether it starts under programmatic dependent launch.
     pub dependent: bool,
+    /// Whether the step asks for its first weights.
+    pub asked: bool,
     /// Its first thread blocks on an SM.
     pub occupants: Occupants,
     /// What copying activations takes before its main loop, in us.
@@ -86,27 +90,31 @@ impl Step {
                 registers: STEP_REGISTERS,
                 shared_bytes: 0,
             },
+            of_sms: of_sms(p.m, arch),
         }
     }
 
     fn sorting(p: &Problem, spec: &WeightSpec, arch: &Arch) -> Step {
         let mover = Mover::of(p);
-        let Sorted { blocks, loaded, stored, order, store } = Sorted::of(p, spec, mover);
+        let Sorted { loaded, stored, order, scatter, store } = Sorted::of(p, spec, mover);
         let act = f64::from(p.act.bytes());
         let bytes = (loaded + stored) * act + order;
         // In whole pieces from L2 and to or from shared memory; at random places of that; to L2.
         let pieces = (loaded * act + stored * act + order) / WAVEFRONT_BYTES;
         let cycles = [
             bytes / (arch.l2_bytes_per_clock * L2_EFFICIENCY),
-            pieces + stored / 32.0 * (SCATTER_WAVEFRONTS + store),
+            pieces + stored / 32.0 * (scatter + store),
             loaded / 32.0 * SORT_INSTRUCTIONS / arch.rates.issue,
         ];
-        let blocks = blocks.div_ceil(arch.sm_count);
+        let [tokens, parts] = mover.blocks(p.m, p.k);
+        let of_sms = of_sms(tokens * parts, arch);
+        let blocks = (tokens * parts).div_ceil(arch.sm_count);
         let cycles = f64::from(blocks) * cycles.into_iter().fold(0.0, f64::max);
+        // The order is in DRAM, of which nobody asks anything before; activations were just written.
+        let cycles = IDLE_DRAM_CYCLES + cycles;
         Step {
             prepares: Prepares::Order,
-            // The order is in DRAM, activations were just written.
-            us: DRAM_LATENCY_US + L2_LATENCY_US + cycles / (arch.clock_ghz * 1000.0),
+            us: L2_LATENCY_US + cycles / (arch.clock_ghz * 1000.0),
             occupants: Occupants {
                 blocks,
                 threads: mover.threads(p.k),
@@ -116,35 +124,55 @@ impl Step {
                 },
                 shared_bytes: mover.staged(p.k) * p.act.bytes(),
             },
+            of_sms,
         }
     }
 
     /// What the step adds to the time of the kernel behind it, in us.
     pub fn adds_us(&self, arch: &Arch, behind: &Behind) -> f64 {
+        let gap = if behind.dependent { DEPENDENT_GAP_US } else { KERNEL_GAP_US };
+        let prepared = self.us + gap;
+        let start = match behind.dependent {
+            true => self.start_us(arch, behind, gap),
+            false => prepared,
+        };
+        // What comes from DRAM meanwhile has the way from L2 left.
+        let early = FILL_US.max(start + FILL_US - DRAM_LATENCY_US + L2_LATENCY_US);
+        let asked = if behind.asked { self.of_sms } else { 0.0 };
+        let filled = start + FILL_US - asked * (start + FILL_US - early);
+        let staging = behind.staging_us.max(L2_LATENCY_US);
         if !behind.dependent {
-            return self.us + KERNEL_GAP_US;
+            // Staging comes behind the first weights, as without a step.
+            return filled - FILL_US;
         }
-        // Blocks that do not fit beside the step's start when these end.
+        // Without a step activations are copied while the first weights are on their way, and the wait is another one.
+        filled.max(prepared + staging) - FILL_US.max(staging) - DEPENDENT_US
+    }
+
+    /// When the kernel behind it has its first instruction, on average of its blocks, in us: those that do not fit
+    /// beside the step's start when these end.
+    fn start_us(&self, arch: &Arch, behind: &Behind, gap: f64) -> f64 {
         let beside = behind.occupants.beside(&self.occupants, arch);
         let late = 1.0 - f64::from(beside) / f64::from(behind.occupants.blocks.max(1));
-        let start = DEPENDENT_GAP_US + late * (self.us - DEPENDENT_GAP_US).max(0.0);
-        let prepared = self.us + DEPENDENT_GAP_US;
-        // Without a step activations are copied while the first weights are on their way.
-        let staging = behind.staging_us.max(L2_LATENCY_US);
-        // The wait is part of the gap.
-        (start + FILL_US).max(prepared + staging) - FILL_US.max(staging) - DEPENDENT_US
+        gap + late * (self.us - gap).max(0.0)
     }
+}
+
+/// Share of the SMs that so many thread blocks keep busy.
+fn of_sms(blocks: u32, arch: &Arch) -> f64 {
+    (f64::from(blocks) / f64::from(arch.sm_count)).min(1.0)
 }
 
 /// What one thread block of the step that sorts does.
 struct Sorted {
-    blocks: u32,
     /// Activations loaded.
     loaded: f64,
     /// Activations stored.
     stored: f64,
     /// Bytes of the order.
     order: f64,
+    /// Wavefronts at random places for 32 of them.
+    scatter: f64,
     /// Wavefronts in which 32 of them are stored.
     store: f64,
 }
@@ -159,18 +187,25 @@ impl Sorted {
                 // What a slice has of a quant group is a run of columns.
                 let run = f64::from(slice) * f64::from(spec.group.size(p.k)) / f64::from(p.k);
                 Sorted {
-                    blocks: p.m.div_ceil(tokens) * p.k.div_ceil(slice),
                     loaded: activations,
                     stored: activations,
                     order: f64::from(slice) * ORDER_BYTES,
+                    scatter: SCATTER_WAVEFRONTS,
                     store: 32.0 / run.clamp(1.0, 32.0) + 1.0,
                 }
             }
             Mover::Rows(columns) => Sorted {
-                blocks: p.m * p.k.div_ceil(columns),
                 loaded: f64::from(p.k),
                 stored: f64::from(columns),
                 order: f64::from(p.k) * COLUMN_BYTES,
+                scatter: SCATTER_WAVEFRONTS,
+                store: 32.0 * act / WAVEFRONT_BYTES,
+            },
+            Mover::Pairs => Sorted {
+                loaded: 2.0 * f64::from(p.k),
+                stored: 2.0 * f64::from(p.k),
+                order: f64::from(p.k) * COLUMN_BYTES,
+                scatter: SCATTER_WAVEFRONTS / 2.0,
                 store: 32.0 * act / WAVEFRONT_BYTES,
             },
         }
@@ -184,7 +219,7 @@ mod tests {
 
     fn behind(dependent: bool, registers: u32) -> Behind {
         let occupants = Occupants { blocks: 1, threads: 384, registers, shared_bytes: 100 << 10 };
-        Behind { dependent, occupants, staging_us: 0.0 }
+        Behind { dependent, asked: false, occupants, staging_us: 0.0 }
     }
 
     fn sorting(m: u32) -> Step {
@@ -202,12 +237,22 @@ mod tests {
     }
 
     #[test]
+    fn weights_that_the_step_asks_for_are_there_when_late_blocks_start() {
+        for (dependent, registers) in [(true, 168), (false, 100)] {
+            let unasked = behind(dependent, registers);
+            let asked = Behind { asked: true, ..behind(dependent, registers) };
+            let [us, without] = [asked, unasked].map(|b| sorting(64).adds_us(&h200(), &b));
+            assert!(us < without && us > 0.0, "{us} {without}");
+        }
+    }
+
+    #[test]
     fn activations_that_are_staged_come_after_the_step() {
         let adds = |staging_us| {
             let behind = Behind { staging_us, ..behind(true, 100) };
             sorting(64).adds_us(&h200(), &behind)
         };
-        assert!(adds(0.5) > adds(0.0));
+        assert!(adds(1.2) > adds(0.0));
         assert!(adds(2.0) > sorting(64).us, "none of it is hidden where staging fills the time");
     }
 }

@@ -39,6 +39,8 @@ use crate::{
 pub const DRAM_EFFICIENCY: f64 = 0.9;
 /// Latency of DRAM under load in us: 700 to 900 ns on Hopper.
 pub const DRAM_LATENCY_US: f64 = 0.8;
+/// The same in cycles where nothing else is loaded: 450 to 800 in public microbenchmarks.
+pub const IDLE_DRAM_CYCLES: f64 = 800.0;
 /// From the launch of a kernel to its first instruction, in us, in a CUDA graph: 1 to 2 plus the
 /// end of the kernel.
 pub const LAUNCH_US: f64 = 2.5;
@@ -457,6 +459,8 @@ impl Times {
         let of_grid = self.blocks.div_ceil(u64::from(arch.sm_count));
         Behind {
             dependent: schedule.overlap().pdl,
+            asked: arch.has_bulk_copies()
+                && matches!(schedule, Schedule::Mma(_) | Schedule::Wgmma(_)),
             occupants: Occupants {
                 blocks: of_grid.min(u64::from(self.resident)) as u32,
                 threads: schedule.threads(),

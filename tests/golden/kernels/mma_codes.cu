@@ -68,6 +68,10 @@ static __device__ __forceinline__ void mma_s8(unsigned& c0, unsigned& c1, unsign
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+static __device__ __forceinline__ void prefetch_l2_bytes(const void* p, unsigned bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(p), "r"(bytes));
+}
+
 constexpr int N = 5120;
 constexpr int K = 2560;
 constexpr int STEPS = 20;
@@ -75,12 +79,23 @@ constexpr int STEPS = 20;
 extern "C" __global__ void __launch_bounds__(256)
 qtune_mma_w8a8_int8_ch_bf16_a8_bf16_bf16_n5120_k5120_m16_codes(const uint4* __restrict__ activations,
     uint4* __restrict__ codes,
-    float* __restrict__ scales) {
+    float* __restrict__ scales,
+    const uint4* __restrict__ weights,
+    const uint4* __restrict__ params) {
   extern __shared__ __align__(16) unsigned char shared[];
   float* const of_warps = reinterpret_cast<float*>(shared + 0);
   // each block: the activations of one token
   const int thread = threadIdx.x;
   const int row = blockIdx.x * 640;
+
+  // ask L2 for the first weights of what multiplies
+  const int blocks = gridDim.x * gridDim.y;
+  const int asker = thread * blocks + (blockIdx.y * gridDim.x + blockIdx.x);
+  const int askers = blocks * 256;
+  for (int run = asker; run < 160; run += askers) {
+    prefetch_l2_bytes(&weights[run * 10240], 49152);
+    prefetch_l2_bytes(&params[run * 8], 32);
+  }
   float largest = 7.888609e-31f;
   for (int piece = thread; piece < 640; piece += 256) {
     unsigned words[4];

@@ -61,6 +61,10 @@ static __device__ __forceinline__ void wait_ahead() { asm volatile("griddepcontr
 
 static __device__ __forceinline__ void start_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
+static __device__ __forceinline__ void prefetch_l2_bytes(const void* p, unsigned bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(p), "r"(bytes));
+}
+
 constexpr int N = 5120;
 constexpr int K = 2560;
 constexpr int STEPS = 20;
@@ -69,11 +73,22 @@ extern "C" __global__ void __launch_bounds__(256)
 qtune_mma_w8a8_fp8_e4m3_ch_a8_static_bf16_bf16_n5120_k5120_m16_codes(const float* __restrict__ layer_scale,
     const uint4* __restrict__ activations,
     uint4* __restrict__ codes,
-    float* __restrict__ scales) {
+    float* __restrict__ scales,
+    const uint4* __restrict__ weights,
+    const uint4* __restrict__ params) {
   start_next();
   // each block: the activations of one token
   const int thread = threadIdx.x;
   const int row = blockIdx.x * 640;
+
+  // ask L2 for the first weights of what multiplies
+  const int blocks = gridDim.x * gridDim.y;
+  const int asker = thread * blocks + (blockIdx.y * gridDim.x + blockIdx.x);
+  const int askers = blocks * 256;
+  for (int run = asker; run < 80; run += askers) {
+    prefetch_l2_bytes(&weights[run * 20480], 49152);
+    prefetch_l2_bytes(&params[run * 16], 32);
+  }
   const float scale = layer_scale[0];
   const float inverse = divide_f32(1.0f, scale);
   if (thread == 0) {

@@ -35,6 +35,10 @@ static __device__ __forceinline__ unsigned e4m3_pair(float low, float high) {
   return d;
 }
 
+static __device__ __forceinline__ void prefetch_l2_bytes(const void* p, unsigned bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(p), "r"(bytes));
+}
+
 static __device__ __forceinline__ void barrier_init(void* barrier, unsigned arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
                :: "r"((unsigned)__cvta_generic_to_shared(barrier)), "r"(arrivals) : "memory");
@@ -146,12 +150,23 @@ constexpr int STEPS = 20;
 extern "C" __global__ void __launch_bounds__(256)
 qtune_wgmma_w8a8_fp8_e4m3_ch_a8_bf16_bf16_n5120_k5120_m128_codes(const uint4* __restrict__ activations,
     uint4* __restrict__ codes,
-    float* __restrict__ scales) {
+    float* __restrict__ scales,
+    const uint4* __restrict__ weights,
+    const uint4* __restrict__ params) {
   extern __shared__ __align__(1024) unsigned char shared[];
   float* const of_warps = reinterpret_cast<float*>(shared + 0);
   // each block: the activations of one token
   const int thread = threadIdx.x;
   const int row = blockIdx.x * 640;
+
+  // ask L2 for the first weights of what multiplies
+  const int blocks = gridDim.x * gridDim.y;
+  const int asker = thread * blocks + (blockIdx.y * gridDim.x + blockIdx.x);
+  const int askers = blocks * 256;
+  for (int run = asker; run < 40; run += askers) {
+    prefetch_l2_bytes(&weights[run * 40960], 98304);
+    prefetch_l2_bytes(&params[run * 32], 64);
+  }
   float largest = 7.888609e-31f;
   for (int piece = thread; piece < 640; piece += 256) {
     unsigned words[4];
