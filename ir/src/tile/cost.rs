@@ -192,7 +192,12 @@ fn dram_bytes(p: &Problem, spec: &WeightSpec, arch: &Arch, schedule: &Schedule) 
     let n = p.n.next_multiple_of(block_n);
     let groups = spec.group.count(p.k) as f64;
     let codes = n as f64 * k as f64 * spec.bits as f64 / 8.0;
-    let params = f64::from(spec.group.param_rows(n)) * groups * schedule.param_bytes(spec, p.k);
+    let param_rows = match schedule {
+        Schedule::Gemv(_) => spec.group.param_rows(n),
+        // A tile of fewer rows than share parameters has a copy of them.
+        _ => n / block_n.max(1) * spec.group.param_rows(block_n),
+    };
+    let params = f64::from(param_rows) * groups * schedule.param_bytes(spec, p.k);
     let rest = compulsory_bytes(p, spec) - spec.compulsory_bytes(p.n, p.k);
     let written = match (schedule.shares(p, p.m), schedule.split().per_tile()) {
         (Some(shares), _) => shares.most_parts() as f64 * f64::from(block_n * block_m),
@@ -576,6 +581,23 @@ mod tests {
             };
             assert!(by_group(32) >= by_group(64) && by_group(64) >= by_group(128));
         }
+    }
+
+    #[test]
+    fn tiles_of_fewer_rows_than_share_parameters_have_copies() {
+        let (p, arch) = (problem(4096, 4096, 16), h200());
+        let bytes = |rows, tile: &str| {
+            let spec = WeightSpec { group: Group::Rows(rows), ..awq() };
+            let text = format!(
+                "mma tile={tile} warps=1x1 stages=2 split=1 swizzle=xor raster=rows dequant=(sum x)"
+            );
+            dram_bytes(&p, &spec, &arch, &text.parse().unwrap()).round()
+        };
+        let copied = bytes(64, "16x16x64") - bytes(64, "16x64x64");
+        let of_row = 4096 * awq().packed_param_bytes();
+        // The roof counts one for 64 rows.
+        assert_eq!(copied, f64::from((4096 / 16 - 4096 / 64) * of_row));
+        assert_eq!(bytes(64, "16x64x64"), bytes(64, "16x128x64"));
     }
 
     #[test]

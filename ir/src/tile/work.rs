@@ -248,7 +248,9 @@ fn further_loads(spec: &WeightSpec) -> f64 {
 
 /// Packed bytes of weights with their parameters.
 fn weight_bytes(spec: &WeightSpec, s: &GemvSchedule, weights: f64, k: u32) -> f64 {
-    let sharing = f64::from(spec.group.size(k)) * f64::from(spec.group.rows());
+    // A warp loads what its rows share.
+    let rows = spec.group.rows().min(s.warp_rows());
+    let sharing = f64::from(spec.group.size(k)) * f64::from(rows);
     let params = s.param_bytes(spec, k) / sharing;
     weights * (spec.bits as f64 / 8.0 + params)
 }
