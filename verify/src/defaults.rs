@@ -239,7 +239,7 @@ fn beside_sorting(
     };
     let inside = schedule.sorting(spec) == Sorting::Prologue;
     let ahead = overlapped(ahead.clone()).unwrap_or(ahead);
-    let roomy = leaving_registers(&schedule).into_iter().filter_map(overlapped);
+    let roomy = leaving_registers(&schedule).and_then(overlapped);
     let all = inside.then_some(schedule).into_iter().chain([ahead]).chain(roomy);
     let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
     all.min_by(|a, b| us(a).total_cmp(&us(b))).expect("one at least")
@@ -247,11 +247,9 @@ fn beside_sorting(
 
 /// The same multiplication by blocks that leave registers of their SM to others: of those whose producer gives its
 /// registers away, no thread of another kernel can have any.
-fn leaving_registers(schedule: &Schedule) -> Vec<Schedule> {
-    let Schedule::Wgmma(s) = schedule else { return Vec::new() };
-    let warp = WgmmaSchedule { producer: Producer::Warp, ..s.clone() };
-    let fewer_rows = WgmmaSchedule { block_n: s.block_n / 2, ..warp.clone() };
-    [warp, fewer_rows].map(Schedule::Wgmma).into()
+fn leaving_registers(schedule: &Schedule) -> Option<Schedule> {
+    let Schedule::Wgmma(s) = schedule else { return None };
+    Some(Schedule::Wgmma(WgmmaSchedule { producer: Producer::Warp, ..s.clone() }))
 }
 
 /// The time that the cost model has for a schedule with its term, in us; infinite where the term is none of
