@@ -94,6 +94,18 @@ pub const CASES: &[(&str, &str, &str)] = &[
          dequant=(* s (sum (* (e4m3 q) x)))",
     ),
     (
+        "mma_grouped_codes",
+        "w8a8.fp8-e4m3-g128-a8.bf16-bf16.n7168.k2048.m16",
+        "mma tile=16x64x256 warps=2x2 stages=3 split=2 swizzle=xor raster=rows \
+         dequant=(* s (sum (* (e4m3 q) x)))",
+    ),
+    (
+        "wgmma_grouped_codes",
+        "w8a8.fp8-e4m3-g128-a8.bf16-bf16.n7168.k2048.m128",
+        "wgmma tile=128x128x256 groups=2 stages=3 split=1 producer=group raster=rows \
+         dequant=(* s (sum (* (e4m3 q) x)))",
+    ),
+    (
         "wgmma_codes",
         "w8a8.fp8-e4m3-ch-a8.bf16-bf16.n5120.k5120.m128",
         "wgmma tile=128x128x256 groups=2 stages=3 split=1 producer=group raster=rows \

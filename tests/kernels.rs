@@ -193,6 +193,7 @@ fn eight_bit_problems() -> impl Strategy<Value = Problem> {
         "fp8-e4m3-ch-a8",
         "int8-ch-bf16-a8-static",
         "fp8-e4m3-ch-a8-static",
+        "fp8-e4m3-g128-a8",
     ]);
     let types = pick(&["f16-f16", "bf16-bf16", "f16-f32"]);
     let end = (pick(&["", "+bias"]), pick(&["", "+residual", "+silu_mul"]));
@@ -468,6 +469,7 @@ fn default_schedules_verify_on_awkward_shapes() {
         ("fp8-e4m3-ch-a8", 24, 8),
         ("int8-ch-a8-static", 24, 8),
         ("fp8-e4m3-ch-a8-static", 40, 136),
+        ("fp8-e4m3-g128-a8", 40, 520),
     ] {
         let spec = qtune_formats::resolve(format).expect("a known format");
         for m in [1, 3, 13, 17, 33, 118] {

@@ -40,8 +40,8 @@ pub enum Argument {
     Prepared,
     /// The same as a tensor map.
     PreparedMap,
-    /// The scales of tokens whose activations are codes, f32 `[M]`; written by the first step, read by
-    /// the others. Any contents before a launch.
+    /// The scales of tokens whose activations are codes, f32 `[M]`, or where each 128 of a token have one
+    /// `[K/128, M]`, M rounded up to whole tiles; written by the first step, read by the others. Any contents before a launch.
     TokenScales,
     /// Factors of the input features of a layer between rotations, f16 `[K]`, read-only.
     InputFactors,
@@ -417,7 +417,7 @@ impl Kernel {
     /// not quantize.
     pub fn token_scale_bytes(&self, tokens: u32) -> usize {
         match self.entries[0].role {
-            Role::Quantize => tokens as usize * 4,
+            Role::Quantize => lower::scale_bytes(&self.layout, &self.schedule, tokens),
             _ => 0,
         }
     }

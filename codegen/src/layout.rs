@@ -91,6 +91,8 @@ pub struct Layout {
     bytes: Option<Bytes>,
     /// Which weights share parameters.
     sharing: Group,
+    /// Whether those have one scale to a row, for the end.
+    scales_at_end: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,6 +126,7 @@ impl Layout {
             reason: format!("no layout holds codes of {} bits", spec.bits),
         })?;
         let bytes = Bytes::of(spec, schedule);
+        let scales_at_end = bytes.is_some() && !spec.activations.are_grouped();
         let levels = schedule.levels(spec, problem.k);
         let fields = match &levels {
             Some(levels) => levels.entry.clone(),
@@ -154,9 +157,8 @@ impl Layout {
                 Schedule::Mma(MmaSchedule { block_n, block_k, .. })
                 | Schedule::Wgmma(WgmmaSchedule { block_n, block_k, .. }) => {
                     let (block_n, block_k) = (*block_n, *block_k);
-                    // Rows of codes that are multiplied as they are have one scale each, for the end.
                     let params_by_stage =
-                        bytes.is_none() && !schedule.has_params_once(spec, problem.k);
+                        !scales_at_end && !schedule.has_params_once(spec, problem.k);
                     Kind::Fragments(Fragments { block_n, block_k, params_by_stage })
                 }
                 Schedule::Dequant(s) => Kind::Fragments(Fragments {
@@ -167,6 +169,7 @@ impl Layout {
             },
             bytes,
             sharing: spec.group,
+            scales_at_end,
         })
     }
 
@@ -178,7 +181,10 @@ impl Layout {
     /// A line that identifies the layout: two schedules with the same id read the same bytes.
     pub fn id(&self) -> String {
         if let Some(bytes) = &self.bytes {
-            return bytes.id();
+            return match (self.scales_at_end, self.param_sets()) {
+                (true, _) => bytes.id(),
+                (false, sets) => format!("{}.{sets}x{}", bytes.id(), self.groups_per_step()),
+            };
         }
         let tiles = match &self.kind {
             Kind::Gemv(s) => format!("gemv.{}x{}.n{}", s.rows, s.lanes, s.block_n()),
@@ -317,6 +323,11 @@ impl Layout {
     /// Bytes of one (row, group) parameter entry.
     pub fn entry_bytes(&self) -> usize {
         self.fields.iter().map(|field| field.dtype.packed_bytes() as usize).sum()
+    }
+
+    /// Whether parameters are scales of whole rows that wait for the end of K, which no stage brings.
+    pub fn scales_at_end(&self) -> bool {
+        self.scales_at_end
     }
 
     /// Quant groups whose entries for two rows of a fragment lie together, so that a load brings them all.

@@ -7,25 +7,29 @@ use crate::linear::QuantizedLinear;
 use crate::name::{FormatName, Modifier};
 use crate::registry::resolve;
 use crate::tensors::{Module, TensorRef, EXPORT_AGAIN, VALUE_REMEDY};
-use qtune_ir::{ActivationScales, Arch, WeightSpec, STATIC_SCALES};
+use qtune_ir::{ActivationScales, Arch, Group, WeightSpec, ACTIVATION_GROUP, STATIC_SCALES};
 use serde_json::Value;
 use std::str::FromStr;
 
-/// The modifiers of a layer whose codes can be multiplied as they are, of this `kind` (`int` or `float`).
+/// The modifiers of a layer of 8-bit codes of this `kind` (`int` or `float`) and quant group.
 ///
 /// A layer whose configuration asks for a scale that it brings and that has none, or has a zero-point beside
 /// it, is served with 16-bit activations: sums would need a correction by the sums of weights.
 pub(crate) fn modifiers(
     module: &Module<'_>,
     config: Option<&QuantConfig>,
-    kind: &str,
+    (kind, group): (&str, Group),
 ) -> Result<Vec<Modifier>, FormatError> {
-    Ok(match asked(config, kind)? {
-        Some(ActivationScales::Token) => vec![Modifier::EightBitActivations],
-        Some(ActivationScales::Layer) if usable_scale(module)?.is_some() => {
+    let asked = asked(config, kind)?;
+    Ok(match (asked, group) {
+        (Some(ActivationScales::Token), Group::Channel) => vec![Modifier::EightBitActivations],
+        (Some(ActivationScales::Group), Group::Size(ACTIVATION_GROUP)) if kind == "float" => {
+            vec![Modifier::EightBitActivations]
+        }
+        (Some(ActivationScales::Layer), Group::Channel) if usable_scale(module)?.is_some() => {
             vec![Modifier::EightBitActivations, Modifier::StaticActivations]
         }
-        Some(ActivationScales::Layer) | None => Vec::new(),
+        _ => Vec::new(),
     })
 }
 
@@ -66,7 +70,8 @@ pub(crate) fn input_scale(
 /// same, if all do alike.
 ///
 /// compressed-tensors says so for each group of layers. Checkpoints of plain `fp8` have a scheme for
-/// all of them; those of FBGEMM have a scale per token always.
+/// all of them, which follows the blocks of weights where there are blocks (DeepSeek); those of FBGEMM have a scale
+/// per token always.
 fn asked(
     config: Option<&QuantConfig>,
     kind: &str,
@@ -80,6 +85,9 @@ fn asked(
             Ok(first.filter(|_| groups.all(|other| other == first)))
         }
         Some("fp8") => Ok(match config.text(&["activation_scheme"])?.as_deref() {
+            Some("dynamic") if float && config.value("weight_block_size").is_some() => {
+                Some(ActivationScales::Group)
+            }
             Some("dynamic") if float => Some(ActivationScales::Token),
             Some("static") if float => Some(ActivationScales::Layer),
             _ => None,
@@ -103,6 +111,10 @@ fn of_group(group: &Value, kind: &str) -> Option<ActivationScales> {
     match (input.get("strategy").and_then(Value::as_str), dynamic) {
         (Some("token"), Some(true)) => Some(ActivationScales::Token),
         (Some("tensor"), Some(false)) => Some(ActivationScales::Layer),
+        (Some("group"), Some(true)) => {
+            let size = input.get("group_size").and_then(Value::as_u64);
+            (size == Some(ACTIVATION_GROUP.into())).then_some(ActivationScales::Group)
+        }
         _ => None,
     }
 }
@@ -219,6 +231,12 @@ mod tests {
         let brings = |json: &str, kind| asks_for(json, kind) == Some(ActivationScales::Layer);
         assert!(brings(&group(tensor), "int"));
         assert!(brings(r#"{"quant_method":"fp8","activation_scheme":"static"}"#, "float"));
+        let groups = tensor.replace("tensor", "group").replace("false", r#"true,"group_size":128"#);
+        assert_eq!(asks_for(&group(&groups), "int"), Some(ActivationScales::Group));
+        assert_eq!(asks_for(&group(&groups.replace("128", "64")), "int"), None);
+        let blocks =
+            r#"{"quant_method":"fp8","activation_scheme":"dynamic","weight_block_size":[128,128]}"#;
+        assert_eq!(asks_for(blocks, "float"), Some(ActivationScales::Group));
         // Found anew for each tensor: the layer brings none.
         assert_eq!(asks_for(&group(&tensor.replace("false", "true")), "int"), None);
         let asymmetric = tensor.replace("{", r#"{"symmetric":false,"#);

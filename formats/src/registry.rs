@@ -12,6 +12,7 @@ use crate::suggest::did_you_mean;
 use crate::tensors::Module;
 use qtune_ir::{
     ActivationScales, Activations, Codebook, Group, Param, ParamType, VectorCodes, WeightSpec,
+    ACTIVATION_GROUP,
 };
 
 /// Every format that this version reads.
@@ -231,16 +232,22 @@ impl FormatRow {
             |(name, dtype): &(&str, ParamType)| Param { name: (*name).into(), dtype: *dtype };
         let activations = match name.modifiers.contains(&Modifier::EightBitActivations) {
             true => {
-                let scales = match name.modifiers.contains(&Modifier::StaticActivations) {
-                    true => ActivationScales::Layer,
-                    false => ActivationScales::Token,
+                let scales = match (name.modifiers.contains(&Modifier::StaticActivations), group) {
+                    (true, _) => ActivationScales::Layer,
+                    (false, Group::Channel) => ActivationScales::Token,
+                    (false, Group::Size(_) | Group::Rows(_)) => ActivationScales::Group,
                 };
                 Activations::for_weight(variant.expr, scales).unwrap_or_default()
             }
             false => Activations::Floats,
         };
-        if activations.are_quantized() && group != Group::Channel {
-            return Err(bad("-a8 takes one scale for each channel: -ch".into()));
+        let fits = match activations.are_grouped() {
+            true => activations.are_float8() && group == Group::Size(ACTIVATION_GROUP),
+            false => !activations.are_quantized() || group == Group::Channel,
+        };
+        if !fits {
+            let floats = format!("or of {ACTIVATION_GROUP} 8-bit floats: -g{ACTIVATION_GROUP}");
+            return Err(bad(format!("-a8 takes one scale for each channel, -ch, {floats}")));
         }
         Ok(WeightSpec {
             name: printed,

@@ -10,8 +10,8 @@ use support::{checkpoint, golden_of, read, write_with_notes};
 /// Folder, format, layout, tensors that belong to no layer.
 const CASES: [(&str, &str, &str, usize); 22] = [
     ("bitsandbytes/llm_int8", "bnb8-ch", "rows", 0),
-    ("compressed_tensors/deepseek_fp8_block128", "fp8-e4m3-g128", "a scale per block", 0),
-    ("compressed_tensors/fp8_block128", "fp8-e4m3-g128", "a scale per block", 0),
+    ("compressed_tensors/deepseek_fp8_block128", "fp8-e4m3-g128-a8", "a scale per block", 0),
+    ("compressed_tensors/fp8_block128", "fp8-e4m3-g128-a8", "a scale per block", 0),
     ("compressed_tensors/fp8_channel_dynamic", "fp8-e4m3-ch-a8", "a scale per row", 0),
     ("compressed_tensors/fp8_tensor_static", "fp8-e4m3-ch-a8-static", "a scale per tensor", 2),
     ("compressed_tensors/mxfp4", "mxfp4-b32", "mxfp4-pack-quantized", 0),

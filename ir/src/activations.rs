@@ -15,6 +15,10 @@
 //! Where the layer brings the scale (a static one, of calibration), there is no first step, and `inverse = 1 /
 //! scale`: codes of activations that calibration did not see saturate in the third.
 //!
+//! Where each [`ACTIVATION_GROUP`] activations have a scale, the steps are those of each such group, and the
+//! product of a row is the sum over groups of `sum(w[k] * code[k]) * (s * scale)`, with the scale `s` of the row's
+//! quant group.
+//!
 //! The product of a row is then `sum(w[k] * code[k]) * (s * scale)` with the row's scale `s`. Checkpoints
 //! whose activations are quantized per token are calibrated for this rule up to the choice of `top`
 //! (127.5 in some libraries). The least code, -128, comes up with static scales alone.
@@ -44,9 +48,15 @@ pub enum Activations {
 pub enum ActivationScales {
     /// The activations of a token: a kernel finds their scale.
     Token,
+    /// [`ACTIVATION_GROUP`] activations of a token, those that meet a quant group: a kernel finds their scale.
+    Group,
     /// All that a layer ever gets: it brings their scale (static quantization).
     Layer,
 }
+
+/// Activations of a token that share a scale of [`ActivationScales::Group`] (DeepSeek-V3 technical report,
+/// arXiv 2412.19437, section 3.3.2: tiles of 1 by 128).
+pub const ACTIVATION_GROUP: u32 = 128;
 
 /// Scales that a layer may bring: neither they nor what one of them divides leave the normal numbers.
 pub const STATIC_SCALES: RangeInclusive<f32> = LEAST_LARGEST..=1.0 / LEAST_LARGEST;
@@ -84,6 +94,12 @@ impl Activations {
     /// Whether they become floats of 8 bits.
     pub fn are_float8(self) -> bool {
         matches!(self, Activations::E4m3(_))
+    }
+
+    /// Whether each [`ACTIVATION_GROUP`] of them have a scale.
+    pub fn are_grouped(self) -> bool {
+        use ActivationScales::Group;
+        matches!(self, Activations::Integers(Group) | Activations::E4m3(Group))
     }
 
     /// Whether the layer brings the scale of their codes.
@@ -191,6 +207,9 @@ impl fmt::Display for Activations {
             Activations::Integers(_) => "8-bit integers",
             Activations::E4m3(_) => "e4m3",
         };
+        if self.are_grouped() {
+            return write!(f, "{kind} per token and {ACTIVATION_GROUP} features");
+        }
         let scales = if self.are_static() { "by the layer's scale" } else { "per token" };
         write!(f, "{kind} {scales}")
     }

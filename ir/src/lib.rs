@@ -28,7 +28,7 @@ mod vectors;
 mod weights;
 
 pub use activations::{
-    ActivationScales, Activations, QuantizedToken, LEAST_LARGEST, STATIC_SCALES,
+    ActivationScales, Activations, QuantizedToken, ACTIVATION_GROUP, LEAST_LARGEST, STATIC_SCALES,
 };
 pub use arch::Arch;
 pub use dtype::DType;

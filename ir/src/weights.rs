@@ -1,7 +1,7 @@
 //! What one stored weight means, independent of any file: bits, quant groups, group parameters
 //! and the dequantization expression.
 
-use crate::{Activations, CodePacking, VectorCodes};
+use crate::{Activations, CodePacking, VectorCodes, PAIR_CODES};
 use std::fmt;
 
 /// Which weights share their group parameters: consecutive input features (k) of one output row, or rows
@@ -284,9 +284,20 @@ impl WeightSpec {
     }
 
     /// Weights as the main loop sees them that multiplies codes of 8 bits: like [`WeightSpec::dense`],
-    /// with two codes in the place of a float.
+    /// with two codes in the place of a float, and scales where they apply to sums of quant groups.
     pub fn pairs(&self) -> WeightSpec {
-        WeightSpec { name: "pairs".into(), activations: self.activations, ..WeightSpec::dense() }
+        let pairs = WeightSpec {
+            name: "pairs".into(),
+            activations: self.activations,
+            ..WeightSpec::dense()
+        };
+        match self.group {
+            Group::Size(size) if self.activations.are_grouped() => {
+                let group = Group::Size(size / PAIR_CODES);
+                WeightSpec { group, params: self.params.clone(), ..pairs }
+            }
+            _ => pairs,
+        }
     }
 
     /// Whether the weights are those of [`WeightSpec::dense`] or [`WeightSpec::pairs`]: nothing is left

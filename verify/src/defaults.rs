@@ -651,6 +651,7 @@ mod tests {
         for (format, gpus) in [
             ("int8-ch-a8", ["h200", "a100", "rtx4090"].as_slice()),
             ("fp8-e4m3-ch-a8", &["h200", "rtx4090", "rtx5090"]),
+            ("fp8-e4m3-g128-a8", &["h200", "rtx4090", "rtx5090"]),
         ] {
             for (n, k) in [(5120, 27648), (96, 128), (40, 1160), (64, 8)] {
                 for m in [1, 2, 3, 16, 33, 200, 1024] {
@@ -664,7 +665,7 @@ mod tests {
         }
         let refused = default("w8a8.fp8-e4m3-ch-a8.f16-f16.n64.k64.m16", "a100").unwrap_err();
         assert!(refused.reason.contains("8.9"), "{refused}");
-        for format in ["int8-ch-a8", "fp8-e4m3-ch-a8"] {
+        for format in ["int8-ch-a8", "fp8-e4m3-ch-a8", "fp8-e4m3-g128-a8"] {
             for m in [256, 257, 1024] {
                 let key = format!("w8a8.{format}.f16-f16.n10240.k8192.m{m}");
                 let prompt = default(&key, "h200").unwrap();

@@ -2,7 +2,7 @@
 
 use crate::random;
 use half::{bf16, f16};
-use qtune_ir::{DType, QuantizedToken};
+use qtune_ir::{DType, QuantizedToken, ACTIVATION_GROUP};
 
 /// What the activations of one token look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +82,27 @@ impl Activations {
         if !scheme.are_quantized() {
             return self;
         }
+        if scheme.are_grouped() {
+            return self.quantized_by_group(scheme);
+        }
         let tokens = self.values.chunks(self.k).map(|values| scheme.quantize(values, given));
         let tokens: Vec<QuantizedToken> = tokens.collect();
         let codes = tokens.iter().flat_map(|token| &token.codes);
         let values = codes.map(|code| scheme.value(*code)).collect();
         let scales = tokens.iter().map(|token| token.scale).collect();
         Activations { codes: Some((values, scales)), ..self }
+    }
+
+    /// The values of codes times the scales of their groups: units would not be those of tokens.
+    fn quantized_by_group(self, scheme: qtune_ir::Activations) -> Activations {
+        let tokens = self.values.chunks(self.k);
+        let groups = tokens.flat_map(|token| token.chunks(ACTIVATION_GROUP as usize));
+        let values = groups.flat_map(|group| {
+            let QuantizedToken { scale, codes } = scheme.quantize(group, None);
+            codes.into_iter().map(move |code| scheme.value(code) * scale)
+        });
+        let codes = Some((values.collect(), vec![1.0; self.patterns.len()]));
+        Activations { codes, ..self }
     }
 
     /// What is multiplied for one token: its activations, or the values of their codes.

@@ -135,10 +135,10 @@ fn deal(mut left: f64, loops: &mut [(f64, usize)], trips: &mut [f64]) {
     }
 }
 
-/// Whether stages bring group parameters: the scales of codes that are multiplied as they are wait for
-/// the end.
+/// Whether stages bring group parameters: scales of whole rows of codes that are multiplied as they are wait
+/// for the end.
 fn has_stage_params(image: &KernelImage) -> bool {
-    image.kernel.layout.entry_bytes() > 0 && image.kernel.problem.act_bits == 16
+    image.kernel.layout.entry_bytes() > 0 && !image.kernel.layout.scales_at_end()
 }
 
 /// Steps of a block whose ring walks K, those of all blocks averaged.

@@ -4,7 +4,7 @@
 
 use crate::epilogue::Approximate;
 use qtune_ir::dequant::{Engine, HALF2_CHAIN};
-use qtune_ir::{Activations, DType, Problem, Schedule, WeightSpec, PAIR_CODES};
+use qtune_ir::{Activations, DType, Problem, Schedule, WeightSpec, ACTIVATION_GROUP, PAIR_CODES};
 
 /// Truncation unit of one tensor-core addition. Products are exact; the addends of one instruction
 /// are aligned to the largest and cut off, with at least one bit more than f32 has on sm_80 and
@@ -127,11 +127,17 @@ impl Rounding {
             // No codes are multiplied there.
             Schedule::Gemv(_) | Schedule::Dequant(_) => whole.chain,
         };
+        // The sum of a quant group is scaled before others are added to it.
+        let stage = match activations.are_grouped() {
+            true => stage.min(ACTIVATION_GROUP / PAIR_CODES),
+            false => stage,
+        };
         let (sums, chain, stages) = match activations.sums_by_stage() {
             true => (Sums::Float8, stage.min(whole.chain), whole.chain.div_ceil(stage)),
             false => (Sums::Exact, whole.chain, 0),
         };
-        // A sum becomes an f32; two scales are multiplied, and the sum by both.
+        // A sum becomes an f32; two scales are multiplied, and the sum by both. Where they are those of groups, the
+        // sum is one already, and the third is the reference's own: it has f32 products of codes and scales.
         let additions = whole.additions + stages + 3;
         Rounding { sums, chain: chain * PAIR_CODES, additions }
     }

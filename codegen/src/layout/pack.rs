@@ -225,7 +225,7 @@ impl Layout {
             // Sets of one warp follow each other.
             Kind::Gemv(s) => self.for_runs(s, groups, each),
             // Read by the row, at the end.
-            Kind::Fragments(_) if self.bytes.is_some() => (0..rows).for_each(|row| each(row, 0)),
+            Kind::Fragments(_) if self.scales_at_end => (0..rows).for_each(|row| each(row, 0)),
             // Columns side by side: one load serves two of them.
             Kind::Fragments(_) if self.shares_rows() => {
                 for set in (0..sets).map(groups) {

@@ -4,8 +4,13 @@
 
 use super::term::Plan;
 use super::Lowering;
-use crate::kir::{call, float, load, Body, Expr, Type};
+use crate::kir::{call, float, int, load, select, var, Body, Expr, Type};
 use qtune_ir::{Activations, DType};
+
+/// Tokens of a row of scales of groups: those of whole tiles.
+pub(super) fn scale_stride(block_m: u32) -> Expr {
+    (var("tokens") + (block_m - 1)) / block_m * block_m
+}
 
 impl Lowering<'_> {
     /// Whether weights and activations are codes of 8 bits that are multiplied as they are.
@@ -44,10 +49,42 @@ impl Lowering<'_> {
         }
     }
 
-    /// The scale of a token of codes; `None` where activations are floats.
+    /// The scale of a token of codes; `None` where activations are floats, or sums are scaled already.
     pub(super) fn token_scale(&self, body: &mut Body, token: &Expr) -> Option<Expr> {
         let scale = || body.bind("token_scale", Type::F32, load("token_scales", token.clone()));
-        self.has_codes().then(scale)
+        self.layout.scales_at_end().then(scale)
+    }
+
+    /// Whether the sum of each quant group is scaled, by the scales of its row and of its activations.
+    pub(super) fn scales_groups(&self) -> bool {
+        self.spec.activations.are_grouped()
+    }
+
+    /// Loads `x_scales[tile][2]`, the scales of the activations of quant group `group` in the two tokens that a
+    /// lane has of each of `tiles` token tiles of eight. What a short last stage pads has no scale: sums are zero
+    /// there, and take any.
+    pub(super) fn load_group_scales(&self, body: &mut Body, tiles: u32, group: Expr) {
+        let last = int(self.layout.groups() - 1);
+        let group = body.bind("x_group", Type::I32, group);
+        let group = select(group.clone().less(last.clone()), group, last);
+        // In pairs of tokens.
+        let row = group * (scale_stride(8 * tiles) / 2u32);
+        let at = row + var("token_tile") * (4 * tiles) + var("lane") % 4u32;
+        let at = body.bind("x_scales_at", Type::I32, at);
+        body.array("x_scales", Type::U32, &[tiles, 2]);
+        body.unrolled("token_part", tiles, |body, tile| {
+            let places = (0..2).map(|half| Expr::at("x_scales", [tile.clone(), int(half)]));
+            let pair = load("token_scales", at + tile.clone() * 4u32);
+            body.unpack(places.collect(), Type::U32x2, pair);
+        });
+    }
+
+    /// The coefficient of a row's sum in accumulator `c` of a token tile.
+    pub(super) fn group_coefficient(&self, row: Expr, tile: &Expr, c: u32) -> Expr {
+        match self.scales_groups() {
+            true => row * call("bits_f32", [Expr::at("x_scales", [tile.clone(), int(c % 2)])]),
+            false => row,
+        }
     }
 
     /// The scale of a row of codes, the only parameter that it has.

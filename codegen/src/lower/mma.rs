@@ -250,7 +250,7 @@ impl Mma<'_> {
                 body.call("copy_commit", []);
                 body.call("copy_wait", [int(0)]);
                 body.barrier();
-                self.compute_stage(body, &int(0));
+                self.compute_stage(body, &int(0), &step);
                 body.barrier();
             });
         }
@@ -258,7 +258,7 @@ impl Mma<'_> {
         body.range("step", var(from), var(to), 1u32, |body, step| {
             body.call("copy_wait", [int(stages - 2)]);
             body.barrier();
-            let next = body.bind("next", Type::I32, step + (stages - 1));
+            let next = body.bind("next", Type::I32, step.clone() + (stages - 1));
             let wrapped = slot.clone().equals(0u32);
             let free = select(wrapped, int(stages - 1), slot.clone() - 1u32);
             let free = body.bind("free", Type::I32, free);
@@ -266,7 +266,7 @@ impl Mma<'_> {
                 self.load_stage(body, &next, &free);
             });
             body.call("copy_commit", []);
-            self.compute_stage(body, &slot);
+            self.compute_stage(body, &slot, &step);
             let after = slot.clone() + 1u32;
             let wraps = after.clone().equals(stages);
             body.assign(slot.clone(), select(wraps, int(0), after));
@@ -430,7 +430,7 @@ impl Mma<'_> {
     }
 
     /// One stage: quant-group segments, in each of them k chunks of 32 with one B fragment load.
-    fn compute_stage(&self, body: &mut Body, slot: &Expr) {
+    fn compute_stage(&self, body: &mut Body, slot: &Expr, step: &Expr) {
         let s = self.s;
         let segment = s.segment_k(self.cx.spec, self.cx.problem.k);
         let per_chunk = (64 / segment).max(1);
@@ -447,6 +447,11 @@ impl Mma<'_> {
         }
         body.unrolled("segment", s.warp_k() / segment, |body, index| {
             self.begin_segment(body, slot, &index, segment);
+            if self.cx.scales_groups() {
+                let groups = self.cx.layout.groups_per_step();
+                let group = self.step_along_k(step) * groups + self.group_of_stage(&index, segment);
+                self.cx.load_group_scales(body, s.token_tiles(), group);
+            }
             body.unrolled("chunk", chunks, |body, chunk| {
                 let whole = index.clone() / per_chunk * chunks + chunk;
                 let halves = segment.min(64) / 32;
@@ -575,16 +580,29 @@ impl Mma<'_> {
         }
     }
 
+    /// The quant group of a segment of a stage, or its first.
+    fn group_of_stage(&self, segment: &Expr, segment_k: u32) -> Expr {
+        match self.cx.layout.groups_per_step() {
+            1 => int(0),
+            _ => {
+                let k = var("warp_k") * self.s.warp_k() + segment.clone() * segment_k;
+                k / self.cx.spec.group.size(self.cx.problem.k)
+            }
+        }
+    }
+
+    /// The step along K of a step of the block.
+    fn step_along_k(&self, step: &Expr) -> Expr {
+        match self.s.split {
+            Split::Stream(_) => step.clone() - var("tile_begin"),
+            Split::Blocks(_) | Split::Cluster(_) => step.clone(),
+        }
+    }
+
     fn load_row_params(&self, body: &mut Body, slot: &Expr, segment: &Expr, segment_k: u32) {
         let s = self.s;
         let groups = self.cx.layout.groups_per_step();
-        let group = match groups {
-            1 => int(0),
-            _ => {
-                let k = var("warp_k") * s.warp_k() + segment.clone() * segment_k;
-                k / self.cx.spec.group.size(self.cx.problem.k)
-            }
-        };
+        let group = self.group_of_stage(segment, segment_k);
         self.rows().declare(body);
         self.rows().load(body, |place| {
             let (row_part, inner) = self.rows().tile_and_group(place);
@@ -637,7 +655,8 @@ impl Mma<'_> {
                     true => Expr::at(&*name, [tile.clone(), int(c)]),
                     false => Expr::at(&*name, [row_part.clone(), tile.clone(), int(c)]),
                 };
-                let fma = call("fma_f32", [coefficient.clone(), value, total.clone()]);
+                let coefficient = self.cx.group_coefficient(coefficient.clone(), &tile, c);
+                let fma = call("fma_f32", [coefficient, value, total.clone()]);
                 body.assign(total, fma);
             }
         });

@@ -46,7 +46,7 @@ use qtune_ir::{
 use table::SharedTable;
 
 pub(crate) use dequant::slab_parts;
-pub(crate) use quantize::{code_bytes, grid as quantize_grid};
+pub(crate) use quantize::{code_bytes, grid as quantize_grid, scale_bytes};
 pub(crate) use sort::grid as sort_grid;
 
 /// Why no kernel was generated.
@@ -144,7 +144,7 @@ fn with_other_steps(
     let align = parts[0].shared_align;
     let first = FirstStages::of(cx, schedule);
     if cx.has_codes() {
-        parts.insert(0, quantize::part(cx, problem, &first, align));
+        parts.insert(0, quantize::part(cx, problem, (schedule, &first), align));
     }
     match cx.sorting {
         Sorting::Step => parts.insert(0, sort::part(cx, &first, align)),
@@ -401,7 +401,11 @@ impl Lowering<'_> {
             Argument::Table if self.has_factor() => return factor::parameter(),
             Argument::Table => return vectors::parameter(self),
             Argument::Activations | Argument::Prepared => ("x", Space::GlobalRead, Type::U32x4),
-            Argument::TokenScales => ("token_scales", Space::GlobalRead, Type::F32),
+            Argument::TokenScales => {
+                let pairs = self.scales_groups();
+                let element = if pairs { Type::U32x2 } else { Type::F32 };
+                ("token_scales", Space::GlobalRead, element)
+            }
             Argument::Places => ("places", Space::GlobalRead, Type::U32x4),
             Argument::Bias => ("bias", Space::GlobalRead, out),
             Argument::Residual => ("residual", Space::GlobalRead, out),
@@ -478,7 +482,7 @@ impl Lowering<'_> {
     /// `gemv` loads what a lane's rows have, the end of a product of codes an entry; rings copy 16 bytes at a
     /// time.
     fn params_element(&self) -> Type {
-        match (self.layout.loads(), self.has_codes()) {
+        match (self.layout.loads(), self.layout.scales_at_end()) {
             (Some(loads), _) => entry_type(loads.bytes as usize),
             (None, true) => entry_type(self.layout.entry_bytes()),
             (None, false) => Type::U32x4,

@@ -2,11 +2,14 @@
 //! takes one token: it looks for the largest activation, unless the layer brings the scale, then rounds all of
 //! them, by the steps that [`qtune_ir::Activations`] defines to the bit.
 
+mod groups;
+
 use super::first::FirstStages;
 use super::{Lowering, Part};
 use crate::kernel::{Argument, Role};
 use crate::kir::{call, float, int, load, var, Body, Buffer, Expr, Parameter, Space, Type};
-use qtune_ir::{pairs_of_k, Activations, DType, Problem, LEAST_LARGEST};
+use crate::layout::Layout;
+use qtune_ir::{pairs_of_k, Activations, DType, Problem, Schedule, LEAST_LARGEST};
 
 /// Threads of a block.
 const THREADS: u32 = 256;
@@ -25,35 +28,52 @@ pub(crate) fn code_bytes(problem: &Problem, tokens: u32) -> usize {
     tokens as usize * (pairs_of_k(problem.k) * 2) as usize
 }
 
+/// Bytes of the scales of all tokens, or of all groups of whole tiles of them.
+pub(crate) fn scale_bytes(layout: &Layout, schedule: &Schedule, tokens: u32) -> usize {
+    4 * match layout.scales_at_end() {
+        true => tokens as usize,
+        false => layout.groups() as usize * tokens.next_multiple_of(schedule.tile().1) as usize,
+    }
+}
+
 /// The function that quantizes ahead of the one that multiplies. All functions declare the same shared
 /// memory, so its alignment is theirs.
 pub(super) fn part(
     cx: &Lowering,
     problem: &Problem,
-    first: &FirstStages,
+    (schedule, first): (&Schedule, &FirstStages),
     shared_align: u32,
 ) -> Part {
-    let step = Quantize { act: problem.act, k: problem.k, to: cx.spec.activations };
+    let (to, tile) = (cx.spec.activations, schedule.tile().1);
+    let step = Quantize { act: problem.act, k: problem.k, to, tile };
     let buffer = |name: &str, space, element| {
         Parameter::Buffer(Buffer { name: name.into(), space, element })
     };
     let warps =
         Buffer { name: "of_warps".into(), space: Space::Shared { offset: 0 }, element: Type::F32 };
-    let given = step.to.are_static();
+    let (given, grouped) = (step.to.are_static(), step.to.are_grouped());
     let mut body = Body::new();
     if cx.overlap.pdl {
         // What multiplies asks for weights meanwhile, and waits for the end of this step.
         body.call("start_next", []);
     }
-    step.lower(first, &mut body);
-    let arguments = [
-        (Argument::Table, buffer("layer_scale", Space::GlobalRead, Type::F32)),
-        (Argument::Activations, buffer("activations", Space::GlobalRead, Type::U32x4)),
-        (Argument::Prepared, buffer("codes", Space::GlobalWrite, Type::U32x4)),
-        (Argument::TokenScales, buffer("scales", Space::GlobalWrite, Type::F32)),
+    match grouped {
+        true => step.lower_groups(first, &mut body),
+        false => step.lower(first, &mut body),
+    }
+    let codes = if grouped { Type::U32x2 } else { Type::U32x4 };
+    let tokens = Parameter::Scalar("tokens".into(), Type::I32);
+    let all = [
+        (given, Argument::Table, buffer("layer_scale", Space::GlobalRead, Type::F32)),
+        (true, Argument::Activations, buffer("activations", Space::GlobalRead, Type::U32x4)),
+        (true, Argument::Prepared, buffer("codes", Space::GlobalWrite, codes)),
+        (true, Argument::TokenScales, buffer("scales", Space::GlobalWrite, Type::F32)),
+        (grouped, Argument::Tokens, tokens),
     ];
-    let needed = arguments.into_iter().skip(usize::from(!given)).chain(first.arguments());
-    let (arguments, parameters) = needed.unzip();
+    let needed = all.into_iter().filter(|(needed, ..)| *needed);
+    let needed = needed.map(|(_, argument, parameter)| (argument, parameter));
+    let (arguments, parameters) = needed.chain(first.arguments()).unzip();
+    let meets = !given && !grouped;
     Part {
         role: Role::Quantize,
         parameters,
@@ -61,9 +81,9 @@ pub(super) fn part(
         threads: THREADS,
         resident: None,
         cluster: [1; 3],
-        shared_bytes: if given { 0 } else { 4 * WARPS },
+        shared_bytes: if meets { 4 * WARPS } else { 0 },
         shared_align,
-        lowered: (body.finish(), if given { Vec::new() } else { vec![warps] }, Vec::new()),
+        lowered: (body.finish(), if meets { vec![warps] } else { Vec::new() }, Vec::new()),
         library: None,
     }
 }
@@ -73,6 +93,8 @@ struct Quantize {
     /// Activations of a token.
     k: u32,
     to: Activations,
+    /// Tokens of an output tile.
+    tile: u32,
 }
 
 impl Quantize {

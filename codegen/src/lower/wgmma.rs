@@ -71,9 +71,10 @@ struct Wgmma<'a> {
     unit_k16: u32,
 }
 
-/// A stage of the ring: its slot, whether it is another than the block's first, and the slot of the one
-/// before it.
+/// A stage of the ring: its step along K, its slot, whether it is another than the block's first, and the
+/// slot of the one before it.
 struct Stage {
+    step: Expr,
     slot: Expr,
     later: Expr,
     drained: Expr,
@@ -336,9 +337,10 @@ impl Wgmma<'_> {
         stream::for_tiles(self.s.raster, body, |body| {
             self.declare_sums(body);
             body.range("step", var("from"), var("to"), 1u32, |body, step| {
-                let later = var("from").less(step);
+                let later = var("from").less(step.clone());
                 let drained = body.bind("drained", Type::I32, before(&slot, stages));
-                let stage = Stage { slot: slot.clone(), later, drained };
+                let step = step - var("tile_begin");
+                let stage = Stage { step, slot: slot.clone(), later, drained };
                 self.compute_stage(body, &phase, &stage);
                 self.advance(body, &slot, &phase);
             });
@@ -363,9 +365,10 @@ impl Wgmma<'_> {
         let end = var("last") - (stages - 1);
         body.range("lap", var("first"), end, stages, |body, lap| {
             body.unrolled("slot", stages, |body, slot| {
+                let step = lap.clone() + slot.clone();
                 let later = int(0).less(slot.clone()).or(var("first").less(lap));
                 let drained = (slot.clone() + (stages - 1)) % stages;
-                self.compute_stage(body, &phase, &Stage { slot, later, drained });
+                self.compute_stage(body, &phase, &Stage { step, slot, later, drained });
             });
             body.assign(phase.clone(), phase.clone() ^ hex(1));
         });
@@ -374,9 +377,9 @@ impl Wgmma<'_> {
         let rest = body.bind("rest", Type::I32, rest);
         body.range("step", rest.clone(), var("last"), 1u32, |body, step| {
             let slot = body.bind("slot", Type::I32, step.clone() - rest);
-            let later = var("first").less(step);
+            let later = var("first").less(step.clone());
             let drained = before(&slot, stages);
-            self.compute_stage(body, &phase, &Stage { slot, later, drained });
+            self.compute_stage(body, &phase, &Stage { step, slot, later, drained });
         });
     }
 

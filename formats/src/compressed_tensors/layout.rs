@@ -169,7 +169,7 @@ pub(super) fn inspect(
     name.modifiers.extend(modifiers.into_iter().filter(|(_, has)| *has).map(|(m, _)| m));
     let as_they_are = layout == BYTES && parts.zeros.is_none() && group == Group::Channel;
     if as_they_are {
-        name.modifiers.extend(activations::modifiers(module, config, "int")?);
+        name.modifiers.extend(activations::modifiers(module, config, ("int", group))?);
     }
     Ok(LayerHeader { name, layout, n: parts.n, k: parts.k, group })
 }

@@ -128,9 +128,7 @@ pub(super) fn inspect(
         grouping: Some(Grouping::from(block.group)),
         modifiers: Vec::new(),
     };
-    if block.group == Group::Channel {
-        name.modifiers.extend(activations::modifiers(module, config, "float")?);
-    }
+    name.modifiers.extend(activations::modifiers(module, config, ("float", block.group))?);
     Ok(LayerHeader {
         name,
         layout: layout(block.rows, parts.n),

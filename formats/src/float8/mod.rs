@@ -10,7 +10,8 @@
 //! Blocks at the edges may be ragged. A block's scale is repeated for its rows, so that kernels see quant
 //! groups along K; a scale of the whole tensor is one of every channel. Where the
 //! configuration asks for activations that are quantized per token and rows have one scale, the layer is
-//! an `-a8` one, with an `input_scale` `[1]` for all tokens an `-a8-static` one; else weights are served with 16-bit
+//! an `-a8` one, with an `input_scale` `[1]` for all tokens an `-a8-static` one; so it is where it asks for a scale for
+//! each 128 activations of a token, and rows have one for as many weights. Else weights are served with 16-bit
 //! activations.
 //!
 //! The libraries multiply in f32 and round the product to the type of the scales, bf16 for those of
@@ -42,8 +43,8 @@ pub(crate) static ROW: FormatRow = FormatRow {
     doc: "FP8 weights (e4m3), scales per tensor, channel or block; -a8 multiplies e4m3 activations",
     source: "compressed-tensors 0.20, FloatQuantizationCompressor; DeepSeek-V3, weight_dequant; OCP FP8 1.0",
     packing: "float8_e4m3 [N, K]; weight_scale per tensor, channel or group; weight_scale_inv per 128x128 block",
-    names: "fp8-e4m3-g<SIZE> | fp8-e4m3-ch, + -a8 or -a8-static per channel",
-    examples: &["fp8-e4m3-g128", "fp8-e4m3-ch", "fp8-e4m3-ch-a8", "fp8-e4m3-ch-a8-static"],
+    names: "fp8-e4m3-g<SIZE> | fp8-e4m3-ch, + -a8 per channel or -g128, -a8-static per channel",
+    examples: &["fp8-e4m3-g128", "fp8-e4m3-ch", "fp8-e4m3-ch-a8", "fp8-e4m3-ch-a8-static", "fp8-e4m3-g128-a8"],
     groups: GroupNames::Rows,
     variants: &[with(&[]), with(&[EightBitActivations]), with(&[EightBitActivations, StaticActivations])],
     anchors: &["weight_scale", "weight_scale_inv"],

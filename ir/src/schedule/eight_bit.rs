@@ -8,7 +8,7 @@
 //! terms.
 
 use super::{require, MmaSchedule, Rejected, Schedule, WgmmaSchedule, CHUNK_K};
-use crate::{Activations, Arch, DType, Group, Problem, WeightSpec};
+use crate::{Activations, Arch, DType, Group, Problem, WeightSpec, ACTIVATION_GROUP};
 
 /// Codes of a pair.
 pub const PAIR_CODES: u32 = 2;
@@ -24,7 +24,7 @@ pub struct Paired {
     pub problem: Problem,
     /// [`WeightSpec::pairs`].
     pub spec: WeightSpec,
-    /// Half of the k tile; the term is the bare sum.
+    /// Half of the k tile; the term is the bare sum, unless sums of quant groups are scaled.
     pub schedule: Schedule,
 }
 
@@ -40,7 +40,10 @@ impl Schedule {
         if !spec.activations.are_quantized() || spec.is_dense() {
             return None;
         }
-        let dequant = spec.activations.sum().to_string();
+        let dequant = match spec.activations.are_grouped() {
+            true => spec.activations.term(),
+            false => spec.activations.sum().to_string(),
+        };
         let schedule = match self {
             Schedule::Mma(s) => {
                 let block_k = s.block_k / PAIR_CODES;
@@ -76,8 +79,16 @@ pub(super) fn check(
         let reason = format!("{family} multiplies no codes of 8 bits; tensor cores do");
         return Err(Rejected { reason });
     };
-    require(activations.weight() == Some(&spec.expr) && spec.group == Group::Channel, || {
-        format!("codes of {} are not multiplied as they are: one scale to a row", spec.name)
+    let scales_fit = match activations.are_grouped() {
+        true => spec.group == Group::Size(ACTIVATION_GROUP) && activations.sums_by_stage(),
+        false => spec.group == Group::Channel,
+    };
+    require(activations.weight() == Some(&spec.expr) && scales_fit, || {
+        let groups = format!("or of {ACTIVATION_GROUP} floats, with scales of activations alike");
+        format!(
+            "codes of {} are not multiplied as they are: one scale to a row, {groups}",
+            spec.name
+        )
     })?;
     require(p.act.bytes() == 2, || format!("{} activations are not quantized", p.act))?;
     require(!activations.are_float8() || arch.multiplies_float8(), || {

@@ -306,7 +306,9 @@ impl WgmmaSchedule {
             false => OPERAND_REGISTERS,
         };
         let stream = self.split.stream().map_or(0, |_| STREAM_REGISTERS);
-        operands + stream + self.row_tiles() * row_tile
+        // Scales of a quant group's activations, of the tokens of a lane.
+        let scales = if spec.activations.are_grouped() { self.accumulators() / 2 } else { 0 };
+        operands + stream + scales + self.row_tiles() * row_tile
     }
 
     /// Whether the term corrects an offset by the sum of activations, which takes accumulators of

@@ -44,7 +44,8 @@ pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u
         Schedule::Mma(s) => {
             let apart =
                 sums_groups_apart(&s.dequant, problem, spec) || spec.activations.sums_by_stage();
-            mma_registers(s, 1 + u32::from(apart), spec.is_dense())
+            let scales = if spec.activations.are_grouped() { 2 * s.token_tiles() } else { 0 };
+            mma_registers(s, 1 + u32::from(apart), spec.is_dense()) + scales
         }
         Schedule::Wgmma(s) => s.registers(problem, spec),
         Schedule::Dequant(s) => match s.multiplication() {

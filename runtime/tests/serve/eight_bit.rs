@@ -3,7 +3,7 @@
 
 use super::{nvrtc, runtime};
 use qtune_formats::{ActBits, Checkpoint, QuantizedLinear};
-use qtune_ir::DType;
+use qtune_ir::{DType, ACTIVATION_GROUP};
 use qtune_runtime::{LinearLayer, LoadOptions, Runtime, ServedLayer};
 use qtune_verify::{verify, VerifyRequest, WeightSource};
 use std::path::Path;
@@ -36,7 +36,11 @@ fn multiplied(weights: &QuantizedLinear, x: &[f32]) -> Vec<f32> {
         return x.to_vec();
     }
     let given = weights.activation_scale();
-    let tokens = x.chunks(weights.k).map(|token| scheme.quantize(token, given));
+    let tokens = x.chunks(weights.k).flat_map(|token| match scheme.are_grouped() {
+        true => token.chunks(ACTIVATION_GROUP as usize),
+        false => token.chunks(weights.k),
+    });
+    let tokens = tokens.map(|group| scheme.quantize(group, given));
     tokens.flat_map(|t| t.codes.into_iter().map(move |c| scheme.value(c) * t.scale)).collect()
 }
 
@@ -49,8 +53,9 @@ fn products(weights: &QuantizedLinear, x: &[f32], y: &[f32]) {
             let bias = weights.bias.as_ref().map_or(0.0, |bias| bias[n]);
             let exact = token.iter().zip(w).map(|(x, w)| x * w).sum::<f32>() + bias;
             let size: f32 = token.iter().zip(w).map(|(x, w)| (x * w).abs()).sum();
-            // Dequantized weights are rounded to 8 bits and more, sums of 8-bit floats to 13.
-            assert!((y - exact).abs() <= 4e-3 * (size + bias.abs()), "row {n}: {y} for {exact}");
+            // Dequantized weights and outputs are rounded to 8 bits and more, sums of 8-bit floats to 13.
+            let bound = 4e-3 * (size + bias.abs() + exact.abs());
+            assert!((y - exact).abs() <= bound, "row {n}: {y} for {exact}");
         }
     }
 }
@@ -81,6 +86,8 @@ fn activations_are_quantized_where_the_checkpoint_asks_for_it_and_the_caller_let
         ("int8_w8a8_channel", "int8-ch-bf16-a8"),
         ("fp8_channel_dynamic", "fp8-e4m3-ch-a8"),
         ("fp8_tensor_static", "fp8-e4m3-ch-a8-static"),
+        ("deepseek_fp8_block128", "fp8-e4m3-g128-a8"),
+        ("fp8_block128", "fp8-e4m3-g128-a8"),
     ] {
         let (checkpoint, path) = first_layer(case);
         let asked = checkpoint.load_layer(&path).unwrap();

@@ -64,6 +64,38 @@ fn scales_that_layers_bring_are_those_of_all_tokens() {
 }
 
 #[test]
+fn sums_of_groups_are_scaled_by_their_rows_and_their_activations() {
+    let Some(nvrtc) = nvrtc() else { return };
+    for (problem, shape) in [
+        ("f16-f16.n96.k256.m1", "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor"),
+        ("bf16-f32.n40.k520.m13+bias", "mma tile=16x32x256 warps=1x2 stages=3 split=2 swizzle=xor"),
+        (
+            "bf16-bf16.n72.k1032.m33+silu_mul",
+            "mma tile=48x64x512 warps=2x2 stages=1 split=1 swizzle=xor",
+        ),
+        (
+            "f16-f16.n80.k640.m9+residual",
+            "mma tile=16x16x128 warps=1x1 stages=4 split=stream:7 swizzle=xor",
+        ),
+        ("f16-f16.n40.k104.m3", "mma tile=8x16x128 warps=1x1 stages=2 split=1 swizzle=xor"),
+        ("f16-f16.n96.k520.m8", "wgmma tile=8x64x256 groups=1 stages=2 split=1 producer=warp"),
+        (
+            "bf16-f32.n200.k1032.m40+bias",
+            "wgmma tile=48x128x256 groups=2 stages=2 split=2 producer=group",
+        ),
+        (
+            "f16-f16.n130.k776.m40",
+            "wgmma tile=40x64x256 groups=1 stages=3 split=stream:5 producer=warp",
+        ),
+    ] {
+        let schedule = format!("{shape} raster=rows dequant={E4M3}");
+        let (kernel, spec) = kernel(&format!("w8a8.fp8-e4m3-g128-a8.{problem}"), &schedule);
+        let verdict = judge(&nvrtc, kernel, &spec);
+        assert!(verdict.passed, "{problem} {schedule}: {verdict:#?}");
+    }
+}
+
+#[test]
 fn warpgroups_multiply_codes_from_shared_memory() {
     let Some(nvrtc) = nvrtc() else { return };
     let cases = [

@@ -43,6 +43,11 @@ impl Wgmma<'_> {
                 }
                 None => {}
             }
+            if self.cx.scales_groups() {
+                let groups = self.cx.layout.groups_per_step();
+                let group = stage.step.clone() * groups + segment.clone();
+                self.cx.load_group_scales(body, self.s.block_m / 8, group);
+            }
             body.unrolled("panel", panels, |body, panel| {
                 let whole = segment.clone() * panels + panel.clone();
                 self.load_words(body, &whole);
@@ -248,7 +253,8 @@ impl Wgmma<'_> {
                 let at = tile.clone() * 4u32 + c;
                 let total = Expr::at("total", [row_part.clone(), at.clone()]);
                 let value = Expr::at(&*name, [row.clone(), at]);
-                let fma = call("fma_f32", [coefficient.clone(), value, total.clone()]);
+                let coefficient = self.cx.group_coefficient(coefficient.clone(), &tile, c);
+                let fma = call("fma_f32", [coefficient, value, total.clone()]);
                 // A plain addition would sink behind the fence, where a multiply owns the sum.
                 let fma = match self.cx.has_codes() {
                     true => call("settled_f32", [fma]),
