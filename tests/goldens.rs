@@ -29,20 +29,20 @@ pub const CASES: &[(&str, &str, &str)] = &[
     (
         "mma_correction",
         "w4a16.awq-g128.f16-f16.n5120.k5120.m8",
-        "mma tile=8x64x256 warps=2x2 stages=4 split=1 swizzle=xor raster=rows \
+        "mma tile=8x64x256 warps=2x2 stages=4 split=1 pad=16 raster=rows \
          dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))",
     ),
     (
         "mma_raised",
         "w4a16.awq-g128.f16-f16.n5120.k5120.m32",
-        "mma tile=32x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=rows \
+        "mma tile=32x128x128 warps=4x1 stages=3 split=2 pad=16 raster=rows \
          dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) \
          (* (neg (* z s)) (* p 0.00390625))) x)))",
     ),
     (
         "mma_bf16_split",
         "w4a16.awq-g128.bf16-f32.n5120.k27648.m64+bias",
-        "mma tile=64x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=tokens \
+        "mma tile=64x128x128 warps=4x1 stages=3 split=2 pad=16 raster=tokens \
          dequant=(* s (sum (* (- (magic q) (+ 128 z)) x)))",
     ),
     (
@@ -60,43 +60,43 @@ pub const CASES: &[(&str, &str, &str)] = &[
     (
         "mma_nested",
         "w4a16.nf4-b64-dq.bf16-bf16.n8192.k8192.m16",
-        "mma tile=16x128x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows \
+        "mma tile=16x128x256 warps=2x2 stages=3 split=1 pad=16 raster=rows \
          dequant=(sum (* (* (pair q) (nested s c n)) x))",
     ),
     (
         "mma_table",
         "w4a16.nf4-b64.bf16-bf16.n5120.k5120.m16",
-        "mma tile=16x64x128 warps=2x2 stages=3 split=1 swizzle=xor raster=rows \
+        "mma tile=16x64x128 warps=2x2 stages=3 split=1 pad=16 raster=rows \
          dequant=(* s (sum (* (pair q) x)))",
     ),
     (
         "mma_registers",
         "w4a16.fp4-b64.f16-f16.n5120.k5120.m8",
-        "mma tile=8x64x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows \
+        "mma tile=8x64x128 warps=2x2 stages=4 split=1 pad=16 raster=rows \
          dequant=(* (* s 0.6666666865348816) (sum (* (short q) x)))",
     ),
     (
         "mma_reference_rounding",
         "w4a16.awq-g32.f16-f16.n144.k96.m16",
-        "mma tile=16x48x64 warps=3x1 stages=1 split=1 swizzle=none raster=rows \
+        "mma tile=16x48x64 warps=3x1 stages=1 split=1 pad=0 raster=rows \
          dequant=(sum (* (* (- (real q) z) s) x))",
     ),
     (
         "mma_codes",
         "w8a8.int8-ch-bf16-a8.bf16-bf16.n5120.k5120.m16",
-        "mma tile=16x64x256 warps=2x2 stages=3 split=2 swizzle=xor raster=rows \
+        "mma tile=16x64x256 warps=2x2 stages=3 split=2 pad=16 raster=rows \
          dequant=(* s (sum (* (- (real q) 128) x)))",
     ),
     (
         "mma_static_codes",
         "w8a8.fp8-e4m3-ch-a8-static.bf16-bf16.n5120.k5120.m16",
-        "mma tile=16x64x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows pdl=on \
+        "mma tile=16x64x256 warps=2x2 stages=3 split=1 pad=16 raster=rows pdl=on \
          dequant=(* s (sum (* (e4m3 q) x)))",
     ),
     (
         "mma_grouped_codes",
         "w8a8.fp8-e4m3-g128-a8.bf16-bf16.n7168.k2048.m16",
-        "mma tile=16x64x256 warps=2x2 stages=3 split=2 swizzle=xor raster=rows \
+        "mma tile=16x64x256 warps=2x2 stages=3 split=2 pad=16 raster=rows \
          dequant=(* s (sum (* (e4m3 q) x)))",
     ),
     (
@@ -114,7 +114,7 @@ pub const CASES: &[(&str, &str, &str)] = &[
     (
         "mma_levels",
         "w4a16.q4_k.f16-f16.n5120.k5120.m8",
-        "mma tile=8x128x512 warps=1x4 stages=3 split=1 swizzle=xor raster=rows \
+        "mma tile=8x128x512 warps=1x4 stages=3 split=1 pad=16 raster=rows \
          dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 (* d i)) \
          (* (neg (* e j)) (* p 0.00390625))) x)))",
     ),

@@ -103,7 +103,7 @@ fn mma() -> impl Strategy<Value = Schedule> {
     let block = (pick(&[1u32, 2, 4, 8]), pick(&[1u32, 2, 4, 8]), 1u32..=5, splits());
     (tile, block, any::<[bool; 2]>()).prop_map(|((block_m, rows, chunks), block, flags)| {
         let (warps_n, warps_k, stages, split) = block;
-        let [swizzle, by_rows] = flags;
+        let [padded, by_rows] = flags;
         Schedule::Mma(MmaSchedule {
             block_m,
             block_n: 16 * warps_n * rows,
@@ -112,7 +112,7 @@ fn mma() -> impl Strategy<Value = Schedule> {
             warps_k,
             stages,
             split,
-            swizzle,
+            padded,
             raster: if by_rows { Raster::Rows } else { Raster::Tokens },
             overlap: Overlap::NONE,
             dequant: String::new(),
@@ -322,7 +322,7 @@ fn nested_scales_are_made_in_every_family_that_multiplies_codes() {
     let wide =
         "gemv tokens=2 rows=8 lanes=16 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=normal \
                 dequant=(* (nested s c n) (sum (* (pair q) x)))";
-    let mma = "mma tile=16x48x256 warps=3x1 stages=3 split=2 swizzle=xor raster=rows \
+    let mma = "mma tile=16x48x256 warps=3x1 stages=3 split=2 pad=16 raster=rows \
                dequant=(sum (* (* (prmt q) (nested s c n)) x))";
     let wgmma = "wgmma tile=24x128x128 groups=2 stages=3 split=1 producer=warp raster=rows \
                  dequant=(sum (* (* (pair q) (nested s c n)) x))";
@@ -341,8 +341,8 @@ fn nested_scales_are_made_in_every_family_that_multiplies_codes() {
 const SMALL: [(&str, &str); 6] = [
     ("f16", "gemv tokens=2 rows=2 lanes=8 warps=2x1 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=q"),
     ("bf16", "gemv tokens=1 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=f32 cache=normal dequant=q"),
-    ("f16", "mma tile=16x32x128 warps=2x1 stages=3 split=1 swizzle=xor raster=rows dequant=q"),
-    ("bf16", "mma tile=8x16x128 warps=1x2 stages=2 split=2 swizzle=xor raster=rows dequant=q"),
+    ("f16", "mma tile=16x32x128 warps=2x1 stages=3 split=1 pad=16 raster=rows dequant=q"),
+    ("bf16", "mma tile=8x16x128 warps=1x2 stages=2 split=2 pad=16 raster=rows dequant=q"),
     ("f16", "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=rows dequant=q"),
     ("bf16", "wgmma tile=16x128x64 groups=1 stages=3 split=2 producer=warp raster=rows dequant=q"),
 ];

@@ -469,26 +469,39 @@ pub const TABLE: &[Intrinsic] = &[
     },
     Intrinsic {
         name: "copy_async_16",
-        args: &[Shared, Global],
+        args: &[In(U32), Global],
         result: None,
         capability: (8, 0),
         source: "PTX ISA, cp.async.cg.shared.global",
         meaning: Effect("copies 16 bytes to shared memory, visible to this thread after its wait"),
-        text: "void copy_async_16(void* shared, const void* global) {
+        text: "void copy_async_16(unsigned place, const void* global) {
   asm volatile(\"cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\"
-               :: \"r\"((unsigned)__cvta_generic_to_shared(shared)), \"l\"(global) : \"memory\");
+               :: \"r\"(place), \"l\"(global) : \"memory\");
+}",
+    },
+    Intrinsic {
+        name: "copy_async_16_if",
+        args: &[In(U32), Global, In(Type::Bool)],
+        result: None,
+        capability: (8, 0),
+        source: "PTX ISA, cp.async.cg.shared.global, predicated",
+        meaning: Effect("like copy_async_16, or does nothing"),
+        text: "void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile(\"{ .reg .pred p; setp.ne.u32 p, %2, 0; \"
+               \"@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }\"
+               :: \"r\"(place), \"l\"(global), \"r\"((unsigned)wanted) : \"memory\");
 }",
     },
     Intrinsic {
         name: "copy_async_16_or_zero",
-        args: &[Shared, Global, In(Type::Bool)],
+        args: &[In(U32), Global, In(Type::Bool)],
         result: None,
         capability: (8, 0),
         source: "PTX ISA, cp.async.cg.shared.global with src-size",
         meaning: Effect("like copy_async_16, or writes zeros without reading"),
-        text: "void copy_async_16_or_zero(void* shared, const void* global, bool valid) {
+        text: "void copy_async_16_or_zero(unsigned place, const void* global, bool valid) {
   asm volatile(\"cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\"
-               :: \"r\"((unsigned)__cvta_generic_to_shared(shared)), \"l\"(global),
+               :: \"r\"(place), \"l\"(global),
                   \"r\"(valid ? 16 : 0) : \"memory\");
 }",
     },

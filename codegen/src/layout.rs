@@ -551,24 +551,24 @@ mod tests {
              cache=stream dequant=q",
             "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 \
              cache=normal dequant=q",
-            "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
-            "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows dequant=q",
+            "mma tile=8x32x128 warps=2x1 stages=2 split=1 pad=16 raster=rows dequant=q",
+            "mma tile=8x16x64 warps=1x1 stages=2 split=1 pad=16 raster=rows dequant=q",
             "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=rows dequant=q",
-            "dequant slab=64 gemm=mma tile=8x32x64 warps=2x1 stages=2 split=1 swizzle=xor \
+            "dequant slab=64 gemm=mma tile=8x32x64 warps=2x1 stages=2 split=1 pad=16 \
              raster=rows dequant=q",
         ];
         let tables = [
             "gemv tokens=1 rows=2 lanes=8 warps=2x1 unroll=1 split=1 x=shared acc=half2 \
              cache=stream dequant=(sum (* (pair q) x))",
-            "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+            "mma tile=8x32x128 warps=2x1 stages=2 split=1 pad=16 raster=rows \
              dequant=(sum (* (prmt q) x))",
-            "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+            "mma tile=8x32x128 warps=2x1 stages=2 split=1 pad=16 raster=rows \
              dequant=(sum (* (subn (raise q)) x))",
         ];
         let vectors = [
             "gemv tokens=1 rows=2 lanes=8 warps=2x1 unroll=1 split=1 x=shared acc=half2 \
              cache=stream dequant=(sum (* (vector q) x))",
-            "dequant slab=64 gemm=mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor \
+            "dequant slab=64 gemm=mma tile=8x32x128 warps=2x1 stages=2 split=1 pad=16 \
              raster=rows dequant=(sum (* (vector q) x))",
         ];
         let layout = |bits, schedule: &str| {
@@ -589,7 +589,7 @@ mod tests {
     pub(super) fn bytes(n: u32, k: u32, activations: qtune_ir::Activations) -> Layout {
         let problem: Problem = format!("w8a8.test.f16-f16.n{n}.k{k}.m1").parse().unwrap();
         let spec = WeightSpec { activations, ..spec(8, qtune_ir::Group::Channel) };
-        let schedule = "mma tile=8x32x256 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+        let schedule = "mma tile=8x32x256 warps=2x1 stages=2 split=1 pad=16 raster=rows \
                         dequant=(sum x)";
         Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap()
     }

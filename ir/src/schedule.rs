@@ -471,16 +471,16 @@ mod tests {
 
     const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x2 unroll=2 split=1 x=shared \
                         acc=half2 cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
-    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
+    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 pad=16 raster=rows \
                        dequant=(sum (* (* (- (real q) z) s) x))";
-    const STREAM: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor \
+    const STREAM: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 pad=16 \
                           raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
     const CLUSTER: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x2 unroll=2 split=4@cluster \
                            x=shared acc=half2 cache=stream dequant=(sum (* (* (- (real q) z) s) x))";
     const WGMMA: &str = "wgmma tile=64x128x256 groups=2 stages=4 split=2 producer=group \
                          raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
     const DEQUANT: &str = "dequant slab=1024 gemm=mma tile=64x128x64 warps=4x1 stages=3 split=1 \
-                           swizzle=xor raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
+                           pad=16 raster=tokens dequant=(sum (* (* (- (real q) z) s) x))";
 
     #[test]
     fn schedules_print_and_parse_back() {

@@ -96,7 +96,7 @@ impl Preference {
     pub fn order(&self, a: &Candidate, b: &Candidate) -> Ordering {
         let steps = |value: f64, step: f64| (value / step).round();
         let key = |c: &Candidate| {
-            let sound = c.estimate.bytes_in_flight_per_sm >= self.in_flight && swizzled(c);
+            let sound = c.estimate.bytes_in_flight_per_sm >= self.in_flight && conflict_free(c);
             match sound && self.near(c) {
                 true => (0, steps(exposed_us(c) / self.fastest_us, TIME_STEP)),
                 // Where nothing is near, as large tiles are not that read weights again, time decides.
@@ -130,12 +130,12 @@ fn exposed_us(candidate: &Candidate) -> f64 {
 }
 
 /// Whether shared memory is read without bank conflicts, as far as the schedule decides it.
-fn swizzled(candidate: &Candidate) -> bool {
+fn conflict_free(candidate: &Candidate) -> bool {
     match &candidate.schedule {
         Schedule::Gemv(_) | Schedule::Wgmma(_) => true,
-        Schedule::Mma(s) => s.swizzle,
+        Schedule::Mma(s) => s.padded,
         Schedule::Dequant(s) => match &s.gemm {
-            DenseGemm::Mma(s) => s.swizzle,
+            DenseGemm::Mma(s) => s.padded,
             DenseGemm::Wgmma(_) | DenseGemm::Library(_) => true,
         },
     }
@@ -161,8 +161,8 @@ mod tests {
         candidate
     }
 
-    const WIDE: &str = "mma tile=16x128x256 warps=2x2 stages=3 split=2 swizzle=xor raster=rows";
-    const DEEP: &str = "mma tile=16x128x256 warps=2x2 stages=4 split=2 swizzle=xor raster=rows";
+    const WIDE: &str = "mma tile=16x128x256 warps=2x2 stages=3 split=2 pad=16 raster=rows";
+    const DEEP: &str = "mma tile=16x128x256 warps=2x2 stages=4 split=2 pad=16 raster=rows";
     const LONE: &str = "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 \
                         cache=normal";
 

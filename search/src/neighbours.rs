@@ -149,7 +149,7 @@ fn mma_shape(s: &MmaSchedule) -> Vec<MmaSchedule> {
 
 fn mma_memory(s: &MmaSchedule, tokens: u32) -> Vec<MmaSchedule> {
     let raster = turned(s.raster);
-    let mut found = vec![MmaSchedule { swizzle: !s.swizzle, ..s.clone() }];
+    let mut found = vec![MmaSchedule { padded: !s.padded, ..s.clone() }];
     // With a single token tile every order of blocks is the same.
     if tokens > s.block_m {
         found.push(MmaSchedule { raster, ..s.clone() });
@@ -227,8 +227,8 @@ mod tests {
     const SCHEDULES: [&str; 4] = [
         "gemv tokens=1 rows=2 lanes=16 warps=4x2 unroll=2 split=2 x=shared acc=half2 cache=stream \
          dequant=(sum x)",
-        "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=(sum x)",
-        "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor raster=rows \
+        "mma tile=16x64x256 warps=1x4 stages=4 split=2 pad=16 raster=rows dequant=(sum x)",
+        "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 pad=16 raster=rows \
          dequant=(sum x)",
         "wgmma tile=16x128x128 groups=2 stages=4 split=2 producer=warp raster=rows dequant=(sum x)",
     ];
@@ -244,7 +244,7 @@ mod tests {
     fn a_neighbour_differs_in_the_fields_of_its_rung_alone() {
         let of_rung = |rung| match rung {
             2 => ["rows", "lanes", "warps", "tile", "groups"].as_slice(),
-            3 => ["cache", "x", "raster", "swizzle", "multicast"].as_slice(),
+            3 => ["cache", "x", "raster", "pad", "multicast"].as_slice(),
             4 => ["acc"].as_slice(),
             _ => ["unroll", "split", "stages", "producer", "pdl"].as_slice(),
         };

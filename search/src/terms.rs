@@ -143,7 +143,7 @@ mod tests {
         (problem, spec, Arch::named("h200").unwrap(), text.parse().unwrap())
     }
 
-    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
+    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 pad=16 raster=rows \
                        dequant=x";
 
     #[test]

@@ -212,7 +212,7 @@ mod tests {
 
     const GEMV: &str = "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared \
                         acc=f32 cache=stream dequant=";
-    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows \
+    const MMA: &str = "mma tile=16x64x256 warps=1x4 stages=4 split=2 pad=16 raster=rows \
                        dequant=";
 
     fn problem(act: &str) -> (Problem, WeightSpec) {

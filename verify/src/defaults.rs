@@ -178,7 +178,7 @@ fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
             warps_k: 1,
             stages,
             split: Split::NONE,
-            swizzle: true,
+            padded: true,
             raster: raster(block_m),
             overlap: Overlap::NONE,
             dequant: String::new(),
@@ -329,6 +329,10 @@ fn unpadded(k: u32, spec: &WeightSpec) -> Option<(u32, (u32, u32))> {
     shapes.into_iter().find(|(lanes, _)| fits(*lanes)).filter(|_| !fits(32))
 }
 
+/// Most rows of a tile of many tokens whose parts meet in global memory, where the last block adds all of them
+/// alone. Those of a greater tile take it longer than the multiplication: they meet in a cluster.
+const MEETING_ROWS: u32 = 256;
+
 /// Rows, k, warps along both and stages of tiles that spend few instructions per weight, the fewest
 /// first: a lane has many weights to a stage, and many rows to a load of activations.
 type Tile = (u32, u32, (u32, u32), u32);
@@ -347,7 +351,14 @@ fn wide_tiles(block_m: u32, spec: &WeightSpec) -> &'static [Tile] {
         ],
         9..=16 => &[(256, 256, (2, 2), 3), (256, 128, (2, 1), 3)],
         17..=32 => &[(256, 128, (4, 1), 3), (128, 128, (2, 1), 4)],
-        _ => &[(256, 128, (8, 1), 3), (128, 128, (4, 1), 4)],
+        _ => &[
+            (512, 256, (8, 1), 2),
+            (512, 128, (8, 1), 3),
+            (256, 256, (4, 2), 2),
+            (256, 128, (8, 1), 3),
+            (256, 128, (8, 1), 2),
+            (128, 128, (4, 1), 4),
+        ],
     }
 }
 
@@ -359,6 +370,10 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
         0..=8 => 8,
         m => m.next_multiple_of(16).min(mma_tokens(spec, arch)),
     };
+    let split_of = |block_n, blocks| match block_n > MEETING_ROWS && blocks > 1 {
+        true => Split::Cluster(blocks),
+        false => Split::Blocks(blocks),
+    };
     let rung = |(block_n, block_k, (warps_n, warps_k), stages): Tile, split_k| {
         Schedule::Mma(MmaSchedule {
             block_m,
@@ -367,8 +382,8 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
             warps_n,
             warps_k,
             stages,
-            split: Split::Blocks(split_k),
-            swizzle: true,
+            split: split_of(block_n, split_k),
+            padded: true,
             raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
             overlap: Overlap::NONE,
             dequant: String::new(),

@@ -191,9 +191,8 @@ mod tests {
     fn narrower_accumulators_get_a_wider_bound() {
         let half2 = rounding(GEMV).accumulation(4096);
         let f32 = rounding(&GEMV.replace("half2", "f32")).accumulation(4096);
-        let mma = rounding(
-            "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=q",
-        );
+        let mma =
+            rounding("mma tile=16x64x256 warps=1x4 stages=4 split=2 pad=16 raster=rows dequant=q");
         assert!(half2 > 100.0 * f32);
         assert!(mma.accumulation(4096) > f32 && mma.accumulation(4096) < 1e-4);
         assert_eq!(mma.underflow(), 0.0);

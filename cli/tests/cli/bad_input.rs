@@ -134,10 +134,10 @@ fn schedules_that_are_not_schedules_or_not_legal_are_usage_errors() {
         [&problem[..], &["--schedule", schedule]].concat()
     };
     qtune.fails(&emit("fast please"), 2, &["not a schedule"]);
-    let huge = "mma tile=64x512x512 warps=1x1 stages=8 split=1 swizzle=xor raster=rows \
+    let huge = "mma tile=64x512x512 warps=1x1 stages=8 split=1 pad=16 raster=rows \
                 dequant=(sum (* (* (- (real q) z) s) x))";
     qtune.fails(&emit(huge), 2, &["--schedule is not legal"]);
-    let term = "mma tile=16x64x128 warps=1x2 stages=2 split=1 swizzle=xor raster=rows \
+    let term = "mma tile=16x64x128 warps=1x2 stages=2 split=1 pad=16 raster=rows \
                 dequant=(sum (* (frobnicate q) x))";
     qtune.fails(&emit(term), 2, &["--schedule is not legal", "frobnicate"]);
 }

@@ -22,7 +22,7 @@ fn epilogues_and_launch_options_are_in_the_text_and_in_the_key() {
     assert!(gated.contains("m16+bias+silu_mul@") && gated.contains("silu(gate"), "{gated}");
     let residual = emit(&["--residual"]);
     assert!(residual.contains("m16+residual@") && residual.contains("&residual["), "{residual}");
-    let schedule = "mma tile=16x32x128 warps=2x1 stages=3 split=1 swizzle=xor raster=rows pdl=on \
+    let schedule = "mma tile=16x32x128 warps=2x1 stages=3 split=1 pad=16 raster=rows pdl=on \
                     prefetch=on dequant=(sum (* (* (- (real q) z) s) x))";
     let chained = emit(&["--schedule", schedule]);
     assert!(chained.contains("wait_ahead();") && chained.contains("next_lines"), "{chained}");

@@ -108,7 +108,7 @@ fn a_schedule_that_computes_something_else_is_exit_code_4_with_the_output_that_i
     }
     let qtune = Qtune::new();
     // Without its zero-point.
-    let schedule = "mma tile=16x64x256 warps=1x4 stages=4 split=1 swizzle=xor raster=rows \
+    let schedule = "mma tile=16x64x256 warps=1x4 stages=4 split=1 pad=16 raster=rows \
                     dequant=(sum (* (* (real q) s) x))";
     let problem = ["verify", "--gpu", "h200", "--format", "awq-g128", "--n", "64", "--k", "256"];
     let args = [&problem[..], &["--m", "16", "--schedule", schedule, "--json"]].concat();

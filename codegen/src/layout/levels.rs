@@ -153,7 +153,7 @@ mod tests {
 
     fn mma(block_k: u32, weight: &str) -> Layout {
         layout(&format!(
-            "mma tile=8x32x{block_k} warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+            "mma tile=8x32x{block_k} warps=2x1 stages=2 split=1 pad=16 raster=rows \
              dequant=(sum (* {weight} x))"
         ))
     }

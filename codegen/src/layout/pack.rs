@@ -416,7 +416,7 @@ mod tests {
         let mut spec = two_levels();
         spec.params = vec![power];
         spec.expr = "(* q s)".into();
-        let schedule = "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows \
+        let schedule = "mma tile=8x16x64 warps=1x1 stages=2 split=1 pad=16 raster=rows \
                         dequant=(* s (sum (* (- (magic q) 1024) x)))";
         let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
         // Row n, group g: 2^(n - 2g), and something too small for f32's normal numbers.
@@ -436,7 +436,7 @@ mod tests {
         let mut spec = two_levels();
         spec.params = vec![Param { name: "s".into(), dtype: ParamType::E8M0 }];
         (spec.expr, spec.group) = ("(* q s)".into(), Group::Size(16));
-        let schedule = "mma tile=8x16x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows \
+        let schedule = "mma tile=8x16x64 warps=1x1 stages=2 split=1 pad=16 raster=rows \
                         dequant=(sum (* (* (- (magic q) 1024) s) x))";
         let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
         assert_eq!(layout.groups_together(), 2);
@@ -455,7 +455,7 @@ mod tests {
         let mut spec = two_levels();
         (spec.group, spec.params) = (Group::Rows(16), vec![param("s"), param("z")]);
         spec.expr = "(* (- q z) s)".into();
-        let schedule = "mma tile=8x32x64 warps=1x1 stages=2 split=1 swizzle=xor raster=rows \
+        let schedule = "mma tile=8x32x64 warps=1x1 stages=2 split=1 pad=16 raster=rows \
                         dequant=(sum (* (* (- (magic q) 1024) s) x))";
         let layout = Layout::new(&problem, &spec, &schedule.parse().unwrap()).unwrap();
         let features: Vec<u32> = (0..48).map(|row| layout.feature(row)).collect();

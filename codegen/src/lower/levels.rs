@@ -5,9 +5,10 @@
 
 use super::nested;
 use super::rows::Rows;
-use super::term::Row;
+use super::term::{Prepared, Row};
 use super::{entry_type, Lowering};
 use crate::kir::{call, hex, int, load, var, Body, Buffer, Expr, Space, Type};
+use egg::Id;
 use qtune_ir::dequant::{Field, Levels};
 use qtune_ir::{Rejected, MOST_OPERANDS, ROW_LANES};
 
@@ -255,30 +256,34 @@ impl RowLevels<'_> {
         floats.chain(integers).collect()
     }
 
-    /// Loads the operands of the lane's rows, `invariant{i}[place][half]` as [`Rows::prepare`] has them, in
-    /// the groups of a segment.
+    /// Loads the operands of the lane's rows in the groups of a segment: `joined[place]`, the invariants of row g
+    /// before those of row g+8, two to a word.
     pub fn load(&self, body: &mut Body, segment: &Expr) {
         let (rows, ty) = (&self.rows, self.operands_type());
-        let count = rows.plan.invariants().len() as u32;
-        for index in 0..count {
-            body.array(format!("invariant{index}"), Type::U32, &[rows.count(), 2]);
-        }
+        body.array("joined", Type::U32, &[rows.count(), ty.words() as u32]);
         body.unrolled("row_part", rows.count(), |body, place| {
             let (row_part, inner) = rows.tile_and_group(&place);
             let group = row_part * (self.tile_stride * self.stage_groups())
                 + segment.clone() * rows.groups
                 + inner;
-            body.array("joined", Type::U32, &[ty.words() as u32]);
-            let words = (0..ty.words() as u32).map(|word| Expr::at("joined", [int(word)]));
-            let at = var("lane_operands") + group * PAIRS;
-            body.unpack(words.collect(), ty, load("operands", at));
-            for (index, half) in (0..count).flat_map(|i| [(i, 0), (i, 1)]) {
-                let at = half * count + index;
-                let both = if at % 2 == 0 { "h2_both_low" } else { "h2_both_high" };
-                let value = call(both, [Expr::at("joined", [int(at / 2)])]);
-                let invariant = format!("invariant{index}");
-                body.assign(Expr::at(invariant, [place.clone(), int(half)]), value);
-            }
+            let word = |word: u32| Expr::at("joined", [place.clone(), int(word)]);
+            let words = (0..ty.words() as u32).map(word).collect();
+            body.unpack(words, ty, load("operands", var("lane_operands") + group * PAIRS));
         });
+    }
+
+    /// Where [`RowLevels::load`] put the operands of a place.
+    pub fn prepared(&self, place: &Expr) -> Prepared {
+        let invariants = self.rows.plan.invariants();
+        let values = (0..2).flat_map(|half| {
+            let count = invariants.len();
+            invariants.iter().enumerate().map(move |(index, id)| (half, half * count + index, *id))
+        });
+        let value = |(half, at, id): (usize, usize, Id)| {
+            let word = Expr::at("joined", [place.clone(), int((at / 2) as u32)]);
+            let both = if at % 2 == 0 { "h2_both_low" } else { "h2_both_high" };
+            (id, half, call(both, [word]))
+        };
+        Prepared::new(values.map(value).collect())
     }
 }

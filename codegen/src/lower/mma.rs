@@ -91,10 +91,6 @@ impl Mma<'_> {
         self.s.stage_weight_bytes(self.cx.spec) / COPY
     }
 
-    fn act_pieces(&self) -> u32 {
-        self.s.stage_act_bytes() / COPY
-    }
-
     fn param_bytes(&self) -> u32 {
         self.s.stage_param_bytes(self.cx.spec, self.cx.problem.k)
     }
@@ -111,7 +107,7 @@ impl Mma<'_> {
 
     /// Where group parameters do, behind activations.
     fn param_offset(&self) -> u32 {
-        self.act_offset() + self.s.stages * self.s.stage_act_bytes()
+        self.act_offset() + self.s.stages * self.s.stage_act_space()
     }
 
     /// Views of dynamic shared memory: the ring's three parts, and the reduction buffer.
@@ -161,6 +157,15 @@ impl Mma<'_> {
         let piece =
             var("warp_n") * s.row_tiles() * (s.block_k / 64) + var("warp_k") * self.chunks();
         body.bind("lane_piece", Type::I32, piece * self.cx.slab_loads() + lane);
+        if self.in_own_places() {
+            let place = Expr::address("ring_weights", var("lane_piece"));
+            body.bind("lane_weights", Type::U32, call("shared_place", [place]));
+        } else {
+            self.plan_copies("weight", body);
+        }
+        if self.param_bytes() > 0 {
+            self.plan_copies("param", body);
+        }
         self.plan_activations(body);
         self.plan_tokens(body);
         if let Some(levels) = self.row_levels() {
@@ -232,6 +237,9 @@ impl Mma<'_> {
         self.fill_table(body);
         body.section("mainloop: wait for the oldest stage, refill the one before it, compute");
         body.variable("slot", Type::I32, int(0));
+        if self.s.stages > 2 {
+            body.variable("free", Type::I32, int(self.s.stages - 1));
+        }
     }
 
     /// Leaves no copy on its way.
@@ -259,14 +267,19 @@ impl Mma<'_> {
             body.call("copy_wait", [int(stages - 2)]);
             body.barrier();
             let next = body.bind("next", Type::I32, step.clone() + (stages - 1));
-            let wrapped = slot.clone().equals(0u32);
-            let free = select(wrapped, int(stages - 1), slot.clone() - 1u32);
-            let free = body.bind("free", Type::I32, free);
             body.when_uniform(next.clone().less(var("last")), |body| {
+                let free = match stages {
+                    2 => body.bind("free", Type::I32, int(1) - slot.clone()),
+                    _ => var("free"),
+                };
                 self.load_stage(body, &next, &free);
             });
             body.call("copy_commit", []);
             self.compute_stage(body, &slot, &step);
+            if stages == 2 {
+                return body.assign(slot.clone(), int(1) - slot.clone());
+            }
+            body.assign(var("free"), slot.clone());
             let after = slot.clone() + 1u32;
             let wraps = after.clone().equals(stages);
             body.assign(slot.clone(), select(wraps, int(0), after));
@@ -347,19 +360,24 @@ impl Mma<'_> {
         }
     }
 
+    /// Whether each lane copies the weights that it multiplies, and no others, to a place of its own.
+    fn in_own_places(&self) -> bool {
+        4 * self.cx.packing().words() == COPY
+    }
+
     fn load_weights(&self, body: &mut Body, stage: &Incoming, slot: &Expr) {
         let pieces = self.weight_pieces();
-        if 4 * self.cx.packing().words() != COPY {
+        if !self.in_own_places() {
             return self.copy_stage(body, "weight", pieces, (stage, slot));
         }
-        let to = slot.clone() * pieces + var("lane_piece");
-        let to = body.bind("weights_to", Type::I32, to);
+        let to = call("shared_behind", [var("lane_weights"), slot.clone() * (pieces * COPY)]);
+        let to = body.bind("weights_to", Type::U32, to);
         let from = stage.index.clone() * pieces + var("lane_piece");
         let from = body.bind("weights_from", Type::I32, from);
         body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
             body.unrolled("chunk", self.chunks(), |body, chunk| {
                 let offset = self.weight_offset(row_part, chunk);
-                let to = Expr::address("ring_weights", to + offset.clone());
+                let to = call("shared_behind", [to, offset.clone() * COPY]);
                 body.call("copy_async_16", [to, Expr::address("weights", from + offset)]);
             });
         });
@@ -385,10 +403,15 @@ impl Mma<'_> {
         }
         body.section("one quant group spans K: its parameters serve all stages");
         let from = body.bind("params_from", Type::I32, var("row_tile") * pieces);
-        self.for_pieces(body, "param_piece", pieces, |body, piece, _| {
-            let to = Expr::address("ring_params", piece.clone());
-            body.call("copy_async_16", [to, Expr::address("params", from.clone() + piece)]);
-        });
+        let to = Expr::address("ring_params", var("thread"));
+        let to = body.bind("params_to", Type::U32, call("shared_place", [to]));
+        self.copy_pieces(body, "param", pieces, [to, from]);
+    }
+
+    /// Binds where a thread's first piece of the array `{name}s` goes in the first stage.
+    fn plan_copies(&self, name: &str, body: &mut Body) {
+        let place = Expr::address(format!("ring_{name}s"), var("thread"));
+        body.bind(format!("thread_{name}s"), Type::U32, call("shared_place", [place]));
     }
 
     /// A stage's part of the array `{name}s`, copied as it lies by all threads.
@@ -399,13 +422,28 @@ impl Mma<'_> {
         pieces: u32,
         (stage, slot): (&Incoming, &Expr),
     ) {
-        let to = body.bind(format!("{name}s_to"), Type::I32, slot.clone() * pieces);
+        let stage_to = slot.clone() * (pieces * COPY);
+        let to = call("shared_behind", [var(format!("thread_{name}s")), stage_to]);
+        let to = body.bind(format!("{name}s_to"), Type::U32, to);
         let from = stage.index.clone() * pieces;
         let from = body.bind(format!("{name}s_from"), Type::I32, from);
-        self.for_pieces(body, &format!("{name}_piece"), pieces, |body, piece, _| {
-            let to = Expr::address(format!("ring_{name}s"), to.clone() + piece.clone());
-            let from = Expr::address(format!("{name}s"), from.clone() + piece);
-            body.call("copy_async_16", [to, from]);
+        self.copy_pieces(body, name, pieces, [to, from]);
+    }
+
+    /// Spreads copies of 16 bytes over the block's threads: `to` is where a thread's first piece goes, `from` the
+    /// first piece of all in the array `{name}s`.
+    fn copy_pieces(&self, body: &mut Body, name: &str, pieces: u32, [to, from]: [Expr; 2]) {
+        let threads = self.s.threads();
+        let turns = pieces.div_ceil(threads);
+        body.unrolled(&format!("{name}_turn"), turns, |body, turn| {
+            let piece = turn.clone() * threads + var("thread");
+            let piece = body.bind(format!("{name}_piece"), Type::I32, piece);
+            let to = call("shared_behind", [to, turn * (threads * COPY)]);
+            let from = Expr::address(format!("{name}s"), from + piece.clone());
+            match pieces % threads {
+                0 => body.call("copy_async_16", [to, from]),
+                _ => body.call("copy_async_16_if", [to, from, piece.less(pieces)]),
+            }
         });
     }
 
@@ -438,7 +476,7 @@ impl Mma<'_> {
         let stage = self.s.stage_weight_bytes(self.cx.spec) / (4 * self.cx.packing().load_words());
         let weights = slot.clone() * stage + var("lane_piece");
         body.bind("weights_at", Type::I32, weights);
-        body.bind("tokens_at", Type::I32, slot.clone() * self.act_pieces());
+        self.find_tokens(body, slot);
         if let Some(levels) = self.row_levels() {
             levels.compute(body, slot);
         }
@@ -494,7 +532,11 @@ impl Mma<'_> {
             body.unrolled("row_part", self.s.row_tiles(), |body, row_part| {
                 // A segment of several groups has one for each k16.
                 let place = self.rows().place(&row_part, k16.clone());
-                multiply(body, &row_part, &self.rows().prepared(&place));
+                let prepared = match self.row_levels() {
+                    Some(levels) => levels.prepared(&place),
+                    None => self.rows().prepared(&place),
+                };
+                multiply(body, &row_part, &prepared);
             });
         });
     }

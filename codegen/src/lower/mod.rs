@@ -354,11 +354,6 @@ impl Lowering<'_> {
         all.into_iter().filter(|(_, needed)| *needed).map(|(argument, _)| argument).collect()
     }
 
-    /// Whether the entries of group parameters are exponents of powers of two.
-    fn has_exponents(&self) -> bool {
-        self.layout.fields().iter().any(|field| field.dtype == ParamType::E8M0)
-    }
-
     /// Whether the kernel reads numbers that the layer brings.
     fn has_table(&self) -> bool {
         self.vectors().is_some() || self.has_factor() || self.scale_map.is_some()

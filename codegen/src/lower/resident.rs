@@ -15,7 +15,7 @@ pub(super) fn blocks(cx: &Lowering, schedule: &Schedule, shared_bytes: u32) -> O
         // Of addresses of vectors it keeps too few, and spills.
         Schedule::Gemv(s) if CodeOrder::of_term(&s.dequant) == CodeOrder::Vectors => Some(1),
         _ if PairTable::of_term(schedule.dequant()).is_some() => Some(1),
-        Schedule::Mma(s) => room(cx, s.threads(), shared_bytes),
+        Schedule::Mma(s) => Some(room(cx, s.threads(), shared_bytes)),
         Schedule::Gemv(s) => {
             let registers = gemv_registers(cx, s);
             Some((cx.arch.sm.registers / registers / s.threads()).max(1))
@@ -28,13 +28,14 @@ pub(super) fn blocks(cx: &Lowering, schedule: &Schedule, shared_bytes: u32) -> O
 const ROOMY: u32 = 168;
 const MOST: u32 = 255;
 
-/// Where shared memory has room for so few blocks that each could have many registers: as many of them as leave
-/// a thread all that it can have. The compiler guesses more blocks, and spills for its guess.
-fn room(cx: &Lowering, threads: u32, shared_bytes: u32) -> Option<u32> {
+/// The blocks that shared memory has room for, as far as they leave a thread [`ROOMY`] registers, or one all that
+/// it can have. The compiler guesses more blocks, and spills for its guess.
+fn room(cx: &Lowering, threads: u32, shared_bytes: u32) -> u32 {
     // By shared memory alone: as if a thread took one register.
     let blocks = resident_blocks(cx.arch, threads, 1, shared_bytes);
     let registers = cx.arch.sm.registers / threads;
-    (blocks == 1 || blocks * ROOMY <= registers).then_some(blocks.min(registers / MOST).max(1))
+    let each = if blocks == 1 { MOST } else { ROOMY };
+    blocks.min(registers / each).max(1)
 }
 
 /// Registers of a thread of `gemv`, whatever it sums.

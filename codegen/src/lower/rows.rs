@@ -2,6 +2,7 @@
 //! lie side by side in shared memory, one load serves both.
 
 use super::term::{Plan, Prepared, Row};
+use super::uniform::in_one_word;
 use super::{entry_type, Lowering};
 use crate::kir::{call, int, load, Body, Expr, Type};
 use egg::Id;
@@ -96,11 +97,13 @@ impl Rows<'_> {
         }
     }
 
-    /// `invariant{i}[place][half]`: operands of weights that are fixed within the group.
+    /// `invariant{i}[place]`: operands of weights that are fixed within the group, of row g in the low half and
+    /// of row g+8 in the high one where both come from the same operations, else of each row in a word.
     pub fn prepare(&self, body: &mut Body) {
         for (index, id) in self.plan.invariants().into_iter().enumerate() {
             let name = format!("invariant{index}");
-            body.array(&*name, Type::U32, &[self.count(), 2]);
+            let words = if self.in_one_word(id) { 1 } else { 2 };
+            body.array(&*name, Type::U32, &[self.count(), words]);
             let together = self.together();
             body.unrolled("row_part", self.count() / together, |body, row_part| {
                 for nth in 0..together {
@@ -108,36 +111,42 @@ impl Rows<'_> {
                         1 => row_part.clone(),
                         _ => row_part.clone() * together + nth,
                     };
-                    let halves = self.broadcasts(body, id, &row_part, nth);
-                    for (half, value) in (0u32..).zip(halves) {
-                        body.assign(Expr::at(&*name, [place.clone(), int(half)]), value);
+                    for (word, value) in (0u32..).zip(self.operands(id, &row_part, nth)) {
+                        body.assign(Expr::at(&*name, [place.clone(), int(word)]), value);
                     }
                 }
             });
         }
     }
 
-    /// An operand in group `nth` of those that lie together, for rows g and g+8.
-    fn broadcasts(&self, body: &mut Body, id: Id, row_part: &Expr, nth: u32) -> [Expr; 2] {
-        let params = [0, 1].map(|half| self.params(row_part, 2 * nth as usize + half));
-        let row = |half: usize| Row { params: &params[half], position: half };
-        if !self.cx.has_exponents() {
-            return [0, 1].map(|half| self.plan.broadcast(id, &row(half)));
+    /// An operand in group `nth` of those that lie together: of rows g and g+8 in a word, or in two.
+    fn operands(&self, id: Id, row_part: &Expr, nth: u32) -> Vec<Expr> {
+        let rows = [0, 1].map(|half| {
+            let params = self.params(row_part, 2 * nth as usize + half);
+            self.plan.broadcast(id, &Row { params: &params, position: half })
+        });
+        match in_one_word(&rows[0], &rows[1]) {
+            Some(both) => vec![both],
+            None => rows.to_vec(),
         }
-        // Rounded together, which is one conversion less.
-        let both = self.plan.joined([(id, &row(0)), (id, &row(1))]);
-        let both = body.bind(format!("both{nth}"), Type::U32, both);
-        ["h2_both_low", "h2_both_high"].map(|half| call(half, [both.clone()]))
+    }
+
+    /// Whether an operand of rows g and g+8 is in one word.
+    fn in_one_word(&self, id: Id) -> bool {
+        self.operands(id, &int(0), 0).len() == 1
     }
 
     /// Where [`Rows::prepare`] put the operands of a place.
     pub fn prepared(&self, row_part: &Expr) -> Prepared {
         let mut values = Vec::new();
         for (index, id) in self.plan.invariants().into_iter().enumerate() {
-            for half in 0..2 {
-                let place = [row_part.clone(), int(half as u32)];
-                values.push((id, half, Expr::at(format!("invariant{index}"), place)));
-            }
+            let at = |word| Expr::at(format!("invariant{index}"), [row_part.clone(), int(word)]);
+            // Which half of an operand it takes, an instruction says at no cost.
+            let rows = match self.in_one_word(id) {
+                true => ["h2_both_low", "h2_both_high"].map(|half| call(half, [at(0)])),
+                false => [at(0), at(1)],
+            };
+            values.extend(rows.into_iter().enumerate().map(|(half, value)| (id, half, value)));
         }
         Prepared::new(values)
     }

@@ -12,6 +12,8 @@ use qtune_ir::DType;
 
 /// Selectors that put the lower half of a second word above that of a first.
 const LOWER_HALVES: u32 = 0x5410;
+/// The same of upper halves.
+const UPPER_HALVES: u32 = 0x7632;
 /// The signs of both halves.
 const SIGNS: u32 = 0x8000_8000;
 
@@ -117,17 +119,10 @@ impl Plan<'_> {
 
     /// The values of two invariants in their rows, each rounded to the compute type, in the two halves of
     /// a register.
-    pub fn joined(&self, [(low, low_row), (high, high_row)]: [(Id, &Row); 2]) -> Expr {
-        if let Some(joined) = self.joined_products([(low, low_row), (high, high_row)]) {
-            return joined;
-        }
-        match (self.packed(low, low_row), self.packed(high, high_row)) {
-            (Some(low), Some(high)) => call("permute", [low, high, hex(LOWER_HALVES)]),
-            _ => {
-                let values = [self.invariant(low, low_row), self.invariant(high, high_row)];
-                call(self.op("pack"), values)
-            }
-        }
+    pub fn joined(&self, invariants: [(Id, &Row); 2]) -> Expr {
+        let [low, high] = invariants.map(|(id, row)| self.broadcast(id, row));
+        let joined = in_one_word(&low, &high);
+        joined.unwrap_or_else(|| call("permute", [low, high, hex(LOWER_HALVES)]))
     }
 
     /// The values of an invariant in two columns, the second one in the upper half, each rounded to the compute type.
@@ -161,35 +156,48 @@ impl Plan<'_> {
             _ => None,
         }
     }
+}
 
-    /// The same by arithmetic on both halves at once: products whose factors lie in the halves of the same
-    /// words.
-    fn joined_products(&self, invariants: [(Id, &Row); 2]) -> Option<Expr> {
-        if self.compute() != DType::F16 {
-            return None;
+/// Two values of [`Plan::broadcast`] as the halves of one word, if that takes no more operations than one of
+/// them: the same packed operations on halves of one word or of two, or one conversion of both.
+pub(super) fn in_one_word(low: &Expr, high: &Expr) -> Option<Expr> {
+    if let (Expr::Hex(low), Expr::Hex(high)) = (low, high) {
+        return Some(hex(low & 0xffff | high & 0xffff_0000));
+    }
+    let (Expr::Call(name, a), Expr::Call(other, b)) = (low, high) else { return None };
+    let ((a_value, a_scale), (b_value, b_scale)) = (scaled(low), scaled(high));
+    if (a_scale, b_scale) != (ONES, ONES) {
+        let scales = hex(a_scale & 0xffff | b_scale & 0xffff_0000);
+        return Some(call("h2_mul", [in_one_word(a_value, b_value)?, scales]));
+    }
+    let of_two = |selectors| call("permute", [a[0].clone(), b[0].clone(), hex(selectors)]);
+    match (*name, *other) {
+        ("h2_both_low", "h2_both_high") if a == b => Some(a[0].clone()),
+        ("h2_both_low", "h2_both_low") => Some(of_two(LOWER_HALVES)),
+        ("h2_both_high", "h2_both_high") => Some(of_two(UPPER_HALVES)),
+        ("h2_pack" | "bf2_pack", _) if name == other && a[0] == a[1] && b[0] == b[1] => {
+            Some(call(name, [a[0].clone(), b[0].clone()]))
         }
-        let [low, high] = invariants.map(|(id, row)| self.product(id, row)?.factors());
-        let factors = low?.into_iter().zip(high?).map(|pair| match pair {
-            ((Expr::Call("h2_both_low", a), low), (Expr::Call("h2_both_high", b), high))
-                if a == b =>
-            {
-                let word = a.into_iter().next()?;
-                Some(match (low, high) == (1.0, 1.0) {
-                    true => word,
-                    false => call("h2_mul", [word, hex(halves_of([low, high]))]),
-                })
-            }
-            _ => None,
-        });
-        let factors: Vec<Expr> = factors.collect::<Option<_>>()?;
-        Some(call("h2_mul", factors))
+        ("h2_mul" | "h2_add" | "h2_sub", _) if name == other => {
+            let operands = a.iter().zip(b).map(|(a, b)| in_one_word(a, b));
+            Some(call(name, operands.collect::<Option<Vec<_>>>()?))
+        }
+        _ => None,
     }
 }
 
-/// Two constants as f16 in the halves of a word.
-fn halves_of(constants: [f64; 2]) -> u32 {
-    let [low, high] = constants.map(|value| u32::from(half::f16::from_f64(value).to_bits()));
-    high << 16 | low
+/// 1 in both halves.
+const ONES: u32 = 0x3c00_3c00;
+
+/// A packed product with a constant, taken apart.
+fn scaled(value: &Expr) -> (&Expr, u32) {
+    match value {
+        Expr::Call("h2_mul", operands) => match &operands[..] {
+            [value, Expr::Hex(scale)] => (value, *scale),
+            _ => (value, ONES),
+        },
+        _ => (value, ONES),
+    }
 }
 
 /// Whether a value is a power of two, or minus one, that f16 has among its normal numbers.

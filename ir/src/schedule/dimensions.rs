@@ -44,12 +44,12 @@ mod tests {
 
     #[test]
     fn every_choice_has_a_name_of_its_own() {
-        let line = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows pdl=on \
+        let line = "mma tile=16x64x256 warps=1x4 stages=4 split=2 pad=16 raster=rows pdl=on \
                     dequant=(sum (* q x))";
         let dimensions = line.parse::<Schedule>().unwrap().dimensions();
         let told: Vec<String> = dimensions.iter().map(|(name, v)| format!("{name}={v}")).collect();
         let wanted = "tile_m=16 tile_n=64 tile_k=256 warps_n=1 warps_k=4 stages=4 split=2 \
-                      swizzle=xor raster=rows pdl=on prefetch=off dequant=(sum (* q x))";
+                      pad=16 raster=rows pdl=on prefetch=off dequant=(sum (* q x))";
         assert_eq!(told.join(" "), wanted);
     }
 }

@@ -132,7 +132,7 @@ mod tests {
     use crate::tile::tests::{awq, h200, problem};
     use crate::{ActivationScales, Param, ParamType};
 
-    const MMA: &str = "mma tile=16x64x256 warps=1x2 stages=4 split=2 swizzle=xor raster=rows \
+    const MMA: &str = "mma tile=16x64x256 warps=1x2 stages=4 split=2 pad=16 raster=rows \
                        dequant=(* s (sum (* (- (real q) 128) x)))";
 
     fn int8() -> WeightSpec {

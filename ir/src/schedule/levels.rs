@@ -136,7 +136,7 @@ mod tests {
         assert!(refused(gemv, outside, 8, "+silu_mul").contains("a map of its own"));
         let two_rows = gemv.replace("rows=4", "rows=2");
         assert!(refused(&two_rows, outside, 8, "").contains("4 rows"));
-        let mma = "mma tile=16x64x256 warps=2x2 stages=2 split=1 swizzle=xor raster=rows";
+        let mma = "mma tile=16x64x256 warps=2x2 stages=2 split=1 pad=16 raster=rows";
         let inside = "(sum (* (* (prmt q) (nested s c n)) x))";
         assert_eq!(refused(mma, inside, 8, ""), "");
         let outside = "(* (nested s c n) (sum (* (prmt q) x)))";

@@ -11,6 +11,10 @@ use crate::{Arch, Problem, WeightSpec};
 const MOST_TOKENS: u32 = 64;
 /// The same where weights are floats: blocks must share more, as a float is four codes of traffic.
 const MOST_TOKENS_DENSE: u32 = 128;
+/// Bytes that rows of activations are padded by: one read of a lane, so that eight rows begin in different banks.
+pub(super) const PAD: u32 = 16;
+/// Lanes whose 16-byte stores go to shared memory together: a quarter of a warp.
+const QUARTER: u32 = 8;
 /// Least k that `mma` accumulates before group parameters apply to sums: one load of activations.
 const SEGMENT_K: u32 = 32;
 
@@ -31,8 +35,9 @@ pub struct MmaSchedule {
     pub stages: u32,
     /// How thread blocks share the k of output tiles.
     pub split: Split,
-    /// XOR swizzle of the activation tile in shared memory.
-    pub swizzle: bool,
+    /// Whether tokens of the activation tile in shared memory lie [`PAD`] bytes further apart than their rows
+    /// are long. All rows would begin in the same bank, and reads of eight of them would conflict.
+    pub padded: bool,
     /// Order of thread blocks.
     pub raster: Raster,
     /// How the kernel meets those before and after it.
@@ -98,6 +103,36 @@ impl MmaSchedule {
         self.block_m * self.block_k * 2
     }
 
+    /// Bytes from a token's activations to the next token's in shared memory.
+    pub fn act_pitch(&self) -> u32 {
+        self.block_k * 2 + if self.padded { PAD } else { 0 }
+    }
+
+    /// Bytes of shared memory that a stage's activations take.
+    pub fn stage_act_space(&self) -> u32 {
+        self.block_m * self.act_pitch()
+    }
+
+    /// Lanes that share the row of a token in copies of a stage's activations, so that all 16-byte pieces of a
+    /// thread are of one token, as many pieces apart. `None` where threads take one piece after the other,
+    /// whatever token it is of.
+    pub fn act_lanes(&self) -> Option<u32> {
+        let (row, threads) = (self.block_k * 2 / PAD, self.threads().max(1));
+        let turns = self.block_m * row / threads;
+        let even = turns > 0 && self.block_m * row % threads == 0 && row % turns == 0;
+        let lanes = even.then(|| row / turns)?;
+        // A quarter of a warp stores pieces of tokens that lie as many apart as these have lanes.
+        (matches!(lanes, 2 | 4) || lanes % QUARTER == 0).then_some(lanes)
+    }
+
+    /// Addresses that a thread keeps for those copies.
+    pub fn act_plans(&self) -> u32 {
+        match self.act_lanes() {
+            Some(_) => 1,
+            None => (self.stage_act_bytes() / PAD).div_ceil(self.threads().max(1)),
+        }
+    }
+
     /// The levels that group parameters are packed by; `None` where each group has an entry with all of
     /// its parameters.
     pub fn levels(&self, spec: &WeightSpec, k: u32) -> Option<Levels> {
@@ -143,7 +178,9 @@ impl MmaSchedule {
     /// Where the operands that warps compute from levels lie in dynamic shared memory: behind all stages, and
     /// group parameters that are copied once.
     pub fn operand_offset(&self, problem: &Problem, spec: &WeightSpec) -> u32 {
-        self.stages * self.stage_bytes(spec, problem.k) + self.once_param_bytes(spec, problem.k)
+        let params = self.stage_param_bytes(spec, problem.k);
+        let stage = self.stage_weight_bytes(spec) + self.stage_act_space() + params;
+        self.stages * stage + self.once_param_bytes(spec, problem.k)
     }
 
     /// Bytes of the ring, with the operands of one stage behind it.

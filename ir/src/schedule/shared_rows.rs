@@ -85,7 +85,7 @@ mod tests {
         schedule.check(&problem(n, 4096, 16), &spec, &h200()).err().map(|refused| refused.reason)
     }
 
-    const MMA: &str = "mma tile=16x128x64 warps=2x1 stages=3 split=1 swizzle=xor raster=rows \
+    const MMA: &str = "mma tile=16x128x64 warps=2x1 stages=3 split=1 pad=16 raster=rows \
                        dequant=(sum (* (* (- (real q) z) s) x))";
     const GEMV: &str =
         "gemv tokens=1 rows=4 lanes=16 warps=4x1 unroll=1 split=1 x=shared acc=half2 \

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     fn structure(words: &str) -> Structure {
-        let text = format!("mma {words} swizzle=xor raster=rows dequant=(sum x)");
+        let text = format!("mma {words} pad=16 raster=rows dequant=(sum x)");
         text.parse::<Schedule>().unwrap().structure()
     }
 

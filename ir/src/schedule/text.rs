@@ -1,5 +1,6 @@
 //! A schedule as one line of text, and back.
 
+use super::mma::PAD;
 use super::{
     Accumulate, DenseGemm, DequantSchedule, GemvSchedule, LibraryGemm, MmaSchedule, Overlap,
     Producer, Raster, Schedule, ScheduleError, Split, WeightCache, WgmmaSchedule,
@@ -42,7 +43,7 @@ impl fmt::Display for Schedule {
             ),
             Schedule::Mma(s) => write!(
                 f,
-                "mma tile={}x{}x{} warps={}x{} stages={} split={} swizzle={} raster={}{} dequant={}",
+                "mma tile={}x{}x{} warps={}x{} stages={} split={} pad={} raster={}{} dequant={}",
                 s.block_m,
                 s.block_n,
                 s.block_k,
@@ -50,7 +51,7 @@ impl fmt::Display for Schedule {
                 s.warps_k,
                 s.stages,
                 s.split,
-                if s.swizzle { "xor" } else { "none" },
+                if s.padded { PAD } else { 0 },
                 s.raster.name(),
                 s.overlap,
                 s.dequant
@@ -234,7 +235,7 @@ impl Fields<'_> {
                     warps_k,
                     stages: f.number("stages")?,
                     split: f.split()?,
-                    swizzle: f.choice("swizzle", &[("xor", true), ("none", false)])?,
+                    padded: f.choice("pad", &[("16", true), ("0", false)])?,
                     raster: f.choice("raster", &Raster::NAMES)?,
                     overlap: f.overlap()?,
                     dequant: f.word("dequant")?.into(),

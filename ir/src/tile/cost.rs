@@ -536,10 +536,10 @@ mod tests {
         "gemv tokens=4 rows=2 lanes=8 warps=2x4 unroll=2 split=1 x=shared acc=half2 cache=stream dequant=(sum x)",
         "gemv tokens=1 rows=4 lanes=32 warps=4x1 unroll=4 split=4 x=global acc=half2 cache=stream dequant=(sum x)",
         "gemv tokens=1 rows=4 lanes=32 warps=4x1 unroll=4 split=4@cluster x=global acc=half2 cache=stream dequant=(sum x)",
-        "mma tile=16x128x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(sum x)",
-        "mma tile=32x64x64 warps=1x1 stages=1 split=3 swizzle=none raster=tokens dequant=(* s (sum x))",
-        "mma tile=8x32x512 warps=1x4 stages=6 split=2 swizzle=xor raster=rows dequant=(sum x)",
-        "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor raster=rows dequant=(sum x)",
+        "mma tile=16x128x128 warps=2x2 stages=4 split=1 pad=16 raster=rows dequant=(sum x)",
+        "mma tile=32x64x64 warps=1x1 stages=1 split=3 pad=0 raster=tokens dequant=(* s (sum x))",
+        "mma tile=8x32x512 warps=1x4 stages=6 split=2 pad=16 raster=rows dequant=(sum x)",
+        "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 pad=16 raster=rows dequant=(sum x)",
         "wgmma tile=64x128x128 groups=2 stages=4 split=1 producer=warp raster=tokens dequant=(sum x)",
         "wgmma tile=16x64x256 groups=1 stages=3 split=2 producer=warp raster=rows dequant=(* s (sum x))",
     ];
@@ -589,7 +589,7 @@ mod tests {
         let bytes = |rows, tile: &str| {
             let spec = WeightSpec { group: Group::Rows(rows), ..awq() };
             let text = format!(
-                "mma tile={tile} warps=1x1 stages=2 split=1 swizzle=xor raster=rows dequant=(sum x)"
+                "mma tile={tile} warps=1x1 stages=2 split=1 pad=16 raster=rows dequant=(sum x)"
             );
             dram_bytes(&p, &spec, &arch, &text.parse().unwrap()).round()
         };
@@ -649,7 +649,7 @@ mod tests {
         };
         let (single, many) = (problem(55296, 5120, 1), problem(55296, 5120, 64));
         slower(&single, "warps=2x4 unroll=2", "warps=1x1 unroll=1", 1);
-        slower(&many, "swizzle=xor", "swizzle=none", 4);
+        slower(&many, "pad=16", "pad=0", 4);
         slower(&many, "raster=tokens", "raster=rows", 5);
         slower(&many, "stages=4", "stages=1", 4);
     }

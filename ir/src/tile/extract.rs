@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_fastest_of_each_family_is_kept() {
-        let mma = "mma tile=8x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=";
+        let mma = "mma tile=8x16x64 warps=1x1 stages=1 split=1 pad=16 raster=rows dequant=";
         let tensor =
             |time_us| Candidate { schedule: mma.parse().unwrap(), ..candidate(time_us, 90, 90) };
         let all = || vec![tensor(3.5), tensor(3.0), candidate(1.0, 8, 8), candidate(2.0, 4, 8)];
@@ -368,7 +368,7 @@ mod tests {
     fn the_fastest_of_each_structure_near_the_fastest_is_kept() {
         let sharing = |split: &str, time_us| {
             let text = format!(
-                "mma tile=8x16x64 warps=1x1 stages=1 split={split} swizzle=xor raster=rows dequant="
+                "mma tile=8x16x64 warps=1x1 stages=1 split={split} pad=16 raster=rows dequant="
             );
             Candidate { schedule: text.parse().unwrap(), ..candidate(time_us, 8, 8) }
         };

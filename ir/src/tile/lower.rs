@@ -30,7 +30,7 @@
 //! takes one row, in a grid of one-warp blocks.
 //!
 //! What no nest says takes its usual value: vector loads of weights bypass L1 (they are read once),
-//! the activation tile of `mma` is swizzled (without it `ldmatrix` has eight-way conflicts), blocks
+//! rows of the activation tile of `mma` are padded (without it `ldmatrix` has eight-way conflicts), blocks
 //! that share weights run one after the other when there are several token tiles; a warpgroup that gives
 //! its registers away feeds several `wgmma` consumers, an extra warp feeds one. The dequantization term is empty until the caller sets it.
 
@@ -266,7 +266,7 @@ fn mma(layers: &[Layer], problem: &Problem) -> Option<Schedule> {
             warps_k,
             stages: filled.slot(Slot::Ring).unwrap_or(1),
             split: filled.split,
-            swizzle: true,
+            padded: true,
             raster: usual_raster(problem, block_m),
             overlap: Overlap::NONE,
             dequant: String::new(),
@@ -307,7 +307,7 @@ fn usual_raster(problem: &Problem, block_m: u32) -> Raster {
 }
 
 /// The nest that a schedule refines: the inverse of [`schedule`], but for what nests do not say
-/// (caching, swizzle, raster, launch options, dequantization). A schedule that is the naive one in every number
+/// (caching, padding, raster, launch options, dequantization). A schedule that is the naive one in every number
 /// gives the naive nest.
 ///
 /// # Errors
@@ -480,15 +480,15 @@ mod tests {
             "gemv tokens=4 rows=2 lanes=8 warps=4x2 unroll=2 split=4@cluster x=shared acc=half2 cache=stream dequant=",
             "gemv tokens=1 rows=1 lanes=32 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
             "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 cache=stream dequant=",
-            "mma tile=16x128x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens dequant=",
-            "mma tile=64x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=rows dequant=",
-            "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 swizzle=xor raster=tokens dequant=",
+            "mma tile=16x128x256 warps=2x2 stages=4 split=3 pad=16 raster=tokens dequant=",
+            "mma tile=64x16x64 warps=1x1 stages=1 split=1 pad=16 raster=rows dequant=",
+            "mma tile=16x64x256 warps=1x4 stages=4 split=stream:264 pad=16 raster=tokens dequant=",
             "wgmma tile=48x256x128 groups=2 stages=4 split=3 producer=group raster=rows dequant=",
             "wgmma tile=8x64x128 groups=1 stages=2 split=1 producer=warp raster=tokens dequant=",
             "wgmma tile=48x128x128 groups=2 stages=3 split=4@cluster producer=group raster=rows dequant=",
             "wgmma tile=48x128x128 groups=2 stages=3 split=stream:132 producer=group raster=rows dequant=",
             "dequant slab=512 gemm=wgmma tile=48x256x128 groups=2 stages=4 split=1 producer=group raster=rows dequant=",
-            "dequant slab=64 gemm=mma tile=16x64x64 warps=2x1 stages=3 split=1 swizzle=xor raster=tokens dequant=",
+            "dequant slab=64 gemm=mma tile=16x64x64 warps=2x1 stages=3 split=1 pad=16 raster=tokens dequant=",
         ] {
             let wanted: Schedule = text.parse().unwrap();
             let nest = nest(&wanted, &p).unwrap();
@@ -500,7 +500,7 @@ mod tests {
     #[test]
     fn a_schedule_whose_tile_is_ragged_has_no_nest() {
         let p = problem("w4a16.awq-g128.f16-f16.n5120.k5120.m48");
-        let text = "mma tile=16x100x256 warps=2x2 stages=4 split=3 swizzle=xor raster=tokens \
+        let text = "mma tile=16x100x256 warps=2x2 stages=4 split=3 pad=16 raster=tokens \
                     dequant=";
         assert!(nest(&text.parse().unwrap(), &p).is_err());
     }

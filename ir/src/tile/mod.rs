@@ -16,7 +16,7 @@
 //!             (ring 4 (for k 128 unroll (for k 64 reg (mma16816)))))))))";
 //! let nest: Nest = text.parse().unwrap();
 //! let schedule = tile::schedule(&nest, &problem).unwrap();
-//! assert_eq!(schedule.to_string(), "mma tile=16x64x128 warps=4x1 stages=4 split=1 swizzle=xor \
+//! assert_eq!(schedule.to_string(), "mma tile=16x64x128 warps=4x1 stages=4 split=1 pad=16 \
 //!                                   raster=rows dequant=");
 //! ```
 

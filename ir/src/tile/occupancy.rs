@@ -44,8 +44,9 @@ pub fn registers(problem: &Problem, spec: &WeightSpec, schedule: &Schedule) -> u
         Schedule::Mma(s) => {
             let apart =
                 sums_groups_apart(&s.dequant, problem, spec) || spec.activations.sums_by_stage();
+            let sums_activations = !spec.is_dense() && !runs_on(&s.dequant);
             let scales = if spec.activations.are_grouped() { 2 * s.token_tiles() } else { 0 };
-            mma_registers(s, 1 + u32::from(apart), spec.is_dense()) + scales
+            mma_registers(s, 1 + u32::from(apart), sums_activations) + scales
         }
         Schedule::Wgmma(s) => s.registers(problem, spec),
         Schedule::Dequant(s) => match s.multiplication() {
@@ -89,12 +90,12 @@ fn gemv_registers(s: &GemvSchedule, spec: &WeightSpec) -> u32 {
     GEMV_REGISTERS + loads + activations + sums + operands * GEMV_OPERAND_REGISTERS
 }
 
-fn mma_registers(s: &MmaSchedule, copies: u32, dense: bool) -> u32 {
+fn mma_registers(s: &MmaSchedule, copies: u32, sums_activations: bool) -> u32 {
     let accumulators = s.row_tiles() * s.token_tiles() * 4 * copies;
-    // Two k16 steps of activations for every token tile, and their sums, which floats do not need.
-    let tokens = if dense { 4 } else { 8 } * s.token_tiles();
+    // Two k16 steps of activations for every token tile, and their sums.
+    let tokens = if sums_activations { 8 } else { 4 } * s.token_tiles();
     // Where a thread's pieces of activations come from and go to.
-    let places = 2 * (s.block_m * s.block_k / 8).div_ceil(s.threads().max(1));
+    let places = 2 * s.act_plans();
     let words = s.row_tiles() * LOAD_REGISTERS;
     let stream = s.split.stream().map_or(0, |_| STREAM_REGISTERS);
     MMA_REGISTERS + accumulators + tokens + places + words + stream
@@ -246,7 +247,7 @@ mod tests {
     #[test]
     fn group_sums_kept_apart_double_the_accumulators() {
         let p: Problem = "w4a16.awq-g128.f16-f16.n5120.k5120.m16".parse().unwrap();
-        let text = "mma tile=16x64x256 warps=1x4 stages=4 split=2 swizzle=xor raster=rows dequant=";
+        let text = "mma tile=16x64x256 warps=1x4 stages=4 split=2 pad=16 raster=rows dequant=";
         let count = |term: &str| {
             let spec = super::super::tests::awq();
             registers(&p, &spec, &(text.to_string() + term).parse().unwrap())
@@ -260,7 +261,7 @@ mod tests {
         let spec = super::super::tests::awq();
         let p: Problem = "w4a16.awq-g128.f16-f16.n8448.k5120.m16".parse().unwrap();
         let schedule: Schedule =
-            "mma tile=16x64x128 warps=1x2 stages=4 split=1 swizzle=xor raster=rows dequant=(sum x)"
+            "mma tile=16x64x128 warps=1x2 stages=4 split=1 pad=16 raster=rows dequant=(sum x)"
                 .parse()
                 .unwrap();
         let stage = 64 * 128 / 2 + 16 * 128 * 2 + 64 * 4;

@@ -210,7 +210,7 @@ fn no_sketch(problem: &Problem, arch: &Arch, rejected: &BTreeMap<String, usize>)
     }
 }
 
-/// How a schedule's nest is derived from the naive nest. What nests do not say (caching, swizzle,
+/// How a schedule's nest is derived from the naive nest. What nests do not say (caching, padding,
 /// raster, dequantization) is not part of it.
 ///
 /// # Errors

@@ -68,7 +68,9 @@ mod tests {
     fn values_and_reasons_are_kept_by_family() {
         let mut space = Space::default();
         let line = |stages: u32| {
-            format!("mma tile=16x64x256 warps=1x4 stages={stages} split=1 swizzle=xor raster=rows dequant=")
+            format!(
+                "mma tile=16x64x256 warps=1x4 stages={stages} split=1 pad=16 raster=rows dequant="
+            )
         };
         for (stages, pruned) in
             [(4, None), (2, None), (16, Some("# stages")), (12, Some("# stages"))]

@@ -64,7 +64,7 @@ fn legal(p: &Problem, options: &Options) -> Vec<(Nest, Schedule)> {
 fn small(fields: &[(&str, &str)]) -> String {
     let gemv = "gemv tokens=1 rows=1 lanes=1 warps=1x1 unroll=1 split=1 x=global acc=f32 \
                 cache=stream dequant=";
-    let mma = "mma tile=8x16x64 warps=1x1 stages=1 split=1 swizzle=xor raster=tokens dequant=";
+    let mma = "mma tile=8x16x64 warps=1x1 stages=1 split=1 pad=16 raster=tokens dequant=";
     let is_mma = fields.iter().any(|(key, _)| ["tile", "stages"].contains(key));
     let mut words: Vec<String> =
         (if is_mma { mma } else { gemv }).split(' ').map(String::from).collect();
@@ -331,7 +331,7 @@ const COMPILED: [(u32, &str, f64, f64, u32); 10] = [
 fn the_model_knows_what_compiled_kernels_take() {
     for (m, head, dequant, instructions, registers) in COMPILED {
         let rest = match head.starts_with("mma") {
-            true => "swizzle=xor raster=rows dequant=(* s (sum x))",
+            true => "pad=16 raster=rows dequant=(* s (sum x))",
             false => "cache=stream dequant=(* s (sum x))",
         };
         let schedule: Schedule = format!("{head} {rest}").parse().unwrap();

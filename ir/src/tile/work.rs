@@ -51,7 +51,7 @@ const STEP_GUARD: f64 = 6.0;
 const STAGE_LOOP: f64 = 60.0;
 /// Per 16 bytes of weights through `cp.async`: the instruction and its address.
 const COPY: f64 = 2.0;
-/// The same for activations, whose places are swizzled.
+/// The same for activations, whose rows are padded.
 const COPY_X: f64 = 4.0;
 /// Per fragment and quant group: parameters loaded and spread.
 const SEGMENT_PARAMS: f64 = 4.0;
@@ -366,7 +366,7 @@ fn mma(p: &Problem, spec: &WeightSpec, arch: &Arch, s: &MmaSchedule, dequant: f6
     let weight_bytes = s.stage_weight_bytes(spec) as f64;
     let act_bytes = s.stage_act_bytes() as f64;
     let stage_bytes = s.stage_bytes(spec, p.k) as f64;
-    let conflicts = if s.swizzle { 1.0 } else { CONFLICT };
+    let conflicts = if s.padded { 1.0 } else { CONFLICT };
     let read_bytes = weight_bytes + act_bytes * s.warps_n as f64 * conflicts;
     let results = (s.block_n * s.block_m) as f64 * 4.0;
     let lookups = scale_lookups(spec, p.k, s.segment_k(spec, p.k), weights);

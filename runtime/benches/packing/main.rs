@@ -80,7 +80,7 @@ fn measure(
     let problem: Problem = problem.parse().expect("a problem");
     let gemv = "gemv tokens=1 rows=2 lanes=32 warps=4x1 unroll=2 split=1 x=shared acc=half2 \
                 cache=stream";
-    let mma = "mma tile=8x64x256 warps=1x4 stages=4 split=1 swizzle=xor raster=rows";
+    let mma = "mma tile=8x64x256 warps=1x4 stages=4 split=1 pad=16 raster=rows";
     let table = "dequant=(pair q)";
     for (name, schedule, term) in [("gemv", gemv, term), ("mma", mma, term), ("table", mma, table)]
     {

@@ -3,7 +3,7 @@
 pub const MMA_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m9+bias";
 /// Long enough for each split to refill its ring.
 pub const MMA_LONG: &str = "w4a16.awq-g64.f16-f16.n80.k1024.m9+bias";
-pub const MMA: &str = "mma tile=16x32x128 warps=1x2 stages=3 split=2 swizzle=xor raster=rows \
+pub const MMA: &str = "mma tile=16x32x128 warps=1x2 stages=3 split=2 pad=16 raster=rows \
                    dequant=(* s (- (sum (* (magic q) x)) (* (+ 1024 z) (sum x))))";
 pub const GEMV_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k512.m2+bias";
 pub const GEMV: &str = "gemv tokens=2 rows=1 lanes=4 warps=1x2 unroll=1 split=1 x=shared acc=f32 \
@@ -40,8 +40,8 @@ pub const MMA_MAINLOOP: [Plant; 8] = [
     ("step in two splits", "(split + 1) * STEPS / 2", "(split + 1) * STEPS / 2 + 1 - split"),
     ("lost barrier", "copy_wait<1>();\n    __syncthreads();", "copy_wait<1>();"),
     ("wait too lax", "copy_wait<1>()", "copy_wait<2>()"),
-    ("stage refilled while it is read", "(slot == 0) ? 2 : slot - 1", "slot"),
-    ("lost swizzle", "(x_place % 16 ^ x_token % 8)", "x_place % 16"),
+    ("stage refilled while it is read", "free = slot;", "free = (slot + 1 == 3) ? 0 : slot + 1;"),
+    ("rows shorter than read", "ring_x[x_token * 17", "ring_x[x_token * 16"),
     ("activations of the wrong step", "x_k8 = next * 16", "x_k8 = step * 16"),
 ];
 
@@ -78,7 +78,7 @@ pub const GEMV_PLANTS: [Plant; 11] = [
 ];
 
 pub const TABLE_PROBLEM: &str = "w4a16.nf4-b64.f16-f16.n80.k512.m9";
-pub const TABLE: &str = "mma tile=16x32x128 warps=1x2 stages=3 split=1 swizzle=xor raster=rows \
+pub const TABLE: &str = "mma tile=16x32x128 warps=1x2 stages=3 split=1 pad=16 raster=rows \
                      dequant=(* s (sum (* (page q) x)))";
 
 pub const TABLE_PLANTS: [Plant; 5] = [
@@ -132,8 +132,7 @@ pub const GATED_GEMV_PLANTS: [Plant; 5] = [
 ];
 
 pub const SLAB_PROBLEM: &str = "w4a16.awq-g32.f16-f16.n80.k512.m9";
-pub const SLAB: &str =
-    "dequant slab=32 gemm=mma tile=16x16x64 warps=1x1 stages=2 split=1 swizzle=xor \
+pub const SLAB: &str = "dequant slab=32 gemm=mma tile=16x16x64 warps=1x1 stages=2 split=1 pad=16 \
                     raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
 
 /// Between the function that dequantizes and the one that multiplies.
@@ -148,7 +147,7 @@ pub const SLAB_PLANTS: [Plant; 7] = [
 ];
 
 pub const STREAM_PROBLEM: &str = "w4a16.awq-g64.f16-f16.n80.k640.m20";
-pub const STREAM: &str = "mma tile=16x16x128 warps=1x2 stages=3 split=stream:7 swizzle=xor \
+pub const STREAM: &str = "mma tile=16x16x128 warps=1x2 stages=3 split=stream:7 pad=16 \
                       raster=rows dequant=(sum (* (* (- (real q) z) s) x))";
 
 /// Seven blocks have 50 steps of ten tiles.
@@ -230,7 +229,7 @@ pub const MULTICAST_PLANTS: [Plant; 7] = [
 ];
 
 pub const CODES_PROBLEM: &str = "w8a8.int8-ch-a8.f16-f16.n80.k520.m9";
-pub const CODES: &str = "mma tile=16x32x128 warps=2x1 stages=3 split=2 swizzle=xor raster=rows \
+pub const CODES: &str = "mma tile=16x32x128 warps=2x1 stages=3 split=2 pad=16 raster=rows \
                      dequant=(* s (sum (* (- (real q) 128) x)))";
 
 /// Where activations become codes, and where scales meet the sums of products.
@@ -264,7 +263,7 @@ pub const STATIC_PLANTS: [Plant; 4] = [
 ];
 
 pub const FLOAT8_PROBLEM: &str = "w8a8.fp8-e4m3-ch-a8.bf16-bf16.n40.k520.m9";
-pub const FLOAT8: &str = "mma tile=16x32x128 warps=2x1 stages=2 split=1 swizzle=xor raster=rows \
+pub const FLOAT8: &str = "mma tile=16x32x128 warps=2x1 stages=2 split=1 pad=16 raster=rows \
                       dequant=(* s (sum (* (e4m3 q) x)))";
 
 /// What 8-bit floats have of their own: NaN, and sums that are added up by the stage.

@@ -1,6 +1,6 @@
 // qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m8@sm90a.132
-// schedule: mma tile=8x64x256 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))
+// schedule: mma tile=8x64x256 warps=2x2 stages=4 split=1 pad=16 raster=rows dequant=(- (* (* s (* rp 16777216)) (sum (* (subn (at q)) x))) (* (* s z) (sum x)))
 
 static __device__ __forceinline__ float h2_low(unsigned a) {
   float d;
@@ -22,9 +22,15 @@ static __device__ __forceinline__ unsigned short to_f16(float a) {
 
 static __device__ __forceinline__ float fma_f32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
-static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+static __device__ __forceinline__ void copy_async_16(unsigned place, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+               :: "r"(place), "l"(global) : "memory");
+}
+
+static __device__ __forceinline__ void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+               "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }"
+               :: "r"(place), "l"(global), "r"((unsigned)wanted) : "memory");
 }
 
 static __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -66,8 +72,8 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
   uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 0);
   uint4* const ring_x = reinterpret_cast<uint4*>(shared + 32768);
   float* const red = reinterpret_cast<float*>(shared + 0);
-  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 49152);
-  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 49152);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 49664);
+  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 49664);
   // prologue: this block's tile and this warp's part of it
   const int thread = threadIdx.x;
   const int lane = thread % 32;
@@ -79,92 +85,78 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
   const int first = 0;
   const int last = STEPS;
   const int lane_piece = (warp_n * 2 * 4 + warp_k * 2) * 32 + lane;
-  int x_from[2] = {};
-  #pragma unroll
-  for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
-    const int x_piece = x_piece_turn * 128 + thread;
-    const int x_m = token_tile * 8 + x_piece / 32;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 32;
-  }
-  int x_to[2];
-  #pragma unroll
-  for (int x_place_turn = 0; x_place_turn < 2; ++x_place_turn) {
-    const int x_place = x_place_turn * 128 + thread;
-    const int x_token = x_place / 32;
-    x_to[x_place_turn] = x_token * 32 + (x_place % 32 ^ x_token % 8);
-  }
-  const int lane_tokens = lane % 8 * 32 + warp_k * 16;
-  unsigned lane_rows[2];
-  #pragma unroll
-  for (int part = 0; part < 2; ++part) {
-    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 4 + lane / 8 % 4 ^ lane % 8)]);
-  }
+  const unsigned lane_weights = shared_place(&ring_weights[lane_piece]);
+  const unsigned thread_params = shared_place(&ring_params[thread]);
+  int x_from[1] = {};
+  unsigned x_to[1] = {};
+  const int x_piece = thread;
+  const int x_token = x_piece / 16;
+  const int x_m = token_tile * 8 + x_token;
+  x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
+  x_to[0] = shared_place(&ring_x[x_token * 33 + x_piece % 16]);
+  const unsigned lane_tokens = shared_place(&ring_x[lane % 8 * 33 + (warp_k * 16 + lane / 8)]);
   float total[2][1][4] = {};
 
   // fill the ring: all stages but one
   for (int ahead = 0; ahead < 3; ++ahead) {
     const int step = first + ahead;
     if (step < last) {
-      const int weights_to = ahead * 512 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, ahead * 8192);
       const int weights_from = (row_tile * STEPS + step) * 512 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 2; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 128 + chunk * 32)], &weights[weights_from + (row_part * 128 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 128 + chunk * 32) * 16), &weights[weights_from + (row_part * 128 + chunk * 32)]);
         }
       }
-      const int x_stage = ahead * 256;
+      const int x_stage = ahead * 4224;
       const int x_k8 = step * 32;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 2; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 256), &x[x_k8 + x_from[0] + x_turn * 16]);
       }
-      const int params_to = ahead * 32;
+      const unsigned params_to = shared_behind(thread_params, ahead * 512);
       const int params_from = (row_tile * STEPS + step) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
   }
 
   // mainloop: wait for the oldest stage, refill the one before it, compute
   int slot = 0;
+  int free = 3;
   for (int step = first; step < last; ++step) {
     copy_wait<2>();
     __syncthreads();
     const int next = step + 3;
-    const int free = (slot == 0) ? 3 : slot - 1;
     if (next < last) {
-      const int weights_to = free * 512 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, free * 8192);
       const int weights_from = (row_tile * STEPS + next) * 512 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 2; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 128 + chunk * 32)], &weights[weights_from + (row_part * 128 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 128 + chunk * 32) * 16), &weights[weights_from + (row_part * 128 + chunk * 32)]);
         }
       }
-      const int x_stage = free * 256;
+      const int x_stage = free * 4224;
       const int x_k8 = next * 32;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 2; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 256), &x[x_k8 + x_from[0] + x_turn * 16]);
       }
-      const int params_to = free * 32;
+      const unsigned params_to = shared_behind(thread_params, free * 512);
       const int params_from = (row_tile * STEPS + next) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
     const int weights_at = slot * 512 + lane_piece;
-    const int tokens_at = slot * 256;
+    const unsigned tokens_at = shared_behind(lane_tokens, slot * 4224);
     float group_sum0[2][1][4] = {};
     float group_sum1[1][4] = {};
     unsigned row_words[2][2];
@@ -192,7 +184,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       #pragma unroll
       for (int half = 0; half < 2; ++half) {
         unsigned frag_b[2][1][2];
-        ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(shared_behind(lane_rows[half], tokens_at * 16), chunk * 8 * 16));
+        ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(tokens_at, (chunk * 8 + half * 4) * 16));
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
           mma_f16(group_sum1[0][0], group_sum1[0][1], group_sum1[0][2], group_sum1[0][3], 0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u, frag_b[k16][0][0], frag_b[k16][0][1]);
@@ -224,6 +216,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weight
       total[row_part][0][2] = fma_f32(coefficient1_1, group_sum1[0][2], total[row_part][0][2]);
       total[row_part][0][3] = fma_f32(coefficient1_1, group_sum1[0][3], total[row_part][0][3]);
     }
+    free = slot;
     slot = (slot + 1 == 4) ? 0 : slot + 1;
   }
   copy_wait<0>();

@@ -1,6 +1,6 @@
 // qtune 0.1.0 (generator 8)
 // problem:  w4a16.q4_k.f16-f16.n5120.k5120.m8@sm90a.132
-// schedule: mma tile=8x128x512 warps=1x4 stages=3 split=1 swizzle=xor raster=rows dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 (* d i)) (* (neg (* e j)) (* p 0.00390625))) x)))
+// schedule: mma tile=8x128x512 warps=1x4 stages=3 split=1 pad=16 raster=rows dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 (* d i)) (* (neg (* e j)) (* p 0.00390625))) x)))
 
 static __device__ __forceinline__ unsigned permute(unsigned a, unsigned b, unsigned selectors) {
   unsigned d;
@@ -48,9 +48,15 @@ static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
 static __device__ __forceinline__ uint2 pack_u32x2(unsigned a, unsigned b) { return make_uint2(a, b); }
 
-static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+static __device__ __forceinline__ void copy_async_16(unsigned place, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+               :: "r"(place), "l"(global) : "memory");
+}
+
+static __device__ __forceinline__ void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+               "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }"
+               :: "r"(place), "l"(global), "r"((unsigned)wanted) : "memory");
 }
 
 static __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -92,10 +98,10 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
   uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 0);
   uint4* const ring_x = reinterpret_cast<uint4*>(shared + 98304);
   float* const red = reinterpret_cast<float*>(shared + 0);
-  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 122880);
-  unsigned* const level_codes = reinterpret_cast<unsigned*>(shared + 122880);
-  uint2* const level_floats = reinterpret_cast<uint2*>(shared + 122880);
-  uint2* const operands = reinterpret_cast<uint2*>(shared + 138240);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 123264);
+  unsigned* const level_codes = reinterpret_cast<unsigned*>(shared + 123264);
+  uint2* const level_floats = reinterpret_cast<uint2*>(shared + 123264);
+  uint2* const operands = reinterpret_cast<uint2*>(shared + 138624);
   // prologue: this block's tile and this warp's part of it
   const int thread = threadIdx.x;
   const int lane = thread % 32;
@@ -107,26 +113,16 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
   const int first = 0;
   const int last = STEPS;
   const int lane_piece = (warp_n * 8 * 8 + warp_k * 2) * 32 + lane;
-  int x_from[4] = {};
-  #pragma unroll
-  for (int x_piece_turn = 0; x_piece_turn < 4; ++x_piece_turn) {
-    const int x_piece = x_piece_turn * 128 + thread;
-    const int x_m = token_tile * 8 + x_piece / 64;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 64;
-  }
-  int x_to[4];
-  #pragma unroll
-  for (int x_place_turn = 0; x_place_turn < 4; ++x_place_turn) {
-    const int x_place = x_place_turn * 128 + thread;
-    const int x_token = x_place / 64;
-    x_to[x_place_turn] = x_token * 64 + (x_place % 64 ^ x_token % 8);
-  }
-  const int lane_tokens = lane % 8 * 64 + warp_k * 16;
-  unsigned lane_rows[2];
-  #pragma unroll
-  for (int part = 0; part < 2; ++part) {
-    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 4 + lane / 8 % 4 ^ lane % 8)]);
-  }
+  const unsigned lane_weights = shared_place(&ring_weights[lane_piece]);
+  const unsigned thread_params = shared_place(&ring_params[thread]);
+  int x_from[1] = {};
+  unsigned x_to[1] = {};
+  const int x_piece = thread;
+  const int x_token = x_piece / 16;
+  const int x_m = token_tile * 8 + x_token;
+  x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
+  x_to[0] = shared_place(&ring_x[x_token * 65 + x_piece % 16]);
+  const unsigned lane_tokens = shared_place(&ring_x[lane % 8 * 65 + (warp_k * 16 + lane / 8)]);
   const int lane_operands = (warp_n * 8 * 16 + warp_k * 4) * 8 + lane / 4;
   const int lane_codes = (warp_n * 8 * 16 + (warp_k * 4 + lane / 8 % 4)) * 8 + lane % 8;
   const int lane_floats = (warp_n * 8 * 2 + warp_k * 4 / 8) * 8 + lane % 8;
@@ -136,30 +132,28 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
   for (int ahead = 0; ahead < 2; ++ahead) {
     const int step = first + ahead;
     if (step < last) {
-      const int weights_to = ahead * 2048 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, ahead * 32768);
       const int weights_from = (row_tile * STEPS + step) * 2048 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 8; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 256 + chunk * 32)], &weights[weights_from + (row_part * 256 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 256 + chunk * 32) * 16), &weights[weights_from + (row_part * 256 + chunk * 32)]);
         }
       }
-      const int x_stage = ahead * 512;
+      const int x_stage = ahead * 8320;
       const int x_k8 = step * 64;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 4] + x_copy_turn / 4 * 512)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 4; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 256), &x[x_k8 + x_from[0] + x_turn * 16]);
       }
-      const int params_to = ahead * 320;
+      const unsigned params_to = shared_behind(thread_params, ahead * 5120);
       const int params_from = (row_tile * STEPS + step) * 320;
       #pragma unroll
-      for (int param_piece_turn = 0; param_piece_turn < 3; ++param_piece_turn) {
-        const int param_piece = param_piece_turn * 128 + thread;
-        if (param_piece < 320) {
-          copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-        }
+      for (int param_turn = 0; param_turn < 3; ++param_turn) {
+        const int param_piece = param_turn * 128 + thread;
+        copy_async_16_if(shared_behind(params_to, param_turn * 2048), &params[params_from + param_piece], param_piece < 320);
       }
     }
     copy_commit();
@@ -167,41 +161,39 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
 
   // mainloop: wait for the oldest stage, refill the one before it, compute
   int slot = 0;
+  int free = 2;
   for (int step = first; step < last; ++step) {
     copy_wait<1>();
     __syncthreads();
     const int next = step + 2;
-    const int free = (slot == 0) ? 2 : slot - 1;
     if (next < last) {
-      const int weights_to = free * 2048 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, free * 32768);
       const int weights_from = (row_tile * STEPS + next) * 2048 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 8; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 256 + chunk * 32)], &weights[weights_from + (row_part * 256 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 256 + chunk * 32) * 16), &weights[weights_from + (row_part * 256 + chunk * 32)]);
         }
       }
-      const int x_stage = free * 512;
+      const int x_stage = free * 8320;
       const int x_k8 = next * 64;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 4] + x_copy_turn / 4 * 512)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 4; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 256), &x[x_k8 + x_from[0] + x_turn * 16]);
       }
-      const int params_to = free * 320;
+      const unsigned params_to = shared_behind(thread_params, free * 5120);
       const int params_from = (row_tile * STEPS + next) * 320;
       #pragma unroll
-      for (int param_piece_turn = 0; param_piece_turn < 3; ++param_piece_turn) {
-        const int param_piece = param_piece_turn * 128 + thread;
-        if (param_piece < 320) {
-          copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-        }
+      for (int param_turn = 0; param_turn < 3; ++param_turn) {
+        const int param_piece = param_turn * 128 + thread;
+        copy_async_16_if(shared_behind(params_to, param_turn * 2048), &params[params_from + param_piece], param_piece < 320);
       }
     }
     copy_commit();
     const int weights_at = slot * 2048 + lane_piece;
-    const int tokens_at = slot * 512;
+    const unsigned tokens_at = shared_behind(lane_tokens, slot * 8320);
     const int codes_at = slot * 1280 + lane_codes;
     const int floats_at = slot * 640 + lane_floats;
     #pragma unroll
@@ -220,20 +212,14 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
     warp_sync();
     #pragma unroll
     for (int segment = 0; segment < 4; ++segment) {
-      unsigned invariant0[8][2];
-      unsigned invariant1[8][2];
+      unsigned joined[8][2];
       #pragma unroll
       for (int row_part = 0; row_part < 8; ++row_part) {
-        unsigned joined[2];
         {
           const uint2 packed = operands[lane_operands + (row_part * 16 + segment) * 8];
-          joined[0] = packed.x;
-          joined[1] = packed.y;
+          joined[row_part][0] = packed.x;
+          joined[row_part][1] = packed.y;
         }
-        invariant0[row_part][0] = h2_both_low(joined[0]);
-        invariant0[row_part][1] = h2_both_low(joined[1]);
-        invariant1[row_part][0] = h2_both_high(joined[0]);
-        invariant1[row_part][1] = h2_both_high(joined[1]);
       }
       unsigned words[8][4];
       #pragma unroll
@@ -247,21 +233,22 @@ qtune_mma_w4a16_q4_k_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights,
         }
       }
       unsigned frag_b[2][1][2];
-      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(shared_behind(lane_rows[segment % 2], tokens_at * 16), segment / 2 * 8 * 16));
+      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(tokens_at, (segment / 2 * 8 + segment % 2 * 4) * 16));
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
         #pragma unroll
         for (int row_part = 0; row_part < 8; ++row_part) {
           const unsigned word = words[row_part][segment % 2 * 2 + k16];
           const unsigned upper0 = permute(word, word, 0x00000321u);
-          const unsigned frag0_a0 = h2_fma(word & 0x00780078u, invariant0[row_part][0], invariant1[row_part][0]);
-          const unsigned frag0_a1 = h2_fma(word & 0x07800780u, invariant0[row_part][1], invariant1[row_part][1]);
-          const unsigned frag0_a2 = h2_fma(upper0 & 0x00780078u, invariant0[row_part][0], invariant1[row_part][0]);
-          const unsigned frag0_a3 = h2_fma(upper0 & 0x07800780u, invariant0[row_part][1], invariant1[row_part][1]);
+          const unsigned frag0_a0 = h2_fma(word & 0x00780078u, h2_both_low(joined[row_part][0]), h2_both_high(joined[row_part][0]));
+          const unsigned frag0_a1 = h2_fma(word & 0x07800780u, h2_both_low(joined[row_part][1]), h2_both_high(joined[row_part][1]));
+          const unsigned frag0_a2 = h2_fma(upper0 & 0x00780078u, h2_both_low(joined[row_part][0]), h2_both_high(joined[row_part][0]));
+          const unsigned frag0_a3 = h2_fma(upper0 & 0x07800780u, h2_both_low(joined[row_part][1]), h2_both_high(joined[row_part][1]));
           mma_f16(total[row_part][0][0], total[row_part][0][1], total[row_part][0][2], total[row_part][0][3], frag0_a0, frag0_a1, frag0_a2, frag0_a3, frag_b[k16][0][0], frag_b[k16][0][1]);
         }
       }
     }
+    free = slot;
     slot = (slot + 1 == 3) ? 0 : slot + 1;
   }
   copy_wait<0>();

@@ -1,6 +1,6 @@
 // qtune 0.1.0 (generator 8)
 // problem:  w4a16.nf4-b64-dq.bf16-bf16.n8192.k8192.m16@sm90a.132
-// schedule: mma tile=16x128x256 warps=2x2 stages=3 split=1 swizzle=xor raster=rows dequant=(sum (* (* (pair q) (nested s c n)) x))
+// schedule: mma tile=16x128x256 warps=2x2 stages=3 split=1 pad=16 raster=rows dequant=(sum (* (* (pair q) (nested s c n)) x))
 
 static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, unsigned bits) {
   unsigned d;
@@ -58,9 +58,15 @@ static __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
 static __device__ __forceinline__ uint4 pack_u32x4(unsigned a, unsigned b, unsigned c, unsigned d) { return make_uint4(a, b, c, d); }
 
-static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+static __device__ __forceinline__ void copy_async_16(unsigned place, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+               :: "r"(place), "l"(global) : "memory");
+}
+
+static __device__ __forceinline__ void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+               "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }"
+               :: "r"(place), "l"(global), "r"((unsigned)wanted) : "memory");
 }
 
 static __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -103,14 +109,14 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
   uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 0);
   uint4* const ring_x = reinterpret_cast<uint4*>(shared + 49152);
   float* const red = reinterpret_cast<float*>(shared + 0);
-  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 73728);
-  unsigned short* const level_codes = reinterpret_cast<unsigned short*>(shared + 73728);
-  uint2* const level_floats = reinterpret_cast<uint2*>(shared + 73728);
-  unsigned* const operands = reinterpret_cast<unsigned*>(shared + 76800);
-  unsigned* const table = reinterpret_cast<unsigned*>(shared + 78848);
-  uint4* const table_pieces = reinterpret_cast<uint4*>(shared + 78848);
-  unsigned* const scale_map = reinterpret_cast<unsigned*>(shared + 111616);
-  uint4* const scale_map_pieces = reinterpret_cast<uint4*>(shared + 111616);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 74496);
+  unsigned short* const level_codes = reinterpret_cast<unsigned short*>(shared + 74496);
+  uint2* const level_floats = reinterpret_cast<uint2*>(shared + 74496);
+  unsigned* const operands = reinterpret_cast<unsigned*>(shared + 77568);
+  unsigned* const table = reinterpret_cast<unsigned*>(shared + 79616);
+  uint4* const table_pieces = reinterpret_cast<uint4*>(shared + 79616);
+  unsigned* const scale_map = reinterpret_cast<unsigned*>(shared + 112384);
+  uint4* const scale_map_pieces = reinterpret_cast<uint4*>(shared + 112384);
   // prologue: this block's tile and this warp's part of it
   const int thread = threadIdx.x;
   const int lane = thread % 32;
@@ -122,26 +128,16 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
   const int first = 0;
   const int last = STEPS;
   const int lane_piece = (warp_n * 4 * 4 + warp_k * 2) * 32 + lane;
-  int x_from[4] = {};
-  #pragma unroll
-  for (int x_piece_turn = 0; x_piece_turn < 4; ++x_piece_turn) {
-    const int x_piece = x_piece_turn * 128 + thread;
-    const int x_m = token_tile * 16 + x_piece / 32;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 32;
-  }
-  int x_to[2];
-  #pragma unroll
-  for (int x_place_turn = 0; x_place_turn < 2; ++x_place_turn) {
-    const int x_place = x_place_turn * 128 + thread;
-    const int x_token = x_place / 32;
-    x_to[x_place_turn] = x_token * 32 + (x_place % 32 ^ x_token % 8);
-  }
-  const int lane_tokens = (lane / 16 * 8 + lane % 8) * 32 + warp_k * 16;
-  unsigned lane_rows[4];
-  #pragma unroll
-  for (int part = 0; part < 4; ++part) {
-    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2 ^ lane % 8)]);
-  }
+  const unsigned lane_weights = shared_place(&ring_weights[lane_piece]);
+  const unsigned thread_params = shared_place(&ring_params[thread]);
+  int x_from[1] = {};
+  unsigned x_to[1] = {};
+  const int x_piece = thread;
+  const int x_token = x_piece / 8;
+  const int x_m = token_tile * 16 + x_token;
+  x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 8;
+  x_to[0] = shared_place(&ring_x[x_token * 33 + x_piece % 8]);
+  const unsigned lane_tokens = shared_place(&ring_x[(lane / 16 * 8 + lane % 8) * 33 + (warp_k * 16 + lane / 8 % 2)]);
   const int lane_operands = (warp_n * 4 * 4 + warp_k * 2) * 8 + lane / 4;
   const int lane_codes = ((warp_n * 4 + lane / 8 / 2) * 4 + (warp_k * 2 + lane / 8 % 2)) * 8 + lane % 8;
   const int lane_floats = (warp_n * 4 + lane / 8 / 2) * 8 + lane % 8;
@@ -151,28 +147,26 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
   for (int ahead = 0; ahead < 2; ++ahead) {
     const int step = first + ahead;
     if (step < last) {
-      const int weights_to = ahead * 1024 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, ahead * 16384);
       const int weights_from = (row_tile * STEPS + step) * 1024 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 4; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 128 + chunk * 32)], &weights[weights_from + (row_part * 128 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 128 + chunk * 32) * 16), &weights[weights_from + (row_part * 128 + chunk * 32)]);
         }
       }
-      const int x_stage = ahead * 512;
+      const int x_stage = ahead * 8448;
       const int x_k8 = step * 32;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 4; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 128), &x[x_k8 + x_from[0] + x_turn * 8]);
       }
-      const int params_to = ahead * 64;
+      const unsigned params_to = shared_behind(thread_params, ahead * 1024);
       const int params_from = (row_tile * STEPS + step) * 64;
       const int param_piece = thread;
-      if (param_piece < 64) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 64);
     }
     copy_commit();
   }
@@ -203,38 +197,36 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
 
   // mainloop: wait for the oldest stage, refill the one before it, compute
   int slot = 0;
+  int free = 2;
   for (int step = first; step < last; ++step) {
     copy_wait<1>();
     __syncthreads();
     const int next = step + 2;
-    const int free = (slot == 0) ? 2 : slot - 1;
     if (next < last) {
-      const int weights_to = free * 1024 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, free * 16384);
       const int weights_from = (row_tile * STEPS + next) * 1024 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 4; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 128 + chunk * 32)], &weights[weights_from + (row_part * 128 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 128 + chunk * 32) * 16), &weights[weights_from + (row_part * 128 + chunk * 32)]);
         }
       }
-      const int x_stage = free * 512;
+      const int x_stage = free * 8448;
       const int x_k8 = next * 32;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 256)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 4; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 128), &x[x_k8 + x_from[0] + x_turn * 8]);
       }
-      const int params_to = free * 64;
+      const unsigned params_to = shared_behind(thread_params, free * 1024);
       const int params_from = (row_tile * STEPS + next) * 64;
       const int param_piece = thread;
-      if (param_piece < 64) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 64);
     }
     copy_commit();
     const int weights_at = slot * 1024 + lane_piece;
-    const int tokens_at = slot * 512;
+    const unsigned tokens_at = shared_behind(lane_tokens, slot * 8448);
     const int codes_at = slot * 512 + lane_codes;
     const int floats_at = slot * 128 + lane_floats;
     #pragma unroll
@@ -251,13 +243,10 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
     warp_sync();
     #pragma unroll
     for (int segment = 0; segment < 2; ++segment) {
-      unsigned invariant0[4][2];
+      unsigned joined[4][1];
       #pragma unroll
       for (int row_part = 0; row_part < 4; ++row_part) {
-        unsigned joined[1];
-        joined[0] = operands[lane_operands + (row_part * 4 + segment) * 8];
-        invariant0[row_part][0] = h2_both_low(joined[0]);
-        invariant0[row_part][1] = h2_both_high(joined[0]);
+        joined[row_part][0] = operands[lane_operands + (row_part * 4 + segment) * 8];
       }
       unsigned words[4][4];
       #pragma unroll
@@ -275,18 +264,17 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
         unsigned frag_b[2][2][2];
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
-          const unsigned matrices_at = shared_behind(lane_rows[half * 2 + k16], tokens_at * 16);
-          ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(matrices_at, segment * 8 * 16));
+          ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(tokens_at, (segment * 8 + half * 4 + k16 * 2) * 16));
         }
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
           #pragma unroll
           for (int row_part = 0; row_part < 4; ++row_part) {
             const unsigned word = words[row_part][half * 2 + k16];
-            const unsigned frag0_a0 = bf2_fma(table_word(&table[0], and_or(word << 7, 0x00007f80u, lane_bytes)), invariant0[row_part][0], 0x80008000u);
-            const unsigned frag0_a1 = bf2_fma(table_word(&table[0], and_or(word >> 1, 0x00007f80u, lane_bytes)), invariant0[row_part][1], 0x80008000u);
-            const unsigned frag0_a2 = bf2_fma(table_word(&table[0], and_or(word >> 9, 0x00007f80u, lane_bytes)), invariant0[row_part][0], 0x80008000u);
-            const unsigned frag0_a3 = bf2_fma(table_word(&table[0], and_or(word >> 17, 0x00007f80u, lane_bytes)), invariant0[row_part][1], 0x80008000u);
+            const unsigned frag0_a0 = bf2_fma(table_word(&table[0], and_or(word << 7, 0x00007f80u, lane_bytes)), h2_both_low(joined[row_part][0]), 0x80008000u);
+            const unsigned frag0_a1 = bf2_fma(table_word(&table[0], and_or(word >> 1, 0x00007f80u, lane_bytes)), h2_both_high(joined[row_part][0]), 0x80008000u);
+            const unsigned frag0_a2 = bf2_fma(table_word(&table[0], and_or(word >> 9, 0x00007f80u, lane_bytes)), h2_both_low(joined[row_part][0]), 0x80008000u);
+            const unsigned frag0_a3 = bf2_fma(table_word(&table[0], and_or(word >> 17, 0x00007f80u, lane_bytes)), h2_both_high(joined[row_part][0]), 0x80008000u);
             #pragma unroll
             for (int token_part = 0; token_part < 2; ++token_part) {
               mma_bf16(total[row_part][token_part][0], total[row_part][token_part][1], total[row_part][token_part][2], total[row_part][token_part][3], frag0_a0, frag0_a1, frag0_a2, frag0_a3, frag_b[k16][token_part][0], frag_b[k16][token_part][1]);
@@ -295,6 +283,7 @@ qtune_mma_w4a16_nf4_b64_dq_bf16_bf16_n8192_k8192_m16(const uint4* __restrict__ w
         }
       }
     }
+    free = slot;
     slot = (slot + 1 == 3) ? 0 : slot + 1;
   }
   copy_wait<0>();

@@ -1,6 +1,6 @@
 // qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g128.f16-f16.n5120.k5120.m32@sm90a.132
-// schedule: mma tile=32x128x128 warps=4x1 stages=3 split=2 swizzle=xor raster=rows dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) (* (neg (* z s)) (* p 0.00390625))) x)))
+// schedule: mma tile=32x128x128 warps=4x1 stages=3 split=2 pad=16 raster=rows dequant=(* (* 256 rp) (sum (* (fma (subn (raise q)) (* 8192 s) (* (neg (* z s)) (* p 0.00390625))) x)))
 
 static __device__ __forceinline__ unsigned permute(unsigned a, unsigned b, unsigned selectors) {
   unsigned d;
@@ -40,9 +40,15 @@ static __device__ __forceinline__ unsigned short to_f16(float a) {
 
 static __device__ __forceinline__ float load_l2_f32(const float* p) { return __ldcg(p); }
 
-static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+static __device__ __forceinline__ void copy_async_16(unsigned place, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+               :: "r"(place), "l"(global) : "memory");
+}
+
+static __device__ __forceinline__ void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+               "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }"
+               :: "r"(place), "l"(global), "r"((unsigned)wanted) : "memory");
 }
 
 static __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -90,8 +96,8 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
   uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 0);
   uint4* const ring_x = reinterpret_cast<uint4*>(shared + 24576);
   float* const red = reinterpret_cast<float*>(shared + 0);
-  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 49152);
-  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 49152);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 50688);
+  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 50688);
   unsigned* const arrived = reinterpret_cast<unsigned*>(shared + 0);
   // prologue: this block's tile and this warp's part of it
   const int thread = threadIdx.x;
@@ -105,89 +111,78 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
   const int first = split * STEPS / 2;
   const int last = (split + 1) * STEPS / 2;
   const int lane_piece = (warp_n * 2 * 2 + warp_k * 2) * 32 + lane;
-  int x_from[4] = {};
-  #pragma unroll
-  for (int x_piece_turn = 0; x_piece_turn < 4; ++x_piece_turn) {
-    const int x_piece = x_piece_turn * 128 + thread;
-    const int x_m = token_tile * 32 + x_piece / 16;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
-  }
-  int x_to[1];
-  const int x_place = thread;
-  const int x_token = x_place / 16;
-  x_to[0] = x_token * 16 + (x_place % 16 ^ x_token % 8);
-  const int lane_tokens = (lane / 16 * 8 + lane % 8) * 16 + warp_k * 16;
-  unsigned lane_rows[4];
-  #pragma unroll
-  for (int part = 0; part < 4; ++part) {
-    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2 ^ lane % 8)]);
-  }
+  const unsigned lane_weights = shared_place(&ring_weights[lane_piece]);
+  const unsigned thread_params = shared_place(&ring_params[thread]);
+  int x_from[1] = {};
+  unsigned x_to[1] = {};
+  const int x_piece = thread;
+  const int x_token = x_piece / 4 / 8 * 8 + (x_piece / 4 % 8 % 2 * 4 + x_piece / 4 % 8 / 2);
+  const int x_m = token_tile * 32 + x_token;
+  x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 4;
+  x_to[0] = shared_place(&ring_x[x_token * 17 + x_piece % 4]);
+  const unsigned lane_tokens = shared_place(&ring_x[(lane / 16 * 8 + lane % 8) * 17 + (warp_k * 16 + lane / 8 % 2)]);
   float total[2][4][4] = {};
 
   // fill the ring: all stages but one
   for (int ahead = 0; ahead < 2; ++ahead) {
     const int step = first + ahead;
     if (step < last) {
-      const int weights_to = ahead * 512 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, ahead * 8192);
       const int weights_from = (row_tile * STEPS + step) * 512 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 2; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 64 + chunk * 32)], &weights[weights_from + (row_part * 64 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 64 + chunk * 32) * 16), &weights[weights_from + (row_part * 64 + chunk * 32)]);
         }
       }
-      const int x_stage = ahead * 512;
+      const int x_stage = ahead * 8704;
       const int x_k8 = step * 16;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 4; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 64), &x[x_k8 + x_from[0] + x_turn * 4]);
       }
-      const int params_to = ahead * 32;
+      const unsigned params_to = shared_behind(thread_params, ahead * 512);
       const int params_from = (row_tile * STEPS + step) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
   }
 
   // mainloop: wait for the oldest stage, refill the one before it, compute
   int slot = 0;
+  int free = 2;
   for (int step = first; step < last; ++step) {
     copy_wait<1>();
     __syncthreads();
     const int next = step + 2;
-    const int free = (slot == 0) ? 2 : slot - 1;
     if (next < last) {
-      const int weights_to = free * 512 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, free * 8192);
       const int weights_from = (row_tile * STEPS + next) * 512 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 2; ++row_part) {
         #pragma unroll
         for (int chunk = 0; chunk < 2; ++chunk) {
-          copy_async_16(&ring_weights[weights_to + (row_part * 64 + chunk * 32)], &weights[weights_from + (row_part * 64 + chunk * 32)]);
+          copy_async_16(shared_behind(weights_to, (row_part * 64 + chunk * 32) * 16), &weights[weights_from + (row_part * 64 + chunk * 32)]);
         }
       }
-      const int x_stage = free * 512;
+      const int x_stage = free * 8704;
       const int x_k8 = next * 16;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 4; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 4; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 64), &x[x_k8 + x_from[0] + x_turn * 4]);
       }
-      const int params_to = free * 32;
+      const unsigned params_to = shared_behind(thread_params, free * 512);
       const int params_from = (row_tile * STEPS + next) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
     const int weights_at = slot * 512 + lane_piece;
-    const int tokens_at = slot * 512;
+    const unsigned tokens_at = shared_behind(lane_tokens, slot * 8704);
     unsigned row_words[2][2];
     #pragma unroll
     for (int row_part = 0; row_part < 2; ++row_part) {
@@ -197,17 +192,15 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
         row_words[row_part][1] = packed.y;
       }
     }
-    unsigned invariant0[2][2];
+    unsigned invariant0[2][1];
     #pragma unroll
     for (int row_part = 0; row_part < 2; ++row_part) {
-      invariant0[row_part][0] = h2_mul(h2_both_low(row_words[row_part][0]), 0x70007000u);
-      invariant0[row_part][1] = h2_mul(h2_both_low(row_words[row_part][1]), 0x70007000u);
+      invariant0[row_part][0] = h2_mul(permute(row_words[row_part][0], row_words[row_part][1], 0x00005410u), 0x70007000u);
     }
-    unsigned invariant1[2][2];
+    unsigned invariant1[2][1];
     #pragma unroll
     for (int row_part = 0; row_part < 2; ++row_part) {
-      invariant1[row_part][0] = h2_mul(h2_mul(h2_both_high(row_words[row_part][0]), 0x9c009c00u), h2_both_low(row_words[row_part][0]));
-      invariant1[row_part][1] = h2_mul(h2_mul(h2_both_high(row_words[row_part][1]), 0xac00ac00u), h2_both_low(row_words[row_part][1]));
+      invariant1[row_part][0] = h2_mul(h2_mul(permute(row_words[row_part][0], row_words[row_part][1], 0x00007632u), 0xac009c00u), permute(row_words[row_part][0], row_words[row_part][1], 0x00005410u));
     }
     #pragma unroll
     for (int chunk = 0; chunk < 2; ++chunk) {
@@ -227,10 +220,9 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
         unsigned frag_b[2][4][2];
         #pragma unroll
         for (int k16 = 0; k16 < 2; ++k16) {
-          const unsigned matrices_at = shared_behind(lane_rows[half * 2 + k16], tokens_at * 16);
           #pragma unroll
           for (int pair = 0; pair < 2; ++pair) {
-            ldmatrix_x4(frag_b[k16][pair * 2][0], frag_b[k16][pair * 2][1], frag_b[k16][pair * 2 + 1][0], frag_b[k16][pair * 2 + 1][1], shared_behind(matrices_at, (chunk * 8 + pair * 256) * 16));
+            ldmatrix_x4(frag_b[k16][pair * 2][0], frag_b[k16][pair * 2][1], frag_b[k16][pair * 2 + 1][0], frag_b[k16][pair * 2 + 1][1], shared_behind(tokens_at, (chunk * 8 + half * 4 + k16 * 2 + pair * 272) * 16));
           }
         }
         #pragma unroll
@@ -239,10 +231,10 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
           for (int row_part = 0; row_part < 2; ++row_part) {
             const unsigned word = words[row_part][half * 2 + k16];
             const unsigned upper0 = permute(word, word, 0x00000321u);
-            const unsigned frag0_a0 = h2_fma(word & 0x00780078u, invariant0[row_part][0], invariant1[row_part][0]);
-            const unsigned frag0_a1 = h2_fma(word & 0x07800780u, invariant0[row_part][1], invariant1[row_part][1]);
-            const unsigned frag0_a2 = h2_fma(upper0 & 0x00780078u, invariant0[row_part][0], invariant1[row_part][0]);
-            const unsigned frag0_a3 = h2_fma(upper0 & 0x07800780u, invariant0[row_part][1], invariant1[row_part][1]);
+            const unsigned frag0_a0 = h2_fma(word & 0x00780078u, h2_both_low(invariant0[row_part][0]), h2_both_low(invariant1[row_part][0]));
+            const unsigned frag0_a1 = h2_fma(word & 0x07800780u, h2_both_high(invariant0[row_part][0]), h2_both_high(invariant1[row_part][0]));
+            const unsigned frag0_a2 = h2_fma(upper0 & 0x00780078u, h2_both_low(invariant0[row_part][0]), h2_both_low(invariant1[row_part][0]));
+            const unsigned frag0_a3 = h2_fma(upper0 & 0x07800780u, h2_both_high(invariant0[row_part][0]), h2_both_high(invariant1[row_part][0]));
             #pragma unroll
             for (int token_part = 0; token_part < 4; ++token_part) {
               mma_f16(total[row_part][token_part][0], total[row_part][token_part][1], total[row_part][token_part][2], total[row_part][token_part][3], frag0_a0, frag0_a1, frag0_a2, frag0_a3, frag_b[k16][token_part][0], frag_b[k16][token_part][1]);
@@ -251,6 +243,7 @@ qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weigh
         }
       }
     }
+    free = slot;
     slot = (slot + 1 == 3) ? 0 : slot + 1;
   }
   copy_wait<0>();

@@ -1,6 +1,12 @@
 // qtune 0.1.0 (generator 8)
 // problem:  w4a16.awq-g32.f16-f16.n144.k96.m16@sm90a.132
-// schedule: mma tile=16x48x64 warps=3x1 stages=1 split=1 swizzle=none raster=rows dequant=(sum (* (* (- (real q) z) s) x))
+// schedule: mma tile=16x48x64 warps=3x1 stages=1 split=1 pad=0 raster=rows dequant=(sum (* (* (- (real q) z) s) x))
+
+static __device__ __forceinline__ unsigned permute(unsigned a, unsigned b, unsigned selectors) {
+  unsigned d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selectors));
+  return d;
+}
 
 static __device__ __forceinline__ unsigned h2_sub(unsigned a, unsigned b) {
   unsigned d;
@@ -38,14 +44,20 @@ static __device__ __forceinline__ unsigned short to_f16(float a) {
   return d;
 }
 
-static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+static __device__ __forceinline__ void copy_async_16(unsigned place, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+               :: "r"(place), "l"(global) : "memory");
 }
 
-static __device__ __forceinline__ void copy_async_16_or_zero(void* shared, const void* global, bool valid) {
+static __device__ __forceinline__ void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+               "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }"
+               :: "r"(place), "l"(global), "r"((unsigned)wanted) : "memory");
+}
+
+static __device__ __forceinline__ void copy_async_16_or_zero(unsigned place, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global),
+               :: "r"(place), "l"(global),
                   "r"(valid ? 16 : 0) : "memory");
 }
 
@@ -101,35 +113,28 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
   const int first = 0;
   const int last = STEPS;
   const int lane_piece = (warp_n + warp_k) * 32 + lane;
+  const unsigned lane_weights = shared_place(&ring_weights[lane_piece]);
+  const unsigned thread_params = shared_place(&ring_params[thread]);
   int x_from[2] = {};
+  unsigned x_to[2] = {};
   #pragma unroll
   for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
     const int x_piece = x_piece_turn * 96 + thread;
     if (x_piece < 128) {
-      const int x_m = token_tile * 16 + x_piece / 8;
+      const int x_token = x_piece / 8;
+      const int x_m = token_tile * 16 + x_token;
       x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 8;
+      x_to[x_piece_turn] = shared_place(&ring_x[x_token * 8 + x_piece % 8]);
     }
   }
-  int x_to[2];
-  #pragma unroll
-  for (int x_place_turn = 0; x_place_turn < 2; ++x_place_turn) {
-    const int x_place = x_place_turn * 96 + thread;
-    const int x_token = x_place / 8;
-    x_to[x_place_turn] = x_token * 8 + x_place % 8;
-  }
-  const int lane_tokens = (lane / 16 * 8 + lane % 8) * 8 + warp_k * 8;
-  unsigned lane_rows[4];
-  #pragma unroll
-  for (int part = 0; part < 4; ++part) {
-    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2)]);
-  }
+  const unsigned lane_tokens = shared_place(&ring_x[(lane / 16 * 8 + lane % 8) * 8 + (warp_k * 8 + lane / 8 % 2)]);
   float total[1][2][4] = {};
 
   // mainloop: load a stage, wait for it, compute
   for (int step = first; step < last; ++step) {
-    const int weights_to = lane_piece;
+    const unsigned weights_to = shared_behind(lane_weights, 0);
     const int weights_from = (row_tile * STEPS + step) * 96 + lane_piece;
-    copy_async_16(&ring_weights[weights_to], &weights[weights_from]);
+    copy_async_16(shared_behind(weights_to, 0), &weights[weights_from]);
     const int x_stage = 0;
     const int x_k8 = step * 8;
     #pragma unroll
@@ -137,20 +142,18 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
       const int x_copy = x_copy_turn * 96 + thread;
       if (x_copy < 128) {
         const bool x_valid = x_k8 + x_copy % 8 < K / 8;
-        copy_async_16_or_zero(&ring_x[x_stage + (x_to[x_copy_turn % 2] + x_copy_turn / 2 * 192)], &x[x_valid ? x_k8 + x_from[x_copy_turn] : 0], x_valid);
+        copy_async_16_or_zero(shared_behind(shared_behind(x_to[x_copy_turn], x_stage), 0), &x[x_valid ? x_k8 + x_from[x_copy_turn] : 0], x_valid);
       }
     }
-    const int params_to = 0;
+    const unsigned params_to = shared_behind(thread_params, 0);
     const int params_from = (row_tile * STEPS + step) * 24;
     const int param_piece = thread;
-    if (param_piece < 24) {
-      copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-    }
+    copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 24);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
     const int weights_at = lane_piece;
-    const int tokens_at = 0;
+    const unsigned tokens_at = shared_behind(lane_tokens, 0);
     #pragma unroll
     for (int segment = 0; segment < 2; ++segment) {
       unsigned row_words[1][2];
@@ -159,12 +162,10 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
         row_words[0][0] = packed.x;
         row_words[0][1] = packed.y;
       }
-      unsigned invariant0[1][2];
-      invariant0[0][0] = h2_both_high(row_words[0][0]);
-      invariant0[0][1] = h2_both_high(row_words[0][1]);
-      unsigned invariant1[1][2];
-      invariant1[0][0] = h2_both_low(row_words[0][0]);
-      invariant1[0][1] = h2_both_low(row_words[0][1]);
+      unsigned invariant0[1][1];
+      invariant0[0][0] = permute(row_words[0][0], row_words[0][1], 0x00007632u);
+      unsigned invariant1[1][1];
+      invariant1[0][0] = permute(row_words[0][0], row_words[0][1], 0x00005410u);
       unsigned words[1][4];
       {
         const uint4 packed = ring_weights[weights_at + segment / 2 * 32];
@@ -176,16 +177,15 @@ qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
       unsigned frag_b[2][2][2];
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
-        const unsigned matrices_at = shared_behind(lane_rows[segment % 2 * 2 + k16], tokens_at * 16);
-        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(matrices_at, segment / 2 * 8 * 16));
+        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(tokens_at, (segment / 2 * 8 + segment % 2 * 4 + k16 * 2) * 16));
       }
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
         const unsigned word = words[0][segment % 2 * 2 + k16];
-        const unsigned frag0_a0 = h2_mul(h2_sub(h2_pack(static_cast<float>(word & 0x0000000fu), static_cast<float>((word >> 16) & 0x0000000fu)), invariant0[0][0]), invariant1[0][0]);
-        const unsigned frag0_a1 = h2_mul(h2_sub(h2_pack(static_cast<float>((word >> 4) & 0x0000000fu), static_cast<float>(((word >> 4) >> 16) & 0x0000000fu)), invariant0[0][1]), invariant1[0][1]);
-        const unsigned frag0_a2 = h2_mul(h2_sub(h2_pack(static_cast<float>((word >> 8) & 0x0000000fu), static_cast<float>(((word >> 8) >> 16) & 0x0000000fu)), invariant0[0][0]), invariant1[0][0]);
-        const unsigned frag0_a3 = h2_mul(h2_sub(h2_pack(static_cast<float>((word >> 12) & 0x0000000fu), static_cast<float>(((word >> 12) >> 16) & 0x0000000fu)), invariant0[0][1]), invariant1[0][1]);
+        const unsigned frag0_a0 = h2_mul(h2_sub(h2_pack(static_cast<float>(word & 0x0000000fu), static_cast<float>((word >> 16) & 0x0000000fu)), h2_both_low(invariant0[0][0])), h2_both_low(invariant1[0][0]));
+        const unsigned frag0_a1 = h2_mul(h2_sub(h2_pack(static_cast<float>((word >> 4) & 0x0000000fu), static_cast<float>(((word >> 4) >> 16) & 0x0000000fu)), h2_both_high(invariant0[0][0])), h2_both_high(invariant1[0][0]));
+        const unsigned frag0_a2 = h2_mul(h2_sub(h2_pack(static_cast<float>((word >> 8) & 0x0000000fu), static_cast<float>(((word >> 8) >> 16) & 0x0000000fu)), h2_both_low(invariant0[0][0])), h2_both_low(invariant1[0][0]));
+        const unsigned frag0_a3 = h2_mul(h2_sub(h2_pack(static_cast<float>((word >> 12) & 0x0000000fu), static_cast<float>(((word >> 12) >> 16) & 0x0000000fu)), h2_both_high(invariant0[0][0])), h2_both_high(invariant1[0][0]));
         #pragma unroll
         for (int token_part = 0; token_part < 2; ++token_part) {
           mma_f16(total[0][token_part][0], total[0][token_part][1], total[0][token_part][2], total[0][token_part][3], frag0_a0, frag0_a1, frag0_a2, frag0_a3, frag_b[k16][token_part][0], frag_b[k16][token_part][1]);

@@ -1,6 +1,6 @@
 // qtune 0.1.0 (generator 8)
 // problem:  w4a16.fp4-b64.f16-f16.n5120.k5120.m8@sm90a.132
-// schedule: mma tile=8x64x128 warps=2x2 stages=4 split=1 swizzle=xor raster=rows dequant=(* (* s 0.6666666865348816) (sum (* (short q) x)))
+// schedule: mma tile=8x64x128 warps=2x2 stages=4 split=1 pad=16 raster=rows dequant=(* (* s 0.6666666865348816) (sum (* (short q) x)))
 
 static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, unsigned bits) {
   unsigned d;
@@ -24,9 +24,15 @@ static __device__ __forceinline__ unsigned short to_f16(float a) {
 
 static __device__ __forceinline__ float fma_f32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
-static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+static __device__ __forceinline__ void copy_async_16(unsigned place, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+               :: "r"(place), "l"(global) : "memory");
+}
+
+static __device__ __forceinline__ void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+               "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }"
+               :: "r"(place), "l"(global), "r"((unsigned)wanted) : "memory");
 }
 
 static __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -68,8 +74,8 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
   uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 0);
   uint4* const ring_x = reinterpret_cast<uint4*>(shared + 16384);
   float* const red = reinterpret_cast<float*>(shared + 0);
-  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 24576);
-  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 24576);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 25088);
+  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 25088);
   // prologue: this block's tile and this warp's part of it
   const int thread = threadIdx.x;
   const int lane = thread % 32;
@@ -81,74 +87,66 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
   const int first = 0;
   const int last = STEPS;
   const int lane_piece = (warp_n * 2 * 2 + warp_k) * 32 + lane;
+  const unsigned lane_weights = shared_place(&ring_weights[lane_piece]);
+  const unsigned thread_params = shared_place(&ring_params[thread]);
   int x_from[1] = {};
+  unsigned x_to[1] = {};
   const int x_piece = thread;
-  const int x_m = token_tile * 8 + x_piece / 16;
+  const int x_token = x_piece / 16;
+  const int x_m = token_tile * 8 + x_token;
   x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
-  int x_to[1];
-  const int x_place = thread;
-  const int x_token = x_place / 16;
-  x_to[0] = x_token * 16 + (x_place % 16 ^ x_token % 8);
-  const int lane_tokens = lane % 8 * 16 + warp_k * 8;
-  unsigned lane_rows[2];
-  #pragma unroll
-  for (int part = 0; part < 2; ++part) {
-    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 4 + lane / 8 % 4 ^ lane % 8)]);
-  }
+  x_to[0] = shared_place(&ring_x[x_token * 17 + x_piece % 16]);
+  const unsigned lane_tokens = shared_place(&ring_x[lane % 8 * 17 + (warp_k * 8 + lane / 8)]);
   float total[2][1][4] = {};
 
   // fill the ring: all stages but one
   for (int ahead = 0; ahead < 3; ++ahead) {
     const int step = first + ahead;
     if (step < last) {
-      const int weights_to = ahead * 256 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, ahead * 4096);
       const int weights_from = (row_tile * STEPS + step) * 256 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 2; ++row_part) {
-        copy_async_16(&ring_weights[weights_to + row_part * 64], &weights[weights_from + row_part * 64]);
+        copy_async_16(shared_behind(weights_to, row_part * 64 * 16), &weights[weights_from + row_part * 64]);
       }
-      const int x_stage = ahead * 128;
+      const int x_stage = ahead * 2176;
       const int x_k8 = step * 16;
       const int x_copy = thread;
-      copy_async_16(&ring_x[x_stage + x_to[0]], &x[x_k8 + x_from[0]]);
-      const int params_to = ahead * 32;
+      copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), 0), &x[x_k8 + x_from[0]]);
+      const unsigned params_to = shared_behind(thread_params, ahead * 512);
       const int params_from = (row_tile * STEPS + step) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
   }
 
   // mainloop: wait for the oldest stage, refill the one before it, compute
   int slot = 0;
+  int free = 3;
   for (int step = first; step < last; ++step) {
     copy_wait<2>();
     __syncthreads();
     const int next = step + 3;
-    const int free = (slot == 0) ? 3 : slot - 1;
     if (next < last) {
-      const int weights_to = free * 256 + lane_piece;
+      const unsigned weights_to = shared_behind(lane_weights, free * 4096);
       const int weights_from = (row_tile * STEPS + next) * 256 + lane_piece;
       #pragma unroll
       for (int row_part = 0; row_part < 2; ++row_part) {
-        copy_async_16(&ring_weights[weights_to + row_part * 64], &weights[weights_from + row_part * 64]);
+        copy_async_16(shared_behind(weights_to, row_part * 64 * 16), &weights[weights_from + row_part * 64]);
       }
-      const int x_stage = free * 128;
+      const int x_stage = free * 2176;
       const int x_k8 = next * 16;
       const int x_copy = thread;
-      copy_async_16(&ring_x[x_stage + x_to[0]], &x[x_k8 + x_from[0]]);
-      const int params_to = free * 32;
+      copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), 0), &x[x_k8 + x_from[0]]);
+      const unsigned params_to = shared_behind(thread_params, free * 512);
       const int params_from = (row_tile * STEPS + next) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
     const int weights_at = slot * 256 + lane_piece;
-    const int tokens_at = slot * 128;
+    const unsigned tokens_at = shared_behind(lane_tokens, slot * 2176);
     float group_sum0[2][1][4] = {};
     unsigned row_words[2][2];
     #pragma unroll
@@ -173,7 +171,7 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
     #pragma unroll
     for (int half = 0; half < 2; ++half) {
       unsigned frag_b[2][1][2];
-      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(shared_behind(lane_rows[half], tokens_at * 16), 0));
+      ldmatrix_x4(frag_b[0][0][0], frag_b[0][0][1], frag_b[1][0][0], frag_b[1][0][1], shared_behind(tokens_at, half * 4 * 16));
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
         #pragma unroll
@@ -206,6 +204,7 @@ qtune_mma_w4a16_fp4_b64_f16_f16_n5120_k5120_m8(const uint4* __restrict__ weights
       total[row_part][0][2] = fma_f32(coefficient0_1, group_sum0[row_part][0][2], total[row_part][0][2]);
       total[row_part][0][3] = fma_f32(coefficient0_1, group_sum0[row_part][0][3], total[row_part][0][3]);
     }
+    free = slot;
     slot = (slot + 1 == 4) ? 0 : slot + 1;
   }
   copy_wait<0>();

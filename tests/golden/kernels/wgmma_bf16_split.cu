@@ -28,6 +28,18 @@ static __device__ __forceinline__ float h2_high(unsigned a) {
   return d;
 }
 
+static __device__ __forceinline__ unsigned h2_both_low(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
+static __device__ __forceinline__ unsigned h2_both_high(unsigned a) {
+  unsigned d;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(d) : "r"(a));
+  return d;
+}
+
 static __device__ __forceinline__ unsigned bf2_pack(float low, float high) {
   unsigned d;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
@@ -204,11 +216,10 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
               row_words[row_part][1] = packed.y;
             }
           }
-          unsigned invariant0[2][2];
+          unsigned invariant0[2][1];
           #pragma unroll
           for (int row_part = 0; row_part < 2; ++row_part) {
-            invariant0[row_part][0] = bf2_pack(128.0f + h2_high(row_words[row_part][0]), 128.0f + h2_high(row_words[row_part][0]));
-            invariant0[row_part][1] = bf2_pack(128.0f + h2_high(row_words[row_part][1]), 128.0f + h2_high(row_words[row_part][1]));
+            invariant0[row_part][0] = bf2_pack(128.0f + h2_high(row_words[row_part][0]), 128.0f + h2_high(row_words[row_part][1]));
           }
           unsigned words[2][4];
           #pragma unroll
@@ -226,10 +237,10 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
             #pragma unroll
             for (int k16 = 0; k16 < 4; ++k16) {
               const unsigned word = words[row_part][k16];
-              frag0[segment % 2][row_part][k16][0] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word, 0x000f000fu, 0x43004300u)));
-              frag0[segment % 2][row_part][k16][1] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 4, 0x000f000fu, 0x43004300u)));
-              frag0[segment % 2][row_part][k16][2] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word >> 8, 0x000f000fu, 0x43004300u)));
-              frag0[segment % 2][row_part][k16][3] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 12, 0x000f000fu, 0x43004300u)));
+              frag0[segment % 2][row_part][k16][0] = settled(bf2_fma(h2_both_low(invariant0[row_part][0]), 0xbf80bf80u, and_or(word, 0x000f000fu, 0x43004300u)));
+              frag0[segment % 2][row_part][k16][1] = settled(bf2_fma(h2_both_high(invariant0[row_part][0]), 0xbf80bf80u, and_or(word >> 4, 0x000f000fu, 0x43004300u)));
+              frag0[segment % 2][row_part][k16][2] = settled(bf2_fma(h2_both_low(invariant0[row_part][0]), 0xbf80bf80u, and_or(word >> 8, 0x000f000fu, 0x43004300u)));
+              frag0[segment % 2][row_part][k16][3] = settled(bf2_fma(h2_both_high(invariant0[row_part][0]), 0xbf80bf80u, and_or(word >> 12, 0x000f000fu, 0x43004300u)));
             }
           }
           wgmma_fence();
@@ -286,11 +297,10 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
             row_words[row_part][1] = packed.y;
           }
         }
-        unsigned invariant0[2][2];
+        unsigned invariant0[2][1];
         #pragma unroll
         for (int row_part = 0; row_part < 2; ++row_part) {
-          invariant0[row_part][0] = bf2_pack(128.0f + h2_high(row_words[row_part][0]), 128.0f + h2_high(row_words[row_part][0]));
-          invariant0[row_part][1] = bf2_pack(128.0f + h2_high(row_words[row_part][1]), 128.0f + h2_high(row_words[row_part][1]));
+          invariant0[row_part][0] = bf2_pack(128.0f + h2_high(row_words[row_part][0]), 128.0f + h2_high(row_words[row_part][1]));
         }
         unsigned words[2][4];
         #pragma unroll
@@ -308,10 +318,10 @@ qtune_wgmma_w4a16_awq_g64_bf16_f32_n5120_k27648_m40_bias(const uint4* __restrict
           #pragma unroll
           for (int k16 = 0; k16 < 4; ++k16) {
             const unsigned word = words[row_part][k16];
-            frag0[segment % 2][row_part][k16][0] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word, 0x000f000fu, 0x43004300u)));
-            frag0[segment % 2][row_part][k16][1] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 4, 0x000f000fu, 0x43004300u)));
-            frag0[segment % 2][row_part][k16][2] = settled(bf2_fma(invariant0[row_part][0], 0xbf80bf80u, and_or(word >> 8, 0x000f000fu, 0x43004300u)));
-            frag0[segment % 2][row_part][k16][3] = settled(bf2_fma(invariant0[row_part][1], 0xbf80bf80u, and_or(word >> 12, 0x000f000fu, 0x43004300u)));
+            frag0[segment % 2][row_part][k16][0] = settled(bf2_fma(h2_both_low(invariant0[row_part][0]), 0xbf80bf80u, and_or(word, 0x000f000fu, 0x43004300u)));
+            frag0[segment % 2][row_part][k16][1] = settled(bf2_fma(h2_both_high(invariant0[row_part][0]), 0xbf80bf80u, and_or(word >> 4, 0x000f000fu, 0x43004300u)));
+            frag0[segment % 2][row_part][k16][2] = settled(bf2_fma(h2_both_low(invariant0[row_part][0]), 0xbf80bf80u, and_or(word >> 8, 0x000f000fu, 0x43004300u)));
+            frag0[segment % 2][row_part][k16][3] = settled(bf2_fma(h2_both_high(invariant0[row_part][0]), 0xbf80bf80u, and_or(word >> 12, 0x000f000fu, 0x43004300u)));
           }
         }
         wgmma_fence();

@@ -10,6 +10,12 @@ static __device__ __forceinline__ unsigned and_or(unsigned a, unsigned mask, uns
   return d;
 }
 
+static __device__ __forceinline__ unsigned permute(unsigned a, unsigned b, unsigned selectors) {
+  unsigned d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selectors));
+  return d;
+}
+
 static __device__ __forceinline__ unsigned h2_add(unsigned a, unsigned b) {
   unsigned d;
   asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
@@ -198,12 +204,10 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
           row_words[0][0] = packed.x;
           row_words[0][1] = packed.y;
         }
-        unsigned invariant0[1][2];
-        invariant0[0][0] = h2_add(0x64006400u, h2_both_high(row_words[0][0]));
-        invariant0[0][1] = h2_add(0x64006400u, h2_both_high(row_words[0][1]));
-        unsigned invariant1[1][2];
-        invariant1[0][0] = h2_both_low(row_words[0][0]);
-        invariant1[0][1] = h2_both_low(row_words[0][1]);
+        unsigned invariant0[1][1];
+        invariant0[0][0] = h2_add(0x64006400u, permute(row_words[0][0], row_words[0][1], 0x00007632u));
+        unsigned invariant1[1][1];
+        invariant1[0][0] = permute(row_words[0][0], row_words[0][1], 0x00005410u);
         #pragma unroll
         for (int panel = 0; panel < 2; ++panel) {
           unsigned words[1][4];
@@ -217,10 +221,10 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
           #pragma unroll
           for (int k16 = 0; k16 < 4; ++k16) {
             const unsigned word = words[0][k16];
-            frag0[panel % 2][0][k16][0] = settled(h2_mul(h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
-            frag0[panel % 2][0][k16][1] = settled(h2_mul(h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
-            frag0[panel % 2][0][k16][2] = settled(h2_mul(h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
-            frag0[panel % 2][0][k16][3] = settled(h2_mul(h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
+            frag0[panel % 2][0][k16][0] = settled(h2_mul(h2_sub(and_or(word, 0x000f000fu, 0x64006400u), h2_both_low(invariant0[0][0])), h2_both_low(invariant1[0][0])));
+            frag0[panel % 2][0][k16][1] = settled(h2_mul(h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), h2_both_high(invariant0[0][0])), h2_both_high(invariant1[0][0])));
+            frag0[panel % 2][0][k16][2] = settled(h2_mul(h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), h2_both_low(invariant0[0][0])), h2_both_low(invariant1[0][0])));
+            frag0[panel % 2][0][k16][3] = settled(h2_mul(h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), h2_both_high(invariant0[0][0])), h2_both_high(invariant1[0][0])));
           }
           wgmma_fence();
           #pragma unroll
@@ -252,12 +256,10 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
         row_words[0][0] = packed.x;
         row_words[0][1] = packed.y;
       }
-      unsigned invariant0[1][2];
-      invariant0[0][0] = h2_add(0x64006400u, h2_both_high(row_words[0][0]));
-      invariant0[0][1] = h2_add(0x64006400u, h2_both_high(row_words[0][1]));
-      unsigned invariant1[1][2];
-      invariant1[0][0] = h2_both_low(row_words[0][0]);
-      invariant1[0][1] = h2_both_low(row_words[0][1]);
+      unsigned invariant0[1][1];
+      invariant0[0][0] = h2_add(0x64006400u, permute(row_words[0][0], row_words[0][1], 0x00007632u));
+      unsigned invariant1[1][1];
+      invariant1[0][0] = permute(row_words[0][0], row_words[0][1], 0x00005410u);
       #pragma unroll
       for (int panel = 0; panel < 2; ++panel) {
         unsigned words[1][4];
@@ -271,10 +273,10 @@ qtune_wgmma_w4a16_awq_g128_f16_f16_n5120_k5120_m128(const uint4* __restrict__ we
         #pragma unroll
         for (int k16 = 0; k16 < 4; ++k16) {
           const unsigned word = words[0][k16];
-          frag0[panel % 2][0][k16][0] = settled(h2_mul(h2_sub(and_or(word, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
-          frag0[panel % 2][0][k16][1] = settled(h2_mul(h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
-          frag0[panel % 2][0][k16][2] = settled(h2_mul(h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), invariant0[0][0]), invariant1[0][0]));
-          frag0[panel % 2][0][k16][3] = settled(h2_mul(h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), invariant0[0][1]), invariant1[0][1]));
+          frag0[panel % 2][0][k16][0] = settled(h2_mul(h2_sub(and_or(word, 0x000f000fu, 0x64006400u), h2_both_low(invariant0[0][0])), h2_both_low(invariant1[0][0])));
+          frag0[panel % 2][0][k16][1] = settled(h2_mul(h2_sub(and_or(word >> 4, 0x000f000fu, 0x64006400u), h2_both_high(invariant0[0][0])), h2_both_high(invariant1[0][0])));
+          frag0[panel % 2][0][k16][2] = settled(h2_mul(h2_sub(and_or(word >> 8, 0x000f000fu, 0x64006400u), h2_both_low(invariant0[0][0])), h2_both_low(invariant1[0][0])));
+          frag0[panel % 2][0][k16][3] = settled(h2_mul(h2_sub(and_or(word >> 12, 0x000f000fu, 0x64006400u), h2_both_high(invariant0[0][0])), h2_both_high(invariant1[0][0])));
         }
         wgmma_fence();
         #pragma unroll

@@ -217,13 +217,10 @@ qtune_wgmma_w6a16_q6_k_bf16_bf16_n5120_k5120_m64(const uint4* __restrict__ weigh
         warp_sync();
         #pragma unroll
         for (int segment = 0; segment < 2; ++segment) {
-          unsigned invariant0[4][2];
+          unsigned joined[4][1];
           #pragma unroll
           for (int row_part = 0; row_part < 4; ++row_part) {
-            unsigned joined[1];
-            joined[0] = operands[lane_operands + (row_part / 4 * 32 + segment * 4 + row_part % 4) * 8];
-            invariant0[row_part][0] = h2_both_low(joined[0]);
-            invariant0[row_part][1] = h2_both_high(joined[0]);
+            joined[row_part][0] = operands[lane_operands + (row_part / 4 * 32 + segment * 4 + row_part % 4) * 8];
           }
           unsigned words[1][6];
           {
@@ -247,10 +244,10 @@ qtune_wgmma_w6a16_q6_k_bf16_bf16_n5120_k5120_m64(const uint4* __restrict__ weigh
             const unsigned high_bits = words[0][k16 / 2 + 4] >> k16 % 2 * 2;
             const unsigned word0 = (low_bits & 0x0f0f0f0fu) | ((high_bits << 4) & 0x30303030u);
             const unsigned word1 = ((low_bits >> 4) & 0x0f0f0f0fu) | (high_bits & 0x30303030u);
-            frag0[segment % 2][0][k16][0] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004240u)), invariant0[k16][0], 0x80008000u));
-            frag0[segment % 2][0][k16][1] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004240u)), invariant0[k16][1], 0x80008000u));
-            frag0[segment % 2][0][k16][2] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004341u)), invariant0[k16][0], 0x80008000u));
-            frag0[segment % 2][0][k16][3] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004341u)), invariant0[k16][1], 0x80008000u));
+            frag0[segment % 2][0][k16][0] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004240u)), h2_both_low(joined[k16][0]), 0x80008000u));
+            frag0[segment % 2][0][k16][1] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004240u)), h2_both_high(joined[k16][0]), 0x80008000u));
+            frag0[segment % 2][0][k16][2] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004341u)), h2_both_low(joined[k16][0]), 0x80008000u));
+            frag0[segment % 2][0][k16][3] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004341u)), h2_both_high(joined[k16][0]), 0x80008000u));
           }
           wgmma_fence();
           #pragma unroll
@@ -292,13 +289,10 @@ qtune_wgmma_w6a16_q6_k_bf16_bf16_n5120_k5120_m64(const uint4* __restrict__ weigh
       warp_sync();
       #pragma unroll
       for (int segment = 0; segment < 2; ++segment) {
-        unsigned invariant0[4][2];
+        unsigned joined[4][1];
         #pragma unroll
         for (int row_part = 0; row_part < 4; ++row_part) {
-          unsigned joined[1];
-          joined[0] = operands[lane_operands + (row_part / 4 * 32 + segment * 4 + row_part % 4) * 8];
-          invariant0[row_part][0] = h2_both_low(joined[0]);
-          invariant0[row_part][1] = h2_both_high(joined[0]);
+          joined[row_part][0] = operands[lane_operands + (row_part / 4 * 32 + segment * 4 + row_part % 4) * 8];
         }
         unsigned words[1][6];
         {
@@ -322,10 +316,10 @@ qtune_wgmma_w6a16_q6_k_bf16_bf16_n5120_k5120_m64(const uint4* __restrict__ weigh
           const unsigned high_bits = words[0][k16 / 2 + 4] >> k16 % 2 * 2;
           const unsigned word0 = (low_bits & 0x0f0f0f0fu) | ((high_bits << 4) & 0x30303030u);
           const unsigned word1 = ((low_bits >> 4) & 0x0f0f0f0fu) | (high_bits & 0x30303030u);
-          frag0[segment % 2][0][k16][0] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004240u)), invariant0[k16][0], 0x80008000u));
-          frag0[segment % 2][0][k16][1] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004240u)), invariant0[k16][1], 0x80008000u));
-          frag0[segment % 2][0][k16][2] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004341u)), invariant0[k16][0], 0x80008000u));
-          frag0[segment % 2][0][k16][3] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004341u)), invariant0[k16][1], 0x80008000u));
+          frag0[segment % 2][0][k16][0] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004240u)), h2_both_low(joined[k16][0]), 0x80008000u));
+          frag0[segment % 2][0][k16][1] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004240u)), h2_both_high(joined[k16][0]), 0x80008000u));
+          frag0[segment % 2][0][k16][2] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word0, 0x43434343u, 0x00004341u)), h2_both_low(joined[k16][0]), 0x80008000u));
+          frag0[segment % 2][0][k16][3] = settled(bf2_fma(bf2_fma(0x43204320u, 0xbf80bf80u, permute(word1, 0x43434343u, 0x00004341u)), h2_both_high(joined[k16][0]), 0x80008000u));
         }
         wgmma_fence();
         #pragma unroll

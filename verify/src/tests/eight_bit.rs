@@ -18,7 +18,7 @@ fn products_of_integers_are_right_for_edges_splits_and_epilogues() {
         ("int8-ch-a8.f16-f16.n64.k512.m17", "32x64x128 warps=2x1 stages=2 split=2@cluster"),
     ];
     for (problem, shape) in cases {
-        let schedule = format!("mma tile={shape} swizzle=xor raster=rows dequant={INT8}");
+        let schedule = format!("mma tile={shape} pad=16 raster=rows dequant={INT8}");
         let (kernel, spec) = kernel(&format!("w8a8.{problem}"), &schedule);
         assert_eq!(kernel.steps(1).len(), 2);
         let verdict = judge(&nvrtc, kernel, &spec);
@@ -37,7 +37,7 @@ fn products_of_small_floats_are_right_for_edges_splits_and_epilogues() {
         ("bf16-bf16.n72.k1032.m33+silu_mul", "48x64x256 warps=2x2 stages=1 split=1"),
     ];
     for (problem, shape) in cases {
-        let schedule = format!("mma tile={shape} swizzle=xor raster=rows dequant={E4M3}");
+        let schedule = format!("mma tile={shape} pad=16 raster=rows dequant={E4M3}");
         let (kernel, spec) = kernel(&format!("w8a8.fp8-e4m3-ch-a8.{problem}"), &schedule);
         let verdict = judge(&nvrtc, kernel, &spec);
         assert!(verdict.passed, "{problem} {schedule}: {verdict:#?}");
@@ -47,7 +47,7 @@ fn products_of_small_floats_are_right_for_edges_splits_and_epilogues() {
 #[test]
 fn scales_that_layers_bring_are_those_of_all_tokens() {
     let Some(nvrtc) = nvrtc() else { return };
-    let mma = "mma tile=16x32x128 warps=2x1 stages=3 split=2 swizzle=xor raster=rows";
+    let mma = "mma tile=16x32x128 warps=2x1 stages=3 split=2 pad=16 raster=rows";
     let wgmma = "wgmma tile=16x64x256 groups=1 stages=2 split=1 producer=warp raster=rows pdl=on";
     for (problem, shape, term) in [
         ("int8-ch-a8-static.f16-f16.n40.k520.m13", mma, INT8),
@@ -67,17 +67,17 @@ fn scales_that_layers_bring_are_those_of_all_tokens() {
 fn sums_of_groups_are_scaled_by_their_rows_and_their_activations() {
     let Some(nvrtc) = nvrtc() else { return };
     for (problem, shape) in [
-        ("f16-f16.n96.k256.m1", "mma tile=8x32x128 warps=2x1 stages=2 split=1 swizzle=xor"),
-        ("bf16-f32.n40.k520.m13+bias", "mma tile=16x32x256 warps=1x2 stages=3 split=2 swizzle=xor"),
+        ("f16-f16.n96.k256.m1", "mma tile=8x32x128 warps=2x1 stages=2 split=1 pad=16"),
+        ("bf16-f32.n40.k520.m13+bias", "mma tile=16x32x256 warps=1x2 stages=3 split=2 pad=16"),
         (
             "bf16-bf16.n72.k1032.m33+silu_mul",
-            "mma tile=48x64x512 warps=2x2 stages=1 split=1 swizzle=xor",
+            "mma tile=48x64x512 warps=2x2 stages=1 split=1 pad=16",
         ),
         (
             "f16-f16.n80.k640.m9+residual",
-            "mma tile=16x16x128 warps=1x1 stages=4 split=stream:7 swizzle=xor",
+            "mma tile=16x16x128 warps=1x1 stages=4 split=stream:7 pad=16",
         ),
-        ("f16-f16.n40.k104.m3", "mma tile=8x16x128 warps=1x1 stages=2 split=1 swizzle=xor"),
+        ("f16-f16.n40.k104.m3", "mma tile=8x16x128 warps=1x1 stages=2 split=1 pad=16"),
         ("f16-f16.n96.k520.m8", "wgmma tile=8x64x256 groups=1 stages=2 split=1 producer=warp"),
         (
             "bf16-f32.n200.k1032.m40+bias",

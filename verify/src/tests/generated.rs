@@ -161,7 +161,7 @@ fn an_expression_that_no_format_has_is_right_in_both_families() {
 #[test]
 fn a_share_of_stream_k_is_right_with_every_epilogue() {
     let Some(nvrtc) = nvrtc() else { return };
-    let mma = "mma tile=16x32x128 warps=1x2 swizzle=xor";
+    let mma = "mma tile=16x32x128 warps=1x2 pad=16";
     let wgmma = "wgmma tile=16x64x128 groups=1 producer=warp";
     let schedule = |family: &str, blocks: u32, words: &str| {
         format!(
@@ -190,7 +190,7 @@ fn the_blocks_of_a_cluster_share_a_tile_with_every_epilogue() {
     let term = "dequant=(sum (* (* (- (real q) z) s) x))";
     let gemv = "gemv tokens=2 rows=2 lanes=4 warps=2x2 unroll=2 split=3@cluster x=shared acc=f32 \
                 cache=stream";
-    let mma = "mma tile=8x32x128 warps=1x1 stages=3 split=4@cluster swizzle=xor raster=tokens";
+    let mma = "mma tile=8x32x128 warps=1x1 stages=3 split=4@cluster pad=16 raster=tokens";
     let wgmma = "wgmma tile=8x128x128 groups=2 stages=3 split=4@cluster producer=group raster=rows";
     for (problem, words) in [
         ("n72.k768.m2", ""),
@@ -238,7 +238,7 @@ fn a_sample_of_stream_k_runs_all_who_share_its_tiles() {
     let Some(nvrtc) = nvrtc() else { return };
     let line = |split: &str| {
         format!(
-            "mma tile=16x64x256 warps=1x4 stages=4 split={split} swizzle=xor raster=rows \
+            "mma tile=16x64x256 warps=1x4 stages=4 split={split} pad=16 raster=rows \
              dequant=(sum (* (* (- (real q) z) s) x))"
         )
     };

@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn dimensions_sizes_and_reasons_are_listed_by_family() {
         let mut space = Space::default();
-        let line = "mma tile=16x64x256 warps=1x4 stages=4 split=1 swizzle=xor raster=rows \
+        let line = "mma tile=16x64x256 warps=1x4 stages=4 split=1 pad=16 raster=rows \
                     dequant=(sum (* (* (real q) s) x))";
         let schedule = line.parse().unwrap();
         space.count(&schedule, None);

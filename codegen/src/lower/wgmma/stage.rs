@@ -171,7 +171,12 @@ impl Wgmma<'_> {
         let octet = Octet::load(self.cx.packing(), body, index, word);
         let rows = self.rows();
         let group = index.clone() / (PANEL_K16 / rows.groups).max(1);
-        let prepared = columns.unwrap_or_else(|| rows.prepared(&rows.place(row_part, group)));
+        let place = rows.place(row_part, group);
+        let of_rows = || match self.row_levels() {
+            Some(levels) => levels.prepared(&place),
+            None => rows.prepared(&place),
+        };
+        let prepared = columns.unwrap_or_else(of_rows);
         for (index, sum) in self.plan.sums().iter().enumerate() {
             let Some(weight) = sum.weight else { continue };
             let pairs = self.plan.pairs(body, index, weight, &octet, &prepared);
