@@ -341,6 +341,18 @@ impl Schedule {
         new
     }
 
+    /// The same with K shared so among thread blocks; a slab has blocks enough without.
+    pub fn with_split(&self, split: Split) -> Schedule {
+        let mut new = self.clone();
+        match &mut new {
+            Schedule::Gemv(s) => s.split = split,
+            Schedule::Mma(s) => s.split = split,
+            Schedule::Wgmma(s) => s.split = split,
+            Schedule::Dequant(_) => {}
+        }
+        new
+    }
+
     /// Threads per block.
     pub fn threads(&self) -> u32 {
         match self {

@@ -6,7 +6,7 @@
 use qtune_ir::dequant::{
     self, packing_rule, CostModel, Engine, Options, PairTable, SumSite, Variant,
 };
-use qtune_ir::tile::{estimate, registers};
+use qtune_ir::tile::{estimate, registers, Estimate};
 use qtune_ir::{
     Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, LibraryGemm,
     MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting, Split,
@@ -31,6 +31,10 @@ const BLOCKS_PER_SM: u32 = 2;
 /// Stages that fill a ring: the least that a part of K has.
 const PART_STEPS: u32 = 4;
 
+/// Times that count as the same when parts of K are chosen.
+const EVEN: f64 = 1.01;
+/// Bytes of loads in flight per SM that bring a large matrix from DRAM at its speed.
+const IN_FLIGHT: u64 = 40 << 10;
 /// Part of L2 that a slab fills, as a divisor.
 const SLAB_OF_L2: u64 = 4;
 /// Most rows of a slab.
@@ -204,7 +208,10 @@ fn first_legal(
             // The term decides whether accumulators fit registers.
             match complete.and_then(|s| s.check(problem, spec, arch).map(|()| s)) {
                 Ok(s) if is_crowded(&s, problem, spec) => crowded = crowded.or(Some(s)),
-                Ok(schedule) => return Ok(beside_sorting(schedule, problem, spec, arch)),
+                Ok(schedule) => {
+                    let even = with_even_parts(schedule, problem, spec, arch);
+                    return Ok(beside_sorting(even, problem, spec, arch));
+                }
                 Err(reason) => first = first.or(Some(reason)),
             }
         }
@@ -213,6 +220,38 @@ fn first_legal(
         }
     }
     Err(first.unwrap_or(Rejected { reason: "the ladder of default schedules is empty".into() }))
+}
+
+/// At most as many parts of K as the rung has, so many that the cost model has the least time: one block more than
+/// the GPU holds at once takes as long as a second wave of them. Of parts within a hundredth of that the fewest; never
+/// fewer bytes in flight than [`IN_FLIGHT`], if the rung has as many.
+fn with_even_parts(
+    schedule: Schedule,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Schedule {
+    let parts = schedule.split().per_tile();
+    let in_tiles = matches!(schedule.family(), Family::Mma | Family::Wgmma);
+    if !in_tiles || parts == 1 {
+        return schedule;
+    }
+    let others = (1..parts).map(|fewer| {
+        schedule.with_split(match schedule.split() {
+            Split::Cluster(_) if fewer > 1 => Split::Cluster(fewer),
+            _ => Split::Blocks(fewer),
+        })
+    });
+    let all: Vec<(Schedule, Estimate)> = others
+        .chain([schedule.clone()])
+        .filter(|s| s.check(problem, spec, arch).is_ok())
+        .filter_map(|s| modelled(&s, problem, spec, arch).map(|estimate| (s, estimate)))
+        .collect();
+    let enough = all.last().map_or(0, |(_, e)| e.bytes_in_flight_per_sm.min(IN_FLIGHT));
+    let sound = || all.iter().filter(|(_, e)| e.bytes_in_flight_per_sm >= enough);
+    let least = sound().map(|(_, e)| e.time_us).fold(f64::INFINITY, f64::min);
+    let first = sound().find(|(_, e)| e.time_us <= least * EVEN);
+    first.map_or(schedule, |(s, _)| s.clone())
 }
 
 /// Where a step sorts the activations and the GPU lets them overlap, what multiplies asks for its weights
@@ -255,11 +294,21 @@ fn leaving_registers(schedule: &Schedule) -> Option<Schedule> {
 /// The time that the cost model has for a schedule with its term, in us; infinite where the term is none of
 /// its family's.
 fn modelled_us(schedule: &Schedule, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> f64 {
+    modelled(schedule, problem, spec, arch).map_or(f64::INFINITY, |estimate| estimate.time_us)
+}
+
+/// What the cost model says of a schedule with its term; none where the term is none of its family's.
+fn modelled(
+    schedule: &Schedule,
+    problem: &Problem,
+    spec: &WeightSpec,
+    arch: &Arch,
+) -> Option<Estimate> {
     let (context, params) = (schedule.context(problem, spec), schedule.cost_params(problem, spec));
     let model = CostModel::new(&context, &params, arch);
-    let term = schedule.dequant().parse();
-    let variant = term.and_then(|term| Variant::of(term, &context, &model));
-    variant.map_or(f64::INFINITY, |v| estimate(problem, spec, arch, schedule, v.cost).time_us)
+    let term = schedule.dequant().parse().ok()?;
+    let variant = Variant::of(term, &context, &model).ok()?;
+    Some(estimate(problem, spec, arch, schedule, variant.cost))
 }
 
 /// Whether the sums of `mma` leave the compiler so few registers that it may spill.

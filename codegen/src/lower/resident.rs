@@ -28,14 +28,17 @@ pub(super) fn blocks(cx: &Lowering, schedule: &Schedule, shared_bytes: u32) -> O
 const ROOMY: u32 = 168;
 const MOST: u32 = 255;
 
-/// The blocks that shared memory has room for, as far as they leave a thread [`ROOMY`] registers, or one all that
-/// it can have. The compiler guesses more blocks, and spills for its guess.
+/// Where shared memory has room for so few blocks that each could have many registers: as many of them as leave
+/// a thread all that it can have. Else as many as leave it [`ROOMY`]. The compiler guesses more blocks, and spills
+/// for its guess.
 fn room(cx: &Lowering, threads: u32, shared_bytes: u32) -> u32 {
     // By shared memory alone: as if a thread took one register.
     let blocks = resident_blocks(cx.arch, threads, 1, shared_bytes);
     let registers = cx.arch.sm.registers / threads;
-    let each = if blocks == 1 { MOST } else { ROOMY };
-    blocks.min(registers / each).max(1)
+    match blocks == 1 || blocks * ROOMY <= registers {
+        true => blocks.min(registers / MOST).max(1),
+        false => (registers / ROOMY).max(1),
+    }
 }
 
 /// Registers of a thread of `gemv`, whatever it sums.

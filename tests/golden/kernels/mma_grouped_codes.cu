@@ -1,6 +1,6 @@
 // qtune 0.1.0 (generator 8)
 // problem:  w8a8.fp8-e4m3-g128-a8.bf16-bf16.n7168.k2048.m16@sm90a.132
-// schedule: mma tile=16x64x256 warps=2x2 stages=3 split=2 swizzle=xor raster=rows dequant=(* s (sum (* (e4m3 q) x)))
+// schedule: mma tile=16x64x256 warps=2x2 stages=3 split=2 pad=16 raster=rows dequant=(* s (sum (* (e4m3 q) x)))
 // K:        pairs of 8-bit codes
 
 static __device__ __forceinline__ float bf2_low(unsigned a) { return __uint_as_float(a << 16); }
@@ -23,9 +23,15 @@ static __device__ __forceinline__ uint2 pack_u32x2(unsigned a, unsigned b) { ret
 
 static __device__ __forceinline__ float load_l2_f32(const float* p) { return __ldcg(p); }
 
-static __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+static __device__ __forceinline__ void copy_async_16(unsigned place, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-               :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+               :: "r"(place), "l"(global) : "memory");
+}
+
+static __device__ __forceinline__ void copy_async_16_if(unsigned place, const void* global, bool wanted) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+               "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }"
+               :: "r"(place), "l"(global), "r"((unsigned)wanted) : "memory");
 }
 
 static __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -146,8 +152,8 @@ qtune_mma_w8a8_fp8_e4m3_g128_a8_bf16_bf16_n7168_k2048_m16(const uint4* __restric
   uint4* const ring_weights = reinterpret_cast<uint4*>(shared + 0);
   uint4* const ring_x = reinterpret_cast<uint4*>(shared + 49152);
   float* const red = reinterpret_cast<float*>(shared + 0);
-  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 61440);
-  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 61440);
+  uint4* const ring_params = reinterpret_cast<uint4*>(shared + 62208);
+  uint2* const row_pairs = reinterpret_cast<uint2*>(shared + 62208);
   unsigned* const arrived = reinterpret_cast<unsigned*>(shared + 0);
   // prologue: this block's tile and this warp's part of it
   const int thread = threadIdx.x;
@@ -161,85 +167,74 @@ qtune_mma_w8a8_fp8_e4m3_g128_a8_bf16_bf16_n7168_k2048_m16(const uint4* __restric
   const int first = split * STEPS / 2;
   const int last = (split + 1) * STEPS / 2;
   const int lane_piece = (warp_n * 2 * 2 + warp_k) * 128 + lane;
-  int x_from[2] = {};
-  #pragma unroll
-  for (int x_piece_turn = 0; x_piece_turn < 2; ++x_piece_turn) {
-    const int x_piece = x_piece_turn * 128 + thread;
-    const int x_m = token_tile * 16 + x_piece / 16;
-    x_from[x_piece_turn] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 16;
-  }
-  int x_to[1];
-  const int x_place = thread;
-  const int x_token = x_place / 16;
-  x_to[0] = x_token * 16 + (x_place % 16 ^ x_token % 8);
-  const int lane_tokens = (lane / 16 * 8 + lane % 8) * 16 + warp_k * 8;
-  unsigned lane_rows[4];
-  #pragma unroll
-  for (int part = 0; part < 4; ++part) {
-    lane_rows[part] = shared_place(&ring_x[lane_tokens + (part * 2 + lane / 8 % 2 ^ lane % 8)]);
-  }
+  const unsigned thread_weights = shared_place(&ring_weights[thread]);
+  const unsigned thread_params = shared_place(&ring_params[thread]);
+  int x_from[1] = {};
+  unsigned x_to[1] = {};
+  const int x_piece = thread;
+  const int x_token = x_piece / 8;
+  const int x_m = token_tile * 16 + x_token;
+  x_from[0] = ((x_m < tokens) ? x_m : tokens - 1) * (K / 8) + x_piece % 8;
+  x_to[0] = shared_place(&ring_x[x_token * 17 + x_piece % 8]);
+  const unsigned lane_tokens = shared_place(&ring_x[(lane / 16 * 8 + lane % 8) * 17 + (warp_k * 8 + lane / 8 % 2)]);
   float total[2][2][4] = {};
 
   // fill the ring: all stages but one
   for (int ahead = 0; ahead < 2; ++ahead) {
     const int step = first + ahead;
     if (step < last) {
-      const int weights_to = ahead * 1024;
+      const unsigned weights_to = shared_behind(thread_weights, ahead * 16384);
       const int weights_from = (row_tile * STEPS + step) * 1024;
       #pragma unroll
-      for (int weight_piece_turn = 0; weight_piece_turn < 8; ++weight_piece_turn) {
-        const int weight_piece = weight_piece_turn * 128 + thread;
-        copy_async_16(&ring_weights[weights_to + weight_piece], &weights[weights_from + weight_piece]);
+      for (int weight_turn = 0; weight_turn < 8; ++weight_turn) {
+        const int weight_piece = weight_turn * 128 + thread;
+        copy_async_16(shared_behind(weights_to, weight_turn * 2048), &weights[weights_from + weight_piece]);
       }
-      const int x_stage = ahead * 256;
+      const int x_stage = ahead * 4352;
       const int x_k8 = step * 16;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 2; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 128), &x[x_k8 + x_from[0] + x_turn * 8]);
       }
-      const int params_to = ahead * 32;
+      const unsigned params_to = shared_behind(thread_params, ahead * 512);
       const int params_from = (row_tile * STEPS + step) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
   }
 
   // mainloop: wait for the oldest stage, refill the one before it, compute
   int slot = 0;
+  int free = 2;
   for (int step = first; step < last; ++step) {
     copy_wait<1>();
     __syncthreads();
     const int next = step + 2;
-    const int free = (slot == 0) ? 2 : slot - 1;
     if (next < last) {
-      const int weights_to = free * 1024;
+      const unsigned weights_to = shared_behind(thread_weights, free * 16384);
       const int weights_from = (row_tile * STEPS + next) * 1024;
       #pragma unroll
-      for (int weight_piece_turn = 0; weight_piece_turn < 8; ++weight_piece_turn) {
-        const int weight_piece = weight_piece_turn * 128 + thread;
-        copy_async_16(&ring_weights[weights_to + weight_piece], &weights[weights_from + weight_piece]);
+      for (int weight_turn = 0; weight_turn < 8; ++weight_turn) {
+        const int weight_piece = weight_turn * 128 + thread;
+        copy_async_16(shared_behind(weights_to, weight_turn * 2048), &weights[weights_from + weight_piece]);
       }
-      const int x_stage = free * 256;
+      const int x_stage = free * 4352;
       const int x_k8 = next * 16;
+      const int x_copy = thread;
       #pragma unroll
-      for (int x_copy_turn = 0; x_copy_turn < 2; ++x_copy_turn) {
-        const int x_copy = x_copy_turn * 128 + thread;
-        copy_async_16(&ring_x[x_stage + (x_to[0] + x_copy_turn * 128)], &x[x_k8 + x_from[x_copy_turn]]);
+      for (int x_turn = 0; x_turn < 2; ++x_turn) {
+        copy_async_16(shared_behind(shared_behind(x_to[0], x_stage), x_turn * 128), &x[x_k8 + x_from[0] + x_turn * 8]);
       }
-      const int params_to = free * 32;
+      const unsigned params_to = shared_behind(thread_params, free * 512);
       const int params_from = (row_tile * STEPS + next) * 32;
       const int param_piece = thread;
-      if (param_piece < 32) {
-        copy_async_16(&ring_params[params_to + param_piece], &params[params_from + param_piece]);
-      }
+      copy_async_16_if(shared_behind(params_to, 0), &params[params_from + param_piece], param_piece < 32);
     }
     copy_commit();
     const int weights_at = slot * 1024 + lane_piece;
-    const int tokens_at = slot * 256;
+    const unsigned tokens_at = shared_behind(lane_tokens, slot * 4352);
     float group_sum0[2][2][4] = {};
     unsigned row_words[2][2];
     #pragma unroll
@@ -298,8 +293,7 @@ qtune_mma_w8a8_fp8_e4m3_g128_a8_bf16_bf16_n7168_k2048_m16(const uint4* __restric
       unsigned frag_b[2][2][2];
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
-        const unsigned matrices_at = shared_behind(lane_rows[half * 2 + k16], tokens_at * 16);
-        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(matrices_at, 0));
+        ldmatrix_x4(frag_b[k16][0][0], frag_b[k16][0][1], frag_b[k16][1][0], frag_b[k16][1][1], shared_behind(tokens_at, (half * 4 + k16 * 2) * 16));
       }
       #pragma unroll
       for (int k16 = 0; k16 < 2; ++k16) {
@@ -335,6 +329,7 @@ qtune_mma_w8a8_fp8_e4m3_g128_a8_bf16_bf16_n7168_k2048_m16(const uint4* __restric
         total[row_part][token_part][3] = fma_f32(coefficient0_1 * bits_f32(x_scales[token_part][1]), group_sum0[row_part][token_part][3], total[row_part][token_part][3]);
       }
     }
+    free = slot;
     slot = (slot + 1 == 3) ? 0 : slot + 1;
   }
   copy_wait<0>();

@@ -84,7 +84,7 @@ constexpr int N = 5120;
 constexpr int K = 5120;
 constexpr int STEPS = 40;
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
 qtune_mma_w4a16_awq_g128_f16_f16_n5120_k5120_m32(const uint4* __restrict__ weights,
     const uint4* __restrict__ params,
     const uint4* __restrict__ x,

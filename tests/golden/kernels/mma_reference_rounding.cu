@@ -90,7 +90,7 @@ constexpr int N = 144;
 constexpr int K = 96;
 constexpr int STEPS = 2;
 
-extern "C" __global__ void __launch_bounds__(96)
+extern "C" __global__ void __launch_bounds__(96, 4)
 qtune_mma_w4a16_awq_g32_f16_f16_n144_k96_m16(const uint4* __restrict__ weights,
     const uint4* __restrict__ params,
     const uint4* __restrict__ x,
