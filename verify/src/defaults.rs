@@ -386,7 +386,7 @@ const MEETING_ROWS: u32 = 256;
 /// first: a lane has many weights to a stage, and many rows to a load of activations.
 type Tile = (u32, u32, (u32, u32), u32);
 
-fn wide_tiles(block_m: u32, spec: &WeightSpec) -> &'static [Tile] {
+fn wide_tiles(block_m: u32, spec: &WeightSpec, arch: &Arch) -> &'static [Tile] {
     match block_m {
         // Stages of whole super-blocks bring what all of its groups share once.
         9..=16 if spec.has_two_levels() => &[(256, 256, (2, 2), 3), (128, 256, (1, 2), 3)],
@@ -399,6 +399,7 @@ fn wide_tiles(block_m: u32, spec: &WeightSpec) -> &'static [Tile] {
             (64, 256, (1, 2), 4),
         ],
         9..=16 => &[(256, 256, (2, 2), 3), (256, 128, (2, 1), 3)],
+        17..=32 if multiplies_apart(spec, arch) => &[(256, 128, (8, 1), 3), (128, 128, (4, 1), 4)],
         17..=32 => &[(256, 128, (4, 1), 3), (128, 128, (2, 1), 4)],
         _ => &[
             (512, 256, (8, 1), 2),
@@ -443,7 +444,7 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
     let split = |n, k, steps| split_k(problem, arch, (n, k, steps), block_m);
     // A ragged last stage takes a choice with every copy of activations: first what has none.
     let (whole, ragged): (Vec<&Tile>, Vec<_>) =
-        wide_tiles(block_m, spec).iter().partition(|(_, k, ..)| problem.k % k == 0);
+        wide_tiles(block_m, spec, arch).iter().partition(|(_, k, ..)| problem.k % k == 0);
     let ragged = ragged.into_iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
     let tiles: Vec<&Tile> = whole.into_iter().chain(ragged).collect();
     // Where parts of so many steps leave SMs idle, three whole super-blocks are long enough, too.
@@ -469,14 +470,16 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
     ladder
 }
 
-/// Most tokens of an `mma` block: what a multiply of 8-bit floats is taken apart into, where tensor cores have
-/// none, takes the registers of half of them.
+/// Whether a multiply of 8-bit floats is taken apart into others, as tensor cores have none.
+fn multiplies_apart(spec: &WeightSpec, arch: &Arch) -> bool {
+    spec.activations.are_float8() && !arch.has_float8_mma()
+}
+
+/// Most tokens of an `mma` block: a multiply that is taken apart takes the registers of half of them.
 fn mma_tokens(spec: &WeightSpec, arch: &Arch) -> u32 {
-    let apart = spec.activations.are_float8() && !arch.has_float8_mma();
-    if apart {
-        32
-    } else {
-        64
+    match multiplies_apart(spec, arch) {
+        true => 32,
+        false => 64,
     }
 }
 
