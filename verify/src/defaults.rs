@@ -3,46 +3,39 @@
 //! A short ladder from the shape that suits most problems down to the one that asks for least. The
 //! first rung that is legal wins, so that every problem that any rung can serve has a schedule.
 
-use qtune_ir::dequant::{
-    self, packing_rule, CostModel, Engine, Options, PairTable, SumSite, Variant,
-};
-use qtune_ir::tile::{estimate, registers, Estimate};
+mod ladder;
+mod modelled;
+mod term;
+
+pub use term::for_any_scale;
+
+use ladder::{ladder, slab_rows, wgmma_rungs, GEMV_TILE};
+use modelled::{beside_sorting, modelled_us, with_even_parts};
+use qtune_ir::tile::registers;
 use qtune_ir::{
-    Accumulate, Arch, DType, DenseGemm, DequantSchedule, Family, GemvSchedule, LibraryGemm,
-    MmaSchedule, Overlap, Problem, Producer, Raster, Rejected, Schedule, Sorting, Split,
-    WeightCache, WeightSpec, WgmmaSchedule, PAIR_CODES, PIECE_CODES,
+    Arch, DType, DenseGemm, DequantSchedule, Family, LibraryGemm, Problem, Rejected, Schedule,
+    WeightSpec,
 };
+use term::{with_term, Terms};
 
 /// Fewest tokens for which a warpgroup's multiply is preferred to a warp's.
 const WGMMA_TOKENS: u32 = 64;
+
 /// Fewest tokens for which weights are dequantized ahead where warps multiply: from there on the
 /// cost model has the multiplications of floats make up for it.
 const DEQUANT_TOKENS: u32 = 4096;
+
 /// Most tokens for which CUDA cores are preferred to tensor cores where they have packed FMAs: from the second on,
 /// products alone cost them half an instruction per weight.
 const GEMV_TOKENS: u32 = 1;
+
 /// Most tokens for which vectors that codes name are multiplied as they are looked up: tensor cores take a step
 /// that looks up every weight first.
 const VECTOR_GEMV_TOKENS: u32 = 2;
-/// Most tokens of a thread block of theirs.
-const GEMV_TILE: u32 = 2;
-/// Thread blocks per SM that a grid should have before K is split.
-const BLOCKS_PER_SM: u32 = 2;
-/// Stages that fill a ring: the least that a part of K has.
-const PART_STEPS: u32 = 4;
 
-/// Times that count as the same when parts of K are chosen.
-const EVEN: f64 = 1.01;
-/// Bytes of loads in flight per SM that bring a large matrix from DRAM at its speed.
-const IN_FLIGHT: u64 = 40 << 10;
-/// Part of L2 that a slab fills, as a divisor.
-const SLAB_OF_L2: u64 = 4;
-/// Most rows of a slab.
-const SLAB_ROWS_MAX: u32 = 16384;
-/// The rule whose terms need scales of at most [`dequant::Context::scale_max`].
-const RAISE: &str = "raise-code-into-fma";
 /// Most registers of an `mma` thread, by estimate, with which no default was seen to spill.
 const ROOMY_REGISTERS: u32 = 240;
+
 /// A lower rung is taken rather than a term that costs more than this many times the cheapest, for
 /// which the shape may lack shared memory.
 const TERM_COST: f64 = 1.5;
@@ -119,78 +112,6 @@ pub fn default_with_library(
     first_legal([rung].into_iter(), problem, spec, arch)
 }
 
-fn ladder(family: Family, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
-    match family {
-        Family::Gemv => gemv_ladder(problem, spec),
-        Family::Mma => mma_ladder(problem, spec, arch),
-        Family::Wgmma => wgmma_ladder(problem, spec, arch),
-        Family::Dequant => dequant_ladder(problem, arch),
-    }
-}
-
-/// The widest tiles of the family that the GPU multiplies with, slab by slab. Narrower k tiles than
-/// those of codes: a float takes four times the room.
-fn dequant_ladder(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
-    let mut ladder = Vec::new();
-    for gemm in dense_rungs(problem, arch).into_iter().filter_map(DenseGemm::of) {
-        let slab = slab_rows(&gemm, problem, arch);
-        ladder.push(Schedule::Dequant(DequantSchedule { slab, gemm }));
-    }
-    ladder
-}
-
-/// As many whole row tiles as fill a part of L2.
-fn slab_rows(gemm: &DenseGemm, problem: &Problem, arch: &Arch) -> u32 {
-    let (block_n, _) = gemm.tile();
-    let row = u64::from(gemm.padded_k(problem.k)) * 2;
-    let fitting = (arch.l2_bytes / SLAB_OF_L2 / row) as u32;
-    let most = problem.n.next_multiple_of(block_n).min(SLAB_ROWS_MAX / block_n * block_n);
-    (fitting / block_n * block_n).clamp(block_n, most)
-}
-
-/// Multiplications of floats: deep rings first.
-fn dense_rungs(problem: &Problem, arch: &Arch) -> Vec<Schedule> {
-    let mut rungs = Vec::new();
-    let raster = |block_m| if problem.m > block_m { Raster::Tokens } else { Raster::Rows };
-    let block_m = problem.m.next_multiple_of(8).min(256);
-    for (block_n, stages) in [(256, 2), (128, 3), (128, 2)] {
-        if !arch.has_wgmma() {
-            break;
-        }
-        rungs.push(Schedule::Wgmma(WgmmaSchedule {
-            block_m: if block_n == 256 { block_m.min(128) } else { block_m },
-            block_n,
-            block_k: 128,
-            groups: 2,
-            stages,
-            split: Split::NONE,
-            producer: Producer::Group,
-            raster: raster(block_m),
-            multicast: 1,
-            overlap: Overlap::NONE,
-            dequant: String::new(),
-        }));
-    }
-    let block_m = if problem.m <= 8 { 8 } else { problem.m.next_multiple_of(16).min(128) };
-    let shapes = [(256, 8, 3), (256, 8, 2), (128, 4, 3), (128, 4, 2), (64, 2, 2), (16, 1, 2)];
-    for (block_n, warps_n, stages) in shapes {
-        rungs.push(Schedule::Mma(MmaSchedule {
-            block_m,
-            block_n,
-            block_k: 64,
-            warps_n,
-            warps_k: 1,
-            stages,
-            split: Split::NONE,
-            padded: true,
-            raster: raster(block_m),
-            overlap: Overlap::NONE,
-            dequant: String::new(),
-        }));
-    }
-    rungs
-}
-
 fn first_legal(
     ladder: impl Iterator<Item = Schedule>,
     problem: &Problem,
@@ -222,456 +143,16 @@ fn first_legal(
     Err(first.unwrap_or(Rejected { reason: "the ladder of default schedules is empty".into() }))
 }
 
-/// At most as many parts of K as the rung has, so many that the cost model has the least time: one block more than
-/// the GPU holds at once takes as long as a second wave of them. Of parts within a hundredth of that the fewest; never
-/// fewer bytes in flight than [`IN_FLIGHT`], if the rung has as many.
-fn with_even_parts(
-    schedule: Schedule,
-    problem: &Problem,
-    spec: &WeightSpec,
-    arch: &Arch,
-) -> Schedule {
-    let parts = schedule.split().per_tile();
-    let in_tiles = matches!(schedule.family(), Family::Mma | Family::Wgmma);
-    if !in_tiles || parts == 1 {
-        return schedule;
-    }
-    let others = (1..parts).map(|fewer| {
-        schedule.with_split(match schedule.split() {
-            Split::Cluster(_) if fewer > 1 => Split::Cluster(fewer),
-            _ => Split::Blocks(fewer),
-        })
-    });
-    let all: Vec<(Schedule, Estimate)> = others
-        .chain([schedule.clone()])
-        .filter(|s| s.check(problem, spec, arch).is_ok())
-        .filter_map(|s| modelled(&s, problem, spec, arch).map(|estimate| (s, estimate)))
-        .collect();
-    let enough = all.last().map_or(0, |(_, e)| e.bytes_in_flight_per_sm.min(IN_FLIGHT));
-    let sound = || all.iter().filter(|(_, e)| e.bytes_in_flight_per_sm >= enough);
-    let least = sound().map(|(_, e)| e.time_us).fold(f64::INFINITY, f64::min);
-    let first = sound().find(|(_, e)| e.time_us <= least * EVEN);
-    first.map_or(schedule, |(s, _)| s.clone())
-}
-
-/// Where a step sorts the activations and the GPU lets them overlap, what multiplies asks for its weights
-/// meanwhile: most of the step's time is that of a launch. Where blocks could sort as they stage, or could leave the
-/// step room on their SMs, the cost model decides which is less.
-fn beside_sorting(
-    schedule: Schedule,
-    problem: &Problem,
-    spec: &WeightSpec,
-    arch: &Arch,
-) -> Schedule {
-    let ahead = match &schedule {
-        Schedule::Gemv(s) if schedule.sorting(spec) == Sorting::Prologue => {
-            Schedule::Gemv(GemvSchedule { sorted_ahead: true, ..s.clone() })
-        }
-        _ => schedule.clone(),
-    };
-    if ahead.sorting(spec) != Sorting::Step {
-        return schedule;
-    }
-    let overlapped = |schedule: Schedule| {
-        let early = schedule.with_overlap(Overlap { pdl: true, ..Overlap::NONE });
-        early.check(problem, spec, arch).is_ok().then_some(early)
-    };
-    let inside = schedule.sorting(spec) == Sorting::Prologue;
-    let ahead = overlapped(ahead.clone()).unwrap_or(ahead);
-    let roomy = leaving_registers(&schedule).and_then(overlapped);
-    let all = inside.then_some(schedule).into_iter().chain([ahead]).chain(roomy);
-    let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
-    all.min_by(|a, b| us(a).total_cmp(&us(b))).expect("one at least")
-}
-
-/// The same multiplication by blocks that leave registers of their SM to others: of those whose producer gives its
-/// registers away, no thread of another kernel can have any.
-fn leaving_registers(schedule: &Schedule) -> Option<Schedule> {
-    let Schedule::Wgmma(s) = schedule else { return None };
-    Some(Schedule::Wgmma(WgmmaSchedule { producer: Producer::Warp, ..s.clone() }))
-}
-
-/// The time that the cost model has for a schedule with its term, in us; infinite where the term is none of
-/// its family's.
-fn modelled_us(schedule: &Schedule, problem: &Problem, spec: &WeightSpec, arch: &Arch) -> f64 {
-    modelled(schedule, problem, spec, arch).map_or(f64::INFINITY, |estimate| estimate.time_us)
-}
-
-/// What the cost model says of a schedule with its term; none where the term is none of its family's.
-fn modelled(
-    schedule: &Schedule,
-    problem: &Problem,
-    spec: &WeightSpec,
-    arch: &Arch,
-) -> Option<Estimate> {
-    let (context, params) = (schedule.context(problem, spec), schedule.cost_params(problem, spec));
-    let model = CostModel::new(&context, &params, arch);
-    let term = schedule.dequant().parse().ok()?;
-    let variant = Variant::of(term, &context, &model).ok()?;
-    Some(estimate(problem, spec, arch, schedule, variant.cost))
-}
-
 /// Whether the sums of `mma` leave the compiler so few registers that it may spill.
 fn is_crowded(schedule: &Schedule, problem: &Problem, spec: &WeightSpec) -> bool {
     let is_mma = schedule.family() == Family::Mma;
     is_mma && registers(problem, spec, schedule) > ROOMY_REGISTERS
 }
 
-/// Wide rows first, and several that share the loads of activations: fewer lanes per row serve short K
-/// and small quant groups.
-fn gemv_ladder(problem: &Problem, spec: &WeightSpec) -> Vec<Schedule> {
-    // Half sums of wide codes overflow: then f32 takes over.
-    let accumulate = match problem.act {
-        DType::F16 => [Accumulate::Half2, Accumulate::F32].as_slice(),
-        DType::Bf16 | DType::F32 => &[Accumulate::F32],
-    };
-    // Blocks that stage many activations or hold a table are few per SM: they need more warps to have
-    // enough loads in flight.
-    let table = if spec.codebook.values().is_empty() { 0 } else { PairTable::PAGED.bytes() };
-    let warps_n = match problem.m.min(GEMV_TILE) * problem.k * problem.act.bytes() + table {
-        0..=32768 => 2,
-        32769..=65536 => 4,
-        _ => 8,
-    };
-    // Vectors of two codebooks for two steps are more than fit registers.
-    let unroll = 2 / spec.codebook.vectors().map_or(1, |codes| codes.books());
-    let mut ladder = Vec::new();
-    let staging =
-        accumulate.iter().flat_map(|accumulate| [(*accumulate, true), (*accumulate, false)]);
-    for (accumulate, stage_x) in staging {
-        let rung = |rows, lanes, (warps_n, warps_k)| {
-            Schedule::Gemv(GemvSchedule {
-                tokens: problem.m.min(GEMV_TILE),
-                rows,
-                lanes,
-                warps_n,
-                warps_k,
-                unroll,
-                split: Split::NONE,
-                stage_x,
-                sorted_ahead: false,
-                accumulate,
-                cache: WeightCache::NoAllocate,
-                overlap: Overlap::NONE,
-                dequant: String::new(),
-            })
-        };
-        ladder.extend(unpadded(problem.k, spec).map(|(lanes, warps)| rung(4, lanes, warps)));
-        for (rows, lanes) in [(4, 32), (2, 32), (2, 16), (2, 8), (2, 4), (2, 2), (2, 1)] {
-            let warps = [(warps_n, 2), (4, 1), (1, 1)];
-            ladder.extend(warps.map(|warps| rung(rows, lanes, warps)));
-        }
-    }
-    ladder
-}
-
-/// Lanes of a row and warps along N and K where rows of K weights, padded to whole steps of a full
-/// warp, would be more than half a percent longer: the most lanes that pad less. Fewer weights to a
-/// warp's step take more warps along K for as many loads in flight; a lane that loads twice for codes of
-/// more than 4 bits takes half of them, and has registers for both loads.
-fn unpadded(k: u32, spec: &WeightSpec) -> Option<(u32, (u32, u32))> {
-    let fits = |lanes: u32| {
-        let step = lanes * PIECE_CODES;
-        200 * (k.next_multiple_of(step) - k) <= k
-    };
-    let shapes = [(16, (4, 4)), (8, (2, if spec.bits > 4 { 4 } else { 8 }))];
-    shapes.into_iter().find(|(lanes, _)| fits(*lanes)).filter(|_| !fits(32))
-}
-
-/// Most rows of a tile of many tokens whose parts meet in global memory, where the last block adds all of them
-/// alone. Those of a greater tile take it longer than the multiplication: they meet in a cluster.
-const MEETING_ROWS: u32 = 256;
-
-/// Rows, k, warps along both and stages of tiles that spend few instructions per weight, the fewest
-/// first: a lane has many weights to a stage, and many rows to a load of activations.
-type Tile = (u32, u32, (u32, u32), u32);
-
-fn wide_tiles(block_m: u32, spec: &WeightSpec, arch: &Arch) -> &'static [Tile] {
-    match block_m {
-        // Stages of whole super-blocks bring what all of its groups share once.
-        9..=16 if spec.has_two_levels() => &[(256, 256, (2, 2), 3), (128, 256, (1, 2), 3)],
-        17..=32 if spec.has_two_levels() => &[(256, 256, (4, 1), 3), (128, 256, (2, 1), 3)],
-        33.. if spec.has_two_levels() => &[(256, 256, (8, 1), 2), (128, 256, (4, 1), 3)],
-        0..=8 => &[
-            (128, 512, (1, 4), 3),
-            (128, 256, (1, 2), 3),
-            (128, 256, (2, 2), 4),
-            (64, 256, (1, 2), 4),
-        ],
-        9..=16 => &[(256, 256, (2, 2), 3), (256, 128, (2, 1), 3)],
-        17..=32 if multiplies_apart(spec, arch) => &[(256, 128, (8, 1), 3), (128, 128, (4, 1), 4)],
-        17..=32 => &[(256, 128, (4, 1), 3), (128, 128, (2, 1), 4)],
-        _ => &[
-            (512, 256, (8, 1), 2),
-            (512, 128, (8, 1), 3),
-            (256, 256, (4, 2), 2),
-            (256, 128, (8, 1), 3),
-            (256, 128, (8, 1), 2),
-            (128, 128, (4, 1), 4),
-        ],
-    }
-}
-
-/// Wide tiles where they keep the GPU busy. Then deep rings of small tiles: less of everything serves
-/// short K, small quant groups, narrow matrices and GPUs with less shared memory. Many tokens take
-/// warps along N, so that their accumulators fit registers.
-fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
-    let block_m = match problem.m {
-        0..=8 => 8,
-        m => m.next_multiple_of(16).min(mma_tokens(spec, arch)),
-    };
-    let split_of = |block_n, blocks| match block_n > MEETING_ROWS && blocks > 1 {
-        true => Split::Cluster(blocks),
-        false => Split::Blocks(blocks),
-    };
-    let rung = |(block_n, block_k, (warps_n, warps_k), stages): Tile, split_k| {
-        Schedule::Mma(MmaSchedule {
-            block_m,
-            block_n,
-            block_k,
-            warps_n,
-            warps_k,
-            stages,
-            split: split_of(block_n, split_k),
-            padded: true,
-            raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
-            overlap: Overlap::NONE,
-            dequant: String::new(),
-        })
-    };
-    // Codes that are multiplied as they are come in chunks of twice as many.
-    let chunks = if has_codes(problem) { PAIR_CODES } else { 1 };
-    let split = |n, k, steps| split_k(problem, arch, (n, k, steps), block_m);
-    // A ragged last stage takes a choice with every copy of activations: first what has none.
-    let (whole, ragged): (Vec<&Tile>, Vec<_>) =
-        wide_tiles(block_m, spec, arch).iter().partition(|(_, k, ..)| problem.k % k == 0);
-    let ragged = ragged.into_iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
-    let tiles: Vec<&Tile> = whole.into_iter().chain(ragged).collect();
-    // Where parts of so many steps leave SMs idle, three whole super-blocks are long enough, too.
-    let parts = if spec.has_two_levels() { [PART_STEPS, 3].as_slice() } else { &[PART_STEPS] };
-    let mut ladder = Vec::new();
-    for steps in parts {
-        let wide = tiles.iter().map(|tile| rung(**tile, split(tile.0, tile.1, *steps)));
-        ladder.extend(wide.filter(|s| is_busy(s, problem, arch)));
-    }
-    let shapes = match block_m {
-        0..=16 => [(256, (1, 4)), (128, (1, 2)), (128, (1, 1)), (64, (1, 1))],
-        _ => [(128, (2, 2)), (64, (2, 1)), (128, (1, 1)), (64, (1, 1))],
-    };
-    for (block_k, warps) in shapes.map(|(block_k, warps)| (block_k * chunks, warps)) {
-        for stages in [4, 3, 2] {
-            for block_n in [64, 32, 16] {
-                for split in [split(block_n, block_k, PART_STEPS), 1] {
-                    ladder.push(rung((block_n, block_k, warps, stages), split));
-                }
-            }
-        }
-    }
-    ladder
-}
-
-/// Whether a multiply of 8-bit floats is taken apart into others, as tensor cores have none.
-fn multiplies_apart(spec: &WeightSpec, arch: &Arch) -> bool {
-    spec.activations.are_float8() && !arch.has_float8_mma()
-}
-
-/// Most tokens of an `mma` block: a multiply that is taken apart takes the registers of half of them.
-fn mma_tokens(spec: &WeightSpec, arch: &Arch) -> u32 {
-    match multiplies_apart(spec, arch) {
-        true => 32,
-        false => 64,
-    }
-}
-
-/// Whether stages of `block_k` copy at most a hundredth more than K.
-fn pads_little(k: u32, block_k: u32) -> bool {
-    (k.next_multiple_of(block_k) - k) * 100 <= k
-}
-
-/// Whether three SMs of four have a block, and three SMs five warps: fewer hide too little latency.
-fn is_busy(schedule: &Schedule, problem: &Problem, arch: &Arch) -> bool {
-    let blocks = blocks(schedule, problem);
-    let warps = blocks * schedule.threads() / 32;
-    blocks * 4 >= arch.sm_count * 3 && warps * 3 >= arch.sm_count * 5
-}
-
-fn blocks(schedule: &Schedule, problem: &Problem) -> u32 {
-    let (block_n, block_m) = schedule.tile();
-    let tiles = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
-    tiles * schedule.split().per_tile()
-}
-
-/// The shapes of [`wgmma_rungs`] that give every other SM a block: one block fills an SM, and a warp's
-/// multiply, which could fill them all, takes twice the instructions per weight.
-fn wgmma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
-    let busy = |s: &Schedule| blocks(s, problem) * 2 >= arch.sm_count;
-    wgmma_rungs(problem, spec, arch).into_iter().filter(busy).collect()
-}
-
-/// One `wgmma` as wide as the tokens, more rows where the accumulators leave registers for them;
-/// deep rings first.
-fn wgmma_rungs(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule> {
-    let mut ladder = Vec::new();
-    // Sums of 8-bit floats that are kept apart from totals take twice the accumulators.
-    let tiles: &[(u32, u32)] = match has_codes(problem) {
-        true => &[(256, 128), (128, 256), (128, 128)],
-        false => &[(256, 128), (128, 256)],
-    };
-    for &(block_n, most) in tiles {
-        // As many tokens as accumulators have registers for, evenly.
-        let (columns, least_k, rings) = match has_codes(problem) {
-            true => (16, 256, [(4, 256), (3, 256), (2, 256)].as_slice()),
-            false => (8, 128, [(3, 256), (6, 128), (4, 128), (3, 128), (2, 128)].as_slice()),
-        };
-        // Stages of whole super-blocks bring what all of its groups share once.
-        let rings = match spec.has_two_levels() {
-            true => &[[(3, 256), (2, 256)].as_slice(), &rings[1..]].concat(),
-            false => rings,
-        };
-        let block_m = problem.m.div_ceil(problem.m.div_ceil(most)).next_multiple_of(columns);
-        for &(stages, block_k) in rings {
-            // A long stage has the fewest instructions per weight, but must not copy padding.
-            let ragged = problem.k % block_k != 0 && block_k > least_k;
-            // Half a super-block of padding is less than what shorter stages repeat of it.
-            let shares = spec.has_two_levels() && pads_little(problem.k, block_k);
-            if ragged && !shares {
-                continue;
-            }
-            let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
-            let steps = problem.k.div_ceil(block_k);
-            // Two super-blocks of k are as much as four shorter stages.
-            let least = if spec.has_two_levels() && block_k == 256 { 2 } else { 4 };
-            let split_k = (arch.sm_count / blocks.max(1)).min(steps / least).clamp(1, 8);
-            // A lap of the ring is unrolled: one that no block has steps for costs, and loads no more.
-            if stages > (steps / split_k).max(2) {
-                continue;
-            }
-            ladder.push(Schedule::Wgmma(WgmmaSchedule {
-                block_m,
-                block_n,
-                block_k,
-                groups: 2,
-                stages,
-                split: Split::Blocks(split_k),
-                producer: Producer::Group,
-                raster: if problem.m > block_m { Raster::Tokens } else { Raster::Rows },
-                multicast: 1,
-                overlap: Overlap::NONE,
-                dequant: String::new(),
-            }));
-        }
-    }
-    ladder
-}
-
-/// Whether weights and activations are codes of 8 bits that are multiplied as they are.
-fn has_codes(problem: &Problem) -> bool {
-    problem.act_bits == 8
-}
-
-/// Splits of K that bring the grid to [`BLOCKS_PER_SM`], as long as each has `steps` stages of `block_k`.
-fn split_k(
-    problem: &Problem,
-    arch: &Arch,
-    (block_n, block_k, steps): (u32, u32, u32),
-    block_m: u32,
-) -> u32 {
-    let blocks = problem.n.div_ceil(block_n) * problem.m.div_ceil(block_m);
-    let wanted = (BLOCKS_PER_SM * arch.sm_count).div_ceil(blocks);
-    wanted.min(problem.k.div_ceil(block_k) / steps).clamp(1, 8)
-}
-
-/// `schedule` with the cheapest term for scales of any size: raised codes need scales of at most
-/// [`dequant::Context::scale_max`], as those of published models are.
-///
-/// # Errors
-/// [`Rejected`] if its family has no such term.
-pub fn for_any_scale(
-    schedule: &Schedule,
-    problem: &Problem,
-    spec: &WeightSpec,
-    arch: &Arch,
-) -> Result<Schedule, Rejected> {
-    let terms = Terms { most: f64::INFINITY, any_scale: true };
-    with_term(schedule, problem, spec, arch, terms)
-}
-
-/// Which dequantization terms are wanted.
-#[derive(Clone, Copy)]
-struct Terms {
-    /// At most this many times the cost of the cheapest.
-    most: f64,
-    /// Without a limit on scales.
-    any_scale: bool,
-}
-
-/// Tells which of the schedules that a search finds may be taken.
-type Wanted<'a> = &'a dyn Fn(&Schedule) -> bool;
-
-/// The schedule with the cheapest of the wanted terms that its family can lower and that fits it: among
-/// those with the fewest bytes to read where these differ.
-fn with_term(
-    schedule: &Schedule,
-    problem: &Problem,
-    spec: &WeightSpec,
-    arch: &Arch,
-    terms: Terms,
-) -> Result<Schedule, Rejected> {
-    let cheapest = |disabled: &[&str], wanted: Wanted| {
-        let options = Options { disabled_rules: disabled, ..Options::default() };
-        cheapest(schedule, problem, spec, arch, (terms, &options, wanted))
-    };
-    // Without it, what it makes needless is found: the best of what is left.
-    let raise = terms.any_scale.then_some(RAISE);
-    let disabled: Vec<&str> = schedule.useless_rules(spec).iter().copied().chain(raise).collect();
-    let packed = || cheapest(&disabled, &|_| true);
-    let rule = packing_rule(spec).filter(|_| schedule.levels(spec, problem.k).is_some());
-    let Some(rule) = rule else { return packed() };
-    let levels = |found: &Schedule| found.levels(spec, problem.k).is_some();
-    let factors = [&disabled[..], &[rule]].concat();
-    let Ok(smallest) = cheapest(&factors, &levels) else { return packed() };
-    if spec.has_nested_scales() {
-        // Lookups may take longer than the bytes that they save.
-        let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
-        let packed = packed()?;
-        return Ok(if us(&smallest) < us(&packed) { smallest } else { packed });
-    }
-    Ok(smallest)
-}
-
-/// The same of what a search with these options finds, as far as schedules are wanted.
-fn cheapest(
-    schedule: &Schedule,
-    problem: &Problem,
-    spec: &WeightSpec,
-    arch: &Arch,
-    (terms, options, wanted): (Terms, &Options, Wanted),
-) -> Result<Schedule, Rejected> {
-    let engine = schedule.engine();
-    let ctx = schedule.context(problem, spec);
-    let params = schedule.cost_params(problem, spec);
-    let reject = |reason: String| Rejected { reason };
-    let search =
-        dequant::variants(&ctx, &params, arch, options).map_err(|e| reject(e.to_string()))?;
-    // Tensor-core kernels stage activations as they are.
-    let usable = search.variants.into_iter().filter(|variant| {
-        let lowered = dequant::Lowered::new(&variant.term, &ctx);
-        let unscaled = |sum: &SumSite| engine != Engine::Mma || sum.activation_scale == 1.0;
-        lowered.is_ok_and(|l| l.sums.iter().all(unscaled))
-    });
-    let usable: Vec<_> = usable.collect();
-    let limit = usable.first().map_or(0.0, |cheapest| terms.most * cheapest.cost);
-    let affordable = usable.iter().filter(|variant| variant.cost <= limit);
-    // A term may need shared memory that the shape leaves no room for.
-    let mut complete = affordable.map(|variant| schedule.with_dequant(&variant.term.to_string()));
-    complete
-        .find(|schedule| wanted(schedule) && schedule.check(problem, spec, arch).is_ok())
-        .ok_or_else(|| reject(format!("no term of {} fits {engine}", spec.name)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qtune_ir::Split;
 
     fn default(key: &str, gpu: &str) -> Result<Schedule, Rejected> {
         let problem: Problem = key.parse().unwrap();
