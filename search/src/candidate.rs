@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn bank_conflicts_are_never_preferred_for_their_instructions() {
-        let conflicts = DEEP.replace("xor", "none");
+        let conflicts = DEEP.replace("pad=16", "pad=0");
         let preferred = preferred([candidate(WIDE, 10.0, 2.0), candidate(&conflicts, 10.0, 1.0)]);
         assert_eq!(preferred, WIDE);
     }

@@ -252,7 +252,8 @@ mod tests {
             let spec = super::super::tests::awq();
             registers(&p, &spec, &(text.to_string() + term).parse().unwrap())
         };
-        assert_eq!(count("(* s (sum (* q x)))") - count("(sum (* (* q s) x))"), 4 * 2 * 4);
+        // And the sums of activations, for each of two token tiles.
+        assert_eq!(count("(* s (sum (* q x)))") - count("(sum (* (* q s) x))"), 4 * 2 * 4 + 2 * 4);
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn without_rules_the_naive_schedule_is_left() {
 #[test]
 fn every_nest_that_the_rules_derive_visits_each_point_once() {
     let mut rules = BTreeSet::new();
-    for (p, step) in [(problem(130, 200, 9), 17), (problem(66, 200, 520), 499)] {
+    for (p, step) in [(problem(130, 200, 9), 17), (problem(66, 200, 520), 491)] {
         for (nest, schedule) in legal(&p, &Options::default()).iter().step_by(step) {
             verify(nest, extents(&p)).unwrap();
             let visits = interpret::visits(nest, extents(&p));
