@@ -49,7 +49,8 @@ fn counts_stand_beside_the_source_line_that_caused_them() {
         count(line, "/counters/global/sectors") > 0
             && count(line, "/counters/shared/wavefronts") > 0
     };
-    assert_eq!(lines.iter().filter(copies).count(), 1, "{text}");
+    // Those of all threads, and those of some.
+    assert!((1..=2).contains(&lines.iter().filter(copies).count()), "{text}");
 }
 
 #[test]
