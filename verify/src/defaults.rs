@@ -69,12 +69,15 @@ pub fn default_schedule(
 
 /// For a tile of `gemv`: CUDA cores take more instructions per weight than tensor cores; but their blocks have less to
 /// do before and after the weights, and sort activations while the first ones are on their way. The less as the cost
-/// model has it.
+/// model has it. The operands of two levels are most of those instructions, which tensor cores share among tokens.
 fn of_few_tokens(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Result<Schedule, Rejected> {
     let of_family = |family| default_of_family(family, problem, spec, arch);
     let us = |schedule: &Schedule| modelled_us(schedule, problem, spec, arch);
     match (of_family(Family::Gemv), of_family(Family::Mma)) {
-        (Ok(gemv), Ok(mma)) => Ok(if us(&gemv) <= us(&mma) { gemv } else { mma }),
+        (Ok(gemv), Ok(mma)) => {
+            let in_gemv = !spec.has_two_levels() && us(&gemv) <= us(&mma);
+            Ok(if in_gemv { gemv } else { mma })
+        }
         (gemv, mma) => gemv.or(mma),
     }
 }

@@ -188,8 +188,8 @@ fn wide_tiles(block_m: u32, spec: &WeightSpec, arch: &Arch) -> &'static [Tile] {
             (512, 128, (8, 1), 3),
             (256, 256, (4, 2), 2),
             (256, 128, (8, 1), 3),
-            (256, 128, (8, 1), 2),
             (128, 128, (4, 1), 4),
+            (128, 128, (4, 1), 3),
         ],
     }
 }
@@ -228,7 +228,9 @@ fn mma_ladder(problem: &Problem, spec: &WeightSpec, arch: &Arch) -> Vec<Schedule
     let (whole, ragged): (Vec<&Tile>, Vec<_>) =
         wide_tiles(block_m, spec, arch).iter().partition(|(_, k, ..)| problem.k % k == 0);
     let ragged = ragged.into_iter().filter(|(_, k, ..)| pads_little(problem.k, *k));
-    let tiles: Vec<&Tile> = whole.into_iter().chain(ragged).collect();
+    // Four row tiles of 64 tokens take all registers of a warp; where blocks count tokens, too, more than all.
+    let fits = |tile: &&Tile| problem.m <= block_m || block_m * tile.0 / tile.2 .0 < 64 * 64;
+    let tiles: Vec<&Tile> = whole.into_iter().chain(ragged).filter(fits).collect();
     // Where parts of so many steps leave SMs idle, three whole super-blocks are long enough, too.
     let parts = if spec.has_two_levels() { [PART_STEPS, 3].as_slice() } else { &[PART_STEPS] };
     let mut ladder = Vec::new();

@@ -24,8 +24,7 @@ pub(super) fn with_even_parts(
     arch: &Arch,
 ) -> Schedule {
     let parts = schedule.split().per_tile();
-    let in_tiles = matches!(schedule.family(), Family::Mma | Family::Wgmma);
-    if !in_tiles || parts == 1 {
+    if schedule.family() != Family::Mma || parts == 1 {
         return schedule;
     }
     let others = (1..parts).map(|fewer| {
