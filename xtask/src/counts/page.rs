@@ -7,27 +7,27 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Rows of one format and number of tokens.
-type Group<'a> = BTreeMap<(&'a str, u32), Vec<&'a Row>>;
+type Group<'a> = BTreeMap<(&'a str, u32, &'a str), Vec<&'a Row>>;
 
-/// The worst of every format and number of tokens, and what is past its limit.
+/// The worst of every format, number of tokens and family, and what is past its limit.
 pub fn summary(rows: &[Row]) -> String {
     let mut groups: Group = BTreeMap::new();
     for row in rows.iter().filter(|row| row.case.gpu == GPU) {
-        groups.entry((&row.case.format, row.case.m)).or_default().push(row);
+        let key = (row.case.format.as_str(), row.case.m, row.family.name());
+        groups.entry(key).or_default().push(row);
     }
     let mut text = format!(
         "\nThe worst of the shapes in the table on an H200 ({} of {} cases are measured):\n\n\
-         | format | tokens | families | instructions | limit | wavefronts | weight bytes | KB in flight | \
+         | format | tokens | family | instructions | limit | wavefronts | weight bytes | KB in flight | \
          tensor share |\n|---|---|---|---|---|---|---|---|---|\n",
         rows.len(),
         cases::all().len(),
     );
-    for ((format, m), group) in &groups {
+    for ((format, m, family), group) in &groups {
         let worst = |name: &str| worst(group, name);
         let _ = writeln!(
             text,
-            "| `{format}` | {m} | {} | {:.2} | {} | {:.2} | {:.3} | {:.0} | {} |",
-            families(group),
+            "| `{format}` | {m} | {family} | {:.2} | {} | {:.2} | {:.3} | {:.0} | {} |",
             worst("instructions"),
             limit_of(group, "instructions"),
             worst("wavefronts"),
@@ -43,13 +43,6 @@ fn worst(group: &[&Row], name: &str) -> f64 {
     let lower = COUNTS.iter().any(|count| count.name == name && count.lower_is_better);
     let values = group.iter().map(|row| row.value(name));
     values.reduce(if lower { f64::max } else { f64::min }).unwrap_or(f64::NAN)
-}
-
-fn families(group: &[&Row]) -> String {
-    let mut names: Vec<&str> = group.iter().map(|row| row.family.name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.join(", ")
 }
 
 /// The strictest limit in a group.
